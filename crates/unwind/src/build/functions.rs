@@ -1,0 +1,174 @@
+use std::collections::HashMap;
+
+use gimli::{
+    BaseAddresses, CommonInformationEntry, EndianSlice, Error, FrameDescriptionEntry, LittleEndian,
+    UnwindContext, UnwindOffset, UnwindSection,
+};
+use leaktap_memory::Svma;
+
+use super::convert::Conventions;
+use super::signal_return;
+use super::spans::Span;
+use crate::{Row, Rule, Step};
+
+pub(super) type Bytes<'a> = EndianSlice<'a, LittleEndian>;
+type Cies<'a> = HashMap<usize, gimli::Result<CommonInformationEntry<Bytes<'a>>>>;
+
+/// Reads frame description entries ("functions") into rows.
+pub(super) struct Functions {
+    base: Svma,
+    context: UnwindContext<usize>,
+    /// The rows of all functions, one function after the other.
+    pub(super) rows: Vec<Row>,
+    /// Entries that could not be read, wholly or in part.
+    pub(super) skipped: usize,
+}
+
+impl Functions {
+    pub(super) fn new(base: Svma) -> Functions {
+        Functions {
+            base,
+            context: UnwindContext::new(),
+            rows: Vec::new(),
+            skipped: 0,
+        }
+    }
+
+    /// Reads every function of `section`, whose bytes are `bytes`, in the section's order.
+    ///
+    /// Goes from entry to entry by their lengths rather than with gimli's iterator, which gives up the
+    /// section at the first entry that it does not know, and at the zero word that some
+    /// statically linked programs have in the middle.
+    pub(super) fn read<'a, S: UnwindSection<Bytes<'a>>>(
+        &mut self,
+        section: &S,
+        bytes: &'a [u8],
+        bases: &BaseAddresses,
+    ) -> Vec<Span> {
+        let mut cies = Cies::new();
+        let mut spans = Vec::new();
+        let mut offset = 0;
+        while offset < bytes.len() {
+            let Some(end) = entry_end(bytes, offset) else {
+                self.skipped += 1;
+                break;
+            };
+            match parse(section, bases, &mut cies, offset) {
+                Ok(fde) => spans.extend(self.function(section, bases, &fde)),
+                // A CIE, and the zero word.
+                Err(Error::NotCiePointer(_) | Error::NoEntryAtGivenOffset(_)) => {}
+                Err(_) => self.skipped += 1,
+            }
+            offset = end;
+        }
+        spans
+    }
+
+    fn function<'a, S: UnwindSection<Bytes<'a>>>(
+        &mut self,
+        section: &S,
+        bases: &BaseAddresses,
+        fde: &FrameDescriptionEntry<Bytes<'a>>,
+    ) -> Option<Span> {
+        // Linkers leave address 0 in the .debug_frame entries of functions that they dropped.
+        if fde.initial_address() == 0 || fde.len() == 0 {
+            return None;
+        }
+        let Some((start, end)) = self.range(fde) else {
+            self.skipped += 1;
+            return None;
+        };
+        let first = self.rows.len();
+        let mut known = start;
+        if self.evaluate(section, bases, fde, &mut known).is_err() {
+            self.skipped += 1;
+            let rest = Row::new(known, Rule::pack(Step::Unsupported));
+            self.rows.push(rest);
+        }
+        let rows = first..self.rows.len();
+        Some(Span { start, end, rows })
+    }
+
+    /// First byte and end of `fde`, counted from the base.
+    fn range(&self, fde: &FrameDescriptionEntry<Bytes<'_>>) -> Option<(u32, u32)> {
+        let start = fde.initial_address().checked_sub(self.base.0)?;
+        let end = start.checked_add(fde.len())?;
+        Some((start.try_into().ok()?, end.try_into().ok()?))
+    }
+
+    /// Adds the rows of `fde`, and moves `known`, a byte of the module, to the end of each.
+    fn evaluate<'a, S: UnwindSection<Bytes<'a>>>(
+        &mut self,
+        section: &S,
+        bases: &BaseAddresses,
+        fde: &FrameDescriptionEntry<Bytes<'a>>,
+        known: &mut u32,
+    ) -> gimli::Result<()> {
+        let conventions = Conventions::of(section, fde);
+        let mut table = fde.rows(section, bases, &mut self.context)?;
+        while let Some(row) = table.next_row()? {
+            let rule = Rule::pack(conventions.step(row));
+            self.rows.push(Row::new(*known, rule));
+            let end = row.end_address().wrapping_sub(self.base.0);
+            match u32::try_from(end) {
+                Ok(end) => *known = end,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes functions of signal-return code.
+    pub(super) fn signal_returns(&mut self, at: &[Svma]) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for &Svma(at) in at {
+            // The kernel makes the handler return to the first byte, which is looked up one byte earlier.
+            let start = at.checked_sub(self.base.0).and_then(|at| at.checked_sub(1));
+            let Some(start) = start.and_then(|start| u32::try_from(start).ok()) else {
+                continue;
+            };
+            let first = self.rows.len();
+            self.rows
+                .push(Row::new(start, Rule::pack(Step::KERNEL_SIGNAL_FRAME)));
+            spans.push(Span {
+                start,
+                end: start.saturating_add(1 + signal_return::LEN),
+                rows: first..first + 1,
+            });
+        }
+        spans
+    }
+}
+
+/// Where the entry at `offset` ends, by its length word (DWARF 5, section 7.4).
+fn entry_end(bytes: &[u8], offset: usize) -> Option<usize> {
+    let rest = bytes.get(offset..)?;
+    let short = u32::from_le_bytes(rest.first_chunk().copied()?);
+    let (header, length) = if short == u32::MAX {
+        let long = u64::from_le_bytes(rest.get(4..)?.first_chunk().copied()?);
+        (12, usize::try_from(long).ok()?)
+    } else {
+        (4, usize::try_from(short).ok()?)
+    };
+    let end = offset.checked_add(header)?.checked_add(length)?;
+    (end <= bytes.len()).then_some(end)
+}
+
+fn parse<'a, S: UnwindSection<Bytes<'a>>>(
+    section: &S,
+    bases: &BaseAddresses,
+    cies: &mut Cies<'a>,
+    offset: usize,
+) -> gimli::Result<FrameDescriptionEntry<Bytes<'a>>> {
+    let fde = section.fde_from_offset(bases, S::Offset::from(offset), |section, bases, at| {
+        let parsed = cies.entry(UnwindOffset::into(at));
+        parsed
+            .or_insert_with(|| section.cie_from_offset(bases, at))
+            .clone()
+    })?;
+    if fde.cie().address_size() == 8 {
+        Ok(fde)
+    } else {
+        Err(Error::UnsupportedAddressSize(fde.cie().address_size()))
+    }
+}
