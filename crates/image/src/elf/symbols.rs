@@ -1,0 +1,245 @@
+use std::collections::HashMap;
+
+use object::elf;
+
+use super::dynamic::{Dynamic, rest_at};
+use super::header::Header;
+use super::source::Source;
+use super::words::{string_at, u16_at, u32_at, u64_at};
+
+/// Bytes of a symbol in the file (`Elf64_Sym`).
+const SYMBOL_SIZE: usize = 24;
+/// More symbols than any file has.
+const MOST_SYMBOLS: u64 = 1 << 24;
+/// Set in a version index: not the default version of that name (`name@VER`, not `name@@VER`).
+const HIDDEN: u16 = 0x8000;
+
+/// What a symbol names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Type {
+    Function,
+    /// STT_GNU_IFUNC: a function that chooses the function.
+    Resolver,
+    Object,
+    /// STT_NOTYPE, as hand-written assembly has it.
+    Untyped,
+}
+
+/// A defined symbol, small enough to keep hundreds of thousands of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) svma: u64,
+    pub(crate) size: u64,
+    hash: u32,
+    name: u32,
+    pub(crate) section: u16,
+    version: u16,
+    pub(crate) kind: Type,
+    pub(crate) binding: u8,
+}
+
+/// The defined symbols of `.dynsym` or `.symtab`, in the file's order.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    entries: Vec<Entry>,
+    strings: Vec<u8>,
+    versions: HashMap<u16, String>,
+    pub(crate) dynamic: bool,
+}
+
+impl Table {
+    /// The symbols that the dynamic linker sees.
+    pub(crate) fn dynamic(header: &Header, dynamic: &Dynamic, source: &Source) -> Table {
+        let read = |svma, len| source.read(header.offset_of(svma, len)?, len).ok();
+        let count = dynamic.symbol_count(header, source).min(MOST_SYMBOLS);
+        let symbols = read(dynamic.symbols, count * SYMBOL_SIZE as u64).unwrap_or_default();
+        let strings = terminated(read(dynamic.strings, dynamic.strings_size).unwrap_or_default());
+        let versions = dynamic.versions.and_then(|at| read(at, count * 2));
+        let definitions = dynamic
+            .definitions
+            .and_then(|at| rest_at(at, header, source));
+        Table {
+            entries: entries(&symbols, &strings, &versions.unwrap_or_default()),
+            versions: version_names(&definitions.unwrap_or_default(), &strings),
+            strings,
+            dynamic: true,
+        }
+    }
+
+    /// The symbols for debuggers and linkers, empty in a stripped file.
+    pub(crate) fn full(header: &Header, source: &Source) -> Table {
+        let read = || {
+            let mut sections = header.sections.iter();
+            let section = sections.find(|section| section.kind == elf::SHT_SYMTAB)?;
+            let names = header.sections.get(usize::try_from(section.link).ok()?)?;
+            let size = section.size.min(MOST_SYMBOLS * SYMBOL_SIZE as u64);
+            let symbols = source.read(section.offset, size).ok()?;
+            Some((symbols, source.read(names.offset, names.size).ok()?))
+        };
+        let (symbols, strings) = read().unwrap_or_default();
+        let strings = terminated(strings);
+        Table {
+            entries: entries(&symbols, &strings, &[]),
+            strings,
+            ..Table::default()
+        }
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(crate) fn strings(&self) -> &[u8] {
+        &self.strings
+    }
+
+    /// The symbols of that name, at any version.
+    pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &Entry> {
+        let (wanted, name) = (hash(name.as_bytes()), name.as_bytes().to_vec());
+        let entries = self.entries.iter();
+        entries.filter(move |entry| entry.hash == wanted && self.name(entry) == name)
+    }
+
+    /// The name without a version.
+    pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
+        base_name(string_at(&self.strings, entry.name as usize).unwrap_or_default())
+    }
+
+    /// The version, and whether a reference without one would get this symbol.
+    pub(crate) fn version(&self, entry: &Entry) -> (Option<String>, bool) {
+        if self.dynamic {
+            let name = self.versions.get(&(entry.version & !HIDDEN));
+            return (name.cloned(), entry.version & HIDDEN == 0);
+        }
+        let full = string_at(&self.strings, entry.name as usize).unwrap_or_default();
+        let version = full.get(self.name(entry).len()..).unwrap_or_default();
+        let default = version.is_empty() || version.starts_with(b"@@");
+        let text = String::from_utf8_lossy(version);
+        let text = text.trim_start_matches('@');
+        ((!text.is_empty()).then(|| text.to_owned()), default)
+    }
+}
+
+/// FNV-1a; only compared with itself.
+pub(crate) fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// `.symtab` writes versions into the name: `malloc@@GLIBC_2.2.5`.
+fn base_name(name: &[u8]) -> &[u8] {
+    match name.iter().position(|&byte| byte == b'@') {
+        Some(at) if at > 0 => &name[..at],
+        _ => name,
+    }
+}
+
+/// Without what follows the last zero: a string never runs to the end of the table then.
+fn terminated(mut strings: Vec<u8>) -> Vec<u8> {
+    let end = strings.iter().rposition(|&byte| byte == 0);
+    strings.truncate(end.map_or(0, |last| last + 1));
+    strings
+}
+
+/// Names may share their bytes. A file that makes a long string the name of very many symbols
+/// gets no more attention than it deserves: several times its length.
+fn entries(symbols: &[u8], strings: &[u8], versions: &[u8]) -> Vec<Entry> {
+    let mut left = strings.len().saturating_mul(8);
+    let mut entries = Vec::new();
+    for (index, symbol) in symbols.chunks_exact(SYMBOL_SIZE).enumerate() {
+        let version = u16_at(versions, index * 2).unwrap_or(0);
+        let Some((entry, name)) = entry(symbol, strings, version) else {
+            continue;
+        };
+        match left.checked_sub(name) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+        entries.push(entry);
+    }
+    entries.shrink_to_fit();
+    entries
+}
+
+/// A symbol that is defined and loaded, and how long its name is.
+fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> {
+    let (name, section) = (u32_at(symbol, 0)?, u16_at(symbol, 6)?);
+    let (info, visibility) = (symbol.get(4)?, symbol.get(5)? & 3);
+    let kind = match elf::SymbolType(info & 0xf) {
+        elf::STT_FUNC => Type::Function,
+        elf::STT_GNU_IFUNC => Type::Resolver,
+        elf::STT_OBJECT => Type::Object,
+        elf::STT_NOTYPE => Type::Untyped,
+        _ => return None,
+    };
+    // Undefined, or a constant rather than an address.
+    let absent = section == elf::SHN_UNDEF.0 || section == elf::SHN_ABS.0;
+    if absent || name == 0 || visibility == elf::STV_INTERNAL.0 {
+        return None;
+    }
+    let text = base_name(string_at(strings, name as usize)?);
+    let entry = Entry {
+        svma: u64_at(symbol, 8)?,
+        size: u64_at(symbol, 16)?,
+        hash: hash(text),
+        name,
+        section,
+        version,
+        kind,
+        binding: info >> 4,
+    };
+    Some((entry, text.len()))
+}
+
+/// Names of the versions that the file defines (`Elf64_Verdef`), by index.
+fn version_names(definitions: &[u8], strings: &[u8]) -> HashMap<u16, String> {
+    let mut names = HashMap::new();
+    let mut at = 0_usize;
+    loop {
+        let field = |offset| u32_at(definitions, at.checked_add(offset)?);
+        let read = || {
+            let index = u16_at(definitions, at.checked_add(4)?)?;
+            let first = at.checked_add(field(12)? as usize)?;
+            let name = string_at(strings, u32_at(definitions, first)? as usize)?;
+            Some((
+                index,
+                String::from_utf8_lossy(name).into_owned(),
+                field(16)?,
+            ))
+        };
+        let Some((index, name, next)) = read() else {
+            break;
+        };
+        let known = names.insert(index, name).is_some();
+        if next == 0 || known {
+            break;
+        }
+        at = at.saturating_add(next as usize);
+    }
+    // Index 1 is the file's own name, not a version.
+    names.remove(&elf::VER_NDX_GLOBAL.0);
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_no_part_of_a_name() {
+        assert_eq!(base_name(b"malloc@@GLIBC_2.2.5"), b"malloc");
+        assert_eq!(base_name(b"cfree@GLIBC_2.2.5"), b"cfree");
+        assert_eq!(base_name(b"@odd"), b"@odd");
+    }
+
+    #[test]
+    fn many_symbols_of_one_long_name_end_early() {
+        let mut strings = vec![b'x'; 1 << 16];
+        (strings[0], strings[(1 << 16) - 1]) = (0, 0);
+        let mut symbol = [0; SYMBOL_SIZE];
+        (symbol[0], symbol[4], symbol[6]) = (1, 0x12, 1);
+        let symbols = symbol.repeat(1000);
+        assert!(entries(&symbols, &strings, &[]).len() <= 8);
+    }
+}

@@ -1,0 +1,35 @@
+//! What is loaded in a process: its mappings, its modules, their symbols, call frame information,
+//! source lines.
+//!
+//! In the data path it comes twice: before the first probe, where it says where `malloc` is and
+//! hands over what `unwind` needs; and at the end, where [`Symbolizer`] turns addresses into names.
+//! It reads `/proc` and ELF files, and memory through [`leaktap_memory::ReadMemory`]; it knows no
+//! ptrace and never writes.
+//!
+//! Mappings, link maps and files belong to the target: nothing in them is trusted, and what cannot
+//! be used is data ([`Skipped`], an absent section), not the end of a session.
+#![forbid(unsafe_code)]
+
+mod auxv;
+mod elf;
+mod error;
+mod files;
+mod image;
+mod link_map;
+mod maps;
+mod module;
+mod resolve;
+mod scan;
+mod symbolizer;
+mod vdso;
+
+pub use elf::{Cfi, ElfFile, Section, Segment, Slot, Symbol};
+pub use error::Error;
+pub use files::FileCache;
+pub use image::{Changes, Image};
+pub use link_map::{LinkState, RDebug};
+pub use maps::{Kind, Mapping, Perms, mappings};
+pub use module::Module;
+pub use resolve::{Code, Resolved};
+pub use scan::Skipped;
+pub use symbolizer::{Name, Symbolizer};

@@ -1,0 +1,160 @@
+//! The dynamic linker's own list of what it has loaded (`<link.h>`, the debugger interface).
+
+use leaktap_memory::{Addr, ReadMemory};
+
+use crate::auxv::Auxv;
+use crate::elf::{u32_at, u64_at};
+
+/// Most entries followed in one list: a list of the target may be a ring.
+const MOST_MODULES: usize = 1 << 16;
+/// Most namespaces; glibc has 16.
+const MOST_NAMESPACES: usize = 64;
+const MOST_PROGRAM_HEADERS: u64 = 1 << 12;
+const MOST_DYNAMIC_ENTRIES: u64 = 1 << 12;
+const PT_DYNAMIC: u32 = 2;
+const PT_PHDR: u32 = 6;
+const DT_NULL: u64 = 0;
+const DT_DEBUG: u64 = 21;
+
+/// `struct r_debug`: how the dynamic linker talks to debuggers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RDebug {
+    /// Where the structure is.
+    pub at: Addr,
+    /// `r_version`; from 2 on there may be further namespaces (dlmopen(3)).
+    pub version: u32,
+    /// What the linker is doing: of the first namespace that is changing, if one is.
+    pub state: LinkState,
+    /// A function that the linker calls before and after it changes the list.
+    pub r_brk: Addr,
+    /// Where the linker itself is loaded.
+    pub ldbase: Addr,
+    map: Addr,
+}
+
+/// `r_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// RT_CONSISTENT: the list is complete.
+    Consistent,
+    /// RT_ADD: modules are being added.
+    Add,
+    /// RT_DELETE: modules are being removed.
+    Delete,
+    /// A number that link.h does not have.
+    Unknown(u32),
+}
+
+/// `struct link_map`, as far as it is public.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub(crate) dynamic: Addr,
+}
+
+impl LinkState {
+    fn new(state: u32) -> LinkState {
+        match state {
+            0 => LinkState::Consistent,
+            1 => LinkState::Add,
+            2 => LinkState::Delete,
+            other => LinkState::Unknown(other),
+        }
+    }
+}
+
+impl RDebug {
+    /// The structure at `at`, or nothing if the linker has not filled it yet.
+    pub(crate) fn read(at: Addr, memory: &dyn ReadMemory) -> Option<RDebug> {
+        let first = RDebug::one(at, memory)?;
+        let changing = first
+            .namespaces(memory)
+            .into_iter()
+            .find(|namespace| namespace.state != LinkState::Consistent);
+        Some(RDebug {
+            state: changing.map_or(first.state, |namespace| namespace.state),
+            ..first
+        })
+    }
+
+    fn one(at: Addr, memory: &dyn ReadMemory) -> Option<RDebug> {
+        let mut bytes = [0; 40];
+        memory.read(at, &mut bytes).ok()?;
+        let version = u32_at(&bytes, 0).filter(|version| *version > 0)?;
+        Some(RDebug {
+            at,
+            version,
+            state: LinkState::new(u32_at(&bytes, 24)?),
+            r_brk: Addr::new(u64_at(&bytes, 16)?),
+            ldbase: Addr::new(u64_at(&bytes, 32)?),
+            map: Addr::new(u64_at(&bytes, 8)?),
+        })
+    }
+
+    /// This one, and from version 2 on those that follow it (`r_next`).
+    fn namespaces(self, memory: &dyn ReadMemory) -> Vec<RDebug> {
+        let mut found = vec![self];
+        let mut last = self;
+        while last.version >= 2 && found.len() < MOST_NAMESPACES {
+            let next = (last.at.checked_add(40)).and_then(|at| memory.read_u64(at).ok());
+            let next = next.map(Addr::new).filter(|next| !next.is_null());
+            match next.and_then(|next| RDebug::one(next, memory)) {
+                Some(next) => last = next,
+                None => break,
+            }
+            found.push(last);
+        }
+        found
+    }
+
+    /// The modules of all namespaces, in the order of the lists. A list that is unreadable ends
+    /// there.
+    pub(crate) fn links(self, memory: &dyn ReadMemory) -> Vec<Link> {
+        let mut links = Vec::new();
+        for namespace in self.namespaces(memory) {
+            let mut at = namespace.map;
+            let mut bytes = [0; 32];
+            while !at.is_null() && links.len() < MOST_MODULES && memory.read(at, &mut bytes).is_ok()
+            {
+                let word = |offset| u64_at(&bytes, offset).unwrap_or(0);
+                links.push(Link {
+                    dynamic: Addr::new(word(16)),
+                });
+                at = Addr::new(word(24));
+            }
+        }
+        links
+    }
+}
+
+/// Where the main program's DT_DEBUG says that `r_debug` is. Read from memory alone: the program's
+/// file may be out of reach.
+pub(crate) fn by_program(auxv: Auxv, memory: &dyn ReadMemory) -> Option<Addr> {
+    let count = auxv.program_header_count.min(MOST_PROGRAM_HEADERS);
+    let len = usize::try_from(count.checked_mul(56)?).ok()?;
+    let mut headers = vec![0; len];
+    memory.read(auxv.program_headers, &mut headers).ok()?;
+    let vaddr = |kind: u32| {
+        let mut headers = headers.chunks_exact(56);
+        let header = headers.find(|header| u32_at(header, 0) == Some(kind))?;
+        u64_at(header, 16)
+    };
+    let bias = vaddr(PT_PHDR).map(|at| auxv.program_headers.get().wrapping_sub(at));
+    let dynamic = vaddr(PT_DYNAMIC)?.wrapping_add(bias?);
+    debug_entry(Addr::new(dynamic), memory)
+}
+
+/// DT_DEBUG of the dynamic section at `dynamic`.
+pub(crate) fn debug_entry(dynamic: Addr, memory: &dyn ReadMemory) -> Option<Addr> {
+    for index in 0..MOST_DYNAMIC_ENTRIES {
+        let at = dynamic.checked_add(index * 16)?;
+        match memory.read_u64(at).ok()? {
+            DT_NULL => return None,
+            DT_DEBUG => {
+                let value = Addr::new(memory.read_u64(at.checked_add(8)?).ok()?);
+                return (!value.is_null()).then_some(value);
+            }
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,167 @@
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use leaktap_memory::{Addr, Svma};
+
+use crate::elf::Segment;
+use crate::maps::Mapping;
+use crate::{ElfFile, Error};
+
+const PAGE: u64 = 0x1000;
+
+/// An ELF file loaded at one place of a process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Module {
+    path: Arc<Path>,
+    file: Arc<ElfFile>,
+    bias: u64,
+    range: Range<Addr>,
+    executable: Arc<[Range<Addr>]>,
+    deleted: bool,
+    vdso: bool,
+}
+
+impl Module {
+    /// The module that `mapping` is a part of. `maps` are all mappings of the process.
+    ///
+    /// # Errors
+    /// [`Error::NoSegment`] if the file does not explain the mapping.
+    pub(crate) fn of(
+        mapping: &Mapping,
+        file: Arc<ElfFile>,
+        bias: u64,
+        maps: &[Mapping],
+    ) -> Result<Module, Error> {
+        let path = mapping.path().unwrap_or(Path::new("[vdso]"));
+        let range = loaded(&file, bias).ok_or_else(|| Error::NoSegment {
+            path: path.to_path_buf(),
+            offset: mapping.offset,
+        })?;
+        let executable = maps
+            .iter()
+            .filter(|map| map.perms.exec && range.start <= map.start && map.start < range.end)
+            .map(|map| map.start..map.end.min(range.end))
+            .collect();
+        Ok(Module {
+            path: path.into(),
+            file,
+            bias,
+            range,
+            executable,
+            deleted: mapping.deleted(),
+            vdso: mapping.path().is_none(),
+        })
+    }
+
+    /// The path as the kernel prints it, without the mark of a deleted file; `[vdso]`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<ElfFile> {
+        &self.file
+    }
+
+    /// What is added, modulo 2^64, to an address in the file to get one in the process.
+    pub fn bias(&self) -> u64 {
+        self.bias
+    }
+
+    /// From its first byte to after its last, in whole pages. There may be holes.
+    pub fn range(&self) -> Range<Addr> {
+        self.range.clone()
+    }
+
+    /// Its executable mappings, lowest address first.
+    pub fn executable(&self) -> &[Range<Addr>] {
+        &self.executable
+    }
+
+    /// The file had no name any more when the module was found.
+    pub fn deleted(&self) -> bool {
+        self.deleted
+    }
+
+    /// True of vdso(7).
+    pub fn is_vdso(&self) -> bool {
+        self.vdso
+    }
+
+    /// True if `at` lies in a page of one of its segments.
+    pub fn contains(&self, at: Addr) -> bool {
+        if !self.range.contains(&at) {
+            return false;
+        }
+        let svma = self.svma(at).0;
+        let mut segments = self.file.segments().iter();
+        segments.any(|segment| pages(segment).is_some_and(|pages| pages.contains(&svma)))
+    }
+
+    /// True if `at` lies in an executable mapping of it.
+    pub fn has_code_at(&self, at: Addr) -> bool {
+        self.executable.iter().any(|range| range.contains(&at))
+    }
+
+    /// The address in the file.
+    pub fn svma(&self, at: Addr) -> Svma {
+        Svma::from_addr(at, self.bias)
+    }
+
+    /// The address in the process.
+    pub fn addr(&self, at: Svma) -> Addr {
+        at.at_bias(self.bias)
+    }
+
+    /// Bytes from the module's first byte: what reports print beside its path.
+    pub fn offset_of(&self, at: Addr) -> u64 {
+        at.get().wrapping_sub(self.range.start.get())
+    }
+
+    /// True if both are the same file at the same place.
+    pub fn same_as(&self, other: &Module) -> bool {
+        self.bias == other.bias
+            && (Arc::ptr_eq(&self.file, &other.file) || (self.vdso && other.vdso))
+    }
+}
+
+/// The load bias that explains `mapping`: the segment that the offset falls into is found, and its
+/// address compared. Where one page of the file is part of two segments, permissions decide.
+pub(crate) fn bias(file: &ElfFile, mapping: &Mapping) -> Option<u64> {
+    let explains = |segment: &&Segment| {
+        let first = segment.offset & !(PAGE - 1);
+        let end = segment.offset.saturating_add(segment.file_size);
+        segment.file_size > 0 && first <= mapping.offset && mapping.offset < end
+    };
+    let candidates: Vec<&Segment> = file.segments().iter().filter(explains).collect();
+    let perms = mapping.perms;
+    let same = |segment: &&&Segment| {
+        (segment.exec, segment.write, segment.read) == (perms.exec, perms.write, perms.read)
+    };
+    let best = candidates
+        .iter()
+        .find(same)
+        .or_else(|| candidates.iter().find(|segment| segment.exec == perms.exec))
+        .or_else(|| candidates.first())?;
+    let into = mapping.offset.wrapping_sub(best.offset & !(PAGE - 1));
+    let linked = (best.svma & !(PAGE - 1)).wrapping_add(into);
+    let bias = mapping.start.get().wrapping_sub(linked);
+    (file.is_pie() || bias == 0).then_some(bias)
+}
+
+/// First and last page of all segments, or nothing if that is no range of addresses.
+fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
+    let segments = file.segments();
+    let pages: Vec<Range<u64>> = segments.iter().map(pages).collect::<Option<_>>()?;
+    let first = pages.iter().map(|pages| pages.start).min()?;
+    let last = pages.iter().map(|pages| pages.end).max()?;
+    let (start, end) = (Svma(first).at_bias(bias), Svma(last).at_bias(bias));
+    (start < end).then_some(start..end)
+}
+
+fn pages(segment: &Segment) -> Option<Range<u64>> {
+    let end = segment.svma.checked_add(segment.mem_size)?;
+    let end = end.checked_add(PAGE - 1)? & !(PAGE - 1);
+    Some(segment.svma & !(PAGE - 1)..end)
+}

@@ -1,0 +1,97 @@
+//! Function names and source lines.
+
+mod debug_file;
+mod lines;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use leaktap_memory::Svma;
+
+use self::lines::Lines;
+use crate::ElfFile;
+
+/// One function at an address, inlined or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Name {
+    /// The function, demangled.
+    pub function: Option<String>,
+    /// The source file, as the compiler recorded it.
+    pub file: Option<String>,
+    /// The line in it, from 1.
+    pub line: Option<u32>,
+    /// The function was inlined into the next one.
+    pub inlined: bool,
+}
+
+/// Names addresses by DWARF where there is some (in the file, or in a separate debug file for it),
+/// by symbols otherwise. A file's debug information is read when it is first asked for, and kept.
+///
+/// Not read: split DWARF (`.dwo`, `.dwp`) beyond what the skeleton units say, and what a debug
+/// file server might have.
+#[derive(Debug, Default)]
+pub struct Symbolizer {
+    /// By the file's address in our memory, which [`Known`] keeps from being reused.
+    files: HashMap<usize, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    file: Arc<ElfFile>,
+    /// A separate debug file: it has the symbols that a stripped file lacks.
+    debug: Option<Arc<ElfFile>>,
+    lines: Option<Lines>,
+}
+
+impl Symbolizer {
+    /// One that knows no file yet.
+    pub fn new() -> Symbolizer {
+        Symbolizer::default()
+    }
+
+    /// The functions at `at`, innermost first: those inlined there, then the one they are part
+    /// of. At least one entry, which may say nothing. For a return address pass the one before it
+    /// (what an unwinder looks up): the line is that of the call then.
+    pub fn names(&mut self, file: &Arc<ElfFile>, at: Svma) -> Vec<Name> {
+        let known = self
+            .files
+            .entry(Arc::as_ptr(file).addr())
+            .or_insert_with(|| Known::new(Arc::clone(file)));
+        let lines = known.lines.as_ref();
+        let mut names = lines.map(|lines| lines.names(at)).unwrap_or_default();
+        if names.is_empty() {
+            names.push(Name::default());
+        }
+        if let Some(outermost) = names.last_mut()
+            && outermost.function.is_none()
+        {
+            outermost.function = known.symbol(at);
+        }
+        names
+    }
+}
+
+impl Known {
+    fn new(file: Arc<ElfFile>) -> Known {
+        let own = Lines::of(&file, &file);
+        let debug = match own {
+            Some(_) => None,
+            None => debug_file::find(&file).map(Arc::new),
+        };
+        let separate = debug.as_ref().and_then(|debug| Lines::of(debug, &file));
+        Known {
+            file,
+            debug,
+            lines: own.or(separate),
+        }
+    }
+
+    fn symbol(&self, at: Svma) -> Option<String> {
+        let files = [self.debug.as_ref(), Some(&self.file)];
+        let mut symbols = files.into_iter().flatten();
+        let symbol = symbols.find_map(|file| file.symbol_at(at))?;
+        let name = Cow::Borrowed(symbol.name.as_str());
+        Some(addr2line::demangle_auto(name, None).into_owned())
+    }
+}

@@ -1,0 +1,97 @@
+use std::fmt;
+use std::sync::Arc;
+
+use addr2line::{Context, Frame};
+use gimli::{Dwarf, EndianArcSlice, LittleEndian, SectionId};
+use leaktap_memory::Svma;
+
+use super::{Name, debug_file};
+use crate::ElfFile;
+
+type Reader = EndianArcSlice<LittleEndian>;
+
+/// The DWARF of one file.
+pub(crate) struct Lines(Context<Reader>);
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
+
+impl Lines {
+    /// What `debug` has, or nothing if it has no DWARF or none that can be read. `file` is what it
+    /// belongs to: the file itself, or the one that it was split from.
+    pub(crate) fn of(debug: &ElfFile, file: &ElfFile) -> Option<Lines> {
+        debug.section(".debug_info")?;
+        let mut dwarf = load(debug);
+        if let Some(shared) = debug_file::shared(debug, file) {
+            dwarf.set_sup(load(&shared));
+        }
+        // Otherwise the tables are parsed again for every unit that shares them.
+        dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        Context::from_dwarf(dwarf).ok().map(Lines)
+    }
+
+    /// The functions at `at`, innermost first. Damaged DWARF gives fewer, or none.
+    pub(crate) fn names(&self, at: Svma) -> Vec<Name> {
+        let mut names = Vec::new();
+        // addr2line 0.27 asks for the range up to the next address, unchecked.
+        if at.0 == u64::MAX {
+            return names;
+        }
+        let Ok(mut frames) = self.0.find_frames(at.0).skip_all_loads() else {
+            return names;
+        };
+        while let Ok(Some(frame)) = frames.next() {
+            names.push(name(&frame));
+        }
+        let inlined = names.len().saturating_sub(1);
+        for name in names.iter_mut().take(inlined) {
+            name.inlined = true;
+        }
+        names
+    }
+}
+
+fn name(frame: &Frame<'_, Reader>) -> Name {
+    let function = frame.function.as_ref();
+    let location = frame.location.as_ref();
+    Name {
+        function: function
+            .and_then(|function| function.demangle().ok())
+            .map(|name| name.into_owned()),
+        file: location
+            .and_then(|location| location.file)
+            .map(str::to_owned),
+        line: location.and_then(|location| location.line),
+        inlined: false,
+    }
+}
+
+fn load(file: &ElfFile) -> Dwarf<Reader> {
+    let mut section = |id: SectionId| -> Result<Reader, std::convert::Infallible> {
+        let bytes = match wanted(id) {
+            true => file.section(id.name()).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        Ok(Reader::new(Arc::from(bytes), LittleEndian))
+    };
+    match Dwarf::load(&mut section) {
+        Ok(dwarf) => dwarf,
+        Err(never) => match never {},
+    }
+}
+
+/// Locations of variables, macros, types and names are not looked up here.
+fn wanted(id: SectionId) -> bool {
+    !matches!(
+        id,
+        SectionId::DebugLoc
+            | SectionId::DebugLocLists
+            | SectionId::DebugMacinfo
+            | SectionId::DebugMacro
+            | SectionId::DebugNames
+            | SectionId::DebugTypes
+    )
+}
