@@ -1,0 +1,64 @@
+//! ptrace(2) as types.
+//!
+//! The first stage of the data path: it stops and resumes the threads of another process, reads
+//! and writes their registers and memory, and makes system calls in their place. A thread is
+//! [`Stopped`] or [`Running`]; each transition consumes one and gives the other, so that a double
+//! resume does not compile. A [`Tracer`] waits for what they report.
+//!
+//! Not for breakpoints (`probe`), nor for what lies in the memory (`image`, `unwind`).
+//!
+//! ```no_run
+//! use leaktap_tracee::{Event, Options, Tid, Tracer};
+//!
+//! let mut tracer = Tracer::new();
+//! let attached = tracer.attach(Tid::new(4242), Options::follow())?;
+//! for stopped in attached.stopped {
+//!     stopped.resume().ok(); // one that died meanwhile says so to wait()
+//! }
+//! loop {
+//!     match tracer.wait(0) {
+//!         Event::Stopped(stopped) => drop(stopped.resume()),
+//!         Event::NoChildren => break,
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![deny(unsafe_code)]
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("leaktap knows Linux on x86-64 only");
+
+mod attach;
+mod diagnosis;
+mod launch;
+mod memory;
+mod options;
+mod procfs;
+mod registers;
+mod remote;
+mod restart;
+mod signal;
+mod status;
+mod stop;
+#[allow(unsafe_code, reason = "the one place for raw system calls")]
+mod sys;
+mod tid;
+mod tracee;
+mod tracer;
+mod wakeups;
+
+pub use attach::Attached;
+pub use diagnosis::{AttachError, Denied};
+pub use launch::{Command, LaunchError};
+pub use memory::{Memory, WriteError};
+pub use options::Options;
+pub use registers::Registers;
+pub use remote::{CallError, RemoteCalls, find_syscall};
+pub use signal::{Signal, SignalInfo};
+pub use stop::Stop;
+pub use tid::{SeccompMode, Tid};
+pub use tracee::{Died, OptionsError, Running, Stopped};
+pub use tracer::{Event, Tracer};
+pub use wakeups::Wakeups;

@@ -1,0 +1,194 @@
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use thiserror::Error;
+
+use crate::{Tid, procfs, sys};
+
+/// Why bytes of the target could not be changed.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// Not mapped, or forbidden.
+    #[error("cannot write {len} bytes at {at} of process {process}")]
+    Refused {
+        /// The process.
+        process: Tid,
+        /// The first byte.
+        at: Addr,
+        /// How many bytes.
+        len: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Other bytes stood there when they were read back.
+    #[error("process {process} does not keep what is written at {at}")]
+    NotKept {
+        /// The process.
+        process: Tid,
+        /// The first byte.
+        at: Addr,
+    },
+}
+
+/// The memory of one process, readable and writable whatever its page protections say.
+///
+/// It is that of one address space: after an exec, open a new one. Clones share the descriptor.
+/// The process need not be stopped, but must be traced by the calling thread, or be ours to trace.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    process: Tid,
+    /// /proc/PID/mem: also reads pages without `PROT_READ` and outlives the leader thread.
+    file: Arc<File>,
+}
+
+impl Memory {
+    /// The memory of `process` as it is now.
+    ///
+    /// # Errors
+    /// From opening /proc/PID/mem (proc_pid_mem(5)).
+    pub fn open(process: Tid) -> io::Result<Memory> {
+        let path = format!("/proc/{process}/mem");
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Memory {
+            process,
+            file: Arc::new(file),
+        })
+    }
+
+    /// The process that it was opened for.
+    pub fn process(&self) -> Tid {
+        self.process
+    }
+
+    /// Reads from `at` as many bytes as are mapped in one piece, up to `buf.len()`, in one system
+    /// call as long as they are readable pages. Returns how many; 0 if there are none at `at`.
+    pub fn read_partial(&self, at: Addr, buf: &mut [u8]) -> usize {
+        let Ok(base) = usize::try_from(at.get()) else {
+            return 0;
+        };
+        let remote = [RemoteIoVec {
+            base,
+            len: buf.len(),
+        }];
+        let pid = Pid::from_raw(self.process.get());
+        match process_vm_readv(pid, &mut [IoSliceMut::new(buf)], &remote) {
+            Ok(len) if len > 0 => len,
+            // Protected pages, or a leader thread that has ended.
+            _ => self.file.read_at(buf, at.get()).unwrap_or(0),
+        }
+    }
+
+    /// Writes `bytes` at `at`, also to pages that the process itself may only read or execute (a
+    /// private copy of them is made first), and reads them back.
+    ///
+    /// # Errors
+    /// [`WriteError`]; some of the bytes may have been written then.
+    pub fn write(&self, at: Addr, bytes: &[u8]) -> Result<(), WriteError> {
+        let process = self.process;
+        if let Err(source) = self.file.write_all_at(bytes, at.get()) {
+            // Linux 6.12 can be told to refuse this file, but not ptrace(2) itself.
+            self.poke(at, bytes).map_err(|_| {
+                let len = bytes.len();
+                WriteError::Refused {
+                    process,
+                    at,
+                    len,
+                    source,
+                }
+            })?;
+        }
+        let mut found = vec![0; bytes.len()];
+        match self.read(at, &mut found) {
+            Ok(()) if found == bytes => Ok(()),
+            _ => Err(WriteError::NotKept { process, at }),
+        }
+    }
+
+    /// Writes by `PTRACE_POKEDATA` through any thread that is stopped.
+    fn poke(&self, at: Addr, bytes: &[u8]) -> Result<(), Errno> {
+        let threads = procfs::threads(self.process).map_err(|_| Errno::ESRCH)?;
+        let mut last = Errno::ESRCH;
+        for thread in threads {
+            match poke_through(thread, at, bytes) {
+                Err(errno) => last = errno,
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl ReadMemory for Memory {
+    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let from = at.checked_add(done as u64);
+            match from.map(|from| self.read_partial(from, rest)) {
+                Some(len) if len > 0 => done += len,
+                _ => return Err(Unreadable { at, len: buf.len() }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whole words only; the ends are filled up with what is there.
+fn poke_through(tid: Tid, at: Addr, bytes: &[u8]) -> Result<(), Errno> {
+    let mut rest = bytes;
+    let mut word_at = at.get() & !7;
+    let mut skip = (at.get() & 7) as usize;
+    while !rest.is_empty() {
+        let mut word = sys::peek(tid.get(), word_at)?.to_le_bytes();
+        let (now, later) = rest.split_at(rest.len().min(8 - skip));
+        for (byte, new) in word.iter_mut().skip(skip).zip(now) {
+            *byte = *new;
+        }
+        sys::poke(tid.get(), word_at, u64::from_le_bytes(word))?;
+        (rest, skip) = (later, 0);
+        word_at = word_at.checked_add(8).ok_or(Errno::EFAULT)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, Tracer};
+
+    #[test]
+    fn pokes_parts_of_words_and_leaves_their_neighbours() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let tid = Tid::new(child.id().cast_signed());
+        let mut tracer = Tracer::new();
+        let stopped = tracer
+            .attach(tid, Options::follow())
+            .unwrap()
+            .stopped
+            .remove(0);
+        let memory = Memory::open(tid).unwrap();
+        let word = Addr::new(stopped.registers().unwrap().sp().get() & !7);
+        for (offset, len) in [(0, 8), (3, 2), (5, 3), (7, 1), (6, 11), (1, 31), (8, 0)] {
+            memory.write(word, &[7; 40]).unwrap();
+            let bytes: Vec<u8> = (100..100 + len).collect();
+            memory.poke(word.wrapping_offset(offset), &bytes).unwrap();
+            let mut expected = [7; 40];
+            expected[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+            let mut found = [0; 40];
+            memory.read(word, &mut found).unwrap();
+            assert_eq!(found, expected, "{len} bytes at {offset}");
+        }
+        stopped.detach().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(memory.poke(word, &[0]).is_err());
+    }
+}

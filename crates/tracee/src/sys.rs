@@ -1,0 +1,227 @@
+//! The raw system calls: every `unsafe` block of this crate, one small safe function each.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_long, siginfo_t, user_regs_struct};
+
+mod spawn;
+
+pub(crate) use spawn::{Image, fork_exec, ignored_at_start};
+
+/// `PTRACE_EVENT_STOP` of linux/ptrace.h, which the libc crate lacks for glibc.
+pub(crate) const PTRACE_EVENT_STOP: c_int = 128;
+
+/// Size of the kernel's `sigset_t` in bytes, as `PTRACE_GETSIGMASK` and rt_sigaction(2) want it.
+const KERNEL_SIGSET: usize = 8;
+
+/// `struct ptrace_rseq_configuration` of linux/ptrace.h.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RseqConfiguration {
+    /// Address of the thread's `struct rseq`, zero if it has registered none.
+    pub(crate) area: u64,
+    size: u32,
+    signature: u32,
+    flags: u32,
+    padding: u32,
+}
+
+/// One waitpid(2) for any tracee or child of this thread: its id and raw status; none with
+/// `WNOHANG` and nothing to report. Never takes what belongs to other threads.
+pub(crate) fn wait(flags: c_int) -> Result<Option<(i32, i32)>, Errno> {
+    let mut status = 0;
+    let flags = flags | libc::__WALL | libc::__WNOTHREAD;
+    // SAFETY: `status` is a live c_int for the duration of the call.
+    let tid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+    Errno::result(tid).map(|tid| (tid != 0).then_some((tid, status)))
+}
+
+/// Waits for one child that is no tracee.
+pub(crate) fn reap(child: i32) {
+    // SAFETY: a null status pointer is allowed.
+    while unsafe { libc::waitpid(child, ptr::null_mut(), libc::__WALL) } == -1
+        && Errno::last() == Errno::EINTR
+    {}
+}
+
+/// The calling thread's id, as `TracerPid` shows it.
+pub(crate) fn own_tid() -> i32 {
+    // SAFETY: gettid(2) takes nothing and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// tgkill(2).
+pub(crate) fn send(process: i32, tid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: three integers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, process, tid, signal) }).map(drop)
+}
+
+/// A ptrace request without pointers, of the list below only.
+fn plain(request: libc::c_uint, tid: i32, data: c_long) -> Result<(), Errno> {
+    debug_assert!(matches!(
+        request,
+        libc::PTRACE_SEIZE
+            | libc::PTRACE_INTERRUPT
+            | libc::PTRACE_CONT
+            | libc::PTRACE_SINGLESTEP
+            | libc::PTRACE_LISTEN
+            | libc::PTRACE_DETACH
+            | libc::PTRACE_SETOPTIONS
+    ));
+    // SAFETY: none of these requests takes a pointer; the target is another process.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ptrace, c_long::from(request), tid, 0, data) })
+        .map(drop)
+}
+
+pub(crate) fn seize(tid: i32, options: c_int) -> Result<(), Errno> {
+    plain(libc::PTRACE_SEIZE, tid, c_long::from(options))
+}
+
+pub(crate) fn interrupt(tid: i32) -> Result<(), Errno> {
+    plain(libc::PTRACE_INTERRUPT, tid, 0)
+}
+
+pub(crate) fn resume(tid: i32, signal: c_int) -> Result<(), Errno> {
+    plain(libc::PTRACE_CONT, tid, c_long::from(signal))
+}
+
+pub(crate) fn step(tid: i32, signal: c_int) -> Result<(), Errno> {
+    plain(libc::PTRACE_SINGLESTEP, tid, c_long::from(signal))
+}
+
+pub(crate) fn listen(tid: i32) -> Result<(), Errno> {
+    plain(libc::PTRACE_LISTEN, tid, 0)
+}
+
+pub(crate) fn detach(tid: i32, signal: c_int) -> Result<(), Errno> {
+    plain(libc::PTRACE_DETACH, tid, c_long::from(signal))
+}
+
+pub(crate) fn set_options(tid: i32, options: c_int) -> Result<(), Errno> {
+    plain(libc::PTRACE_SETOPTIONS, tid, c_long::from(options))
+}
+
+/// A request that fills one `T` of plain integers.
+fn fetch<T>(request: libc::c_uint, tid: i32, addr: usize) -> Result<T, Errno> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the callers below pair each request with the type that the kernel writes for it, and
+    // each of these types is made of integers, so zeroes are a value of it.
+    unsafe {
+        let request = c_long::from(request);
+        Errno::result(libc::syscall(
+            libc::SYS_ptrace,
+            request,
+            tid,
+            addr,
+            value.as_mut_ptr(),
+        ))?;
+        Ok(value.assume_init())
+    }
+}
+
+/// A request that reads one `T`.
+fn store<T>(request: libc::c_uint, tid: i32, addr: usize, value: &T) -> Result<(), Errno> {
+    let value = ptr::from_ref(value);
+    // SAFETY: the kernel only reads `value`, whose type the callers below pair with the request.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_ptrace, c_long::from(request), tid, addr, value)
+    })
+    .map(drop)
+}
+
+pub(crate) fn event_message(tid: i32) -> Result<u64, Errno> {
+    fetch(libc::PTRACE_GETEVENTMSG, tid, 0)
+}
+
+pub(crate) fn registers(tid: i32) -> Result<user_regs_struct, Errno> {
+    fetch(libc::PTRACE_GETREGS, tid, 0)
+}
+
+pub(crate) fn set_registers(tid: i32, registers: &user_regs_struct) -> Result<(), Errno> {
+    store(libc::PTRACE_SETREGS, tid, 0, registers)
+}
+
+pub(crate) fn signal_info(tid: i32) -> Result<siginfo_t, Errno> {
+    fetch(libc::PTRACE_GETSIGINFO, tid, 0)
+}
+
+pub(crate) fn set_signal_info(tid: i32, info: &siginfo_t) -> Result<(), Errno> {
+    store(libc::PTRACE_SETSIGINFO, tid, 0, info)
+}
+
+pub(crate) fn signal_mask(tid: i32) -> Result<u64, Errno> {
+    fetch(libc::PTRACE_GETSIGMASK, tid, KERNEL_SIGSET)
+}
+
+pub(crate) fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
+    store(libc::PTRACE_SETSIGMASK, tid, KERNEL_SIGSET, &mask)
+}
+
+/// Fails with `EIO` before Linux 5.13.
+pub(crate) fn rseq_configuration(tid: i32) -> Result<RseqConfiguration, Errno> {
+    fetch(
+        libc::PTRACE_GET_RSEQ_CONFIGURATION,
+        tid,
+        size_of::<RseqConfiguration>(),
+    )
+}
+
+/// One word of the tracee's memory.
+pub(crate) fn peek(tid: i32, at: u64) -> Result<u64, Errno> {
+    fetch(libc::PTRACE_PEEKDATA, tid, at as usize)
+}
+
+/// Writes one word into the tracee's memory, read-only pages included.
+pub(crate) fn poke(tid: i32, at: u64, word: u64) -> Result<(), Errno> {
+    let request = c_long::from(libc::PTRACE_POKEDATA);
+    // SAFETY: `word` is a value here, not a pointer; `at` is an address of the other process.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ptrace, request, tid, at, word) }).map(drop)
+}
+
+/// Registers of zeroes.
+#[cfg(test)]
+pub(crate) fn no_registers() -> user_regs_struct {
+    // SAFETY: the struct is made of integers.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// Bytes of a siginfo_t, for reading its fields by their offsets in the ABI.
+pub(crate) fn signal_info_bytes(info: &siginfo_t) -> &[u8; size_of::<siginfo_t>()] {
+    // SAFETY: siginfo_t is 128 bytes that the kernel (or zeroes) filled wholly; any byte is a u8.
+    unsafe { &*ptr::from_ref(info).cast() }
+}
+
+/// Last of the signals that [`set_handler`] notes, zero for none.
+pub(crate) static REQUESTED: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn note(signal: c_int) {
+    // The timer's signal only has to interrupt waitpid(2).
+    if signal != libc::SIGALRM {
+        REQUESTED.store(signal, Ordering::Relaxed);
+    }
+}
+
+/// What [`set_handler`] replaced.
+pub(crate) struct OldAction(c_int, libc::sigaction);
+
+/// Lets `signal` be noted in [`REQUESTED`], and interrupt system calls (no `SA_RESTART`).
+pub(crate) fn set_handler(signal: c_int) -> Result<OldAction, Errno> {
+    let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: `note` only stores to an atomic, which is async-signal-safe; zeroes are an empty mask
+    // and no flags; both structs live through the call, which fills `old` when it succeeds.
+    unsafe {
+        let mut new = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        new.sa_sigaction = note as extern "C" fn(c_int) as *const () as usize;
+        Errno::result(libc::sigaction(signal, &raw const new, old.as_mut_ptr()))?;
+        Ok(OldAction(signal, old.assume_init()))
+    }
+}
+
+/// Puts back what [`set_handler`] replaced.
+pub(crate) fn restore_handler(old: &OldAction) {
+    // SAFETY: the action is one that sigaction(2) itself has handed out.
+    unsafe { libc::sigaction(old.0, &raw const old.1, ptr::null_mut()) };
+}

@@ -1,0 +1,53 @@
+use std::fmt;
+
+use crate::procfs;
+
+/// A thread's id in our pid namespace. A process is named by the id of its leader.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tid(i32);
+
+/// `Seccomp` of proc_pid_status(5): which system calls the kernel lets a thread make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeccompMode {
+    /// All of them.
+    Disabled,
+    /// read, write, _exit and sigreturn only.
+    Strict,
+    /// What its filters say; one that they forbid may kill it.
+    Filter,
+}
+
+impl Tid {
+    /// The thread `id`.
+    pub const fn new(id: i32) -> Tid {
+        Tid(id)
+    }
+
+    /// The id as a number.
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+
+    /// The process that this thread belongs to (`Tgid`), unless it is gone.
+    ///
+    /// A thread that [`Stop::Clone`](crate::Stop::Clone) names may be a process of its own:
+    /// clone(2) without `CLONE_THREAD` is reported so, too.
+    pub fn process(self) -> Option<Tid> {
+        procfs::Status::of(self)?.number("Tgid").map(Tid)
+    }
+
+    /// The thread's seccomp mode, unless it is gone.
+    pub fn seccomp(self) -> Option<SeccompMode> {
+        match procfs::Status::of(self)?.number("Seccomp")? {
+            0 => Some(SeccompMode::Disabled),
+            1 => Some(SeccompMode::Strict),
+            _ => Some(SeccompMode::Filter),
+        }
+    }
+}
+
+impl fmt::Display for Tid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

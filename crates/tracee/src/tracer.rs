@@ -1,0 +1,182 @@
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::status::Status;
+use crate::tracee::OfThisThread;
+use crate::{Died, Signal, Stop, Stopped, Tid, sys};
+
+/// What [`Tracer::wait`] has seen.
+#[derive(Debug)]
+pub enum Event {
+    /// A tracee has stopped.
+    Stopped(Stopped),
+    /// A tracee (or another child of this thread) has ended by itself.
+    Exited {
+        /// The thread; a process when it is the leader, whose end is reported last.
+        tid: Tid,
+        /// As given to exit(2), 0 to 255.
+        code: i32,
+    },
+    /// A tracee (or another child of this thread) was ended by a signal.
+    Killed {
+        /// The thread; a process when it is the leader, whose end is reported last.
+        tid: Tid,
+        /// What killed it.
+        signal: Signal,
+        /// Whether it left a core.
+        core: bool,
+    },
+    /// A signal handler of ours ran (`EINTR`): time to look at flags and clocks.
+    Interrupted,
+    /// There is no tracee and no child left.
+    NoChildren,
+}
+
+/// The tracing side of the calling thread: all that it traces reports here.
+///
+/// ptrace(2) ties a tracee to the thread that attached, so this cannot be sent to another. There
+/// should be one a thread: two of them would take each other's events.
+///
+/// Waiting for one thread takes what others report from the kernel as well, and keeps it for
+/// [`Tracer::wait`]. It has to: the end of a killed leader is reported only after the ends of its
+/// other threads have been collected.
+#[derive(Debug, Default)]
+pub struct Tracer {
+    kept: VecDeque<Event>,
+    of_this_thread: OfThisThread,
+}
+
+impl Tracer {
+    /// A tracer without tracees.
+    pub fn new() -> Tracer {
+        Tracer {
+            kept: VecDeque::new(),
+            of_this_thread: PhantomData,
+        }
+    }
+
+    /// The next event, for which it looks `spins` times before it sleeps: a sleeping tracer wakes
+    /// tens of microseconds late.
+    pub fn wait(&mut self, spins: u32) -> Event {
+        if let Some(event) = self.kept.pop_front() {
+            return event;
+        }
+        for _ in 0..spins {
+            if let Some(event) = next(libc::WNOHANG) {
+                return event;
+            }
+            // A tracee on the same core runs meanwhile; one on another core is not kept waiting.
+            std::thread::yield_now();
+        }
+        block()
+    }
+
+    /// The next event if there is one by now.
+    pub fn poll(&mut self) -> Option<Event> {
+        self.kept.pop_front().or_else(|| next(libc::WNOHANG))
+    }
+
+    /// The next stop of `tid`.
+    ///
+    /// # Errors
+    /// [`Died`] if it ends instead, or has become another thread by an exec. What tells of that is
+    /// still to come from [`Tracer::wait`], as is all that other threads report meanwhile.
+    pub fn wait_for(&mut self, tid: Tid) -> Result<Stopped, Died> {
+        if let Some(index) = self.kept.iter().position(|event| event.concerns(tid)) {
+            return self.take(index, tid);
+        }
+        loop {
+            let event = block();
+            match event {
+                Event::Interrupted => continue,
+                Event::NoChildren => return Err(Died { tid }),
+                _ => self.kept.push_back(event),
+            }
+            let last = self.kept.len() - 1;
+            if self.kept.get(last).is_some_and(|event| event.concerns(tid)) {
+                return self.take(last, tid);
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, tid: Tid) -> Result<Stopped, Died> {
+        match self.kept.remove(index) {
+            Some(Event::Stopped(stopped)) if stopped.tid() == tid => Ok(stopped),
+            Some(end) => {
+                self.kept.insert(index, end);
+                Err(Died { tid })
+            }
+            None => Err(Died { tid }),
+        }
+    }
+
+    /// The event kept for `tid`, if there is one, else the next that the kernel has by now.
+    pub(crate) fn poll_kernel(&mut self) -> Option<Event> {
+        next(libc::WNOHANG)
+    }
+
+    /// Takes the end of `child` out of what is kept.
+    pub(crate) fn take_end(&mut self, child: Tid) -> Option<Event> {
+        let index = self.kept.iter().position(|event| event.is_end_of(child))?;
+        self.kept.remove(index)
+    }
+
+    /// Takes a stop of `tid` out of what is kept.
+    pub(crate) fn take_stop(&mut self, tid: Tid) -> Option<Stopped> {
+        let is_it = |event: &Event| matches!(event, Event::Stopped(s) if s.tid() == tid);
+        let index = self.kept.iter().position(is_it)?;
+        self.take(index, tid).ok()
+    }
+
+    /// Leaves an event for [`Tracer::wait`].
+    pub(crate) fn keep(&mut self, event: Event) {
+        self.kept.push_back(event);
+    }
+}
+
+impl Event {
+    /// True if somebody who waits for `tid` need not wait longer.
+    fn concerns(&self, tid: Tid) -> bool {
+        match self {
+            Event::Stopped(stopped) => {
+                stopped.tid() == tid || stopped.stop() == Stop::Exec { former: tid }
+            }
+            _ => self.is_end_of(tid),
+        }
+    }
+
+    fn is_end_of(&self, of: Tid) -> bool {
+        match self {
+            Event::Exited { tid, .. } | Event::Killed { tid, .. } => *tid == of,
+            _ => false,
+        }
+    }
+}
+
+fn block() -> Event {
+    loop {
+        if let Some(event) = next(0) {
+            return event;
+        }
+    }
+}
+
+/// One look. None with nothing to report, or for a stop that has been overtaken by the thread's end.
+fn next(flags: i32) -> Option<Event> {
+    let (tid, status) = match sys::wait(flags) {
+        Ok(found) => found?,
+        Err(Errno::EINTR) => return Some(Event::Interrupted),
+        Err(_) => return Some(Event::NoChildren),
+    };
+    let tid = Tid::new(tid);
+    Some(match Status::decode(status) {
+        Status::Exited { code } => Event::Exited { tid, code },
+        Status::Killed { signal, core } => Event::Killed { tid, signal, core },
+        Status::Stopped { signal, event } => {
+            Event::Stopped(Stopped::new(tid, Stop::of(tid, signal, event).ok()?))
+        }
+    })
+}

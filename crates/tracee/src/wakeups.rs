@@ -1,0 +1,88 @@
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal as NixSignal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+
+use crate::{Signal, sys};
+
+/// Lets signals, and a clock, wake a [`Tracer`](crate::Tracer) that waits.
+///
+/// Handlers for SIGINT, SIGTERM and SIGHUP note the signal and interrupt waitpid(2), without
+/// `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts nothing; neither
+/// does one that the kernel gives to another thread. So a timer interrupts the installing thread
+/// again and again.
+///
+/// SIGHUP stays ignored where it was, for nohup(1). SIGINT does not: a shell's background job
+/// ignores it, and is still to be ended by `kill -INT`.
+///
+/// One at a time in a process. All is put back when it is dropped.
+pub struct Wakeups {
+    handlers: Vec<sys::OldAction>,
+    mask: SigSet,
+    /// None only while this is made and dropped: it has to go before the handlers do.
+    timer: Option<Timer>,
+}
+
+impl Wakeups {
+    /// Wakes the calling thread at least every `period`.
+    ///
+    /// # Errors
+    /// From sigaction(2), timer_create(2) and timer_settime(2); nothing is changed then.
+    pub fn install(period: Duration) -> io::Result<Wakeups> {
+        sys::REQUESTED.store(0, Ordering::Relaxed);
+        let signals = [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP];
+        let mut waking = SigSet::empty();
+        waking.add(NixSignal::SIGALRM);
+        signals.into_iter().for_each(|signal| waking.add(signal));
+        let mask = waking.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_UNBLOCK)?;
+        let mut wakeups = Wakeups {
+            handlers: Vec::new(),
+            mask,
+            timer: None,
+        };
+        for signal in [libc::SIGALRM, libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            if signal != libc::SIGHUP || !sys::ignored_at_start(signal) {
+                wakeups.handlers.push(sys::set_handler(signal)?);
+            }
+        }
+        wakeups.timer = Some(ticking(period)?);
+        Ok(wakeups)
+    }
+
+    /// The last of SIGINT, SIGTERM and SIGHUP that has come since this was asked.
+    pub fn take(&self) -> Option<Signal> {
+        match sys::REQUESTED.swap(0, Ordering::Relaxed) {
+            0 => None,
+            number => Some(Signal::new(number)),
+        }
+    }
+}
+
+impl Drop for Wakeups {
+    fn drop(&mut self) {
+        // Its SIGALRM would end us once the handler is gone. The last one, if there is one on its
+        // way to this thread, is delivered when the system call that deletes the timer returns.
+        drop(self.timer.take());
+        self.handlers.iter().for_each(sys::restore_handler);
+        // Cannot fail: the mask is one that the kernel gave.
+        let _ = self.mask.thread_set_mask();
+    }
+}
+
+fn ticking(period: Duration) -> io::Result<Timer> {
+    let notify = SigevNotify::SigevThreadId {
+        signal: NixSignal::SIGALRM,
+        thread_id: sys::own_tid(),
+        si_value: 0,
+    };
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+    timer.set(
+        Expiration::Interval(period.into()),
+        TimerSetTimeFlags::empty(),
+    )?;
+    Ok(timer)
+}
