@@ -1,0 +1,94 @@
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A capture or report that cannot be read or written. Each is one line.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read capture {}: {}", path.display(), cause(source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The report cannot be written.
+    #[error("cannot write {}: {}", path.display(), with_remedy(source, "--report-file"))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The capture cannot be written.
+    #[error("cannot write {}: {}", path.display(), with_remedy(source, "-o"))]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error(
+        "{} is no capture: neither a file that `leaktap -o` wrote nor a JSON report",
+        path.display()
+    )]
+    NotACapture {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is damaged or cut short.
+    #[error("capture {} is corrupt: {source}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        source: serde_json::Error,
+    },
+    /// Another leaktap wrote it.
+    #[error(
+        "capture {} has version {found}, this leaktap reads version {known}: use the leaktap that wrote it",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// Ours.
+        known: u32,
+    },
+    /// `--older` of a JSON report.
+    #[error(
+        "{} is a JSON report, which does not keep the age of each block: --older needs a capture (-o)",
+        path.display()
+    )]
+    NoAges {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What the system says, without the number of the error.
+fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+/// What the system says, and what would help; `option` is the one that names the file.
+fn with_remedy(error: &io::Error, option: &str) -> String {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let space = match error.kind() {
+        StorageFull | QuotaExceeded => "free some space or ",
+        _ => "",
+    };
+    format!(
+        "{} ({space}choose another place with {option})",
+        cause(error)
+    )
+}

@@ -1,0 +1,320 @@
+//! The report for people.
+
+use std::io::{self, Write};
+
+use crate::names::{fold, last_part, printable, up_to_main, without_compiler};
+use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
+use crate::{Exit, Frame, Report, Site, Source};
+
+/// How the text looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// With colours.
+    pub color: bool,
+    /// Long names in full, build ids and probes.
+    pub verbose: bool,
+}
+
+/// Widest column of function names.
+const WIDEST: usize = 48;
+
+/// Prints `report`: a summary, the sites, what the reader should know, and one line of what is left.
+///
+/// # Errors
+/// As the writer's.
+pub fn render(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    summary(report, style, out)?;
+    for (number, site) in (1..).zip(&report.sites) {
+        one_site(number, site, style, out)?;
+    }
+    if style.verbose {
+        probes(report, out)?;
+    }
+    notes(report, out)?;
+    last_line(report, style, out)
+}
+
+fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let (target, totals) = (&report.target, &report.totals);
+    let how = if report.mode == "run" {
+        "ran for"
+    } else {
+        "attached for"
+    };
+    let name = style.strong(&printable(&target.program));
+    writeln!(
+        out,
+        "{name} (pid {}, {}), {how} {}{}",
+        target.pid,
+        count(target.threads as u64, "thread"),
+        seconds(report.duration),
+        end(target.exit)
+    )?;
+    writeln!(
+        out,
+        "  allocated  {} in {}, peak {}",
+        bytes(totals.allocated_bytes),
+        count(totals.allocations, "block"),
+        bytes(totals.peak_bytes),
+    )?;
+    let unmatched = match totals.unmatched_frees {
+        0 => String::new(),
+        n => format!(", {} of them from before the trace", grouped(n)),
+    };
+    writeln!(
+        out,
+        "  freed      {}{unmatched}",
+        count(totals.frees, "block")
+    )?;
+    let left = format!(
+        "{} in {}",
+        exact_bytes(totals.live_bytes),
+        count(totals.live_blocks, "block")
+    );
+    writeln!(out, "  not freed  {}", style.strong(&left))?;
+    if totals.mapped_regions > 0 {
+        let regions = count(totals.mapped_regions, "region");
+        writeln!(
+            out,
+            "  mapped     {} in {regions} of its own",
+            bytes(totals.mapped_bytes)
+        )?;
+    }
+    Ok(())
+}
+
+fn end(exit: Option<Exit>) -> String {
+    match exit {
+        None => String::new(),
+        Some(Exit::Code(code)) => format!(", exited with {code}"),
+        Some(Exit::Signal(signal)) => format!(", killed by signal {signal}"),
+    }
+}
+
+fn one_site(number: usize, site: &Site, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let each = match site.bytes.checked_div(site.blocks) {
+        Some(size) if site.blocks > 1 && size * site.blocks == site.bytes => {
+            format!(" of {}", bytes(size))
+        }
+        _ => String::new(),
+    };
+    let what = if site.source == Source::Mapping {
+        "region"
+    } else {
+        "block"
+    };
+    let size = format!(
+        "{} in {}{each}",
+        exact_bytes(site.bytes),
+        count(site.blocks, what)
+    );
+    writeln!(
+        out,
+        "\n{number:>3}. {}  {}, {}  {}",
+        style.strong(&size),
+        site.kind.name(),
+        ages(site),
+        style.dim(&format!("({})", printable(&site.function))),
+    )?;
+    stack(site, style, out)
+}
+
+fn stack(site: &Site, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let frames = if style.verbose {
+        &site.frames[..]
+    } else {
+        up_to_main(&site.frames)
+    };
+    let names: Vec<_> = frames.iter().map(|frame| name(frame, style)).collect();
+    let width = names
+        .iter()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(WIDEST);
+    for (frame, name) in frames.iter().zip(&names) {
+        match (name.as_str(), place(frame, style)) {
+            ("", place) => writeln!(out, "     {place}")?,
+            (name, place) => writeln!(out, "     {name:<width$}  {place}")?,
+        }
+    }
+    match &site.truncated {
+        Some(why) => writeln!(
+            out,
+            "     {}",
+            style.dim(&format!("(the stack breaks off: {})", printable(why)))
+        ),
+        None => Ok(()),
+    }
+}
+
+fn ages(site: &Site) -> String {
+    let (youngest, oldest) = (seconds(site.youngest), seconds(site.oldest));
+    if youngest == oldest {
+        return format!("{oldest} old");
+    }
+    format!("{youngest} to {oldest} old")
+}
+
+/// The function, or the address where it has no name. Empty if the place says all.
+fn name(frame: &Frame, style: Style) -> String {
+    match (&frame.function, &frame.file) {
+        (Some(function), _) if style.verbose => printable(function).into_owned(),
+        (Some(function), _) => printable(&fold(function)).into_owned(),
+        (None, Some(_)) => String::new(),
+        (None, None) => printable(&frame.address).into_owned(),
+    }
+}
+
+fn place(frame: &Frame, style: Style) -> String {
+    let file = |file| match style.verbose {
+        true => file,
+        false => without_compiler(file),
+    };
+    let place = match (&frame.file, frame.line, &frame.module, &frame.offset) {
+        (Some(path), Some(line), ..) => format!("{}:{line}", file(path)),
+        (Some(path), None, ..) => file(path).to_owned(),
+        (None, _, Some(module), Some(offset)) => format!("{}+{offset}", last_part(module)),
+        (None, _, Some(module), None) => module.clone(),
+        (None, _, None, _) => "(no module)".to_owned(),
+    };
+    let id = match (&frame.build_id, style.verbose) {
+        (Some(id), true) => format!(" [{}]", printable(id)),
+        _ => String::new(),
+    };
+    let inlined = if frame.inlined { " (inlined)" } else { "" };
+    let guessed = match frame.by_frame_pointer {
+        true => " (by frame pointer)",
+        false => "",
+    };
+    let marks = style.dim(&format!("{id}{inlined}{guessed}"));
+    format!("{}{marks}", printable(&place))
+}
+
+fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nProbes")?;
+    for probe in &report.probes {
+        let reason = probe.reason.as_deref();
+        let reason = reason.map(|r| format!(" ({r})")).unwrap_or_default();
+        let line = format!(
+            "{:<18}{:<12}{} {}{reason}",
+            probe.function, probe.kind, probe.module, probe.address
+        );
+        writeln!(out, "  {}", printable(&line))?;
+    }
+    Ok(())
+}
+
+fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let mut notes = report.notes.clone();
+    let totals = &report.totals;
+    if totals.lost_events > 0 {
+        notes.push(format!(
+            "{} were seen and could not be counted",
+            count(totals.lost_events, "call")
+        ));
+    }
+    if totals.truncated_stacks > 0 {
+        let sites = count(totals.truncated_stacks, "call site");
+        notes.push(format!("the stack of {sites} breaks off before its root"));
+    }
+    for probe in report.probes.iter().filter(|probe| probe.kind == "none") {
+        let reason = probe.reason.as_deref().unwrap_or("unknown reason");
+        notes.push(format!(
+            "{} of {} is not watched: {reason}",
+            probe.function, probe.module
+        ));
+    }
+    if !notes.is_empty() {
+        writeln!(out)?;
+    }
+    notes
+        .iter()
+        .try_for_each(|note| writeln!(out, "note: {}", printable(note)))
+}
+
+/// What is left, and how much of it the filters have kept out of the list.
+fn last_line(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut listed = Amount::default();
+    for site in &report.sites {
+        listed.add(site.source, site.blocks, site.bytes);
+    }
+    let totals = &report.totals;
+    let mut left = Amount::default();
+    let unsuppressed = totals.live_blocks.saturating_sub(totals.suppressed_blocks);
+    left.add(Source::Heap, unsuppressed, totals.live_bytes);
+    left.add(Source::Mapping, totals.mapped_regions, totals.mapped_bytes);
+    let sites = count(report.sites.len() as u64, "call site");
+    let line = match report.sites.len() {
+        0 if left.is_empty() => "nothing is left".to_owned(),
+        0 => format!("none of {} left is listed", left.text()),
+        _ if left.exceeds(&listed) => {
+            format!(
+                "{} at {sites} listed, of {} left",
+                listed.text(),
+                left.text()
+            )
+        }
+        _ => format!("{} left, at {sites}", listed.text()),
+    };
+    writeln!(out, "\n{}", style.strong(&format!("leaktap: {line}")))
+}
+
+/// A sum of blocks and regions.
+#[derive(Default)]
+struct Amount {
+    blocks: u64,
+    regions: u64,
+    bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, source: Source, number: u64, bytes: u64) {
+        let sum = match source {
+            Source::Heap => &mut self.blocks,
+            Source::Mapping => &mut self.regions,
+        };
+        *sum = sum.saturating_add(number);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.blocks == 0 && self.regions == 0
+    }
+
+    fn exceeds(&self, other: &Amount) -> bool {
+        self.blocks > other.blocks || self.regions > other.regions
+    }
+
+    fn text(&self) -> String {
+        let blocks = count(self.blocks, "block");
+        let regions = count(self.regions, "region");
+        let what = match (self.blocks, self.regions) {
+            (_, 0) => blocks,
+            (0, _) => regions,
+            _ => format!("{blocks} and {regions}"),
+        };
+        format!("{} in {what}", exact_bytes(self.bytes))
+    }
+}
+
+impl Style {
+    fn strong(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        match self.color && !text.is_empty() {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+pub(crate) mod tests;

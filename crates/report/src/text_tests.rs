@@ -1,0 +1,285 @@
+use super::*;
+use crate::{Age, By, Kind, Probe, SCHEMA, Selection, Stopped, Target, Totals};
+
+/// A report without sites.
+pub(crate) fn report() -> Report {
+    Report {
+        schema: SCHEMA,
+        leaktap: "0.1.0".to_owned(),
+        target: Target {
+            pid: 42,
+            program: "/usr/bin/x".to_owned(),
+            args: vec!["x".to_owned()],
+            threads: 8,
+            exit: None,
+            detached: true,
+        },
+        mode: "attach".to_owned(),
+        engine: "auto".to_owned(),
+        started: "2026-11-23T16:25:50Z".to_owned(),
+        duration: 10.2,
+        stopped: Stopped::default(),
+        probes: vec![Probe {
+            function: "malloc".to_owned(),
+            module: "/lib/libc.so.6".to_owned(),
+            address: "0x1000".to_owned(),
+            kind: "breakpoint".to_owned(),
+            reason: None,
+        }],
+        totals: Totals {
+            allocations: 1234,
+            allocated_bytes: 20_480,
+            frees: 1,
+            unmatched_frees: 1,
+            live_blocks: 3,
+            live_bytes: 192,
+            peak_bytes: 9000,
+            ..Totals::default()
+        },
+        sites: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+/// A site of one frame; `ages` are age, blocks and bytes.
+pub(crate) fn site(function: &str, file: &str, line: u32, ages: &[(f64, u64, u64)]) -> Site {
+    let ages: Vec<_> = ages
+        .iter()
+        .map(|&(age, blocks, bytes)| Age { age, blocks, bytes })
+        .collect();
+    Site {
+        kind: Kind::Unmatched,
+        source: Source::Heap,
+        function: "malloc".to_owned(),
+        blocks: ages.iter().map(|a| a.blocks).sum(),
+        bytes: ages.iter().map(|a| a.bytes).sum(),
+        youngest: ages.iter().map(|a| a.age).fold(f64::MAX, f64::min),
+        oldest: ages.iter().map(|a| a.age).fold(0.0, f64::max),
+        frames: vec![Frame {
+            address: "0x55d0c0de".to_owned(),
+            module: Some("/usr/bin/x".to_owned()),
+            offset: Some("0xde".to_owned()),
+            function: Some(function.to_owned()),
+            file: Some(file.to_owned()),
+            line: Some(line),
+            ..Frame::default()
+        }],
+        truncated: None,
+        ages,
+    }
+}
+
+/// Compares with a file of `golden/`, or writes it if LEAKTAP_UPDATE=1.
+fn golden(name: &str, found: &str) {
+    let path = format!("{}/src/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("LEAKTAP_UPDATE").is_some_and(|value| value == "1") {
+        std::fs::write(&path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(found, expected, "{path}: update it with LEAKTAP_UPDATE=1");
+}
+
+fn rendered(report: &Report, style: Style) -> String {
+    let mut text = Vec::new();
+    render(report, style, &mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+/// C, C++ with inlined frames, a region, a stack that breaks off, and something for each note.
+fn leaky() -> Report {
+    let mut leaky = report();
+    let mut cpp = site(
+        "std::vector<int, std::allocator<int> >::push_back(int&&)",
+        "/usr/include/c++/12/bits/stl_vector.h",
+        1294,
+        &[(1.0, 1, 20_800)],
+    );
+    cpp.function = "operator new".to_owned();
+    cpp.frames[0].inlined = true;
+    cpp.frames[0].build_id = Some("c0ffee".to_owned());
+    let more = [("fill(Cache&)", 30), ("main", 41), ("_start", 0)];
+    for (name, line) in more {
+        cpp.frames
+            .extend(site(name, "/src/cache.cpp", line, &[]).frames);
+    }
+    let mut region = site("grow", "/src/pool.c", 7, &[(9.5, 1, 16_384)]);
+    (region.source, region.function) = (Source::Mapping, "mmap".to_owned());
+    let mut cut = site("leak_here", "/src/x.c", 12, &[(0.4, 2, 128), (9.1, 1, 64)]);
+    cut.frames.push(Frame {
+        address: "0x55d0c0ff".to_owned(),
+        module: Some("/usr/bin/x".to_owned()),
+        offset: Some("0xff".to_owned()),
+        by_frame_pointer: true,
+        ..Frame::default()
+    });
+    cut.truncated = Some("no rule".to_owned());
+    leaky.sites = vec![cpp, region, cut];
+    leaky.notes.push("something".to_owned());
+    leaky.probes[0].kind = "none".to_owned();
+    leaky.probes[0].reason = Some("TooShort".to_owned());
+    let heap = |of: fn(&Site) -> u64| of(&leaky.sites[0]) + of(&leaky.sites[2]);
+    leaky.totals = Totals {
+        live_blocks: heap(|site| site.blocks),
+        live_bytes: heap(|site| site.bytes),
+        mapped_regions: 1,
+        mapped_bytes: 16_384,
+        lost_events: 2,
+        truncated_stacks: 1,
+        ..leaky.totals
+    };
+    leaky
+}
+
+#[test]
+fn reads_like_this() {
+    golden("plain.txt", &rendered(&leaky(), Style::default()));
+}
+
+#[test]
+fn verbose_adds_names_in_full_ids_and_probes() {
+    let verbose = Style {
+        verbose: true,
+        ..Style::default()
+    };
+    golden("verbose.txt", &rendered(&leaky(), verbose));
+}
+
+#[test]
+fn colours_change_nothing_else() {
+    let color = Style {
+        color: true,
+        ..Style::default()
+    };
+    let colored = rendered(&leaky(), color);
+    let mut plain = colored.clone();
+    for code in ["\x1b[0m", "\x1b[1m", "\x1b[2m"] {
+        assert!(colored.contains(code));
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, rendered(&leaky(), Style::default()));
+}
+
+#[test]
+fn groups_have_a_line_each() {
+    for (by, name) in [
+        (By::Site, "by-site.txt"),
+        (By::Function, "by-function.txt"),
+        (By::File, "by-file.txt"),
+        (By::Module, "by-module.txt"),
+    ] {
+        let selection = Selection {
+            by,
+            ..Selection::default()
+        };
+        let text = rendered(&selection.apply(leaky()), Style::default());
+        golden(name, &text);
+    }
+}
+
+#[test]
+fn json_is_schema_1() {
+    let mut report = leaky();
+    report.target.exit = Some(Exit::Signal(9));
+    let report = Selection::default().apply(report);
+    let pretty = serde_json::to_string_pretty(&report).unwrap();
+    golden("schema-1.json", &format!("{pretty}\n"));
+    let mut line = Vec::new();
+    crate::json(&report, &mut line).unwrap();
+    assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+    assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
+}
+
+fn last_line_of(selection: Selection, report: Report) -> String {
+    let text = rendered(&selection.apply(report), Style::default());
+    text.lines().next_back().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_last_line_says_what_is_left_even_if_it_is_not_listed() {
+    let all = Selection::default();
+    let none = Selection {
+        min_size: 1 << 30,
+        ..all
+    };
+    let top = Selection {
+        top: Some(1),
+        ..all
+    };
+    let mut freed = report();
+    (freed.totals.live_blocks, freed.totals.live_bytes) = (0, 0);
+    for (selection, report, expected) in [
+        (all, freed, "leaktap: nothing is left"),
+        (
+            all,
+            leaky(),
+            "leaktap: 36.5 KiB (37,376 B) in 4 blocks and 1 region left, at 3 call sites",
+        ),
+        (
+            top,
+            leaky(),
+            "leaktap: 20.3 KiB (20,800 B) in 1 block at 1 call site listed, \
+             of 36.5 KiB (37,376 B) in 4 blocks and 1 region left",
+        ),
+        (
+            none,
+            leaky(),
+            "leaktap: none of 36.5 KiB (37,376 B) in 4 blocks and 1 region left is listed",
+        ),
+    ] {
+        assert_eq!(last_line_of(selection, report), expected);
+    }
+}
+
+#[test]
+fn the_target_cannot_write_to_the_terminal() {
+    let evil = "\x1b]0;evil\x07\nleaktap: nothing is left";
+    let mut report = leaky();
+    let (site, probe) = (&mut report.sites[0], &mut report.probes[0]);
+    let frame = &mut site.frames[0];
+    for text in [
+        &mut report.target.program,
+        &mut site.function,
+        &mut frame.address,
+        &mut probe.function,
+        &mut probe.module,
+        &mut probe.kind,
+        &mut probe.address,
+    ] {
+        *text = evil.to_owned();
+    }
+    for text in [
+        &mut frame.function,
+        &mut frame.file,
+        &mut frame.module,
+        &mut frame.build_id,
+        &mut frame.offset,
+        &mut site.truncated,
+        &mut probe.reason,
+    ] {
+        *text = Some(evil.to_owned());
+    }
+    report.notes.push(evil.to_owned());
+    for verbose in [false, true] {
+        let style = Style {
+            verbose,
+            ..Style::default()
+        };
+        let text = rendered(&report, style);
+        assert!(
+            !text.contains(|c: char| c.is_control() && c != '\n'),
+            "{text}"
+        );
+        assert!(!text.contains("\nleaktap: nothing"), "{text}");
+    }
+}
+
+#[test]
+fn sums_of_a_forged_capture_do_not_overflow() {
+    let mut report = leaky();
+    for site in &mut report.sites {
+        (site.blocks, site.bytes) = (u64::MAX, u64::MAX);
+    }
+    report.totals.live_blocks = u64::MAX;
+    report.totals.suppressed_blocks = u64::MAX;
+    rendered(&report, Style::default());
+}
