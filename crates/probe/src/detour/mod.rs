@@ -1,0 +1,14 @@
+//! Detours: a probepoint's first instructions replaced by a jump.
+//!
+//! Pure: what may be replaced ([`Site`]), what becomes of it ([`Moved`]), and in which order the
+//! bytes are written ([`patch`]).
+
+mod branches;
+mod moved;
+mod patch;
+mod site;
+
+pub use branches::is_branched_into;
+pub use moved::Moved;
+pub use patch::{Write, patch};
+pub use site::{JUMP_LEN, Site};

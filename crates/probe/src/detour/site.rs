@@ -1,0 +1,120 @@
+use std::ops::Range;
+
+use leaktap_memory::{Addr, ReadMemory};
+
+use super::branches;
+use super::moved::Moved;
+use crate::Refusal;
+use crate::relocate::{Relocated, jump, rel32, relocate};
+
+/// Length of `jmp rel32` in bytes.
+pub const JUMP_LEN: usize = 5;
+
+/// `endbr64`, the landing pad of indirect branches under CET. It stays where it is.
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
+/// Bytes of a block that are read for displaced instructions: four of one byte and one of 15.
+const DISPLACED_AT_MOST: usize = 19;
+
+/// Where a function can be patched with a jump, and what the jump displaces.
+///
+/// Made by [`Site::find`], so that having one means: the displaced instructions are whole, can
+/// be moved, and no branch of the function targets one other than the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    at: Addr,
+    displaced: Vec<u8>,
+}
+
+impl Site {
+    /// Finds where `function`, all bytes of the function at `at`, can be patched. `memory` is
+    /// read where the function may keep its jump tables.
+    ///
+    /// A function that ends within the displaced bytes by a jump (musl's malloc is one `jmp`) is
+    /// fine, and so is a `call` as the last displaced instruction, see [`relocate`].
+    ///
+    /// # Errors
+    /// - [`Refusal::TooShort`]: the function or its straight line of code ends before five bytes.
+    /// - [`Refusal::NotRelocatable`]: as for [`relocate`].
+    /// - [`Refusal::JumpIntoRegion`]: a branch targets a displaced instruction, or the function
+    ///   is not plain code, so that nobody can tell.
+    pub fn find(function: &[u8], at: Addr, memory: &impl ReadMemory) -> Result<Site, Refusal> {
+        let body = function.strip_prefix(&ENDBR64).unwrap_or(function);
+        let skipped = function.len() - body.len();
+        let at_body = at.wrapping_offset(skipped as i64);
+        let bytes = body.get(..DISPLACED_AT_MOST).unwrap_or(body);
+        // Moved to where it is, everything is in reach.
+        let displaced = relocate(bytes, at_body, JUMP_LEN, at_body)?.displaced;
+        let displaced = body.get(..displaced).ok_or(Refusal::TooShort)?.to_vec();
+        let site = Site {
+            at: at_body,
+            displaced,
+        };
+        branches::check(function, at, &site.inner(), memory)?;
+        Ok(site)
+    }
+
+    /// The address of the jump: the function's, or that behind its `endbr64`.
+    pub fn at(&self) -> Addr {
+        self.at
+    }
+
+    /// The original bytes of the displaced instructions, five or more.
+    pub fn displaced(&self) -> &[u8] {
+        &self.displaced
+    }
+
+    /// The five bytes that the jump replaces.
+    pub fn replaced(&self) -> &[u8] {
+        self.displaced.get(..JUMP_LEN).unwrap_or_default()
+    }
+
+    /// The address behind the displaced instructions.
+    pub fn end(&self) -> Addr {
+        self.at.wrapping_offset(self.displaced.len() as i64)
+    }
+
+    /// The addresses that no thread may be at or return to while the jump is written: the
+    /// displaced instructions but the first, which becomes the jump.
+    pub fn inner(&self) -> Range<Addr> {
+        self.at.wrapping_offset(1)..self.end()
+    }
+
+    /// The displaced instructions for `to`, and a jump to where the function goes on.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMemoryInReach`] if a rip-relative operand cannot be reached from `to`.
+    pub fn moved(&self, to: Addr) -> Result<Moved, Refusal> {
+        let relocated = relocate(&self.displaced, self.at, self.displaced.len(), to)?;
+        let Relocated {
+            mut code,
+            map,
+            ends,
+            ..
+        } = relocated;
+        if !ends {
+            let from = to.wrapping_offset(code.len() as i64);
+            code.extend(jump(from, self.end()));
+        }
+        Ok(Moved {
+            from: self.at,
+            code,
+            map,
+        })
+    }
+
+    /// The jump to `detour`.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMemoryInReach`] if `detour` is more than 2 GiB away.
+    pub fn jump(&self, detour: Addr) -> Result<[u8; JUMP_LEN], Refusal> {
+        let end = self.at.wrapping_offset(JUMP_LEN as i64);
+        let distance = rel32(end, detour.get()).ok_or(Refusal::NoMemoryInReach)?;
+        let [a, b, c, d] = distance.to_le_bytes();
+        Ok([0xe9, a, b, c, d])
+    }
+}
+
+#[cfg(test)]
+#[path = "site_tests.rs"]
+mod tests;

@@ -1,0 +1,31 @@
+//! Allocator functions, where they are in a process, and the breakpoints that see their calls.
+//!
+//! Second stage of the data path: a thread stops at one of our int3s, [`Process::trap`] says what
+//! this means, and a [`Recorder`] is told of blocks and mappings that come and go, with stacks.
+//! Knows ptrace stops only as registers and memory; who waits for stops, resumes threads and keeps
+//! the books is not here.
+#![forbid(unsafe_code)]
+
+mod breakpoints;
+mod calls;
+mod detour;
+mod functions;
+mod modules;
+mod outcome;
+mod probepoint;
+mod process;
+mod record;
+mod refusal;
+mod relocate;
+mod slots;
+mod stack;
+
+pub use detour::{JUMP_LEN, Moved, Site, Write, is_branched_into, patch};
+pub use functions::{Action, FUNCTIONS, Function, FunctionId, Size, all};
+pub use modules::{Modules, RowCache};
+pub use probepoint::{Kind, Probepoint, Reason, find};
+pub use process::{Process, Trap};
+pub use record::{Lost, Recorder, Removed, Stack};
+pub use refusal::Refusal;
+pub use relocate::{Boundary, OutOfLine, Relocated, jump, out_of_line, relocate};
+pub use stack::MAX_DEPTH;

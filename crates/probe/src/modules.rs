@@ -1,0 +1,196 @@
+//! The modules of a process, with the unwind rows of each.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use leaktap_image::{ElfFile, FileCache, Image, Module, Segment};
+use leaktap_memory::{Addr, ReadMemory, Svma};
+use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
+
+/// Unwind rows by file, shared by the processes that map it.
+#[derive(Debug, Default)]
+pub struct RowCache {
+    built: HashMap<*const ElfFile, (Arc<ElfFile>, Arc<Built>)>,
+}
+
+impl RowCache {
+    /// The rows of `file`, built at the first call.
+    pub fn rows(&mut self, file: &Arc<ElfFile>) -> Arc<Built> {
+        let build = || (Arc::clone(file), Arc::new(build(file)));
+        let (_, built) = self.built.entry(Arc::as_ptr(file)).or_insert_with(build);
+        Arc::clone(built)
+    }
+}
+
+/// The modules of a process.
+#[derive(Debug)]
+pub struct Modules {
+    image: Image,
+    rules: Table,
+    system: Vec<Range<Addr>>,
+    allocator: Option<Range<Addr>>,
+    gone: Vec<Module>,
+}
+
+impl Modules {
+    /// The modules of `image`, with rows from `cache`: built now, while the target runs.
+    pub fn new(image: Image, memory: &dyn ReadMemory, cache: &mut RowCache) -> Modules {
+        let mut rules = Table::new();
+        for module in image.modules() {
+            insert(&mut rules, module, Some(cache.rows(module.file())));
+        }
+        let system = system(&image, memory);
+        let allocator = allocator(&image, memory);
+        Modules {
+            image,
+            rules,
+            system,
+            allocator,
+            gone: Vec::new(),
+        }
+    }
+
+    /// The modules that are loaded.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The module at `at`: one that is loaded, else one that was.
+    pub fn module_at(&self, at: Addr) -> Option<&Module> {
+        let gone = || self.gone.iter().rev().find(|module| module.contains(at));
+        self.image.module_at(at).or_else(gone)
+    }
+
+    /// Rules to unwind by.
+    pub fn rules(&mut self) -> &mut Table {
+        &mut self.rules
+    }
+
+    /// Unwind tables, or parts of them, that could not be read.
+    pub fn skipped_tables(&self) -> usize {
+        self.rules.skipped()
+    }
+
+    /// True of code of the C library, the dynamic linker and the allocator, unless they are part
+    /// of the program's own file.
+    pub fn is_system(&self, at: Addr) -> bool {
+        self.system.iter().any(|range| range.contains(&at))
+    }
+
+    /// True of glibc's malloc.o: what it calls is no allocation or free of the program's. When a
+    /// thread ends, it frees the blocks of the thread's cache again.
+    pub fn is_allocator(&self, at: Addr) -> bool {
+        self.allocator
+            .as_ref()
+            .is_some_and(|range| range.contains(&at))
+    }
+
+    /// The end of the heap segment as the C library notes it, or 0 if it does not.
+    pub fn current_break(&self, memory: &dyn ReadMemory) -> u64 {
+        let noted = |module: &Module| {
+            let symbol = module.file().objects("__curbrk").into_iter().next()?;
+            memory.read_u64(module.addr(symbol.svma)).ok()
+        };
+        self.image.modules().iter().find_map(noted).unwrap_or(0)
+    }
+
+    /// Reads the list of modules again; returns where modules were that are gone. The rows of new
+    /// ones are built when they are needed.
+    pub fn refresh(&mut self, memory: &dyn ReadMemory, files: &mut FileCache) -> Vec<Range<Addr>> {
+        let Ok(changes) = self.image.refresh(memory, files) else {
+            return Vec::new(); // the process is being killed: its end comes next
+        };
+        let gone: Vec<_> = changes.removed.iter().map(Module::range).collect();
+        for range in &gone {
+            self.rules.remove(range.clone());
+        }
+        self.gone.extend(changes.removed);
+        for module in &changes.added {
+            insert(&mut self.rules, module, None);
+        }
+        self.system = system(&self.image, memory);
+        self.allocator = allocator(&self.image, memory);
+        gone
+    }
+}
+
+fn insert(rules: &mut Table, module: &Module, ready: Option<Arc<Built>>) {
+    let file = Arc::clone(module.file());
+    let base = file.base().at_bias(module.bias());
+    let load = move || ready.unwrap_or_else(|| Arc::new(build(&file)));
+    rules.insert(module.range(), base, Box::new(load));
+}
+
+fn build(file: &ElfFile) -> Built {
+    let cfi = file.cfi();
+    let returns = if is_libc(file) {
+        code_returns(file)
+    } else {
+        Vec::new()
+    };
+    rows(&CfiSections {
+        base: cfi.base,
+        eh_frame: cfi.eh_frame.as_ref().map(|s| (s.svma, &s.bytes[..])),
+        debug_frame: cfi.debug_frame.as_ref().map(|s| &s.bytes[..]),
+        text: cfi.text,
+        got: cfi.got,
+        signal_returns: &returns,
+    })
+}
+
+/// True of a file that defines the code signal handlers return to.
+fn is_libc(file: &ElfFile) -> bool {
+    file.interpreter().is_none() && !file.functions("sigaction").is_empty()
+}
+
+fn code_returns(file: &ElfFile) -> Vec<Svma> {
+    let read = |segment: &Segment| {
+        let start = Svma(segment.svma);
+        let code = file.bytes_at(start, usize::try_from(segment.file_size).ok()?)?;
+        Some(signal_returns(&code, start))
+    };
+    let executable = file.segments().iter().filter(|segment| segment.exec);
+    executable.filter_map(read).flatten().collect()
+}
+
+fn system(image: &Image, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
+    let linker = image.program().and_then(|exe| exe.file().interpreter());
+    let is_linker = |module: &&Module| Some(module.path()) == linker;
+    let defines = |name| image.modules().get(image.resolve(name, memory)?.module);
+    let own = image.program().map(Module::range);
+    let found = [
+        defines("malloc"),
+        defines("mmap"),
+        image.modules().iter().find(is_linker),
+    ];
+    let ranges = found.into_iter().flatten().map(Module::range);
+    ranges.filter(|range| Some(range) != own.as_ref()).collect()
+}
+
+/// From the first to the last of the functions that malloc.o defines, in the order of its source.
+fn allocator(image: &Image, memory: &dyn ReadMemory) -> Option<Range<Addr>> {
+    const DEFINES: [&str; 6] = [
+        "__libc_malloc",
+        "__libc_free",
+        "__libc_realloc",
+        "__libc_memalign",
+        "__libc_calloc",
+        "posix_memalign",
+    ];
+    let module = image.resolve("malloc", memory)?.module;
+    let glibc = image
+        .resolve("__libc_malloc", memory)
+        .filter(|found| found.module == module)?;
+    let found = DEFINES
+        .iter()
+        .filter_map(|name| image.resolve(name, memory));
+    let here = found
+        .filter(|found| found.module == module)
+        .filter_map(|found| found.code.addr());
+    let (start, end) = here.fold(
+        (glibc.code.addr()?, glibc.code.addr()?),
+        |(low, high), at| (low.min(at), high.max(at)),
+    );
+    Some(start..end)
+}

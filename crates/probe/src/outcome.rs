@@ -1,0 +1,139 @@
+//! What a call that has returned did, by its arguments and its result.
+
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_tracee::Memory;
+use leaktap_unwind::Start;
+
+use crate::calls::Call;
+use crate::functions::{Action, FunctionId, Size};
+use crate::modules::Modules;
+use crate::record::{Recorder, Removed};
+use crate::stack::Walker;
+
+/// Bytes of a page: mmap(2) and its kin work in whole ones.
+const PAGE: u64 = 4096;
+
+/// Tells the recorder what a call that has returned did.
+pub(crate) struct Outcome<'a> {
+    pub(crate) memory: &'a Memory,
+    pub(crate) modules: &'a mut Modules,
+    pub(crate) walker: &'a mut Walker,
+    pub(crate) recorder: &'a mut dyn Recorder,
+}
+
+impl Outcome<'_> {
+    /// `call` has returned `result`; `start` is where its caller goes on.
+    pub(crate) fn of(&mut self, call: &Call<Option<Removed>>, result: u64, start: Start) {
+        let Some(known) = call.function.function() else {
+            return;
+        };
+        let [first, second, third] = call.arguments;
+        match known.action {
+            Action::Allocate(size) => self.allocated(call, result, size, start),
+            Action::AllocateInto(size) => {
+                // An int: the upper half of the register means nothing.
+                if result as u32 == 0
+                    && let Ok(block) = self.memory.read_u64(Addr::new(first))
+                {
+                    self.allocated(call, block, size, start);
+                }
+            }
+            Action::Reallocate(size) => self.reallocated(call, result, size, start),
+            Action::Free => {}
+            Action::Map => {
+                if let Some(at) = mapped_at(result) {
+                    self.mapped(call.function, at, second, start);
+                }
+            }
+            Action::Unmap => {
+                if result as u32 == 0 {
+                    self.unmapped(Addr::new(first), second);
+                }
+            }
+            Action::Remap => {
+                if let Some(at) = mapped_at(result) {
+                    self.unmapped(Addr::new(first), second);
+                    self.mapped(call.function, at, third, start);
+                }
+            }
+            Action::SetBreak => {
+                if result as u32 == 0 && second != 0 {
+                    self.moved_break(call.function, second, first, start);
+                }
+            }
+            Action::MoveBreak => {
+                if let Some(old) = mapped_at(result) {
+                    self.moved_break(
+                        call.function,
+                        old.get(),
+                        old.get().wrapping_add(first),
+                        start,
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Outcome<'_> {
+    fn allocated(&mut self, call: &Call<Option<Removed>>, block: u64, size: Size, start: Start) {
+        let Some(bytes) = size.of(&call.arguments) else {
+            return;
+        };
+        if block != 0 {
+            let stack = self.walker.walk(self.memory, self.modules.rules(), start);
+            let at = Addr::new(block);
+            self.recorder.allocated(call.function, at, bytes, stack);
+        }
+    }
+
+    /// Null with a size of 0 means that the old block was freed (glibc); null otherwise that it is
+    /// still there (realloc(3)).
+    fn reallocated(&mut self, call: &Call<Option<Removed>>, block: u64, size: Size, start: Start) {
+        if block != 0 {
+            self.allocated(call, block, size, start);
+        } else if size.of(&call.arguments) != Some(0)
+            && let Some(removed) = call.undo
+        {
+            self.recorder.unfreed(removed);
+        }
+    }
+
+    fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, start: Start) {
+        let Some(len) = len.checked_next_multiple_of(PAGE).filter(|len| *len > 0) else {
+            return;
+        };
+        if self.modules.is_system(start.ip) {
+            self.recorder.unmapped(at, len);
+            self.recorder.mapped_by_libc(len);
+        } else {
+            let stack = self.walker.walk(self.memory, self.modules.rules(), start);
+            self.recorder.mapped(function, at, len, stack);
+        }
+    }
+
+    fn unmapped(&mut self, at: Addr, len: u64) {
+        if let Some(len) = len.checked_next_multiple_of(PAGE) {
+            self.recorder.unmapped(at, len);
+        }
+    }
+
+    /// The end of the heap segment went from `old` to `new`, to the byte.
+    fn moved_break(&mut self, function: FunctionId, old: u64, new: u64, start: Start) {
+        if new < old {
+            self.recorder.unmapped(Addr::new(new), old - new);
+        } else if new > old && self.modules.is_system(start.ip) {
+            self.recorder.mapped_by_libc(new - old);
+        } else if new > old {
+            let stack = self.walker.walk(self.memory, self.modules.rules(), start);
+            let at = Addr::new(old);
+            self.recorder.mapped(function, at, new - old, stack);
+        }
+    }
+}
+
+/// The address that mmap(2) returned, unless it failed: errors are the last page of addresses,
+/// `MAP_FAILED` among them.
+fn mapped_at(result: u64) -> Option<Addr> {
+    (result < PAGE.wrapping_neg()).then_some(Addr::new(result))
+}

@@ -1,0 +1,371 @@
+//! One traced address space: its modules, its probes, and what its threads are in the middle of.
+//!
+//! An allocation from its stop to the books: [`Process::trap`] takes a thread that has hit one of
+//! our int3s, [`Process::entered`] notes the call, and when the thread gets to the return address
+//! [`Process::returned`] walks its stack and tells the [`Recorder`].
+
+use std::collections::HashMap;
+
+use leaktap_image::{FileCache, LinkState};
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_tracee::{Memory, Registers, Tid};
+
+use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
+use crate::calls::{Call, Calls, Entry};
+use crate::functions::{Action, FunctionId};
+use crate::modules::Modules;
+use crate::outcome::Outcome;
+use crate::probepoint::{self, Kind, Probepoint, Reason};
+use crate::record::{Lost, Recorder, Removed};
+use crate::stack::{self, Walker};
+
+/// An address space under trace.
+#[derive(Debug)]
+pub struct Process {
+    memory: Memory,
+    modules: Modules,
+    walker: Walker,
+    points: Vec<Probepoint>,
+    breakpoints: Breakpoints,
+    threads: HashMap<Tid, Thread>,
+    linker: Option<Addr>,
+}
+
+/// What a thread is in the middle of.
+#[derive(Debug, Default)]
+struct Thread {
+    calls: Calls<Option<Removed>>,
+    held: Held,
+    free: Option<Free>,
+}
+
+/// The last free that a thread entered.
+#[derive(Clone, Copy, Debug)]
+struct Free {
+    function: FunctionId,
+    entry: Addr,
+    entry_sp: Addr,
+    block: Addr,
+    removed: Removed,
+}
+
+/// What a SIGTRAP turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// One of our breakpoints: the registers now step over it.
+    StepOver,
+    /// One of our breakpoints, but every slot is held by another thread: interrupt those that
+    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops.
+    Wait,
+    /// Not ours: the program's own.
+    Foreign,
+}
+
+impl Process {
+    /// Takes charge of the process of `memory`, whose modules are `modules`. Changes nothing yet.
+    pub fn new(memory: Memory, modules: Modules, depth: usize) -> Process {
+        Process {
+            breakpoints: Breakpoints::new(memory.clone()),
+            memory,
+            modules,
+            walker: Walker::new(depth),
+            points: Vec::new(),
+            threads: HashMap::new(),
+            linker: None,
+        }
+    }
+
+    /// The process's memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The process's modules.
+    pub fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    /// The functions found, with how each is watched.
+    pub fn probepoints(&self) -> &[Probepoint] {
+        &self.points
+    }
+
+    /// Puts probes on all functions found, and on the dynamic linker's `r_brk`. All threads of the
+    /// process must be stopped. May be called again, when modules have changed.
+    pub fn arm(&mut self) {
+        let image = self.modules.image();
+        self.breakpoints.set_modules(image);
+        let points = probepoint::find(image, &self.memory);
+        let linker = image.linker_brk(&self.memory);
+        if let Some(at) = linker
+            && self.breakpoints.insert(at, Purpose::Linker).is_ok()
+        {
+            self.linker = linker;
+        }
+        for mut point in points {
+            if self.points.iter().any(|old| old.address == point.address) {
+                continue;
+            }
+            if point.kind == Kind::Breakpoint {
+                let entry = Purpose::Entry(point.function);
+                if self.breakpoints.insert(point.address, entry).is_err() {
+                    point.kind = Kind::None(Reason::Unwritable);
+                }
+            }
+            self.points.push(point);
+        }
+    }
+
+    /// Handles the SIGTRAP of `tid` if it comes from one of our breakpoints: tells `recorder` what
+    /// the thread did and moves `registers` on, to a slot that does what the breakpoint displaced.
+    pub fn trap(
+        &mut self,
+        tid: Tid,
+        registers: &mut Registers,
+        recorder: &mut dyn Recorder,
+    ) -> Trap {
+        let at = registers.ip().wrapping_offset(-1);
+        let Some(purposes) = self.breakpoints.purposes(at) else {
+            if !self.breakpoints.was_here(at) {
+                return Trap::Foreign;
+            }
+            registers.set_ip(at);
+            return Trap::StepOver;
+        };
+        registers.set_ip(at);
+        if purposes.result {
+            self.returned(tid, at, registers, recorder);
+        }
+        if let Some(function) = purposes.entry {
+            self.entered(tid, function, registers, recorder);
+        }
+        self.retry(tid, registers)
+    }
+
+    /// Moves a thread at one of our breakpoints on to a slot, if one is free.
+    pub fn retry(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
+        let held = &mut self.threads.entry(tid).or_default().held;
+        match self.breakpoints.step_over(registers.ip(), held) {
+            Ok(slot) => {
+                registers.set_ip(slot);
+                Trap::StepOver
+            }
+            Err(NoSlot) => Trap::Wait,
+        }
+    }
+
+    /// True if a thread that reports a SIGTRAP with its ip at `ip` need not have hit a breakpoint
+    /// of ours: look at the signal's `si_code`.
+    pub fn is_ambiguous(&self, ip: Addr) -> bool {
+        self.breakpoints.is_ambiguous(ip.wrapping_offset(-1))
+    }
+
+    /// True of the breakpoint that the dynamic linker runs into when its list of modules changes.
+    pub fn is_linker(&self, at: Addr) -> bool {
+        self.linker == Some(at)
+    }
+
+    /// Brings modules and probes up to date if the dynamic linker's list is consistent. The thread
+    /// that called the linker must be stopped; others may run.
+    pub fn modules_changed(&mut self, files: &mut FileCache) {
+        let debug = self.modules.image().r_debug(&self.memory);
+        if debug.is_some_and(|debug| debug.state == LinkState::Consistent) {
+            self.update(files);
+        }
+    }
+
+    /// A thread stopped for a reason of its own: if it is inside a slot, moves `registers` to the
+    /// place in the program that this is, and returns true. So neither a signal frame nor a
+    /// detached thread ever holds an address in a slot.
+    pub fn leave_slot(
+        &mut self,
+        tid: Tid,
+        registers: &mut Registers,
+        recorder: &mut dyn Recorder,
+    ) -> bool {
+        let Some(thread) = self.threads.get_mut(&tid) else {
+            return false;
+        };
+        let moved = self.breakpoints.leave(&mut thread.held, registers);
+        // Back at the entry of a free: it will be entered again.
+        if moved
+            && let Some(free) = thread.free
+            && (free.entry, free.entry_sp) == (registers.ip(), registers.sp())
+        {
+            recorder.unfreed(free.removed);
+            thread.free = None;
+        }
+        moved
+    }
+
+    /// Threads that may be inside a slot.
+    pub fn holders(&self) -> impl Iterator<Item = Tid> + '_ {
+        let held = self.threads.iter().filter(|(_, thread)| thread.held.any());
+        held.map(|(&tid, _)| tid)
+    }
+
+    /// `tid` is gone: what it was in the middle of never happened.
+    pub fn thread_gone(&mut self, tid: Tid, recorder: &mut dyn Recorder) {
+        if let Some(mut thread) = self.threads.remove(&tid) {
+            abandon(&mut thread, recorder);
+            self.breakpoints.release(&mut thread.held);
+        }
+    }
+
+    /// The memory of the process is gone, with all that was in it: nothing is put back.
+    pub fn gone(&mut self, recorder: &mut dyn Recorder) {
+        self.breakpoints = Breakpoints::new(self.memory.clone());
+        for (_, mut thread) in self.threads.drain() {
+            abandon(&mut thread, recorder);
+        }
+    }
+
+    /// True if the process has a malloc that can be probed.
+    pub fn finds_allocator(&self) -> bool {
+        let image = self.modules.image();
+        image
+            .resolve("malloc", &self.memory)
+            .is_some_and(|found| found.code.addr().is_some())
+    }
+
+    /// Brings the modules up to date, and arms them.
+    pub fn update(&mut self, files: &mut FileCache) {
+        for gone in self.modules.refresh(&self.memory, files) {
+            self.points.retain(|point| !gone.contains(&point.address));
+            self.breakpoints.forget(&gone);
+        }
+        self.arm();
+    }
+
+    /// Restores every byte. All threads must be stopped, and [`Process::leave_slot`] asked of each.
+    pub fn disarm(&mut self, recorder: &mut dyn Recorder) {
+        self.breakpoints.restore(&self.memory);
+        for (_, mut thread) in self.threads.drain() {
+            abandon(&mut thread, recorder);
+        }
+    }
+
+    /// Restores every byte in the copy of this process that a fork made.
+    pub fn disarm_copy(&self, memory: &Memory) {
+        self.breakpoints.restore(memory);
+    }
+
+    fn entered(
+        &mut self,
+        tid: Tid,
+        function: FunctionId,
+        registers: &Registers,
+        recorder: &mut dyn Recorder,
+    ) {
+        let Some(known) = function.function() else {
+            return;
+        };
+        let entry_sp = registers.sp();
+        let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
+            return; // the call instruction has just written there: the thread is being killed
+        };
+        if self.modules.is_allocator(ret) {
+            return;
+        }
+        let thread = self.threads.entry(tid).or_default();
+        let start = stack::caller(ret, entry_sp, registers.bp());
+        let entry = thread.calls.enter(
+            function,
+            entry_sp,
+            ret,
+            |call| {
+                let rules = self.modules.rules();
+                self.walker.ancestry(&self.memory, rules, start, call)
+            },
+            |dead| undo(dead.undo, recorder),
+        );
+        if entry == Entry::Nested {
+            return;
+        }
+        if known.action == Action::Free {
+            let block = Addr::new(registers.argument(0));
+            thread.freed(function, registers, block, recorder);
+            return;
+        }
+        if self.breakpoints.insert(ret, Purpose::Result).is_err() {
+            recorder.lost(Lost::ReturnUnprobed);
+            return;
+        }
+        let mut arguments = [0, 1, 2].map(|n| registers.argument(n));
+        let removed = match known.action {
+            Action::Reallocate(_) if arguments[0] != 0 => {
+                Some(recorder.freed(Addr::new(arguments[0])))
+            }
+            Action::SetBreak => {
+                arguments[1] = self.modules.current_break(&self.memory);
+                None
+            }
+            _ => None,
+        };
+        thread.calls.push(Call {
+            function,
+            entry_sp,
+            ret,
+            arguments,
+            undo: removed,
+        });
+    }
+
+    fn returned(&mut self, tid: Tid, at: Addr, registers: &Registers, recorder: &mut dyn Recorder) {
+        let Some(thread) = self.threads.get_mut(&tid) else {
+            return;
+        };
+        let over = |dead: Call<_>| undo(dead.undo, recorder);
+        let Some(call) = thread.calls.returned(at, registers.sp(), over) else {
+            return;
+        };
+        thread.free = None;
+        let start = stack::caller(at, call.entry_sp, registers.bp());
+        let mut outcome = Outcome {
+            memory: &self.memory,
+            modules: &mut self.modules,
+            walker: &mut self.walker,
+            recorder,
+        };
+        outcome.of(&call, registers.result(), start);
+        self.breakpoints.returned(at);
+    }
+}
+
+impl Thread {
+    /// Books a free, unless it is made on behalf of the one before: `operator delete` calling or
+    /// jumping to `free`.
+    fn freed(
+        &mut self,
+        function: FunctionId,
+        registers: &Registers,
+        block: Addr,
+        recorder: &mut dyn Recorder,
+    ) {
+        let inside = |last: Free| {
+            last.function != function && last.block == block && registers.sp() <= last.entry_sp
+        };
+        if block.is_null() || self.free.is_some_and(inside) {
+            return;
+        }
+        self.free = Some(Free {
+            function,
+            entry: registers.ip(),
+            entry_sp: registers.sp(),
+            block,
+            removed: recorder.freed(block),
+        });
+    }
+}
+
+fn undo(removed: Option<Removed>, recorder: &mut dyn Recorder) {
+    if let Some(removed) = removed {
+        recorder.unfreed(removed);
+    }
+}
+
+fn abandon(thread: &mut Thread, recorder: &mut dyn Recorder) {
+    for call in thread.calls.drain() {
+        undo(call.undo, recorder);
+    }
+}

@@ -1,0 +1,56 @@
+//! What a process does with memory, as told to whoever keeps the books.
+
+use leaktap_ledger::Block;
+use leaktap_memory::Addr;
+use leaktap_unwind::{End, Frame};
+
+use crate::functions::FunctionId;
+
+/// A stack of an allocation, from the caller of the allocation function outwards.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack<'a> {
+    /// Frames, innermost first.
+    pub frames: &'a [Frame],
+    /// Why there are no more.
+    pub end: End,
+}
+
+/// Takes what the probes see, in the order in which it happened.
+pub trait Recorder {
+    /// A block of `size` bytes at `at` was allocated.
+    fn allocated(&mut self, function: FunctionId, at: Addr, size: u64, stack: Stack<'_>);
+
+    /// The block at `at` is about to be freed. Returns what this took out of the books.
+    fn freed(&mut self, at: Addr) -> Removed;
+
+    /// The last [`Recorder::freed`] that returned `removed` did not happen after all.
+    fn unfreed(&mut self, removed: Removed);
+
+    /// The program mapped `len` bytes at `at`, over whatever was mapped there.
+    fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, stack: Stack<'_>);
+
+    /// `len` bytes at `at` are no longer mapped.
+    fn unmapped(&mut self, at: Addr, len: u64);
+
+    /// The C library or the allocator mapped `len` bytes for itself: heap growth, thread stacks.
+    fn mapped_by_libc(&mut self, len: u64);
+
+    /// A call was seen, what it did was not.
+    fn lost(&mut self, why: Lost);
+}
+
+/// Why a call that was seen is not in the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The instruction that it returns to cannot be moved to a slot, or is not mapped.
+    ReturnUnprobed,
+}
+
+/// What a free took out of the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A live block.
+    Block(Block),
+    /// Nothing: the block was allocated before the trace, or never.
+    Unmatched,
+}

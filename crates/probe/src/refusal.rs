@@ -1,0 +1,28 @@
+use std::fmt;
+
+/// Why an instruction cannot be moved, or a probe cannot be optimised into a detour.
+///
+/// Displayed as its name, which is also how the JSON report spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The function ends before the bytes that a jump needs.
+    TooShort,
+    /// A branch of the function targets the bytes that would be replaced.
+    JumpIntoRegion,
+    /// A displaced instruction means something else at another address.
+    NotRelocatable,
+    /// A thread is, or will return, between the bytes that would be replaced.
+    ThreadInRegion,
+    /// No free memory near enough to the function for a jump or a rip-relative operand.
+    NoMemoryInReach,
+    /// The process may not be given new mappings (seccomp, SELinux, no /proc).
+    InjectionForbidden,
+    /// The function may throw through the frame that a detour would put below it.
+    MayUnwind,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,106 @@
+//! Walks of a stopped thread's stack, from a copy of it made in one system call.
+
+use std::ops::ControlFlow;
+
+use leaktap_memory::{Addr, StackOverlay};
+use leaktap_tracee::Memory;
+use leaktap_unwind::{self as unwind, End, Frame, Start, Table};
+
+use crate::calls::{Ancestry, Call};
+use crate::record::Stack;
+
+/// Most frames of a stack that can be asked for.
+pub const MAX_DEPTH: usize = 256;
+
+/// Bytes of stack copied at first; later, as many as the deepest walk so far has used.
+const FIRST_COPY: usize = 2 << 10;
+const LARGEST_COPY: usize = 64 << 10;
+
+/// Copies stacks and walks them.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    copy: Vec<u8>,
+    wanted: usize,
+    frames: Vec<Frame>,
+}
+
+impl Walker {
+    /// A walker that keeps at most `depth` frames of a stack.
+    pub(crate) fn new(depth: usize) -> Walker {
+        let depth = depth.clamp(1, MAX_DEPTH);
+        Walker {
+            copy: vec![0; LARGEST_COPY],
+            wanted: FIRST_COPY,
+            frames: vec![Frame::from_raw(0); depth],
+        }
+    }
+
+    /// The stack of a thread that has just returned to `start.ip`.
+    pub(crate) fn walk(&mut self, memory: &Memory, rules: &mut Table, start: Start) -> Stack<'_> {
+        let len = memory.read_partial(start.sp, &mut self.copy[..self.wanted]);
+        let mut used = 0;
+        let mut depth = 0;
+        let overlay = StackOverlay::new(start.sp, &self.copy[..len], memory);
+        let frames = &mut self.frames;
+        let end = unwind::walk_with(start, &overlay, rules, |visited| {
+            let Some(free) = frames.get_mut(depth) else {
+                return ControlFlow::Break(());
+            };
+            *free = visited.frame;
+            depth += 1;
+            used = visited.sp.offset_from(start.sp).unwrap_or(0);
+            ControlFlow::Continue(())
+        });
+        self.want(used);
+        Stack {
+            frames: &self.frames[..depth],
+            end,
+        }
+    }
+
+    /// Whether `call` is among the callers of the frame at `start`.
+    pub(crate) fn ancestry<U>(
+        &mut self,
+        memory: &Memory,
+        rules: &mut Table,
+        start: Start,
+        call: &Call<U>,
+    ) -> Ancestry {
+        let len = memory.read_partial(start.sp, &mut self.copy[..self.wanted]);
+        let overlay = StackOverlay::new(start.sp, &self.copy[..len], memory);
+        let returned_sp = call.entry_sp.checked_add(8);
+        let mut signal = false;
+        let mut met = false;
+        let end = unwind::walk_with(start, &overlay, rules, |visited| {
+            met = Some(visited.sp) == returned_sp && visited.frame.address() == call.ret;
+            if met {
+                return ControlFlow::Break(());
+            }
+            signal |= visited.signal;
+            ControlFlow::Continue(())
+        });
+        match end {
+            _ if met && signal => Ancestry::CallerOfHandler,
+            _ if met => Ancestry::Caller,
+            End::Root => Ancestry::Absent,
+            _ => Ancestry::Unknown,
+        }
+    }
+
+    /// The outermost frame has been read, too: what it needs of the stack is above `used`.
+    fn want(&mut self, used: u64) {
+        let used = usize::try_from(used).map_or(LARGEST_COPY, |used| used.saturating_add(512));
+        if used > self.wanted {
+            self.wanted = used.next_multiple_of(1 << 10).min(LARGEST_COPY);
+        }
+    }
+}
+
+/// Where a walk starts for a function at whose first instruction a thread is: at its caller.
+pub(crate) fn caller(ret: Addr, entry_sp: Addr, bp: u64) -> Start {
+    Start {
+        ip: ret,
+        sp: entry_sp.wrapping_offset(8),
+        bp,
+    }
+}
