@@ -1,0 +1,91 @@
+//! Programs to measure: compiled, started, pinned, and ended.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// A program under measurement; killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    orders: ChildStdin,
+    lines: BufReader<ChildStdout>,
+}
+
+/// Compiles `targets/NAME.c` into `folder` with the flags of its first line.
+pub(crate) fn compile(name: &str, folder: &Path) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("targets/{name}.c"));
+    let text = std::fs::read_to_string(&source)?;
+    let flags = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("// cc:"));
+    let program = folder.join(name);
+    let flags = flags.unwrap_or_default().split_whitespace();
+    let status = Command::new("gcc")
+        .args(flags)
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .status()?;
+    match status.success() {
+        true => Ok(program),
+        false => Err(format!("gcc could not compile {}", source.display()).into()),
+    }
+}
+
+impl Program {
+    /// Starts `program`.
+    pub(crate) fn start(program: &Path, arguments: &[&str]) -> Result<Program> {
+        let mut command = Command::new(program);
+        let piped = command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = piped.spawn()?;
+        let orders = child.stdin.take().ok_or("no standard input")?;
+        let lines = BufReader::new(child.stdout.take().ok_or("no standard output")?);
+        Ok(Program {
+            child,
+            orders,
+            lines,
+        })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Lets it do `work` units and returns the figure that it prints.
+    pub(crate) fn measure(&mut self, work: u32) -> Result<f64> {
+        writeln!(self.orders, "{work}")?;
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            return Err("the program ended".into());
+        }
+        Ok(line.trim().parse()?)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails if it has ended by itself: nothing left to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lets the process, or this thread if `pid` is 0, run on `cpus` only.
+pub(crate) fn pin(pid: i32, cpus: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(pid), &set)?)
+}

@@ -1,0 +1,162 @@
+//! The end of a trace: all threads are stopped, every byte is put back, all are let go.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use leaktap_tracee::{Died, Event, Signal, Stop, Stopped, Tid};
+
+use crate::target;
+use crate::tracing::{Child, Tracing, is_int3};
+
+/// A thread stopped for good.
+struct Halted {
+    stopped: Stopped,
+    /// Its SIGTRAP is ours, and not for the program.
+    our_trap: bool,
+}
+
+impl Tracing<'_> {
+    /// Lets the target go as if it had never been traced. Threads that wait in vfork(2), or in an
+    /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
+    /// these go when leaktap ends.
+    pub(crate) fn detach(mut self) {
+        let begun = Instant::now();
+        let mut halted = self.stop_all();
+        for thread in halted.values_mut() {
+            // What fails here is that the thread has been killed: nothing to put right in it.
+            let _ = self.settle(thread);
+        }
+        self.target.disarm();
+        for (_, thread) in halted {
+            let _ = match thread.our_trap {
+                true => thread.stopped.detach_without(),
+                false => thread.stopped.detach(),
+            };
+        }
+        self.target.detached(begun.elapsed());
+    }
+
+    fn stop_all(&mut self) -> HashMap<Tid, Halted> {
+        let parked = std::mem::take(&mut self.parked);
+        let halt = |stopped: Stopped| {
+            (
+                stopped.tid(),
+                Halted {
+                    stopped,
+                    our_trap: true,
+                },
+            )
+        };
+        let mut halted: HashMap<_, _> = parked.into_iter().map(halt).collect();
+        for task in self.tasks.values_mut() {
+            if let Some(running) = task.running.take() {
+                let _ = running.interrupt(); // fails for one that has died: wait() says so
+            }
+        }
+        while self.awaits(&halted) {
+            match self.tracer.wait(0) {
+                Event::Stopped(stopped) => self.halt(stopped, &mut halted),
+                Event::Interrupted => self.give_up_on_sleepers(),
+                Event::NoChildren => break,
+                ended => {
+                    self.on_event(ended);
+                    halted.retain(|tid, _| self.tasks.contains_key(tid));
+                }
+            }
+        }
+        halted
+    }
+
+    fn awaits(&self, halted: &HashMap<Tid, Halted>) -> bool {
+        let task_runs = self
+            .tasks
+            .iter()
+            .any(|(tid, task)| !task.unstoppable && !halted.contains_key(tid));
+        task_runs || !self.expected.is_empty()
+    }
+
+    fn halt(&mut self, stopped: Stopped, halted: &mut HashMap<Tid, Halted>) {
+        let tid = stopped.tid();
+        if !self.tasks.contains_key(&tid) {
+            match self.expected.remove(&tid) {
+                None => {
+                    self.unborn.insert(tid, stopped);
+                    return;
+                }
+                Some(Child::Copy) => return self.target.release_copy(stopped),
+                Some(child) => self.add(tid, child == Child::SharesMemory),
+            }
+        }
+        match stopped.stop() {
+            Stop::Clone(child) => self.announced(&stopped, child, Child::Thread, halted),
+            Stop::Fork(child) => self.announced(&stopped, child, Child::Copy, halted),
+            Stop::Vfork(child) => self.announced(&stopped, child, Child::SharesMemory, halted),
+            Stop::Exec { .. } if self.is_child(tid) => {
+                self.tasks.remove(&tid);
+                self.target.thread_gone(tid);
+                let _ = stopped.detach(); // killed: nothing to let go
+                return;
+            }
+            Stop::Exec { .. } => {
+                self.tasks.retain(|&other, task| task.child || other == tid);
+                self.add(tid, false);
+                self.target.replaced();
+            }
+            Stop::Interrupt | Stop::Group(_) if target::has_pending_trap(tid) => {
+                let _ = self.resume(stopped); // its int3 is reported next, or its death
+                return;
+            }
+            _ => {}
+        }
+        halted.insert(
+            tid,
+            Halted {
+                stopped,
+                our_trap: false,
+            },
+        );
+    }
+
+    fn announced(
+        &mut self,
+        parent: &Stopped,
+        child: Tid,
+        kind: Child,
+        halted: &mut HashMap<Tid, Halted>,
+    ) {
+        let Ok(kind) = self.kind(parent, child, kind) else {
+            return; // the parent has been killed, its threads with it
+        };
+        if self.tasks.contains_key(&child) {
+            return;
+        }
+        self.expected.insert(child, kind);
+        if let Some(stopped) = self.unborn.remove(&child) {
+            self.halt(stopped, halted);
+        }
+    }
+
+    /// Threads that sleep where no signal reaches them do not stop until they wake up.
+    fn give_up_on_sleepers(&mut self) {
+        for (tid, task) in &mut self.tasks {
+            task.unstoppable |= target::sleeps_uninterruptibly(*tid);
+        }
+    }
+
+    /// Puts a stopped thread where it would be without breakpoints.
+    fn settle(&mut self, thread: &mut Halted) -> Result<(), Died> {
+        let tid = thread.stopped.tid();
+        let mut registers = thread.stopped.registers()?;
+        if thread.stopped.stop() == Stop::Signal(Signal::TRAP)
+            && !thread.our_trap
+            && is_int3(&thread.stopped)?
+        {
+            // An allocation that has just returned counts; what is only entered is taken back.
+            thread.our_trap = self.target.trap(tid, &mut registers) != leaktap_probe::Trap::Foreign;
+        }
+        if self.target.leave_slot(tid, &mut registers) || thread.our_trap {
+            thread.stopped.set_registers(&registers)?;
+        }
+        Ok(())
+    }
+}

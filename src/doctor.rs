@@ -1,0 +1,113 @@
+//! `leaktap doctor`: can it be attached, what will be probed, what is missing.
+
+use std::fs;
+use std::io::{self, Write};
+
+use leaktap_image::{FileCache, Image};
+use leaktap_probe::{Kind, find};
+use leaktap_tracee::{Memory, Options, Tid, Tracer};
+
+use crate::error::Error;
+
+/// Prints what holds for every process, and for `pid`. False if something is in the way.
+pub(crate) fn examine(pid: Option<Tid>, out: &mut dyn Write) -> Result<bool, Error> {
+    let printed = |source| Error::System {
+        what: "print",
+        source,
+    };
+    let machine = machine(out).map_err(printed)?;
+    match pid {
+        None => Ok(machine),
+        Some(pid) => Ok(process(pid, out)? && machine),
+    }
+}
+
+fn machine(out: &mut dyn Write) -> io::Result<bool> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    writeln!(
+        out,
+        "kernel          {} (needs 5.3 or later)",
+        release.trim()
+    )?;
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
+    let may_trace = may_trace_others();
+    let verdict = match scope.as_deref().map(str::trim) {
+        None | Some("0") => "processes of the same user can be attached",
+        Some("1" | "2") if may_trace => "restricted, but leaktap has CAP_SYS_PTRACE",
+        Some("3") => "no process can be attached until the next boot (kernel.yama.ptrace_scope=3)",
+        Some(_) => "only children can be traced: run as root, or sysctl kernel.yama.ptrace_scope=0",
+    };
+    let scope = scope.as_deref().map_or("absent", str::trim);
+    writeln!(out, "ptrace_scope    {scope}: {verdict}")?;
+    let others = if may_trace {
+        "yes"
+    } else {
+        "no: needs CAP_SYS_PTRACE (root, or setcap)"
+    };
+    writeln!(out, "other users     {others}")?;
+    Ok(scope != "3" && (scope == "absent" || scope == "0" || may_trace))
+}
+
+/// CAP_SYS_PTRACE is bit 19 of capabilities(7).
+fn may_trace_others() -> bool {
+    let status = procfs::process::Process::myself().and_then(|me| me.status());
+    status.is_ok_and(|status| status.capeff & (1 << 19) != 0)
+}
+
+fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
+    let printed = |source| Error::System {
+        what: "print",
+        source,
+    };
+    if let Err(refused) = attachable(pid) {
+        writeln!(out, "process {pid:<8}{refused}").map_err(printed)?;
+        return Ok(false);
+    }
+    let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
+    let image = Image::load(pid.get(), &memory, &mut FileCache::new())?;
+    let points = find(&image, &memory);
+    write_process(pid, &image, &points, out).map_err(printed)
+}
+
+fn write_process(
+    pid: Tid,
+    image: &Image,
+    points: &[leaktap_probe::Probepoint],
+    out: &mut dyn Write,
+) -> io::Result<bool> {
+    writeln!(out, "process {pid:<8}can be attached")?;
+    writeln!(out, "modules         {}", image.modules().len())?;
+    for skipped in image.skipped() {
+        writeln!(
+            out,
+            "  not read      {}: {}",
+            skipped.path.display(),
+            skipped.why
+        )?;
+    }
+    let mut allocator = false;
+    for point in points {
+        let how = match point.kind {
+            Kind::Breakpoint => "breakpoint".to_owned(),
+            Kind::None(reason) => format!("none ({})", reason.name()),
+        };
+        let (name, module) = (point.function.display(), point.module.display());
+        writeln!(out, "  {name:<18}{how:<14}{module} {}", point.address)?;
+        allocator |= name == "malloc" && point.kind == Kind::Breakpoint;
+    }
+    if !allocator {
+        writeln!(
+            out,
+            "no allocator found: none of its modules defines malloc that leaktap can see"
+        )?;
+    }
+    Ok(allocator)
+}
+
+/// Attaches for a moment: nothing else tells all that may forbid it.
+fn attachable(pid: Tid) -> Result<(), Error> {
+    for stopped in Tracer::new().attach(pid, Options::follow())?.stopped {
+        let _ = stopped.detach(); // fails for one that has been killed
+    }
+    Ok(())
+}

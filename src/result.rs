@@ -1,0 +1,242 @@
+//! From the books of a finished trace to the report: frames get their names.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use leaktap_heap::{Key, Sum, sum};
+use leaktap_image::{Module, Symbolizer};
+use leaktap_probe::{FunctionId, Kind as Probed};
+use leaktap_report::{
+    Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target as Process,
+    Totals, caller_of_allocator,
+};
+use leaktap_unwind as unwind;
+use leaktap_unwind::End;
+
+use crate::target::{self, Target};
+
+/// How the trace was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// `run` or `attach`.
+    pub(crate) mode: &'static str,
+    /// `auto` or `breakpoint`.
+    pub(crate) engine: &'static str,
+}
+
+/// The report of all that `target` holds, unfiltered, with the ages of its blocks.
+pub(crate) fn report(target: &Target, asked: Asked) -> Report {
+    let mut namer = Namer {
+        target,
+        symbolizer: Symbolizer::new(),
+        named: HashMap::new(),
+    };
+    let sums = sum(target.books.held());
+    let end = target.duration.as_secs_f64();
+    let mut sites: Vec<_> = sums
+        .iter()
+        .map(|(key, sum)| namer.site(key, sum, end))
+        .collect();
+    sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
+    Report {
+        schema: SCHEMA,
+        leaktap: env!("CARGO_PKG_VERSION").to_owned(),
+        target: process(target),
+        mode: asked.mode.to_owned(),
+        engine: asked.engine.to_owned(),
+        started: started(target),
+        duration: end,
+        stopped: stopped(target),
+        probes: probes(target),
+        totals: totals(target, &sites),
+        notes: notes(target, &sites),
+        sites,
+    }
+}
+
+/// When the trace began, as RFC 3339 has it.
+pub(crate) fn started(target: &Target) -> String {
+    let started = Timestamp::try_from(target.started).unwrap_or(Timestamp::UNIX_EPOCH);
+    started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn process(target: &Target) -> Process {
+    Process {
+        pid: target.tid().get(),
+        program: target.program.display().to_string(),
+        args: target.args.clone(),
+        threads: target.threads,
+        exit: target.exit.map(|exit| match exit {
+            target::Exit::Code(code) => Exit::Code(code),
+            target::Exit::Signal(signal) => Exit::Signal(signal),
+        }),
+        detached: target.exit.is_none(),
+    }
+}
+
+fn stopped(target: &Target) -> Stopped {
+    let attach = target.halts.attach.as_secs_f64();
+    let detach = target.halts.detach.as_secs_f64();
+    Stopped {
+        attach,
+        detach,
+        longest: attach.max(detach),
+    }
+}
+
+fn probes(target: &Target) -> Vec<Probe> {
+    let probe = |point: &leaktap_probe::Probepoint| Probe {
+        function: point.function.function().map_or("?", |f| f.name).to_owned(),
+        module: point.module.display().to_string(),
+        address: point.address.to_string(),
+        kind: match point.kind {
+            Probed::Breakpoint => "breakpoint".to_owned(),
+            Probed::None(_) => "none".to_owned(),
+        },
+        reason: match point.kind {
+            Probed::Breakpoint => None,
+            Probed::None(reason) => Some(reason.name().to_owned()),
+        },
+    };
+    target.process().probepoints().iter().map(probe).collect()
+}
+
+fn totals(target: &Target, sites: &[Site]) -> Totals {
+    let books = target.books.totals();
+    let regions = || target.books.regions.live();
+    Totals {
+        allocations: books.allocations,
+        frees: books.frees,
+        unmatched_frees: books.unmatched_frees,
+        allocated_bytes: books.allocated_bytes,
+        live_blocks: books.live_blocks,
+        live_bytes: books.live_bytes,
+        peak_bytes: books.peak_bytes,
+        lost_events: target.books.lost,
+        truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
+        suppressed_blocks: 0,
+        mapped_regions: regions().count() as u64,
+        mapped_bytes: regions().map(|region| region.bytes).sum(),
+    }
+}
+
+fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
+    let mut notes = target.notes.clone();
+    let mut truncated: Vec<_> = sites
+        .iter()
+        .filter_map(|site| site.truncated.as_deref())
+        .collect();
+    truncated.sort_unstable();
+    for group in truncated.chunk_by(|a, b| a == b) {
+        let why = group.first().copied().unwrap_or_default();
+        notes.push(format!(
+            "{} call sites have truncated stacks: {why}",
+            group.len()
+        ));
+    }
+    if target.books.lost > 0 {
+        notes.push(format!(
+            "{} calls were seen and could not be counted",
+            target.books.lost
+        ));
+    }
+    let modules = target.process().modules();
+    for skipped in modules.image().skipped() {
+        let path = skipped.path.display();
+        notes.push(format!(
+            "module {path} could not be read, so its frames have no names: {}",
+            skipped.why
+        ));
+    }
+    let tables = modules.skipped_tables();
+    if tables > 0 {
+        notes.push(format!(
+            "{tables} unwind tables, or parts of them, could not be read"
+        ));
+    }
+    notes
+}
+
+/// Gives frames their names.
+struct Namer<'a> {
+    target: &'a Target,
+    symbolizer: Symbolizer,
+    named: HashMap<u64, Vec<Frame>>,
+}
+
+impl Namer<'_> {
+    fn site(&mut self, key: &Key, sum: &Sum, end: f64) -> Site {
+        let age = |time: u32| (end - f64::from(time) / 1000.0).max(0.0);
+        let ages: Vec<_> = sum
+            .by_time
+            .iter()
+            .map(|&(time, blocks, bytes)| Age {
+                age: age(time),
+                blocks,
+                bytes,
+            })
+            .collect();
+        let (raw, stack_end) = self.target.books.stack(key.stack);
+        let mut frames: Vec<_> = raw
+            .into_iter()
+            .flat_map(|frame| self.names(frame))
+            .collect();
+        frames.drain(..caller_of_allocator(&frames));
+        Site {
+            kind: Kind::Unmatched,
+            source: if key.mapping {
+                Source::Mapping
+            } else {
+                Source::Heap
+            },
+            function: FunctionId(key.function)
+                .function()
+                .map_or("?", |f| f.display)
+                .to_owned(),
+            blocks: sum.blocks,
+            bytes: sum.bytes,
+            youngest: ages.last().map_or(0.0, |age| age.age),
+            oldest: ages.first().map_or(0.0, |age| age.age),
+            frames,
+            truncated: (stack_end != End::Root).then(|| stack_end.to_string()),
+            ages,
+        }
+    }
+
+    fn names(&mut self, raw: u64) -> Vec<Frame> {
+        if let Some(named) = self.named.get(&raw) {
+            return named.clone();
+        }
+        let frame = unwind::Frame::from_raw(raw);
+        let bare = Frame {
+            address: format!("{:#x}", frame.address().get()),
+            by_frame_pointer: frame.by_frame_pointer(),
+            ..Frame::default()
+        };
+        let named = match self.target.process().modules().module_at(frame.lookup()) {
+            Some(module) => self.named_in(module, frame, &bare),
+            None => vec![bare],
+        };
+        self.named.insert(raw, named.clone());
+        named
+    }
+
+    fn named_in(&mut self, module: &Module, frame: unwind::Frame, bare: &Frame) -> Vec<Frame> {
+        let file = module.file();
+        let place = Frame {
+            module: Some(module.path().display().to_string()),
+            build_id: file.build_id_hex(),
+            offset: Some(format!("{:#x}", module.offset_of(frame.address()))),
+            ..bare.clone()
+        };
+        let names = self.symbolizer.names(file, module.svma(frame.lookup()));
+        let named = names.into_iter().map(|name| Frame {
+            function: name.function,
+            file: name.file,
+            line: name.line,
+            inlined: name.inlined,
+            ..place.clone()
+        });
+        named.collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! From attach or launch to the end of the trace: reads as the data path.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use leaktap_tracee::{Command, Options, Stop, Tid, Tracer, Wakeups};
+
+use crate::cli::{Listing, Trace};
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::target::Target;
+use crate::tracing::{OnSignal, Orders, Tracing};
+
+/// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
+const WAKE_UP: Duration = Duration::from_millis(50);
+
+/// How a trace is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Let the target go after this long.
+    pub(crate) duration: Option<Duration>,
+    /// Most frames of a stack.
+    pub(crate) depth: usize,
+    /// No `attached` line.
+    pub(crate) quiet: bool,
+    /// A progress line, where standard error is a terminal.
+    pub(crate) progress: bool,
+}
+
+impl Settings {
+    /// What was asked for on the command line.
+    pub(crate) fn new(trace: &Trace, listing: &Listing) -> Settings {
+        Settings {
+            duration: trace.duration,
+            depth: usize::from(trace.depth),
+            quiet: listing.quiet,
+            progress: !trace.no_progress && !listing.quiet,
+        }
+    }
+}
+
+/// Traces the live process `pid` until its end, a signal to leaktap, or the time set.
+pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
+    let wakeups = wakeups()?;
+    let mut tracer = Tracer::new();
+    let prepared = Target::prepare(pid, settings.depth);
+    let mut target = match prepared.and_then(Target::require_allocator) {
+        Ok(target) => target,
+        Err(error) => return Err(explain(&mut tracer, pid, error)),
+    };
+    let begun = Instant::now();
+    let attached = tracer.attach(pid, Options::follow())?;
+    if attached
+        .stopped
+        .iter()
+        .any(|thread| matches!(thread.stop(), Stop::Exec { .. }))
+    {
+        target.reopen()?;
+    }
+    target.arm();
+    let tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
+    let halted = begun.elapsed();
+    if !settings.quiet {
+        // Scripts wait for this line; where nobody can read it, the trace goes on.
+        let _ = writeln!(io::stderr(), "leaktap: attached to {pid}");
+    }
+    trace(tracing, settings, &wakeups, OnSignal::Detach);
+    target.halts.attach = halted;
+    Ok(target)
+}
+
+/// Launches a program and traces it until its end.
+pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Error> {
+    let wakeups = wakeups()?;
+    let mut tracer = Tracer::new();
+    let stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
+    let mut target = Target::prepare(stopped.tid(), settings.depth)?;
+    target.arm();
+    let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
+    trace(tracing, settings, &wakeups, OnSignal::PassOn);
+    target.require_allocator()
+}
+
+/// Why `pid` could not even be read: whatever forbids to attach says it better than `error`.
+fn explain(tracer: &mut Tracer, pid: Tid, error: Error) -> Error {
+    match tracer.attach(pid, Options::follow()) {
+        Err(refused) => refused.into(),
+        Ok(attached) => {
+            for stopped in attached.stopped {
+                let _ = stopped.detach(); // fails for one that has been killed
+            }
+            error
+        }
+    }
+}
+
+fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: &Wakeups, on_signal: OnSignal) {
+    let until = settings
+        .duration
+        .and_then(|duration| Instant::now().checked_add(duration));
+    let name = tracing.target.program_name();
+    let mut progress = Progress::new(settings.progress, name);
+    tracing.run(
+        &Orders {
+            until,
+            wakeups,
+            on_signal,
+        },
+        &mut progress,
+    );
+    progress.finish();
+}
+
+fn wakeups() -> Result<Wakeups, Error> {
+    let what = "set a signal handler and a timer";
+    Wakeups::install(WAKE_UP).map_err(|source| Error::System { what, source })
+}

@@ -1,0 +1,252 @@
+//! The traced process: its probes, its books, and the facts of the trace.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use leaktap_image::{FileCache, Image};
+use leaktap_probe::{Modules, Process, RowCache, Trap};
+use leaktap_tracee::{Memory, Registers, Signal, Stopped, Tid};
+use procfs::process::Process as ProcInfo;
+
+use crate::books::Books;
+use crate::error::Error;
+use crate::progress::Now;
+
+/// How the target ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It called exit(2) with this.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// How long all threads of the target were stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Halts {
+    /// To attach.
+    pub(crate) attach: Duration,
+    /// To detach.
+    pub(crate) detach: Duration,
+}
+
+/// A process under trace.
+pub(crate) struct Target {
+    process: Process,
+    files: FileCache,
+    rows: RowCache,
+    depth: usize,
+    /// What it allocated and has not freed.
+    pub(crate) books: Books,
+    /// Set when it has ended.
+    pub(crate) exit: Option<Exit>,
+    /// How long it was stopped.
+    pub(crate) halts: Halts,
+    /// Its executable file.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    pub(crate) args: Vec<String>,
+    /// Its threads when the trace began.
+    pub(crate) threads: usize,
+    /// When the trace began.
+    pub(crate) started: SystemTime,
+    /// How long it took; set at its end.
+    pub(crate) duration: Duration,
+    /// What the report has to say beside figures.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Target {
+    /// Reads all that can be read of the process `pid` while it runs.
+    pub(crate) fn prepare(pid: Tid, depth: usize) -> Result<Target, Error> {
+        let mut files = FileCache::new();
+        let mut rows = RowCache::default();
+        let process = open(pid, depth, &mut files, &mut rows)?;
+        let mut target = Target {
+            process,
+            files,
+            rows,
+            depth,
+            books: Books::new(),
+            exit: None,
+            halts: Halts::default(),
+            program: PathBuf::new(),
+            args: Vec::new(),
+            threads: 1,
+            started: SystemTime::now(),
+            duration: Duration::ZERO,
+            notes: Vec::new(),
+        };
+        target.describe();
+        Ok(target)
+    }
+
+    /// The process's leader.
+    pub(crate) fn tid(&self) -> Tid {
+        self.process.memory().process()
+    }
+
+    /// The probes.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Arms all probes; every thread is stopped.
+    pub(crate) fn arm(&mut self) {
+        self.process.update(&mut self.files);
+        self.books.start();
+        self.started = SystemTime::now();
+    }
+
+    /// See [`Process::trap`].
+    pub(crate) fn trap(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
+        self.books.tick();
+        self.process.trap(tid, registers, &mut self.books)
+    }
+
+    /// See [`Process::retry`].
+    pub(crate) fn retry(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
+        self.process.retry(tid, registers)
+    }
+
+    /// See [`Process::leave_slot`].
+    pub(crate) fn leave_slot(&mut self, tid: Tid, registers: &mut Registers) -> bool {
+        self.process.leave_slot(tid, registers, &mut self.books)
+    }
+
+    /// See [`Process::modules_changed`].
+    pub(crate) fn modules_changed(&mut self) {
+        self.process.modules_changed(&mut self.files);
+    }
+
+    /// See [`Process::thread_gone`].
+    pub(crate) fn thread_gone(&mut self, tid: Tid) {
+        self.process.thread_gone(tid, &mut self.books);
+    }
+
+    /// Lets a child of a fork go, at its first stop, with every byte as the files have it.
+    pub(crate) fn release_copy(&mut self, stopped: Stopped) {
+        if let Ok(memory) = Memory::open(stopped.tid()) {
+            self.process.disarm_copy(&memory);
+        }
+        let _ = stopped.detach(); // fails if it has been killed: nothing to let go
+    }
+
+    /// The process runs another program now.
+    pub(crate) fn exec(&mut self) {
+        self.replaced();
+        match self.reopen() {
+            Ok(()) => self.process.arm(),
+            Err(error) => self
+                .notes
+                .push(format!("after exec: {error}; nothing was probed")),
+        }
+    }
+
+    /// Reads the process afresh: it runs another program since it was read.
+    pub(crate) fn reopen(&mut self) -> Result<(), Error> {
+        self.process = open(self.tid(), self.depth, &mut self.files, &mut self.rows)?;
+        self.describe();
+        Ok(())
+    }
+
+    /// The memory of the process is gone, and all that was in it.
+    pub(crate) fn replaced(&mut self) {
+        let blocks = self.books.totals().live_blocks;
+        self.process.gone(&mut self.books);
+        self.books = Books::new();
+        let program = self.program.display();
+        self.notes.push(format!(
+            "{program} called exec: its {blocks} live blocks ended with its memory"
+        ));
+    }
+
+    /// Takes every probe out; every thread is stopped.
+    pub(crate) fn disarm(&mut self) {
+        self.process.disarm(&mut self.books);
+    }
+
+    /// All threads run again, or are gone.
+    pub(crate) fn detached(&mut self, after: Duration) {
+        self.halts.detach = if self.exit.is_none() {
+            after
+        } else {
+            Duration::ZERO
+        };
+        self.duration = self.books.elapsed();
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn send(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.tid().get());
+        if let Ok(signal) = nix::sys::signal::Signal::try_from(signal.number()) {
+            let _ = nix::sys::signal::kill(pid, signal); // fails if it has just ended
+        }
+    }
+
+    /// The last part of the executable's path.
+    pub(crate) fn program_name(&self) -> String {
+        let name = self.program.file_name().unwrap_or(self.program.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+
+    /// What a progress line shows.
+    pub(crate) fn progress(&self) -> Now {
+        let totals = self.books.totals();
+        Now {
+            live_bytes: totals.live_bytes,
+            events: totals.allocations + totals.frees,
+        }
+    }
+
+    /// Refuses a process none of whose functions allocate.
+    pub(crate) fn require_allocator(self) -> Result<Target, Error> {
+        match self.process.finds_allocator() {
+            true => Ok(self),
+            false => Err(Error::NoAllocator {
+                pid: self.tid(),
+                program: self.program.display().to_string(),
+            }),
+        }
+    }
+
+    fn describe(&mut self) {
+        let Ok(info) = ProcInfo::new(self.tid().get()) else {
+            return; // it has just been killed: its end is reported
+        };
+        self.program = info.exe().unwrap_or_default();
+        self.args = info.cmdline().unwrap_or_default();
+        self.threads = info.tasks().map_or(1, Iterator::count);
+    }
+}
+
+fn open(
+    pid: Tid,
+    depth: usize,
+    files: &mut FileCache,
+    rows: &mut RowCache,
+) -> Result<Process, Error> {
+    let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
+    let image = Image::load(pid.get(), &memory, files)?;
+    if let (None, Some(skipped)) = (image.program(), image.skipped().first()) {
+        return Err(Error::Program {
+            pid,
+            why: skipped.why.to_string(),
+        });
+    }
+    let modules = Modules::new(image, &memory, rows);
+    Ok(Process::new(memory, modules, depth))
+}
+
+/// True of a thread in a system call that no signal ends: state D of proc_pid_stat(5).
+pub(crate) fn sleeps_uninterruptibly(tid: Tid) -> bool {
+    let stat = ProcInfo::new(tid.get()).and_then(|info| info.stat());
+    stat.is_ok_and(|stat| stat.state == 'D')
+}
+
+/// True of a thread that has hit an int3 whose SIGTRAP has not been reported: SigPnd of
+/// proc_pid_status(5).
+pub(crate) fn has_pending_trap(tid: Tid) -> bool {
+    let status = ProcInfo::new(tid.get()).and_then(|info| info.status());
+    status.is_ok_and(|status| status.sigpnd & (1 << (Signal::TRAP.number() - 1)) != 0)
+}

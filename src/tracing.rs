@@ -1,0 +1,346 @@
+//! The event loop: waits for the stops of all threads, hands them to the target, lets them go on.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_probe::Trap;
+use leaktap_tracee::{
+    Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer, Wakeups,
+};
+
+use crate::progress::Progress;
+use crate::target::{Exit, Target};
+
+/// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
+const SPINS: u32 = 100;
+
+/// `si_code` of a SIGTRAP that an int3 raised: SI_KERNEL of sigaction(2).
+const SI_KERNEL: i32 = 0x80;
+
+/// A system call's number and CLONE_VM, clone(2).
+const SYS_CLONE: u64 = 56;
+const SYS_CLONE3: u64 = 435;
+const CLONE_VM: u64 = 0x100;
+
+/// When to let the target go.
+pub(crate) struct Orders<'a> {
+    /// At the latest then.
+    pub(crate) until: Option<Instant>,
+    /// Signals to leaktap itself.
+    pub(crate) wakeups: &'a Wakeups,
+    /// What such a signal means.
+    pub(crate) on_signal: OnSignal,
+}
+
+/// What a signal to leaktap means while it traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnSignal {
+    /// Detach and report.
+    Detach,
+    /// SIGINT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is passed on
+    /// to it once, and the second one detaches.
+    PassOn,
+}
+
+/// A trace under way.
+pub(crate) struct Tracing<'a> {
+    pub(crate) tracer: Tracer,
+    pub(crate) target: &'a mut Target,
+    pub(crate) tasks: HashMap<Tid, Task>,
+    /// Announced by their parent, not yet seen.
+    pub(crate) expected: HashMap<Tid, Child>,
+    /// Seen, not yet announced.
+    pub(crate) unborn: HashMap<Tid, Stopped>,
+    /// At a breakpoint, waiting for a slot.
+    pub(crate) parked: Vec<Stopped>,
+}
+
+/// A tracee in the target's memory.
+pub(crate) struct Task {
+    pub(crate) running: Option<Running>,
+    /// In a system call that cannot be stopped: vfork(2), a dead file server.
+    pub(crate) unstoppable: bool,
+    /// A child that shares the target's memory until it calls exec or exits.
+    pub(crate) child: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Child {
+    /// A thread of the target.
+    Thread,
+    /// A process in the target's memory: of vfork(2), posix_spawn(3).
+    SharesMemory,
+    /// A process with a copy of the target's memory: of fork(2).
+    Copy,
+}
+
+impl<'a> Tracing<'a> {
+    /// Starts from threads that are all stopped, and lets them run. `late` are threads that will
+    /// stop as soon as they leave an uninterruptible system call.
+    pub(crate) fn start(
+        tracer: Tracer,
+        target: &'a mut Target,
+        stopped: Vec<Stopped>,
+        late: Vec<Running>,
+    ) -> Tracing<'a> {
+        let mut tracing = Tracing {
+            tracer,
+            target,
+            tasks: HashMap::new(),
+            expected: HashMap::new(),
+            unborn: HashMap::new(),
+            parked: Vec::new(),
+        };
+        for thread in &stopped {
+            tracing.add(thread.tid(), false);
+        }
+        for thread in late {
+            tracing.add(thread.tid(), false);
+            tracing.running(thread);
+        }
+        for thread in stopped {
+            match thread.stop() {
+                // The target was read and armed after this exec.
+                Stop::Exec { .. } => drop(tracing.resume(thread)),
+                _ => tracing.on_stop(thread),
+            }
+        }
+        tracing
+    }
+
+    /// Traces until the target ends or has to be let go, and detaches.
+    pub(crate) fn run(mut self, orders: &Orders<'_>, progress: &mut Progress) {
+        let mut passed_on = false;
+        while self.target.exit.is_none() && !self.tasks.is_empty() {
+            if orders.until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+            match (orders.wakeups.take(), orders.on_signal) {
+                (Some(_), OnSignal::Detach) => break,
+                (Some(Signal::TERM), OnSignal::PassOn) if passed_on => break,
+                (Some(Signal::TERM), OnSignal::PassOn) => {
+                    passed_on = true;
+                    self.target.send(Signal::TERM);
+                }
+                _ => {}
+            }
+            match self.tracer.wait(SPINS) {
+                Event::NoChildren => break,
+                event => self.on_event(event),
+            }
+            progress.show(|| self.target.progress());
+        }
+        self.detach();
+    }
+
+    pub(crate) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Stopped(stopped) => self.on_stop(stopped),
+            Event::Exited { tid, code } => self.gone(tid, Exit::Code(code)),
+            Event::Killed { tid, signal, .. } => self.gone(tid, Exit::Signal(signal.number())),
+            Event::Interrupted | Event::NoChildren => {}
+        }
+        self.retry_parked();
+    }
+
+    fn on_stop(&mut self, stopped: Stopped) {
+        let tid = stopped.tid();
+        if !self.tasks.contains_key(&tid) {
+            match self.expected.remove(&tid) {
+                Some(child) => self.born(stopped, child),
+                None => {
+                    self.unborn.insert(tid, stopped);
+                }
+            }
+            return;
+        }
+        // What fails here is that the thread has been killed, which wait() reports next.
+        let _ = match stopped.stop() {
+            Stop::Signal(Signal::TRAP) => self.on_trap(stopped),
+            Stop::Signal(_) => self.on_signal(stopped),
+            Stop::Clone(child) => self.on_new(stopped, child, Child::Thread),
+            Stop::Fork(child) => self.on_new(stopped, child, Child::Copy),
+            Stop::Vfork(child) => {
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    task.unstoppable = true;
+                }
+                self.on_new(stopped, child, Child::SharesMemory)
+            }
+            Stop::VforkDone(_) => {
+                if let Some(task) = self.tasks.get_mut(&tid) {
+                    task.unstoppable = false;
+                }
+                self.resume(stopped)
+            }
+            Stop::Exec { .. } => self.on_exec(stopped),
+            Stop::Group(_) | Stop::Interrupt | Stop::Exit { .. } => self.resume(stopped),
+        };
+    }
+
+    /// One of our int3s, or a SIGTRAP of the program's own.
+    fn on_trap(&mut self, stopped: Stopped) -> Result<(), Died> {
+        let tid = stopped.tid();
+        let mut registers = stopped.registers()?;
+        if self.target.process().is_ambiguous(registers.ip()) && !is_int3(&stopped)? {
+            return self.on_signal(stopped);
+        }
+        let linker = registers.ip().wrapping_offset(-1);
+        let trap = self.target.trap(tid, &mut registers);
+        match trap {
+            Trap::Foreign => return self.on_signal(stopped),
+            Trap::StepOver | Trap::Wait => stopped.set_registers(&registers)?,
+        }
+        if self.target.process().is_linker(linker) {
+            self.target.modules_changed();
+        }
+        if trap == Trap::Wait {
+            self.parked.push(stopped);
+            self.interrupt_holders();
+            return Ok(());
+        }
+        let running = stopped.resume_without()?;
+        self.running(running);
+        Ok(())
+    }
+
+    /// A signal about to be delivered: its frame must not hold an address of a slot.
+    fn on_signal(&mut self, stopped: Stopped) -> Result<(), Died> {
+        let mut registers = stopped.registers()?;
+        if self.target.leave_slot(stopped.tid(), &mut registers) {
+            stopped.set_registers(&registers)?;
+        }
+        self.resume(stopped)
+    }
+
+    fn on_new(&mut self, stopped: Stopped, child: Tid, kind: Child) -> Result<(), Died> {
+        let kind = self.kind(&stopped, child, kind)?;
+        if let Some(first_stop) = self.unborn.remove(&child) {
+            self.born(first_stop, kind);
+        } else if !self.tasks.contains_key(&child) {
+            self.expected.insert(child, kind);
+        }
+        self.resume(stopped)
+    }
+
+    /// What `child` is, which its parent announces in a stop named after the signal that tells of
+    /// its end: clone(2) can make others than fork, vfork and a thread.
+    pub(crate) fn kind(&self, parent: &Stopped, child: Tid, named: Child) -> Result<Child, Died> {
+        let flags = clone_flags(&parent.registers()?, self.target.process().memory());
+        let thread = child.process() == parent.tid().process();
+        Ok(match flags {
+            Some(_) if named == Child::Thread && thread => Child::Thread,
+            Some(flags) if flags & CLONE_VM != 0 => Child::SharesMemory,
+            Some(_) => Child::Copy,
+            None => named,
+        })
+    }
+
+    /// A new thread or process at its first stop, before it has run.
+    fn born(&mut self, stopped: Stopped, child: Child) {
+        let tid = stopped.tid();
+        if child == Child::Copy {
+            self.target.release_copy(stopped);
+            return;
+        }
+        self.add(tid, child == Child::SharesMemory);
+        self.on_stop(stopped);
+    }
+
+    fn on_exec(&mut self, stopped: Stopped) -> Result<(), Died> {
+        let tid = stopped.tid();
+        if self.is_child(tid) {
+            self.tasks.remove(&tid);
+            self.target.thread_gone(tid);
+            return stopped.detach();
+        }
+        self.tasks.retain(|_, task| task.child);
+        self.add(tid, false);
+        self.target.exec();
+        self.resume(stopped)
+    }
+
+    fn gone(&mut self, tid: Tid, exit: Exit) {
+        self.expected.remove(&tid);
+        self.unborn.remove(&tid);
+        self.parked.retain(|stopped| stopped.tid() != tid);
+        if self.tasks.remove(&tid).is_some() {
+            self.target.thread_gone(tid);
+        }
+        if tid == self.target.tid() {
+            self.target.exit = Some(exit);
+        }
+    }
+
+    fn retry_parked(&mut self) {
+        for stopped in std::mem::take(&mut self.parked) {
+            let Ok(mut registers) = stopped.registers() else {
+                continue;
+            };
+            if self.target.retry(stopped.tid(), &mut registers) == Trap::Wait {
+                self.parked.push(stopped);
+            } else if stopped.set_registers(&registers).is_ok()
+                && let Ok(running) = stopped.resume_without()
+            {
+                self.running(running);
+            }
+        }
+    }
+
+    fn interrupt_holders(&mut self) {
+        for tid in self.target.process().holders() {
+            if let Some(running) = self.tasks.get(&tid).and_then(|task| task.running.as_ref()) {
+                let _ = running.interrupt(); // fails for one that has died: it holds nothing
+            }
+        }
+    }
+
+    pub(crate) fn is_child(&self, tid: Tid) -> bool {
+        self.tasks.get(&tid).is_some_and(|task| task.child)
+    }
+
+    pub(crate) fn resume(&mut self, stopped: Stopped) -> Result<(), Died> {
+        // Whoever stops is out of its slot now, or is moved out: others may wait for it.
+        if !self.parked.is_empty() {
+            let mut registers = stopped.registers()?;
+            if self.target.leave_slot(stopped.tid(), &mut registers) {
+                stopped.set_registers(&registers)?;
+            }
+        }
+        let running = stopped.resume()?;
+        self.running(running);
+        Ok(())
+    }
+
+    pub(crate) fn add(&mut self, tid: Tid, child: bool) {
+        self.tasks.insert(
+            tid,
+            Task {
+                running: None,
+                unstoppable: false,
+                child,
+            },
+        );
+    }
+
+    fn running(&mut self, running: Running) {
+        if let Some(task) = self.tasks.get_mut(&running.tid()) {
+            task.running = Some(running);
+        }
+    }
+}
+
+/// True if an int3 raised the SIGTRAP of this stop, rather than kill(2) or the program's own
+/// single steps.
+pub(crate) fn is_int3(stopped: &Stopped) -> Result<bool, Died> {
+    Ok(stopped.signal_info()?.code() == SI_KERNEL)
+}
+
+/// The flags of the clone(2) or clone3(2) that the thread of `registers` is in.
+fn clone_flags(registers: &Registers, memory: &Memory) -> Option<u64> {
+    match registers.system_call()? {
+        SYS_CLONE => Some(registers.argument(0)),
+        SYS_CLONE3 => memory.read_u64(Addr::new(registers.argument(0))).ok(),
+        _ => None,
+    }
+}
