@@ -5,26 +5,27 @@ use leaktap_memory::Addr;
 /// One frame of a stack, in the form in which stacks are stored.
 ///
 /// The number is the return address into the frame, or, where a signal interrupted the frame, the
-/// interrupted instruction's address plus one: so that the address to look up is always the number
-/// minus one. The top bit, which no user address has, marks a frame that the frame pointer led to,
-/// not call frame information.
+/// interrupted instruction's address. Two top bits, which no user address has, mark the latter, and
+/// a frame that the frame pointer led to, not call frame information.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Frame(u64);
 
 const BY_FRAME_POINTER: u64 = 1 << 63;
+const INTERRUPTED: u64 = 1 << 62;
+const MARKS: u64 = BY_FRAME_POINTER | INTERRUPTED;
 
 impl Frame {
     /// The frame that a call returns to at `return_address`.
     #[inline]
     pub const fn returning_to(return_address: Addr) -> Frame {
-        Frame(return_address.get() & !BY_FRAME_POINTER)
+        Frame(return_address.get() & !MARKS)
     }
 
     /// The frame that was about to run the instruction at `ip` when a signal came.
     #[inline]
     pub const fn interrupted_at(ip: Addr) -> Frame {
-        Frame(ip.get().wrapping_add(1) & !BY_FRAME_POINTER)
+        Frame(ip.get() & !MARKS | INTERRUPTED)
     }
 
     /// The same frame, marked as found by the frame pointer.
@@ -45,10 +46,10 @@ impl Frame {
         self.0
     }
 
-    /// The return address, or the interrupted address plus one.
+    /// The return address, or the interrupted address: what backtrace(3) prints.
     #[inline]
     pub const fn address(self) -> Addr {
-        Addr::new(self.0 & !BY_FRAME_POINTER)
+        Addr::new(self.0 & !MARKS)
     }
 
     /// The address to look up rows, symbols and lines by.
@@ -58,7 +59,11 @@ impl Frame {
     /// always inside the call instruction. For an interrupted frame it is the instruction itself.
     #[inline]
     pub const fn lookup(self) -> Addr {
-        Addr::new(self.address().get().saturating_sub(1))
+        let address = self.address();
+        match self.0 & INTERRUPTED {
+            0 => Addr::new(address.get().saturating_sub(1)),
+            _ => address,
+        }
     }
 
     /// True if the frame pointer led to this frame because its callee has no call frame information.
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(called.lookup(), Addr::new(0x1004));
         let interrupted = Frame::interrupted_at(Addr::new(0x1005));
         assert_eq!(interrupted.lookup(), Addr::new(0x1005));
+        assert_eq!(interrupted.address(), Addr::new(0x1005));
         assert_eq!(Frame::from_raw(0).lookup(), Addr::new(0));
     }
 

@@ -194,7 +194,12 @@ fn a_signal_interrupts_an_instruction_of_the_linkage_table() {
         let ip = BASE + u64::from(PLT) + offset;
         let mut stack = [STACK + 48, STACK + 32, ip, 0, 0, 0, 0, ret(START)];
         stack[caller_at] = ret(FRAMED);
-        let frames = [ret(RESTORER), ip + 1, ret(FRAMED), ret(START)];
+        let frames = [
+            ret(RESTORER),
+            Frame::interrupted_at(Addr::new(ip)).raw(),
+            ret(FRAMED),
+            ret(START),
+        ];
         assert_eq!(
             walked(RESTORER, 0, &stack),
             (frames.to_vec(), End::Root),
@@ -207,7 +212,11 @@ fn a_signal_interrupts_an_instruction_of_the_linkage_table() {
 fn an_interrupted_first_instruction_belongs_to_its_function() {
     let ip = BASE + u64::from(LEAF);
     let stack = [0, STACK + 24, ip, ret(START)];
-    let frames = [ret(RESTORER), ip + 1, ret(START)];
+    let frames = [
+        ret(RESTORER),
+        Frame::interrupted_at(Addr::new(ip)).raw(),
+        ret(START),
+    ];
     assert_eq!(walked(RESTORER, 0, &stack), (frames.to_vec(), End::Root));
 }
 
