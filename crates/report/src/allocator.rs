@@ -25,6 +25,9 @@ const PASS_ON: &[&str] = &[
     "__rdl_realloc",
     "__rg_alloc",
     "alloc::alloc::",
+    "alloc::boxed::box_new_uninit",
+    "alloc::raw_vec::",
+    "<alloc::raw_vec::",
     "<alloc::alloc::Global",
     "std::alloc::",
     "std::sys::alloc::",
@@ -67,7 +70,7 @@ mod tests {
 
     #[test]
     fn drops_what_only_passes_on() {
-        let cases: [(&[&str], usize); 6] = [
+        let cases: [(&[&str], usize); 8] = [
             (&["main"], 0),
             (&["operator new(unsigned long)", "make()"], 1),
             (
@@ -85,6 +88,18 @@ mod tests {
                     "f",
                 ],
                 3,
+            ),
+            (
+                &[
+                    "<alloc::raw_vec::RawVecInner>::try_allocate_in",
+                    "alloc::raw_vec::RawVec<T,A>::with_capacity_in",
+                    "alloc::vec::Vec<T,A>::with_capacity_in",
+                ],
+                2,
+            ),
+            (
+                &["alloc::boxed::box_new_uninit", "alloc::boxed::Box<T>::new"],
+                1,
             ),
             (&["strdup", "main"], 0),
             (&["operator new(unsigned long)"], 0),

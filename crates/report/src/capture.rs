@@ -134,6 +134,15 @@ mod tests {
         assert_eq!(read(&path, true).unwrap(), reports);
     }
 
+    /// One that a parser of floats gets wrong in the last bit if it takes the short way.
+    #[test]
+    fn times_are_read_to_the_last_bit() {
+        let mut exact = sample();
+        exact.sites[0].youngest = 0.002_123_414_000_000_000_6;
+        let json = serde_json::to_string(&exact).unwrap();
+        assert_eq!(reading(json.as_bytes(), false), Ok(vec![exact]));
+    }
+
     #[test]
     fn json_reports_are_read_however_they_are_laid_out() {
         let one = serde_json::to_string(&sample()).unwrap();

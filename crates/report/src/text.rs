@@ -66,6 +66,11 @@ fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()>
         "  freed      {}{unmatched}",
         count(totals.frees, "block")
     )?;
+    not_freed(report, style, out)
+}
+
+fn not_freed(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let totals = &report.totals;
     let left = format!(
         "{} in {}",
         exact_bytes(totals.live_bytes),
@@ -92,10 +97,9 @@ fn end(exit: Option<Exit>) -> String {
 }
 
 fn one_site(number: usize, site: &Site, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let each = match site.bytes.checked_div(site.blocks) {
-        Some(size) if site.blocks > 1 && size * site.blocks == site.bytes => {
-            format!(" of {}", bytes(size))
-        }
+    // The report keeps no sizes of single blocks, only their sum.
+    let average = match site.bytes.checked_div(site.blocks) {
+        Some(size) if site.blocks > 1 => format!(", {} on average", bytes(size)),
         _ => String::new(),
     };
     let what = if site.source == Source::Mapping {
@@ -104,7 +108,7 @@ fn one_site(number: usize, site: &Site, style: Style, out: &mut dyn Write) -> io
         "block"
     };
     let size = format!(
-        "{} in {}{each}",
+        "{} in {}{average}",
         exact_bytes(site.bytes),
         count(site.blocks, what)
     );
@@ -207,17 +211,6 @@ fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut notes = report.notes.clone();
-    let totals = &report.totals;
-    if totals.lost_events > 0 {
-        notes.push(format!(
-            "{} were seen and could not be counted",
-            count(totals.lost_events, "call")
-        ));
-    }
-    if totals.truncated_stacks > 0 {
-        let sites = count(totals.truncated_stacks, "call site");
-        notes.push(format!("the stack of {sites} breaks off before its root"));
-    }
     for probe in report.probes.iter().filter(|probe| probe.kind == "none") {
         let reason = probe.reason.as_deref().unwrap_or("unknown reason");
         notes.push(format!(
