@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
@@ -14,16 +14,25 @@ const PERIOD: u8 = 2;
 /// Starts the leaky program. It ends when its standard input is closed.
 pub(crate) fn start() -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command
+    let piped = command
         .arg("demo-target")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
+        .stdout(Stdio::piped());
+    let mut child = piped.spawn()?;
+    // It says that it has begun: before that, its C library may not even be mapped.
+    if let Some(stdout) = &mut child.stdout {
+        stdout.read_exact(&mut [0])?;
+    }
+    Ok(child)
 }
 
 /// The leaky program: a server with a cache that it never empties.
 pub(crate) fn target() {
     let mut server = Server::default();
+    // Fails if nobody waits any more: then standard input is closed, too.
+    let _ = io::stdout()
+        .write_all(b"\n")
+        .and_then(|()| io::stdout().flush());
     while !stdin_closed() {
         server.handle_request();
     }

@@ -37,7 +37,7 @@ pub(crate) enum Entry {
 pub(crate) enum Ancestry {
     /// The earlier call is among the callers.
     Caller,
-    /// It is, and a signal handler lies between.
+    /// It is, and a handler of the program's lies between: of a signal, or operator new's.
     CallerOfHandler,
     /// The walk reached the root without meeting it.
     Absent,

@@ -78,6 +78,13 @@ impl Modules {
         self.system.iter().any(|range| range.contains(&at))
     }
 
+    /// True if one module has both.
+    pub fn is_same(&self, one: Addr, other: Addr) -> bool {
+        self.image
+            .module_at(one)
+            .is_some_and(|module| module.contains(other))
+    }
+
     /// True of glibc's malloc.o: what it calls is no allocation or free of the program's. When a
     /// thread ends, it frees the blocks of the thread's cache again.
     pub fn is_allocator(&self, at: Addr) -> bool {

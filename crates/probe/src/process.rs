@@ -11,7 +11,7 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Tid};
 
 use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
-use crate::calls::{Call, Calls, Entry};
+use crate::calls::{Ancestry, Call, Calls, Entry};
 use crate::functions::{Action, FunctionId};
 use crate::modules::Modules;
 use crate::outcome::Outcome;
@@ -267,6 +267,8 @@ impl Process {
         if self.modules.is_allocator(ret) {
             return;
         }
+        // A call from the program's own code is no allocator's doing, wherever the stack leads.
+        let by_program = !self.modules.is_system(ret) && !self.modules.is_same(ret, registers.ip());
         let thread = self.threads.entry(tid).or_default();
         let start = stack::caller(ret, entry_sp, registers.bp());
         let entry = thread.calls.enter(
@@ -275,7 +277,10 @@ impl Process {
             ret,
             |call| {
                 let rules = self.modules.rules();
-                self.walker.ancestry(&self.memory, rules, start, call)
+                match self.walker.ancestry(&self.memory, rules, start, call) {
+                    Ancestry::Caller if by_program => Ancestry::CallerOfHandler,
+                    found => found,
+                }
             },
             |dead| undo(dead.undo, recorder),
         );

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use leaktap_memory::{Addr, StackOverlay};
 use leaktap_tracee::Memory;
-use leaktap_unwind::{self as unwind, End, Frame, Start, Table};
+use leaktap_unwind::{self as unwind, End, Found, Frame, Rules, Start, Table};
 
 use crate::calls::{Ancestry, Call};
 use crate::record::Stack;
@@ -71,18 +71,24 @@ impl Walker {
         let returned_sp = call.entry_sp.checked_add(8);
         let mut signal = false;
         let mut met = false;
-        let end = unwind::walk_with(start, &overlay, rules, |visited| {
+        let mut outermost = Frame::returning_to(start.ip);
+        let end = unwind::walk_with(start, &overlay, &mut *rules, |visited| {
             met = Some(visited.sp) == returned_sp && visited.frame.address() == call.ret;
             if met {
                 return ControlFlow::Break(());
             }
             signal |= visited.signal;
+            outermost = visited.frame;
             ControlFlow::Continue(())
         });
         match end {
             _ if met && signal => Ancestry::CallerOfHandler,
             _ if met => Ancestry::Caller,
-            End::Root => Ancestry::Absent,
+            // Without call frame information, a frame pointer of 0 need not mean the root: musl's
+            // code has neither.
+            End::Root if matches!(rules.rule(outermost.lookup()), Found::Rule(_)) => {
+                Ancestry::Absent
+            }
             _ => Ancestry::Unknown,
         }
     }
