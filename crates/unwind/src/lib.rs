@@ -5,7 +5,7 @@
 //! in the injected agent on its own memory and in the tracer on a copied stack:
 //!
 //! - a [`Row`] says from which pc on which [`Rule`] holds, a rule how to get from a frame to its caller;
-//! - [`walk`] applies rules, found by whatever implements [`Rules`], and says how it [ended](End);
+//! - [`walk()`] applies rules, found by whatever implements [`Rules`], and says how it [ended](End);
 //! - [`Memo`] remembers a walk together with every word that it read, and is exact by construction.
 //!
 //! With the feature `build` (std), `rows` compiles `.eh_frame` and `.debug_frame` into rows and

@@ -244,7 +244,7 @@ fn hash(start: Start) -> u64 {
 }
 
 impl<'m, const QUADS: usize> Miss<'m, QUADS> {
-    /// Walks, as [`walk`](crate::walk) does, and records what the walk read.
+    /// Walks, as [`walk`](crate::walk()) does, and records what the walk read.
     ///
     /// Not recorded are walks that end in unreadable memory (which may be readable next time), read words
     /// that are not aligned or more than 16 GiB from rsp, or read too many.

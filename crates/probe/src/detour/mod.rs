@@ -1,7 +1,7 @@
 //! Detours: a probepoint's first instructions replaced by a jump.
 //!
 //! Pure: what may be replaced ([`Site`]), what becomes of it ([`Moved`]), and in which order the
-//! bytes are written ([`patch`]).
+//! bytes are written ([`patch()`]).
 
 mod branches;
 mod moved;

@@ -1,0 +1,173 @@
+//! The truth: fixtures report exactly the sites, blocks and bytes that they state, launched and attached, again and again.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::clean::{Snapshot, left_behind};
+use crate::compare::differences;
+use crate::compile::Build;
+use crate::engines::Engine;
+use crate::fixture::{Fixture, Target};
+use crate::leaktap::{Traced, attach, run};
+use crate::tools;
+use crate::truth::{Mode, Truth};
+
+/// How often in a row each fixture must be right.
+const TIMES: usize = 20;
+
+/// How often under `auto`, as long as that means breakpoints, too.
+const TIMES_AUTO: usize = 2;
+
+/// Launches the fixture, and compares.
+fn launched(fixture: &Fixture, engine: Engine) {
+    let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
+    traced.succeeded();
+    compared(&fixture.truth(Mode::Run), &traced, Mode::Run, engine);
+}
+
+/// Launches the fixture with a preloaded `library`, and compares. What the library keeps for itself does not count.
+pub(crate) fn launched_with(library: &Path, fixture: &Fixture, engine: Engine) {
+    let mut preload = OsString::from("LD_PRELOAD=");
+    preload.push(library);
+    // Not in our own environment: leaktap shall not have it.
+    let words = [
+        OsStr::new("/usr/bin/env"),
+        &preload,
+        fixture.program().as_os_str(),
+        "run".as_ref(),
+    ];
+    let traced = run(engine, &words);
+    traced.succeeded();
+    let mut truth = fixture.truth(Mode::Run);
+    truth.tolerate(&library.display().to_string());
+    compared(&truth, &traced, Mode::Run, engine);
+}
+
+/// Attaches to a started fixture, lets it work, detaches, and compares; the target must be as if nothing had happened.
+pub(crate) fn attached(fixture: &Fixture, mut target: Target, engine: Engine) {
+    let before = Snapshot::of(target.pid());
+    let tracing = attach(engine, target.pid(), &[]);
+    target.work();
+    let traced = tracing.detach();
+    traced.succeeded();
+    let truth = fixture.truth(Mode::Attach);
+    compared(&truth, &traced, Mode::Attach, engine);
+    let changes = match truth.maps_change {
+        true => left_behind(target.pid()),
+        false => before.changes(target.pid()),
+    };
+    if !changes.is_empty() {
+        traced.fail("the target is not what it was", &changes);
+    }
+    target.end().succeeded();
+}
+
+fn compared(truth: &Truth, traced: &Traced, mode: Mode, engine: Engine) {
+    let report = traced.report();
+    assert_eq!(report.at("/engine"), &engine.to_string());
+    assert_eq!(report.at("/mode"), &mode.to_string());
+    let wrong = differences(truth, report);
+    if !wrong.is_empty() {
+        traced.fail(&format!("{mode}: - missing, + too many, ! wrong"), &wrong);
+    }
+}
+
+fn again_and_again(fixture: &Fixture, mode: Mode, engine: Engine) {
+    let times = match engine {
+        Engine::Breakpoint => TIMES,
+        Engine::Auto => TIMES_AUTO,
+    };
+    for _ in 0..times {
+        match mode {
+            Mode::Run => launched(fixture, engine),
+            Mode::Attach => attached(fixture, fixture.start(), engine),
+        }
+    }
+}
+
+/// `name: "file"` becomes the tests `name::{launched, attached}::{breakpoint, auto}`.
+macro_rules! exact {
+    ($($name:ident: $fixture:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            crate::engines::engines! {
+                fn launched(engine) {
+                    if let Some(fixture) = $fixture {
+                        again_and_again(&fixture, Mode::Run, engine);
+                    }
+                }
+                fn attached(engine) {
+                    if let Some(fixture) = $fixture {
+                        again_and_again(&fixture, Mode::Attach, engine);
+                    }
+                }
+            }
+        }
+    )*};
+}
+
+exact! {
+    allocators: plain("allocators.c");
+    realloc: plain("realloc.c");
+    failures: plain("failures.c");
+    frees_of_older_blocks: plain("before.c");
+    libc_callers: plain("libc_callers.c");
+    own_malloc_left_by_longjmp: plain("own_malloc.c");
+    new_and_delete: plain("new_delete.cpp");
+    exceptions: plain("exceptions.cpp");
+    throwing_new: plain("throwing_new.cpp");
+    recursion: plain("recursion.c");
+    deep_recursion: plain("deep.c");
+    threads: plain("threads.c");
+    thread_death: plain("thread_death.c");
+    fork: plain("fork.c");
+    spawn: plain("spawn.c");
+    exec: plain("exec.c");
+    timer_at_1_khz: plain("timer.c");
+    signal_stack: plain("altstack.c");
+    queued_signals: plain("rtsignals.c");
+    dlopen_and_dlclose: plain("dlopen.c");
+    mappings: plain("mappings.c");
+    no_frame_pointer: plain("frames.c");
+    realigned_stack: plain("realigned.c");
+    frame_pointers_only: plain("no_cfi.c");
+    debug_frame_only: plain("debug_frame.c");
+    seccomp: plain("seccomp.c");
+    rust: plain("rust_leaks.rs");
+    rust_threads: plain("rust_threads.rs");
+    portable: plain("portable.c");
+    no_pie: flagged("portable.c", "-no-pie");
+    static_glibc: flagged("portable.c", "-static");
+    static_pie: flagged("portable.c", "-static-pie");
+    musl: compiled("portable.c", "musl-gcc", &[]);
+    static_musl: compiled("portable.c", "musl-gcc", &["-static"]);
+}
+
+fn plain(name: &str) -> Option<Fixture> {
+    let language = if name.ends_with(".rs") {
+        "rustc"
+    } else if name.ends_with(".cpp") {
+        "g++"
+    } else {
+        "gcc"
+    };
+    tools::program(language)?;
+    Some(Fixture::new(name))
+}
+
+fn flagged(name: &str, flag: &str) -> Option<Fixture> {
+    compiled(name, "gcc", &[flag])
+}
+
+fn compiled(name: &str, compiler: &str, flags: &[&str]) -> Option<Fixture> {
+    tools::program(compiler)?;
+    let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    Some(Fixture::built(
+        name,
+        &Build {
+            compiler: Some(compiler.to_owned()),
+            flags,
+        },
+    ))
+}

@@ -1,0 +1,144 @@
+//! The `leaktap` binary: attached, launching, or told to fail.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::child::{Finished, Watched};
+use crate::engines::Engine;
+use crate::report::Report;
+
+/// `leaktap`, without arguments.
+pub(crate) fn leaktap() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_leaktap"))
+}
+
+/// Runs `leaktap` with these arguments to its end.
+pub(crate) fn leaktap_with<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Finished {
+    let mut process = Watched::spawn(leaktap().args(arguments));
+    process.close_stdin();
+    process.finish()
+}
+
+/// A `leaktap` that traces, and will write its report to a file.
+pub(crate) struct Tracing {
+    process: Watched,
+    directory: TempDir,
+}
+
+/// A `leaktap` that has ended.
+pub(crate) struct Traced {
+    pub(crate) finished: Finished,
+    report: Result<Report, String>,
+}
+
+/// Attaches, and waits until all probes are armed.
+pub(crate) fn attach(engine: Engine, pid: Pid, more: &[&str]) -> Tracing {
+    let tracing = begin_to_attach(engine, pid, more);
+    let line = tracing.process.stderr_line("leaktap: attached to ");
+    assert_eq!(line, Some(format!("leaktap: attached to {pid}")));
+    tracing
+}
+
+/// Starts to attach.
+pub(crate) fn begin_to_attach(engine: Engine, pid: Pid, more: &[&str]) -> Tracing {
+    let pid = pid.to_string();
+    Tracing::start(engine, "attach", more, &["-p".as_ref(), pid.as_ref()])
+}
+
+/// Launches `program` (a path and arguments).
+pub(crate) fn begin_to_run(engine: Engine, program: &[&OsStr]) -> Tracing {
+    let mut words: Vec<&OsStr> = vec!["--".as_ref()];
+    words.extend(program);
+    Tracing::start(engine, "run", &[], &words)
+}
+
+/// Launches `program` and waits for its end; its standard input is empty.
+pub(crate) fn run(engine: Engine, program: &[&OsStr]) -> Traced {
+    let mut tracing = begin_to_run(engine, program);
+    tracing.process.close_stdin();
+    tracing.wait()
+}
+
+impl Tracing {
+    fn start(engine: Engine, what: &str, more: &[&str], rest: &[&OsStr]) -> Tracing {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = leaktap();
+        command.args([
+            what,
+            "--engine",
+            &engine.to_string(),
+            "--leak-check",
+            "none",
+            "-F",
+            "json",
+        ]);
+        command
+            .arg("--report-file")
+            .arg(report_file(&directory))
+            .args(more)
+            .args(rest);
+        Tracing {
+            process: Watched::spawn(&mut command),
+            directory,
+        }
+    }
+
+    pub(crate) fn process(&self) -> &Watched {
+        &self.process
+    }
+
+    /// Ctrl-C, and the report.
+    pub(crate) fn detach(self) -> Traced {
+        self.process.signal(Signal::SIGINT);
+        self.wait()
+    }
+
+    /// Waits for the report.
+    pub(crate) fn wait(self) -> Traced {
+        let finished = self.process.finish();
+        let report = Report::read(&report_file(&self.directory));
+        Traced { finished, report }
+    }
+}
+
+impl Traced {
+    /// The report, or a failed test.
+    pub(crate) fn report(&self) -> &Report {
+        self.report
+            .as_ref()
+            .unwrap_or_else(|error| self.finished.fail(error))
+    }
+
+    /// True if there is a report.
+    pub(crate) fn has_report(&self) -> bool {
+        self.report.is_ok()
+    }
+
+    /// Fails the test unless leaktap ended with exit status 0; the report then.
+    pub(crate) fn succeeded(&self) -> &Report {
+        if self.finished.status.code() != Some(0) {
+            self.finished.fail("leaktap: exit status 0 expected");
+        }
+        self.report()
+    }
+
+    /// Fails the test, showing leaktap's streams and the report's head.
+    pub(crate) fn fail(&self, what: &str, differences: &[String]) -> ! {
+        let head = self
+            .report
+            .as_ref()
+            .map_or_else(Clone::clone, Report::summary);
+        let differences = differences.join("\n");
+        self.finished
+            .fail(format_args!("{what}\n{differences}\nreport: {head}"))
+    }
+}
+
+fn report_file(directory: &TempDir) -> PathBuf {
+    directory.path().join("report.json")
+}

@@ -1,0 +1,37 @@
+//! End to end: the `leaktap` binary against small programs that carry the truth about their leaks in their own source
+//! (`fixtures/`), and against real ones.
+//!
+//! Every test runs under both engines ([`engines`]). No test sleeps or tries again: a program says on standard output when
+//! it is ready, leaktap says on standard error when it is attached, and every process has a deadline at which it is
+//! killed with its process group. A failure shows commands, directories and streams.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "what a failed test saw goes to standard error"
+)]
+
+mod child;
+mod clean;
+mod compare;
+mod compile;
+mod engines;
+mod fixture;
+mod leaktap;
+mod report;
+mod server;
+mod tools;
+mod truth;
+
+mod blocked;
+mod doctor;
+mod ends;
+mod errors;
+mod exact;
+mod launch;
+mod preload;
+mod programs;
+mod safety;
+mod servers;
+mod stacks;
+mod stopping;
+mod terminal;

@@ -1,0 +1,173 @@
+//! The JSON report, schema 1, as a test reads it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+/// One report.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    json: Value,
+}
+
+/// One call site of a report.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) source: String,
+    pub(crate) function: String,
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) frames: Vec<Frame>,
+}
+
+/// One frame of a stack, innermost first.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) address: u64,
+    pub(crate) module: String,
+    pub(crate) function: String,
+    pub(crate) file: String,
+    pub(crate) line: u64,
+    pub(crate) inlined: bool,
+}
+
+impl Report {
+    /// Reads one JSON object.
+    pub(crate) fn parse(text: &str) -> Result<Report, String> {
+        let json: Value = serde_json::from_str(text)
+            .map_err(|error| format!("the report is no JSON: {error}"))?;
+        match json["schema"].as_u64() {
+            Some(1) => Ok(Report { json }),
+            _ => Err(format!("schema {}, 1 expected", json["schema"])),
+        }
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Report, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("no report in {}: {error}", path.display()))?;
+        Report::parse(&text)
+    }
+
+    /// A value by JSON pointer; null if there is none.
+    pub(crate) fn at(&self, pointer: &str) -> &Value {
+        self.json.pointer(pointer).unwrap_or(&Value::Null)
+    }
+
+    /// One of the totals; fails the test if it is missing.
+    pub(crate) fn total(&self, name: &str) -> u64 {
+        let value = &self.json["totals"][name];
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("totals.{name} is {value} in {}", self.json["totals"]))
+    }
+
+    pub(crate) fn sites(&self) -> Vec<Site> {
+        list(&self.json["sites"]).iter().map(Site::of).collect()
+    }
+
+    pub(crate) fn notes(&self) -> Vec<String> {
+        list(&self.json["notes"]).iter().map(text).collect()
+    }
+
+    /// Everything but the sites, on a few lines.
+    pub(crate) fn summary(&self) -> String {
+        let mut rest = self.json.clone();
+        if let Some(object) = rest.as_object_mut() {
+            object.remove("sites");
+            object.remove("probes");
+        }
+        rest.to_string()
+    }
+}
+
+impl Site {
+    fn of(json: &Value) -> Site {
+        Site {
+            source: text(&json["source"]),
+            function: text(&json["function"]),
+            blocks: number(&json["blocks"]),
+            bytes: number(&json["bytes"]),
+            frames: list(&json["frames"]).iter().map(Frame::of).collect(),
+        }
+    }
+
+    /// Return addresses, innermost first: each physical frame once.
+    pub(crate) fn addresses(&self) -> Vec<u64> {
+        self.frames
+            .iter()
+            .filter(|frame| !frame.inlined)
+            .map(|frame| frame.address)
+            .collect()
+    }
+}
+
+impl Frame {
+    fn of(json: &Value) -> Frame {
+        Frame {
+            address: hexadecimal(&text(&json["address"])),
+            module: text(&json["module"]),
+            function: text(&json["function"]),
+            file: text(&json["file"]),
+            line: number(&json["line"]),
+            inlined: json["inlined"] == Value::Bool(true),
+        }
+    }
+}
+
+fn list(json: &Value) -> &[Value] {
+    json.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(json: &Value) -> String {
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(json: &Value) -> u64 {
+    json.as_u64().unwrap_or_default()
+}
+
+/// `0x1f` as a number; 0 for anything else.
+pub(crate) fn hexadecimal(text: &str) -> u64 {
+    text.strip_prefix("0x")
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A report with one heap site: `leak` (inlined into `main`) at x.c, line 2.
+    pub(crate) fn sample(blocks: u64, bytes: u64) -> Report {
+        let frame = |function: &str, line: u64, inlined: bool| {
+            serde_json::json!({"address": "0x1234", "module": "/x", "function": function,
+                "file": "/src/fixtures/x.c", "line": line, "inlined": inlined})
+        };
+        let json = serde_json::json!({"schema": 1, "engine": "auto", "notes": ["3 stacks were truncated"],
+            "totals": {"allocations": blocks, "frees": 0, "unmatched_frees": 0, "live_blocks": blocks,
+                "live_bytes": bytes, "lost_events": 0},
+            "sites": [{"source": "heap", "function": "malloc", "blocks": blocks, "bytes": bytes,
+                "frames": [frame("leak", 2, true), frame("main", 9, false)]}]});
+        Report::parse(&json.to_string()).expect("a report")
+    }
+
+    #[test]
+    fn sites_and_frames_are_read() {
+        let report = sample(3, 192);
+        let site = &report.sites()[0];
+        assert_eq!(
+            (site.blocks, site.bytes, site.function.as_str()),
+            (3, 192, "malloc")
+        );
+        assert_eq!(site.addresses(), [0x1234]);
+        assert_eq!(site.frames[0].line, 2);
+        assert_eq!(report.total("live_bytes"), 192);
+        assert!(!report.summary().contains("frames"));
+    }
+
+    #[test]
+    fn another_schema_is_refused() {
+        assert!(Report::parse("{\"schema\": 2}").is_err());
+        assert!(Report::parse("not JSON").is_err());
+    }
+}

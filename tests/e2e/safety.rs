@@ -1,0 +1,187 @@
+//! The target never notices: cycles of attach and detach, and deaths of either side, at random moments.
+
+use std::fs;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::clean::{Snapshot, left_behind};
+use crate::engines::{Engine, engines};
+use crate::fixture::Fixture;
+use crate::leaktap::{Traced, attach, begin_to_attach, begin_to_run};
+use crate::report::Report;
+
+const CYCLES: u64 = 200;
+/// A deadline, not a measure.
+const ALL_CYCLES: Duration = Duration::from_secs(600);
+const DEATHS: u64 = 40;
+
+/// What `fixtures/busy.c` holds at any moment: 8 threads, 16 blocks each.
+const HELD: u64 = 8 * 16;
+const SIZE: u64 = 160;
+
+/// Reproducible, and different for each cycle: milliseconds below `limit`.
+fn moment(cycle: u64, limit: u64) -> Duration {
+    let mixed = cycle.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    Duration::from_micros(mixed % (limit * 1000))
+}
+
+/// Lets the processes run on for so long: the moment is what these tests vary, nothing is awaited by it.
+fn let_run(time: Duration) {
+    let (_sender, receiver) = mpsc::channel::<()>();
+    let _ = receiver.recv_timeout(time);
+}
+
+/// Nothing but whole blocks of the one site, no more than the program holds, and sums that add up.
+fn is_of_busy(traced: &Traced, report: &Report) {
+    let total = |name| report.total(name);
+    let matched = total("frees") - total("unmatched_frees");
+    let mut wrong = Vec::new();
+    let mut expect = |what: &str, holds: bool| {
+        if !holds {
+            wrong.push(what.to_owned());
+        }
+    };
+    expect(
+        "allocations - matched frees = live blocks",
+        total("allocations") == matched + total("live_blocks"),
+    );
+    expect(
+        "whole blocks",
+        total("live_bytes") == total("live_blocks") * SIZE,
+    );
+    expect(
+        "no more live blocks than are held",
+        total("live_blocks") <= HELD,
+    );
+    expect(
+        "no more unmatched frees than were held",
+        total("unmatched_frees") <= HELD,
+    );
+    expect("nothing lost", total("lost_events") == 0);
+    let site_lines: Vec<u64> = report
+        .sites()
+        .iter()
+        .filter(|s| s.source == "heap")
+        .map(|s| s.frames[0].line)
+        .collect();
+    expect("one call site", site_lines.iter().all(|line| *line == 18));
+    if !wrong.is_empty() {
+        traced.fail("the books of busy.c", &wrong);
+    }
+}
+
+engines! {
+    fn many_attaches_to_eight_threads_that_allocate(engine) {
+        let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
+        let before = Snapshot::of(target.pid());
+        for cycle in 0..CYCLES {
+            let duration = format!("{}ms", 1 + moment(cycle, 40).as_millis());
+            let traced = attach(engine, target.pid(), &["--duration", &duration]).wait();
+            is_of_busy(&traced, traced.succeeded());
+            let changes = before.changes(target.pid());
+            if !changes.is_empty() {
+                traced.fail(&format!("cycle {cycle}: the target is not what it was"), &changes);
+            }
+        }
+        target.work();
+        target.end().succeeded();
+    }
+
+    fn a_target_killed_while_attached_is_reported(engine) {
+        for death in 0..DEATHS {
+            let target = Fixture::new("busy.c").start();
+            let tracing = attach(engine, target.pid(), &[]);
+            let_run(moment(death, 30));
+            target.process().signal(Signal::SIGKILL);
+            let traced = tracing.wait();
+            let report = traced.succeeded();
+            assert_eq!(report.at("/target/exit"), &json!({"signal": 9}), "{}", report.summary());
+            assert!(report.total("live_blocks") <= HELD, "{}", report.summary());
+        }
+    }
+
+    /// Either it was attached by then, and reports, or it says in one line that there is no such process.
+    fn a_target_killed_while_leaktap_attaches_is_no_crash(engine) {
+        for death in 0..DEATHS {
+            let target = Fixture::new("busy.c").start();
+            let tracing = begin_to_attach(engine, target.pid(), &[]);
+            let_run(moment(death, 60));
+            target.process().signal(Signal::SIGKILL);
+            target.end();
+            let traced = tracing.wait();
+            match traced.finished.status.code() {
+                Some(0) => assert!(traced.has_report(), "{}", traced.finished.shown()),
+                Some(125) => assert_eq!(traced.finished.stderr_text().lines().count(), 1, "{}", traced.finished.shown()),
+                _ => traced.fail("a report, or one line", &[]),
+            }
+        }
+    }
+
+    fn an_impatient_user_leaves_a_clean_target(engine) {
+        let mut target = Fixture::new("busy.c").start();
+        for cycle in 0..20 {
+            let tracing = attach(engine, target.pid(), &[]);
+            tracing.process().signal(Signal::SIGINT);
+            let_run(moment(cycle, 3));
+            tracing.process().signal(Signal::SIGINT);
+            tracing.process().signal(Signal::SIGTERM);
+            let traced = tracing.wait();
+            let left = left_behind(target.pid());
+            if !left.is_empty() {
+                traced.fail("left behind", &left);
+            }
+        }
+        target.work();
+        target.end().succeeded();
+    }
+
+    /// Ctrl-C while it still attaches: whatever it had done by then is undone.
+    fn a_user_who_changes_his_mind_leaves_a_clean_target(engine) {
+        let mut target = Fixture::new("busy.c").start();
+        for cycle in 0..20 {
+            let tracing = begin_to_attach(engine, target.pid(), &[]);
+            let_run(moment(cycle, 60));
+            tracing.process().signal(Signal::SIGINT);
+            let traced = tracing.wait();
+            let left = left_behind(target.pid());
+            if !left.is_empty() {
+                traced.fail("left behind", &left);
+            }
+        }
+        target.work();
+        target.end().succeeded();
+    }
+
+    /// A launched program must not live on with probes that nobody serves (docs/ptrace.md, failure modes).
+    fn a_launched_program_ends_with_a_killed_leaktap(engine) {
+        let busy = Fixture::new("busy.c");
+        let tracing = begin_to_run(engine, &[busy.program().as_os_str()]);
+        tracing.process().stdout_line("ready");
+        let pid = tracing.process().pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+        let program = children.trim().to_owned();
+        assert!(!program.is_empty());
+        tracing.process().signal(Signal::SIGKILL);
+        tracing.process().stdout_end();
+        let state = fs::read_to_string(format!("/proc/{program}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    }
+}
+
+/// Nothing of this holds for a target that stands still: it is the same in every mapping.
+#[test]
+fn an_idle_target_is_the_same_in_every_mapping() {
+    for engine in [Engine::Breakpoint, Engine::Auto] {
+        let target = Fixture::new("allocators.c").start();
+        let before = Snapshot::of(target.pid());
+        let traced = attach(engine, target.pid(), &["--duration", "10ms"]).wait();
+        traced.succeeded();
+        let changes = before.changes_of_idle(target.pid());
+        if !changes.is_empty() {
+            traced.fail("the target is not what it was", &changes);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Job control: a traced process stops and goes on as an untraced one, and its parent is told.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use crate::engines::engines;
+use crate::fixture::Fixture;
+use crate::leaktap::attach;
+
+/// Waits, as its parent, until `pid` has stopped.
+fn stopped(pid: Pid) {
+    let status = waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED).expect("a child");
+    assert!(
+        matches!(
+            status,
+            WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTSTP)
+        ),
+        "{status:?}"
+    );
+}
+
+fn continued(pid: Pid) {
+    let status = waitid(Id::Pid(pid), WaitPidFlag::WCONTINUED).expect("a child");
+    assert!(matches!(status, WaitStatus::Continued(_)), "{status:?}");
+}
+
+fn state(pid: Pid) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("alive");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:\t"))
+        .expect("a state")
+        .to_owned()
+}
+
+engines! {
+    fn a_traced_process_stops_and_goes_on(engine) {
+        for signal in [Signal::SIGSTOP, Signal::SIGTSTP] {
+            let mut target = Fixture::new("threads.c").start();
+            let pid = target.pid();
+            let tracing = attach(engine, pid, &[]);
+            kill(pid, signal).expect("alive");
+            stopped(pid);
+            kill(pid, Signal::SIGCONT).expect("alive");
+            continued(pid);
+            target.work();
+            tracing.detach().succeeded();
+            target.end().succeeded();
+        }
+    }
+
+    fn a_busy_process_stops_and_goes_on(engine) {
+        let mut target = Fixture::new("busy.c").start();
+        let pid = target.pid();
+        let tracing = attach(engine, pid, &[]);
+        for _ in 0..10 {
+            kill(pid, Signal::SIGSTOP).expect("alive");
+            stopped(pid);
+            kill(pid, Signal::SIGCONT).expect("alive");
+            continued(pid);
+        }
+        tracing.detach().succeeded();
+        target.work();
+        target.end().succeeded();
+    }
+
+    /// Attaching to a stopped process does not wake it up, and detaching leaves it stopped.
+    fn a_stopped_process_stays_stopped(engine) {
+        let mut target = Fixture::new("portable.c").start();
+        let pid = target.pid();
+        kill(pid, Signal::SIGSTOP).expect("alive");
+        stopped(pid);
+        attach(engine, pid, &[]).detach().succeeded();
+        assert!(state(pid).starts_with('T'), "{}", state(pid));
+        kill(pid, Signal::SIGCONT).expect("alive");
+        target.work();
+        target.end().succeeded();
+    }
+}

@@ -1,0 +1,40 @@
+//! Tools that a test needs and a machine may lack.
+
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The path of `program`, in PATH or where Debian keeps servers; without it the test is skipped, or fails if CI=true.
+pub(crate) fn program(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = directories
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file());
+    found.or_else(|| skipped(program))
+}
+
+/// The shared library `name` in one of the usual directories; as [`program`] without it.
+pub(crate) fn library(name: &str) -> Option<PathBuf> {
+    let usual = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let found = usual
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|file| file.exists());
+    found.or_else(|| skipped(name))
+}
+
+/// Says that the present test is skipped for want of `what`, or fails it if CI=true.
+pub(crate) fn skipped<T>(what: &str) -> Option<T> {
+    assert!(
+        env::var("CI").as_deref() != Ok("true"),
+        "{what} is missing: tests/run installs it"
+    );
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not by a macro: those are captured, and a test that is skipped passes.
+    let _ = writeln!(
+        io::stderr(),
+        "SKIPPED: {test}: no {what} (tests/run installs it)"
+    );
+    None
+}
