@@ -11,6 +11,10 @@ use thiserror::Error;
 
 use crate::{Tid, procfs, sys};
 
+/// So few bytes are read sooner through /proc/PID/mem than by process_vm_readv(2), which pins their
+/// pages first.
+const FEW: usize = 64;
+
 /// Why bytes of the target could not be changed.
 #[derive(Debug, Error)]
 pub enum WriteError {
@@ -72,6 +76,9 @@ impl Memory {
         let Ok(base) = usize::try_from(at.get()) else {
             return 0;
         };
+        if buf.len() <= FEW {
+            return self.file.read_at(buf, at.get()).unwrap_or(0);
+        }
         let remote = [RemoteIoVec {
             base,
             len: buf.len(),
