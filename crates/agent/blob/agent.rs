@@ -1,0 +1,204 @@
+//! What the agent finds through the header page.
+
+use core::arch::{asm, global_asm};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU64, compiler_fence};
+
+use crate::layout::{BUSY, Control, Header, KEYS, Loss, SPARES, Thread};
+use crate::ledger::{Block, Ledger};
+
+// The first page of the image, see `blob.ld`.
+global_asm!(
+    ".pushsection .header, \"aw\", @nobits",
+    ".globl leaktap_header",
+    ".hidden leaktap_header",
+    "leaktap_header: .zero 4096",
+    ".popsection",
+);
+
+/// The header page of the code region that this runs in. By hand, because a `static` that is
+/// defined elsewhere would be looked up in a global offset table.
+#[inline]
+fn header() -> &'static Header {
+    let header: *const Header;
+    // SAFETY: the page before the code is mapped, and all zeroes or filled by the tracer.
+    unsafe {
+        asm!(
+            "lea {}, [rip + leaktap_header]",
+            out(reg) header,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+        &*header
+    }
+}
+
+/// The agent of an armed process.
+#[derive(Clone, Copy)]
+pub(crate) struct Agent {
+    pub(crate) control: &'static Control,
+}
+
+impl Agent {
+    /// Nothing in a process that is not, or no longer, traced: a forked child.
+    #[inline]
+    pub(crate) fn present() -> Option<Agent> {
+        let control = header().control.load(Relaxed) as *const Control;
+        // SAFETY: the tracer writes the address of a mapped Control, which stays mapped while any
+        // thread is in the agent, or 0.
+        let control = unsafe { control.as_ref()? };
+        Some(Agent { control })
+    }
+
+    /// The state of the thread with `fs` as its fs base, which is this one.
+    #[inline]
+    pub(crate) fn thread(self, fs: u64) -> Option<*mut Thread> {
+        let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let set = hash.wrapping_shr(self.control.key_bits.wrapping_neg()) as usize;
+        // SAFETY: there are `1 << key_bits` sets of keys, and `set` is below that.
+        let keys = unsafe { &*(self.control.keys as *const [AtomicU64; KEYS]).add(set) };
+        let [first, ..] = keys;
+        if first.load(Relaxed) == fs && fs != 0 {
+            return Some(self.thread_at(set * KEYS));
+        }
+        self.thread_among(keys, fs, set * KEYS)
+    }
+
+    /// Several threads may be after the same free key: the exchange decides. The state behind a
+    /// key was zeroed before the key was.
+    #[cold]
+    fn thread_among(self, keys: &[AtomicU64; KEYS], fs: u64, base: usize) -> Option<*mut Thread> {
+        if fs == 0 {
+            return None;
+        }
+        let mine = |key: &AtomicU64| key.load(Relaxed) == fs;
+        let take = |key: &AtomicU64| key.compare_exchange(0, fs, Acquire, Relaxed).is_ok();
+        let way = keys
+            .iter()
+            .position(mine)
+            .or_else(|| keys.iter().position(take))?;
+        Some(self.numbered(base + way))
+    }
+
+    /// A state that now knows its number.
+    fn numbered(self, index: usize) -> *mut Thread {
+        let thread = self.thread_at(index);
+        // SAFETY: it exists, and is this thread's.
+        unsafe { (*thread).index.store(index as u32, Relaxed) };
+        thread
+    }
+
+    /// The ledger.
+    #[inline]
+    pub(crate) fn ledger(self) -> Ledger {
+        // SAFETY: the tracer maps as many tables there before it arms the first probe, and keeps
+        // them mapped while any thread is in the agent.
+        unsafe { Ledger::at(self.control.ledger as *mut u8, self.control.tables) }
+    }
+
+    /// A state that nobody else uses: the thread's own, unless a signal handler has interrupted
+    /// the agent at work on it. To be given back by [`Agent::done`]; nothing if there is none.
+    #[inline(always)]
+    pub(crate) fn state(self, thread: *mut Thread, before: u64) -> Option<*mut Thread> {
+        if before & BUSY == 0 {
+            Some(thread)
+        } else {
+            self.spare()
+        }
+    }
+
+    /// The work on `state` is done.
+    #[inline(always)]
+    pub(crate) fn done(self, state: *mut Thread, before: u64) {
+        if before & BUSY != 0 {
+            give_back(state);
+        }
+    }
+
+    /// Takes the block at `addr` out of the ledger, before it is really freed. Nothing if that
+    /// could not be done, `Some(None)` if there was none.
+    #[inline(always)]
+    pub(crate) fn freed(
+        self,
+        thread: *mut Thread,
+        before: u64,
+        addr: u64,
+    ) -> Option<Option<Block>> {
+        let state = self.state(thread, before)?;
+        let block = self.ledger().freed(stripe(state), addr);
+        self.done(state, before);
+        Some(block)
+    }
+
+    #[cold]
+    fn spare(self) -> Option<*mut Thread> {
+        let first = KEYS << self.control.key_bits;
+        // SAFETY: spares exist; `outer` is atomic.
+        let take = |index: &usize| unsafe {
+            let outer = &(*self.thread_at(*index)).outer;
+            outer.compare_exchange(0, 1, Acquire, Relaxed).is_ok()
+        };
+        let Some(index) = (first..first + SPARES).find(take) else {
+            self.lose(Loss::NoSpare);
+            return None;
+        };
+        Some(self.numbered(index))
+    }
+
+    #[inline]
+    fn thread_at(self, index: usize) -> *mut Thread {
+        (self.control.threads as *mut Thread).wrapping_add(index)
+    }
+
+    /// Counts a call that will not be in the ledger.
+    #[cold]
+    pub(crate) fn lose(self, why: Loss) {
+        if let Some(count) = self.control.told.losses.get(why as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// True of an address in the agent's own code.
+    pub(crate) fn owns(self, ip: u64) -> bool {
+        let regions = self
+            .control
+            .regions
+            .iter()
+            .take(self.control.region_count as usize);
+        regions
+            .into_iter()
+            .any(|region| region.start <= ip && ip < region.end)
+    }
+}
+
+/// A spare state is free again.
+#[cold]
+fn give_back(spare: *mut Thread) {
+    // SAFETY: a spare exists while the agent is present.
+    unsafe { (*spare).outer.store(0, Release) };
+}
+
+/// Says in the thread's state what it is doing.
+///
+/// Only this thread writes there, and the signal handlers that interrupt it: a plain store does,
+/// as long as the compiler does not move work across it.
+#[inline]
+pub(crate) fn set_outer(thread: *mut Thread, outer: u64) {
+    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    // SAFETY: `thread` is the state of this thread, which exists while the agent is present.
+    unsafe { (*thread).outer.store(outer, Relaxed) };
+    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+}
+
+/// What the thread is doing.
+#[inline]
+pub(crate) fn outer(thread: *mut Thread) -> u64 {
+    // SAFETY: as for `set_outer`.
+    unsafe { (*thread).outer.load(Relaxed) }
+}
+
+/// Which counters are the thread's.
+#[inline]
+pub(crate) fn stripe(thread: *mut Thread) -> usize {
+    // SAFETY: as for `set_outer`.
+    unsafe { (*thread).index.load(Relaxed) as usize }
+}

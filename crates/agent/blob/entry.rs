@@ -1,0 +1,174 @@
+//! Where detours enter the agent.
+//!
+//! A stub jumps here with its descriptor's address in r11, which no function expects anything in
+//! (psABI, 3.2.1: neither do rax and r10 matter to a function with a fixed list of arguments).
+//! Everything else is as at the entry of the probed function. What it passes on, arguments and
+//! rbp among them, is unchanged; what is clobbered is what any call may clobber. `.cfi` lines
+//! describe each frame, so that a walk gets through.
+//!
+//! `rdfsbase` is followed by four bytes of room: on a kernel without FSGSBASE (AT_HWCAP2) the
+//! tracer writes `mov rsi, fs:[0]` there, where glibc and musl keep the same number.
+
+use core::arch::global_asm;
+
+use crate::agent::{Agent, set_outer};
+use crate::call::{ARGUMENTS, CALL_LEN, Call, DESCRIPTOR, Old};
+use crate::layout::{Action, BUSY, Loss};
+use crate::nesting::{Entry, entry};
+
+global_asm!(
+    ".macro leaktap_push register",
+    "push \\register",
+    ".cfi_adjust_cfa_offset 8",
+    ".endm",
+    ".macro leaktap_pop register",
+    "pop \\register",
+    ".cfi_adjust_cfa_offset -8",
+    ".endm",
+    // Functions whose original is called: allocations, and deletes.
+    ".macro leaktap_call name, on_null",
+    ".globl \\name",
+    ".type \\name, @function",
+    "\\name:",
+    ".cfi_startproc",
+    "leaktap_push rdx",
+    "leaktap_push rsi",
+    "leaktap_push rdi",
+    "leaktap_push r11",
+    "sub rsp, {descriptor}",
+    ".cfi_adjust_cfa_offset {descriptor}",
+    "mov rdi, rsp",
+    ".globl \\name\\()_fs",
+    "\\name\\()_fs:",
+    "rdfsbase rsi",
+    ".byte 0x0f, 0x1f, 0x40, 0x00", // nop
+    "mov rdx, rbp",
+    "call leaktap_enter",
+    "mov r11, [rsp + {descriptor}]",
+    "mov rdi, [rsp + {arguments}]",
+    "mov rsi, [rsp + {arguments} + 8]",
+    "mov rdx, [rsp + {arguments} + 16]",
+    "test eax, eax",
+    "jz 2f",
+    "call [r11 + 8]",
+    "mov rdi, rsp",
+    "mov rsi, rax",
+    "mov rdx, rbp",
+    "call leaktap_leave",
+    ".if \\on_null",
+    "test rax, rax",
+    "jz 1f",
+    ".endif",
+    "add rsp, {call_len}",
+    ".cfi_adjust_cfa_offset -{call_len}",
+    "ret",
+    ".cfi_adjust_cfa_offset {call_len}",
+    "1:",
+    "mov r11, [rsp + {descriptor}]",
+    "mov rdi, [rsp + {arguments}]",
+    "mov rsi, [rsp + {arguments} + 8]",
+    "mov rdx, [rsp + {arguments} + 16]",
+    "2:",
+    "add rsp, {call_len}",
+    ".cfi_adjust_cfa_offset -{call_len}",
+    "jmp [r11]",
+    ".cfi_endproc",
+    ".size \\name, . - \\name",
+    ".endm",
+    "leaktap_call leaktap_around, 0",
+    // The nothrow twin is called; if it fails, the throwing original is gone to without a frame.
+    "leaktap_call leaktap_around_throwing, 1",
+    // Functions that free and tell nothing: no frame.
+    ".globl leaktap_before",
+    ".type leaktap_before, @function",
+    "leaktap_before:",
+    ".cfi_startproc",
+    "test rdi, rdi",
+    "jz 1f",
+    "leaktap_push rdx",
+    "leaktap_push rsi",
+    "leaktap_push rdi",
+    "leaktap_push r11",
+    "sub rsp, 8",
+    ".cfi_adjust_cfa_offset 8",
+    "lea rdx, [rsp + 40]",
+    ".globl leaktap_before_fs",
+    "leaktap_before_fs:",
+    "rdfsbase rsi",
+    ".byte 0x0f, 0x1f, 0x40, 0x00", // nop
+    "mov rcx, rbp",
+    "call leaktap_free",
+    "add rsp, 8",
+    ".cfi_adjust_cfa_offset -8",
+    "leaktap_pop r11",
+    "leaktap_pop rdi",
+    "leaktap_pop rsi",
+    "leaktap_pop rdx",
+    "1:",
+    "jmp [r11]",
+    ".cfi_endproc",
+    ".size leaktap_before, . - leaktap_before",
+    call_len = const CALL_LEN,
+    descriptor = const DESCRIPTOR,
+    arguments = const ARGUMENTS,
+);
+
+/// A function is entered. 1: its original is to be called, and [`leaktap_leave`] with what it
+/// returns; 0: it is none of our business.
+#[unsafe(no_mangle)]
+extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
+    let Some(agent) = Agent::present() else {
+        return 0;
+    };
+    let Some(thread) = agent.thread(fs) else {
+        agent.lose(Loss::NoThread);
+        return 0;
+    };
+    let sp = call.entry_sp();
+    let Entry::Own { before } = entry(agent, thread, sp, bp) else {
+        return 0;
+    };
+    call.thread = thread;
+    call.before = before;
+    let action = call.descriptor.action;
+    if matches!(action.shape(), Action::REALLOCATE | Action::FREE) {
+        set_outer(thread, sp | BUSY);
+        call.old = Old::NOTHING;
+        call.take_old(agent);
+    } else if let Some(reference) = action.nothrow_argument()
+        && let Some(argument) = call.arguments.get_mut(reference)
+    {
+        *argument = sp;
+    }
+    set_outer(thread, sp);
+    1
+}
+
+/// The original has returned `result`, which is handed on.
+#[unsafe(no_mangle)]
+extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
+    // Not present in a child that was forked by a signal handler meanwhile.
+    if let Some(agent) = Agent::present() {
+        set_outer(call.thread, call.entry_sp() | BUSY);
+        call.returned(agent, result, bp);
+        set_outer(call.thread, call.before);
+    }
+    result
+}
+
+/// A function that frees `block` is entered.
+#[unsafe(no_mangle)]
+extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64) {
+    let Some(agent) = Agent::present() else {
+        return;
+    };
+    let Some(thread) = agent.thread(fs) else {
+        agent.lose(Loss::NoThread);
+        return;
+    };
+    if let Entry::Own { before } = entry(agent, thread, sp, bp) {
+        set_outer(thread, sp | BUSY);
+        agent.freed(thread, before, block);
+        set_outer(thread, before);
+    }
+}

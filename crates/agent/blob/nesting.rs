@@ -1,0 +1,102 @@
+//! Is a call one of its own, or part of one that is running?
+
+use core::ops::ControlFlow;
+
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_unwind::{End, Start, walk_with};
+
+use crate::agent::{Agent, outer, set_outer};
+use crate::layout::{BUSY, Known, Thread};
+use crate::rules::AllRows;
+use crate::stack::Stack;
+
+/// What a call is.
+pub(crate) enum Entry {
+    /// The allocator's own, part of a call that is running.
+    Nested,
+    /// The program's. What the thread was doing is to be restored when the call returns.
+    Own {
+        /// [`Thread::outer`] as it was, or 0 if that was over.
+        before: u64,
+    },
+}
+
+/// Deepest stack of a thread, for a guess where a walk breaks off: Linux's default limit.
+const STACK_SPAN: u64 = 8 << 20;
+
+/// Decides for a call that was entered with its return address at `sp`.
+#[inline]
+pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entry {
+    match outer(thread) {
+        0 => Entry::Own { before: 0 },
+        running => among(agent, thread, running, sp, bp),
+    }
+}
+
+/// There is a call that has not returned: it runs, or was left by longjmp(3) or an exception.
+///
+/// The same decisions as the breakpoint engine's (`Ancestry` in the probe crate).
+#[cold]
+fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> Entry {
+    let busy = running & BUSY != 0;
+    // Interrupted while it worked for this thread, the agent's notes may be half written.
+    let known = if busy {
+        Known::NOTHING
+    } else {
+        take(thread, running)
+    };
+    let stack = Stack::new(agent, known, sp);
+    let entry = decide(&stack, agent, running, sp, bp);
+    if !busy {
+        give_back(thread, running, stack.known());
+    }
+    entry
+}
+
+fn take(thread: *mut Thread, running: u64) -> Known {
+    set_outer(thread, running | BUSY);
+    // SAFETY: the state of this thread, whose signal handlers keep away while it is busy.
+    unsafe { (*thread).stack }
+}
+
+fn give_back(thread: *mut Thread, running: u64, known: Known) {
+    // SAFETY: as in `take`.
+    unsafe { (*thread).stack = known };
+    set_outer(thread, running);
+}
+
+fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry {
+    let earlier = Addr::new(running & !BUSY);
+    let caller_of_earlier = earlier.wrapping_offset(8);
+    let (mut met, mut signal) = (false, false);
+    let end = match stack.read_u64(Addr::new(sp)) {
+        Ok(ip) => {
+            let start = Start {
+                ip: Addr::new(ip),
+                sp: Addr::new(sp.wrapping_add(8)),
+                bp,
+            };
+            walk_with(start, stack, &mut AllRows::new(agent), |visited| {
+                met = visited.sp == caller_of_earlier
+                    && stack.read_u64(earlier) == Ok(visited.frame.address().get());
+                signal |= visited.signal && !met;
+                if met {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+        }
+        Err(_) => End::Unreadable,
+    };
+    let below = earlier.get().wrapping_sub(sp).wrapping_sub(1) < STACK_SPAN;
+    match end {
+        // The agent itself calls nobody: a call made while it is busy is a handler's.
+        _ if met && (signal || running & BUSY != 0) => Entry::Own { before: running },
+        _ if met => Entry::Nested,
+        End::Root => Entry::Own { before: 0 },
+        _ if below && running & BUSY != 0 => Entry::Own { before: running },
+        _ if below => Entry::Nested,
+        _ => Entry::Own { before: 0 },
+    }
+}

@@ -1,0 +1,133 @@
+//! Reads of the thread's own memory that cannot fault.
+//!
+//! A stack is contiguous from the stack pointer up. What is known to be readable of it is kept
+//! as a range of whole pages, found out page by page, once. Whatever a walk wants outside (the stack
+//! that a signal handler's alternate stack leads back to, or, where call frame information is
+//! missing or wrong, nothing at all) is asked of the kernel each time.
+//!
+//! *Failure mode*: memory may be unmapped by another thread between the question and the read.
+//! Nobody unmaps a stack in use; for what only looks like a stack this window remains.
+
+use core::cell::Cell;
+use core::slice;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Acquire;
+
+use leaktap_memory::{Addr, ReadMemory, Unreadable};
+
+use crate::agent::Agent;
+use crate::kernel;
+use crate::layout::Known;
+
+const PAGE: u64 = 4096;
+
+/// Bytes that the known range grows by at once, to reach what a walk wants.
+const LARGEST_STEP: u64 = 256 * PAGE;
+
+/// The memory of this thread.
+pub(crate) struct Stack {
+    agent: Agent,
+    low: Cell<u64>,
+    high: Cell<u64>,
+    ranges: u64,
+}
+
+impl Stack {
+    /// The stack at `sp`, where the processor has just read or written a word; `known` is what
+    /// was found out before.
+    #[inline]
+    pub(crate) fn new(agent: Agent, known: Known, sp: u64) -> Stack {
+        let ranges = agent.control.live.ranges.load(Acquire).into();
+        let stack = Stack {
+            agent,
+            low: Cell::new(known.low),
+            high: Cell::new(known.high),
+            ranges,
+        };
+        if ranges != known.ranges || sp < known.low || sp >= known.high {
+            stack.discover(sp, ranges == known.ranges);
+        }
+        stack
+    }
+
+    /// The words from `sp` up, as far as they are known to be readable.
+    #[inline]
+    pub(crate) fn words(&self, sp: Addr) -> &[AtomicU64] {
+        let sp = sp.get();
+        if sp & 7 != 0 || sp < self.low.get() || sp >= self.high.get() {
+            return &[];
+        }
+        let len = (self.high.get() - sp) / 8;
+        // SAFETY: aligned and readable; atomic, because other threads may write there.
+        unsafe { slice::from_raw_parts(sp as *const AtomicU64, len as usize) }
+    }
+
+    /// What is known now, to be kept for the next time.
+    #[inline]
+    pub(crate) fn known(&self) -> Known {
+        Known {
+            low: self.low.get(),
+            high: self.high.get(),
+            ranges: self.ranges,
+        }
+    }
+
+    #[cold]
+    fn discover(&self, sp: u64, still_good: bool) {
+        let page = sp & !(PAGE - 1);
+        let (low, high) = (self.low.get(), self.high.get());
+        let near = still_good && sp < low && low - sp <= LARGEST_STEP;
+        let grown = near && self.are_readable(page.wrapping_add(PAGE), low) == low;
+        self.low.set(page);
+        self.high
+            .set(if grown { high } else { page.wrapping_add(PAGE) });
+    }
+
+    /// How far the pages from `from` are readable, at most to `to`.
+    fn are_readable(&self, from: u64, to: u64) -> u64 {
+        let mut page = from;
+        while page < to && self.is_readable(page) {
+            page = page.wrapping_add(PAGE);
+        }
+        page
+    }
+
+    fn is_readable(&self, at: u64) -> bool {
+        self.agent.control.kernel == 1 && kernel::is_readable(at)
+    }
+
+    #[cold]
+    fn reach(&self, at: u64) -> bool {
+        let high = self.high.get();
+        let end = at.wrapping_add(7);
+        if at >= self.low.get() && end >= high && end.wrapping_sub(high) < LARGEST_STEP {
+            let wanted = (end & !(PAGE - 1)).wrapping_add(PAGE);
+            self.high.set(self.are_readable(high, wanted));
+            return end < self.high.get();
+        }
+        end > at && self.is_readable(at)
+    }
+}
+
+impl ReadMemory for Stack {
+    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
+        let len = buf.len();
+        for (i, byte) in buf.iter_mut().enumerate() {
+            let at = at.wrapping_offset(i as i64);
+            let word = self.read_u64(at).map_err(|_| Unreadable { at, len })?;
+            *byte = word as u8;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read_u64(&self, at: Addr) -> Result<u64, Unreadable> {
+        let word = at.get();
+        let inside = word >= self.low.get() && word.wrapping_add(8) <= self.high.get();
+        if !(inside && word < u64::MAX - 8) && !self.reach(word) {
+            return Err(Unreadable { at, len: 8 });
+        }
+        // SAFETY: all eight bytes are readable; what they hold is only a number.
+        Ok(unsafe { (word as *const u64).read_unaligned() })
+    }
+}

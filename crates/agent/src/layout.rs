@@ -1,0 +1,277 @@
+//! The memory that the agent and the tracer share, word for word. Compiled into both.
+//!
+//! All of it starts out zeroed. The other end may write at any moment what it may write: each
+//! field says who that is. The tracer believes nothing that it reads here.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use leaktap_unwind::{Frame, Remembered, Set};
+
+/// Most frames of a stack.
+pub const MAX_DEPTH: usize = 256;
+
+/// Most words that a remembered walk may have read, in fours; deeper stacks are walked each time.
+pub const MEMO_QUADS: usize = 32;
+
+/// Sets of walks that a thread remembers; each has [`leaktap_unwind::WAYS`] places.
+pub const MEMO_SETS: usize = 32;
+
+/// Rules that a thread remembers by pc.
+pub const CACHED_RULES: usize = 512;
+
+/// Threads that share a cache line of keys.
+pub const KEYS: usize = 8;
+
+/// Work areas for signal handlers that allocate while they interrupt the agent.
+pub const SPARES: usize = 8;
+
+/// Most code regions of a process.
+pub const REGIONS: usize = 4;
+
+/// Marks [`Thread::outer`] while the agent works for the thread.
+pub const BUSY: u64 = 1;
+
+/// The first page of a code region, private to the process.
+///
+/// It is wiped in a forked child (`MADV_WIPEONFORK`, madvise(2)), where the detours so become
+/// mere detours: all else that the agent needs is not even mapped there (`MADV_DONTFORK`).
+#[repr(C)]
+pub struct Header {
+    /// Address of the [`Control`], or 0: pass everything through. Written by the tracer.
+    pub control: AtomicU64,
+}
+
+/// What the agent needs to know, and what it has to say.
+#[repr(C, align(64))]
+pub struct Control {
+    /// Address of the ledger. This and what follows up to `regions` is written by the tracer
+    /// before the first probe is armed, and constant then.
+    pub ledger: u64,
+    /// Address of the keys of threads: `KEYS << key_bits` fs bases, 0 where there is none.
+    pub keys: u64,
+    /// Address of as many [`Thread`]s, and [`SPARES`] more.
+    pub threads: u64,
+    /// Binary logarithm of the number of sets of [`KEYS`] keys, 1 or more.
+    pub key_bits: u32,
+    /// Tables of blocks that the ledger may open.
+    pub tables: u32,
+    /// Frames to keep of a stack, at most [`MAX_DEPTH`].
+    pub depth: u32,
+    /// 1 if the agent may make system calls. 0 in a process with a seccomp filter, which might
+    /// kill it.
+    pub kernel: u32,
+    /// How many of `regions` there are.
+    pub region_count: u32,
+    /// Where the agent's code is: frames there are not the program's.
+    pub regions: [Region; REGIONS],
+    /// Written by the tracer at any time.
+    pub live: Live,
+    /// Written by the agent.
+    pub told: Told,
+}
+
+/// Addresses from `start` to before `end`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Region {
+    /// The first.
+    pub start: u64,
+    /// Behind the last.
+    pub end: u64,
+}
+
+/// What the tracer changes while the agent runs.
+#[repr(C, align(64))]
+pub struct Live {
+    /// Address of the [`Modules`]. A new table is written elsewhere first; the old one stays
+    /// until no thread can be reading it.
+    pub modules: AtomicU64,
+    /// Changes after `modules` did: what was remembered of the old rules is void.
+    pub generation: AtomicU32,
+    /// Changes before memory that may have been a stack is unmapped.
+    pub ranges: AtomicU32,
+    /// Milliseconds since the ledger's epoch, as of the last time the tracer looked at a clock.
+    pub clock: AtomicU32,
+}
+
+/// What the agent tells the tracer.
+#[repr(C, align(64))]
+pub struct Told {
+    /// Calls that were seen and are not in the ledger, by [`Loss`].
+    pub losses: [AtomicU64; LOSSES],
+}
+
+/// Why a call is not in the ledger.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The thread has no fs base, or there are more threads than keys.
+    NoThread = 0,
+    /// Too many signal handlers interrupted the agent at the same time.
+    NoSpare = 1,
+    /// The ledger's last table is full.
+    Full = 2,
+    /// A throwing operator new that succeeded only after the nothrow one had failed.
+    Retried = 3,
+}
+
+/// How many kinds of [`Loss`] there are.
+pub const LOSSES: usize = 4;
+
+/// Modules with rows, sorted by start, and as many [`Module`]s behind it.
+#[repr(C)]
+pub struct Modules {
+    /// How many.
+    pub len: u64,
+}
+
+/// A module of the process, or the agent itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// Where it is.
+    pub range: Region,
+    /// What its rows count from.
+    pub base: u64,
+    /// Address of its [`leaktap_unwind::Row`]s.
+    pub rows: u64,
+    /// How many rows.
+    pub len: u64,
+}
+
+/// What the agent keeps for each thread; written by that thread alone.
+#[repr(C, align(64))]
+pub struct Thread {
+    /// Stack pointer at the entry of the outermost call that is running, 0 if none is; with
+    /// [`BUSY`]. Of a spare: 1 while it is in use.
+    pub outer: AtomicU64,
+    /// Which one this is: whose counters are its own.
+    pub index: AtomicU32,
+    /// What is known of the thread's stack.
+    pub stack: Known,
+    /// The rows' generation that `rules` are of.
+    pub generation: u32,
+    /// Frames of the walk at hand.
+    pub frames: [Frame; MAX_DEPTH],
+    /// Rules by pc.
+    pub rules: [Remembered; CACHED_RULES],
+    /// Walks.
+    pub walks: [Set<MEMO_QUADS>; MEMO_SETS],
+}
+
+/// Whole pages from `low` to `high` that are readable.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The first byte.
+    pub low: u64,
+    /// Behind the last byte.
+    pub high: u64,
+    /// [`Live::ranges`] when this was found out. (As wide as the others, so that a copy is made
+    /// of whole words.)
+    pub ranges: u64,
+}
+
+impl Known {
+    /// No page is known to be readable.
+    pub const NOTHING: Known = Known {
+        low: 0,
+        high: 0,
+        ranges: 0,
+    };
+}
+
+/// What a stub tells the agent of its probe; lies behind the stub's code.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The displaced instructions of the probed function.
+    pub original: u64,
+    /// What to call in its place: the same, or those of the nothrow twin of an operator new.
+    pub call: u64,
+    /// What a call does.
+    pub action: Action,
+    /// What the ledger notes as the block's kind.
+    pub kind: u32,
+}
+
+impl Descriptor {
+    /// The words as they lie in memory.
+    pub fn to_bytes(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let words = [
+            self.original,
+            self.call,
+            u64::from(self.action.0) | u64::from(self.kind) << 32,
+        ];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// What a call does, as bits: see the constructors.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action(u32);
+
+impl Action {
+    const SHAPE: u32 = 0xf;
+    /// For the second factor of a size: there is none.
+    const NONE: u32 = 0xf;
+
+    /// Returns a block, or null.
+    pub const ALLOCATE: Action = Action(1);
+    /// Returns 0 and stores a block where argument 0 points to.
+    pub const ALLOCATE_INTO: Action = Action(2);
+    /// Frees argument 0 and returns a block in its place.
+    pub const REALLOCATE: Action = Action(3);
+    /// Frees argument 0.
+    pub const FREE: Action = Action(4);
+
+    /// The block's size is argument `argument`.
+    #[must_use]
+    pub const fn sized(self, argument: u32) -> Action {
+        self.product(argument, Action::NONE)
+    }
+
+    /// The block's size is the product of two arguments.
+    #[must_use]
+    pub const fn product(self, one: u32, other: u32) -> Action {
+        Action(self.0 | (one & 0xf) << 4 | (other & 0xf) << 8)
+    }
+
+    /// `call` of the descriptor is the nothrow twin, which takes one argument more: argument
+    /// `argument`, a reference to an empty struct.
+    #[must_use]
+    pub const fn nothrow(self, argument: u32) -> Action {
+        Action(self.0 | (argument & 0xf) << 12)
+    }
+
+    /// The action without its arguments.
+    #[inline]
+    pub const fn shape(self) -> Action {
+        Action(self.0 & Action::SHAPE)
+    }
+
+    /// Which argument the nothrow twin takes besides, if that is what is called.
+    #[inline]
+    pub const fn nothrow_argument(self) -> Option<usize> {
+        match self.0 >> 12 & 0xf {
+            0 => None,
+            argument => Some(argument as usize),
+        }
+    }
+
+    /// Bytes asked for by a call with `arguments`; nothing for a product beyond 64 bits.
+    #[inline]
+    pub fn size(self, arguments: &[u64; 3]) -> Option<u64> {
+        let argument = |bits: u32| arguments.get((bits & 0xf) as usize).copied();
+        let one = argument(self.0 >> 4)?;
+        match argument(self.0 >> 8) {
+            Some(other) => one.checked_mul(other),
+            None => Some(one),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The live blocks: address -> (size, stack, time).
+//!
+//! Buckets of one cache line with three places. A block whose bucket is full goes to another one,
+//! and leaves a mark in each bucket that it passed: a count, so that the mark goes with the block
+//! and no tombstones remain. Most look-ups read one cache line.
+//!
+//! *Memory.* A table is full at 80 to 90 % of its places: 24 to 27 bytes a block. The next one is
+//! twice as large and touched all over soon: up to 75 bytes a block for a while.
+//!
+//! *Ordering.* A block is taken out before it is really freed and entered after it was really
+//! allocated, so two threads work on one address only if the allocator hands it from one to the
+//! other, which orders them. What threads share is the places: a place is claimed by an exchange,
+//! filled, and published by a store of the address (release); whoever reads an address (acquire)
+//! so reads what belongs to it, or something newer.
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::{Full, Ledger, StackId};
+
+/// Binary logarithm of the number of buckets of the first table; each further one has twice as
+/// many as the one before.
+const FIRST_BITS: u32 = 14;
+
+/// Places in a bucket.
+const PLACES: usize = 3;
+
+/// Buckets that a block may be in: its own and others.
+const PROBES: u64 = 32;
+
+/// The address of a place that has been claimed and is not filled yet. No block is there.
+const CLAIMED: u64 = 1;
+
+/// Three blocks in a cache line.
+#[repr(C, align(64))]
+pub(super) struct Bucket {
+    /// Address of each block, 0 or [`CLAIMED`].
+    addrs: [AtomicU64; PLACES],
+    /// Size and stack of each.
+    what: [AtomicU64; PLACES],
+    /// Milliseconds of each.
+    times: [AtomicU32; PLACES],
+    /// Blocks that found this bucket full and are in another one.
+    passed: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// A block that was allocated and has not been freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its address.
+    pub addr: u64,
+    /// Bytes that were asked for; from 512 GiB on, rounded up to 64 KiB.
+    pub size: u64,
+    /// The stack that allocated it.
+    pub stack: StackId,
+    /// Milliseconds since the ledger's epoch.
+    pub time: u32,
+}
+
+/// Number of a table's first bucket. Numbers begin with that of the first table, so that a number
+/// is a one and the top bits of a hash.
+pub(super) const fn first_bucket(table: u32) -> u64 {
+    1 << (FIRST_BITS + table)
+}
+
+/// Sizes from here on are kept in [`COARSE`] units.
+const LARGE: u64 = 1 << 39;
+const COARSE: u64 = 64 << 10;
+
+fn pack(size: u64, StackId(stack): StackId) -> u64 {
+    let size = match size {
+        0..LARGE => size,
+        _ => LARGE | (size.div_ceil(COARSE)).min(LARGE - 1),
+    };
+    size << 24 | u64::from(stack & 0xff_ffff)
+}
+
+fn unpack(what: u64) -> (u64, StackId) {
+    let size = what >> 24;
+    let size = if size < LARGE {
+        size
+    } else {
+        (size & (LARGE - 1)).wrapping_mul(COARSE)
+    };
+    (size, StackId((what & 0xff_ffff) as u32))
+}
+
+impl Bucket {
+    #[inline]
+    fn place_of(&self, addr: u64) -> Option<usize> {
+        self.addrs
+            .iter()
+            .position(|place| place.load(Acquire) == addr)
+    }
+
+    #[inline]
+    fn claim(&self) -> Option<usize> {
+        self.addrs.iter().position(|place| {
+            place.load(Relaxed) == 0 && place.compare_exchange(0, CLAIMED, Acquire, Relaxed).is_ok()
+        })
+    }
+
+    #[inline]
+    fn fill(&self, place: usize, block: &Block) {
+        if let (Some(addr), Some(what), Some(time)) = (
+            self.addrs.get(place),
+            self.what.get(place),
+            self.times.get(place),
+        ) {
+            what.store(pack(block.size, block.stack), Relaxed);
+            time.store(block.time, Relaxed);
+            addr.store(block.addr, Release);
+        }
+    }
+
+    /// What is in a place that holds a block.
+    #[inline]
+    fn block(&self, place: usize) -> Option<Block> {
+        let addr = self.addrs.get(place)?.load(Acquire);
+        let (size, stack) = unpack(self.what.get(place)?.load(Relaxed));
+        let time = self.times.get(place)?.load(Relaxed);
+        (addr > CLAIMED).then_some(Block {
+            addr,
+            size,
+            stack,
+            time,
+        })
+    }
+}
+
+impl Ledger {
+    #[inline]
+    fn newest(&self) -> u32 {
+        self.head()
+            .tables
+            .load(Acquire)
+            .min(self.tables.wrapping_sub(1))
+    }
+
+    /// The buckets in which `addr` may be, its own first.
+    #[inline(always)]
+    fn buckets(&self, table: u32, addr: u64) -> impl Iterator<Item = &Bucket> {
+        let hash = (addr >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let home = (hash >> 1 | 1 << 63).wrapping_shr((63 - FIRST_BITS).wrapping_sub(table));
+        // Steps of different lengths, so that full neighbours do not become full neighbourhoods.
+        let step = hash >> 16 | 1;
+        let first = 1_u64.wrapping_shl(FIRST_BITS.wrapping_add(table));
+        (0..PROBES).map(move |probe| {
+            let further = home.wrapping_add(probe.wrapping_mul(step));
+            self.bucket(further & first.wrapping_sub(1) | first)
+        })
+    }
+
+    /// Enters a block. One that was at the same address has been freed unseen.
+    ///
+    /// # Errors
+    /// [`Full`] if the last table is.
+    #[inline(always)]
+    pub fn allocated(&self, stripe: usize, block: &Block) -> Result<(), Full> {
+        let replaced = self.enter(block)?;
+        self.stripe(stripe).allocated(block.size, replaced);
+        Ok(())
+    }
+
+    /// Takes the block at `addr` out; nothing if it is not there.
+    #[inline(always)]
+    pub fn freed(&self, stripe: usize, addr: u64) -> Option<Block> {
+        let found = self.remove(addr);
+        self.stripe(stripe).freed(found.map(|block| block.size));
+        found
+    }
+
+    /// Undoes a [`Ledger::freed`] that returned `block`.
+    ///
+    /// # Errors
+    /// [`Full`] if the last table is.
+    pub fn restore(&self, stripe: usize, block: Option<Block>) -> Result<(), Full> {
+        if let Some(block) = &block {
+            self.enter(block)?;
+        }
+        self.stripe(stripe).restored(block.map(|block| block.size));
+        Ok(())
+    }
+
+    /// Returns the size of the block that was at the same address.
+    #[inline(always)]
+    fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
+        let mut replaced = None;
+        loop {
+            let table = self.newest();
+            let Some(home) = self.buckets(table, block.addr).next() else {
+                return Err(Full);
+            };
+            if home.place_of(block.addr).is_some() || home.passed.load(Relaxed) != 0 {
+                replaced = self
+                    .remove_from(table, block.addr)
+                    .map(|old| old.size)
+                    .or(replaced);
+            }
+            if let Some(place) = home.claim() {
+                home.fill(place, block);
+                return Ok(replaced);
+            }
+            if self.enter_behind(table, block) {
+                return Ok(replaced);
+            }
+            self.open_after(table)?;
+        }
+    }
+
+    /// Opens the table behind `full`, unless somebody else has.
+    #[cold]
+    fn open_after(&self, full: u32) -> Result<(), Full> {
+        let next = full.wrapping_add(1);
+        if next >= self.tables {
+            return Err(Full);
+        }
+        let _ = self
+            .head()
+            .tables
+            .compare_exchange(full, next, Release, Relaxed);
+        Ok(())
+    }
+
+    /// Enters a block whose own bucket is full. False if all of its buckets are.
+    #[cold]
+    fn enter_behind(&self, table: u32, block: &Block) -> bool {
+        for bucket in self.buckets(table, block.addr) {
+            if let Some(place) = bucket.claim() {
+                bucket.fill(place, block);
+                return true;
+            }
+            bucket.passed.fetch_add(1, Relaxed);
+        }
+        self.unpass(table, block.addr, PROBES as usize);
+        false
+    }
+
+    fn unpass(&self, table: u32, addr: u64, buckets: usize) {
+        for bucket in self.buckets(table, addr).take(buckets) {
+            bucket.passed.fetch_sub(1, Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn remove(&self, addr: u64) -> Option<Block> {
+        if addr <= CLAIMED {
+            return None;
+        }
+        let newest = self.newest();
+        let home = self.buckets(newest, addr).next()?;
+        if let Some(place) = home.place_of(addr) {
+            let block = home.block(place);
+            home.addrs.get(place)?.store(0, Release);
+            return block;
+        }
+        if newest == 0 && home.passed.load(Relaxed) == 0 {
+            return None;
+        }
+        (0..=newest)
+            .rev()
+            .find_map(|table| self.remove_from(table, addr))
+    }
+
+    #[cold]
+    fn remove_from(&self, table: u32, addr: u64) -> Option<Block> {
+        for (passed, bucket) in self.buckets(table, addr).enumerate() {
+            if let Some(place) = bucket.place_of(addr) {
+                let block = bucket.block(place);
+                bucket.addrs.get(place)?.store(0, Release);
+                self.unpass(table, addr, passed);
+                return block;
+            }
+            if bucket.passed.load(Relaxed) == 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// All live blocks, in no order. What comes or goes meanwhile may be there or not.
+    ///
+    /// An address may be there twice, if a free was not seen and a table opened before the address
+    /// was used again: the later one is true.
+    pub fn live(&self) -> impl Iterator<Item = Block> + '_ {
+        let end = first_bucket(self.newest().wrapping_add(1));
+        (first_bucket(0)..end).flat_map(|index| {
+            let bucket = self.bucket(index);
+            (0..PLACES).filter_map(|place| bucket.block(place))
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! Where everything is. The only place that makes references from addresses.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::counters::Stripe;
+use super::live::{self, Bucket};
+use super::stacks;
+
+/// Sets of counters: one for each [`crate::layout::Thread`], spares included.
+pub const STRIPES: usize = (8 << 10) + 8;
+
+/// The head's page.
+const HEAD_LEN: usize = 4096;
+
+const STRIPES_AT: usize = HEAD_LEN;
+const FRAMES_AT: usize = (STRIPES_AT + STRIPES * size_of::<Stripe>()).next_multiple_of(4096);
+const NODES_AT: usize = FRAMES_AT + 8 * stacks::FRAMES.slots() as usize;
+const BUCKETS_AT: usize = (NODES_AT + 8 * stacks::NODES.slots() as usize).next_multiple_of(4096);
+
+/// The first page: what is true of the whole.
+#[repr(C)]
+pub(super) struct Head {
+    /// The newest table of blocks.
+    pub(super) tables: AtomicU32,
+    /// The newest table of frames.
+    pub(super) frames: AtomicU32,
+    /// The newest table of nodes.
+    pub(super) nodes: AtomicU32,
+}
+
+/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 14. The next one doubles it:
+/// 14 take 800 million blocks.
+pub const fn reserved(tables: u32) -> usize {
+    let buckets = live::first_bucket(tables) - live::first_bucket(0);
+    BUCKETS_AT + buckets as usize * size_of::<Bucket>()
+}
+
+/// A handle on a ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct Ledger {
+    base: *const u8,
+    /// Tables of blocks that are reserved, 1 or more.
+    pub(super) tables: u32,
+}
+
+// SAFETY: all of a ledger is atomic.
+unsafe impl Send for Ledger {}
+// SAFETY: as above.
+unsafe impl Sync for Ledger {}
+
+impl Ledger {
+    /// The ledger at `base`; zeroed memory is an empty one.
+    ///
+    /// # Safety
+    /// `tables` is 1 to 14. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
+    /// copy of the handle is used. (A file that is shorter than its mapping faults: it has to be
+    /// as long from the start, ftruncate(2).)
+    #[inline]
+    pub unsafe fn at(base: *mut u8, tables: u32) -> Ledger {
+        Ledger { base, tables }
+    }
+
+    #[inline]
+    pub(super) fn head(&self) -> &Head {
+        // SAFETY: the first page is mapped; any bits are a Head.
+        unsafe { &*self.base.cast() }
+    }
+
+    #[inline]
+    pub(super) fn stripe(&self, index: usize) -> &Stripe {
+        let index = if index < STRIPES { index } else { 0 };
+        // SAFETY: `index` is one of them.
+        unsafe { &*self.base.add(STRIPES_AT).cast::<Stripe>().add(index) }
+    }
+
+    /// Slot `index` of the frames, below [`stacks::FRAMES`]'s number.
+    #[inline]
+    pub(super) fn frame(&self, index: u32) -> &AtomicU64 {
+        let index = if index < stacks::FRAMES.slots() {
+            index
+        } else {
+            0
+        };
+        // SAFETY: `index` is one of them.
+        unsafe {
+            &*self
+                .base
+                .add(FRAMES_AT)
+                .cast::<AtomicU64>()
+                .add(index as usize)
+        }
+    }
+
+    /// Slot `index` of the nodes.
+    #[inline]
+    pub(super) fn node(&self, index: u32) -> &AtomicU64 {
+        let index = if index < stacks::NODES.slots() {
+            index
+        } else {
+            0
+        };
+        // SAFETY: `index` is one of them.
+        unsafe {
+            &*self
+                .base
+                .add(NODES_AT)
+                .cast::<AtomicU64>()
+                .add(index as usize)
+        }
+    }
+
+    /// The bucket with that number, counted over all tables.
+    #[inline(always)]
+    pub(super) fn bucket(&self, number: u64) -> &Bucket {
+        let index = number.wrapping_sub(live::first_bucket(0));
+        let end = live::first_bucket(self.tables).wrapping_sub(live::first_bucket(0));
+        let index = if index < end { index } else { 0 };
+        // SAFETY: `index` is one of those that are reserved.
+        unsafe {
+            &*self
+                .base
+                .add(BUCKETS_AT)
+                .cast::<Bucket>()
+                .add(index as usize)
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The distinct stacks, as a tree: a node is a frame and the node of its caller, so stacks share
+//! their outer frames, and a node names a stack.
+
+use core::sync::atomic::Ordering::Acquire;
+
+use super::Ledger;
+use super::set::{Set, Shape};
+
+/// Four million frames.
+pub(super) const FRAMES: Shape = Shape {
+    first_bits: 12,
+    tables: 10,
+};
+
+/// 16 million nodes: a [`StackId`] has 24 bits.
+pub(super) const NODES: Shape = Shape {
+    first_bits: 12,
+    tables: 12,
+};
+
+/// Marks the frame of a root, which no return address has: see [`root`].
+const ROOT: u64 = 1 << 62;
+
+/// Longest stack that is read back, should somebody have tied the nodes into a ring.
+const DEEPEST: usize = 1 << 10;
+
+/// A stack, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(pub u32);
+
+/// What is kept of a stack besides its frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Kept {
+    /// How the walk ended: [`leaktap_unwind::End`].
+    pub end: u8,
+    /// Which function allocated, as the tracer numbers them.
+    pub kind: u8,
+}
+
+/// The outermost node's frame: not a frame, but what else there is to say of the stack.
+fn root(Kept { end, kind }: Kept) -> u64 {
+    ROOT | u64::from(kind) << 8 | u64::from(end)
+}
+
+impl Ledger {
+    /// The number of the stack of `frames`, innermost first; nothing if there is no room.
+    pub fn intern(&self, frames: &[u64], kept: Kept) -> Option<StackId> {
+        let head = self.head();
+        let names = Set {
+            shape: &FRAMES,
+            newest: &head.frames,
+            slot: |index| self.frame(index),
+        };
+        let nodes = Set {
+            shape: &NODES,
+            newest: &head.nodes,
+            slot: |index| self.node(index),
+        };
+        let mut at = 0; // one more than the node's index
+        for frame in [root(kept)].iter().chain(frames.iter().rev()) {
+            let name = names.index_of(*frame)?.wrapping_add(1);
+            let node = u64::from(name) << 32 | u64::from(at);
+            at = nodes.index_of(node)?.wrapping_add(1);
+        }
+        Some(StackId(at.wrapping_sub(1)))
+    }
+
+    /// The frames of a stack, innermost first, put one by one into `frame`, and what else was
+    /// kept; nothing if there is no such stack.
+    pub fn stack(&self, StackId(id): StackId, mut frame: impl FnMut(u64)) -> Option<Kept> {
+        let mut at = id;
+        for _ in 0..DEEPEST {
+            let node = self.node(at).load(Acquire);
+            let name = ((node >> 32) as u32).checked_sub(1)?;
+            let word = self.frame(name).load(Acquire);
+            let Some(parent) = (node as u32).checked_sub(1) else {
+                let is_root = word & ROOT != 0;
+                return is_root.then_some(Kept {
+                    end: word as u8,
+                    kind: (word >> 8) as u8,
+                });
+            };
+            frame(word);
+            at = parent;
+        }
+        None
+    }
+}

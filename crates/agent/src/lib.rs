@@ -1,0 +1,92 @@
+//! The code that leaktap injects into a target, and what it shares with the tracer.
+//!
+//! With optimised probes, this is the first stage of the data path: a detour enters the agent, which
+//! takes the stack, enters the block into the ledger, and goes on; no thread stops. The agent itself
+//! is in `blob/`, built by build.rs into a position independent image without a libc: [`text`].
+//! Not for injecting it: that is the tracer's part, with what this crate knows of the image, the
+//! [`layout`] of what is shared, and [`stub()`]s.
+//!
+//! # What the tracer relies on
+//! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
+//! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
+//!   nothing but the shared memory, and calls nothing but the displaced instructions.
+//! - It makes one system call, rt_sigprocmask(2) to no effect, once for each page of a stack, and
+//!   not even that unless [`layout::Control::kernel`] allows it.
+#![deny(unsafe_code)]
+
+pub mod layout;
+pub mod ledger;
+mod stub;
+
+use leaktap_memory::Svma;
+
+pub use stub::{STUB_LEN, stub};
+
+mod offsets {
+    include!(concat!(env!("OUT_DIR"), "/offsets.rs"));
+}
+
+/// Length in bytes of the header page, which comes before the text.
+pub const HEADER_LEN: u64 = offsets::TEXT;
+
+/// Offset in the image at which code ends and constants begin.
+pub const CONSTANTS: u64 = offsets::CONSTANTS;
+
+static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/text.bin"));
+static EH_FRAME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/eh_frame.bin"));
+
+/// How the agent learns a thread's fs base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsBase {
+    /// `rdfsbase`, where the kernel allows it: bit 1 of AT_HWCAP2 (getauxval(3)).
+    Instruction,
+    /// The word at the fs base, which glibc and musl make the fs base itself (ELF TLS ABI for
+    /// x86-64). A thread without one would fault; but it would in their malloc, too.
+    SelfPointer,
+}
+
+/// How a detour goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Calls the original, and looks at its result. Not for functions that may throw.
+    Around,
+    /// Calls the nothrow twin, and goes to the throwing original, without a frame, if that fails.
+    AroundThrowing,
+    /// For a function that frees: goes on to the original without a frame.
+    Before,
+}
+
+impl Shape {
+    /// Offset in the image of the agent's entry point.
+    pub const fn entry(self) -> u64 {
+        match self {
+            Shape::Around => offsets::AROUND,
+            Shape::AroundThrowing => offsets::AROUND_THROWING,
+            Shape::Before => offsets::BEFORE,
+        }
+    }
+}
+
+/// Code and constants of the image, from offset [`HEADER_LEN`] on.
+pub fn text(fs_base: FsBase) -> Vec<u8> {
+    /// mov rsi, fs:[0]: as long as rdfsbase and the room behind it
+    const SELF_POINTER: [u8; 9] = [0x64, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0, 0];
+    let mut text = TEXT.to_vec();
+    if fs_base == FsBase::SelfPointer {
+        for at in [
+            offsets::AROUND_FS,
+            offsets::AROUND_THROWING_FS,
+            offsets::BEFORE_FS,
+        ] {
+            let at = (at - HEADER_LEN) as usize;
+            text[at..at + SELF_POINTER.len()].copy_from_slice(&SELF_POINTER);
+        }
+    }
+    text
+}
+
+/// The image's call frame information (`.eh_frame`), and its offset in the image, where it need
+/// not be written: rows are made from it for signal handlers that interrupt the agent.
+pub fn eh_frame() -> (Svma, &'static [u8]) {
+    (Svma(offsets::EH_FRAME), EH_FRAME)
+}

@@ -1,0 +1,236 @@
+//! The ledger in shared memory, against simple models and under many threads.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failure to prepare is a failure of the test"
+)]
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Barrier;
+
+use leaktap_agent::ledger::{Block, Kept, Ledger, StackId, reserved};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+
+/// An empty ledger. Leaked.
+fn ledger(tables: u32) -> Ledger {
+    let len = NonZeroUsize::new(reserved(tables)).unwrap();
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+    let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping of the length that is asked for, and never unmapped.
+    unsafe {
+        Ledger::at(
+            mmap_anonymous(None, len, rights, flags)
+                .unwrap()
+                .as_ptr()
+                .cast(),
+            tables,
+        )
+    }
+}
+
+fn block(addr: u64, size: u64) -> Block {
+    Block {
+        addr,
+        size,
+        stack: StackId((addr % 0xff_ffff) as u32),
+        time: addr as u32,
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        self.0 >> 33
+    }
+}
+
+/// Random calls on a ledger of `tables` tables. With `twice`, addresses are allocated that are
+/// live already, as happens if a free is not seen.
+fn does_what_a_map_does(tables: u32, addresses: u64, twice: bool) {
+    let ledger = ledger(tables);
+    let mut model = HashMap::new();
+    let mut random = Random(1);
+    let mut taken = None;
+    for _ in 0..300_000 {
+        let addr = 16 + 16 * (random.next() % addresses);
+        match random.next() % 10 {
+            0..5 if twice || !model.contains_key(&addr) => {
+                let block = block(addr, random.next());
+                assert_eq!(ledger.allocated(0, &block), Ok(()));
+                model.insert(addr, block);
+                taken = None;
+            }
+            0..9 => {
+                taken = Some(ledger.freed(0, addr));
+                assert_eq!(taken, Some(model.remove(&addr)));
+            }
+            _ => {
+                if let Some(block) = taken.take() {
+                    assert_eq!(ledger.restore(0, block), Ok(()));
+                    model.extend(block.map(|block| (block.addr, block)));
+                }
+            }
+        }
+    }
+    let mut live: Vec<_> = ledger.live().collect();
+    let mut expected: Vec<_> = model.into_values().collect();
+    live.sort_by_key(|block| block.addr);
+    expected.sort_by_key(|block| block.addr);
+    assert_eq!(live, expected);
+    let totals = ledger.totals();
+    let matched = totals.frees - totals.unmatched_frees;
+    let blocks = totals.allocations - matched - totals.missed_frees;
+    let bytes: u64 = live.iter().map(|block| block.size).sum();
+    assert_eq!(blocks, live.len() as u64);
+    assert_eq!(totals.allocated_bytes - totals.freed_bytes, bytes);
+}
+
+#[test]
+fn one_table_does_what_a_map_does() {
+    does_what_a_map_does(1, 30_000, true);
+}
+
+#[test]
+fn several_tables_do_what_a_map_does() {
+    does_what_a_map_does(3, 400_000, false);
+}
+
+#[test]
+fn grows_and_stays_within_32_bytes_a_block() {
+    let ledger = ledger(5);
+    // As a heap looks: blocks of all sizes, one behind the other.
+    let mut random = Random(3);
+    let mut heap = (0..2_000_000).scan(0x5555_0000_0000, |next, _| {
+        *next += 32 + 16 * (random.next() % 30);
+        Some(*next)
+    });
+    let blocks: Vec<u64> = heap
+        .by_ref()
+        .take_while(|&addr| ledger.allocated(0, &block(addr, 1)) == Ok(()))
+        .collect();
+    let count = blocks.len() as u64;
+    // Once a table is full, all of its memory has been touched.
+    let bytes = 64 * (((1 << 5) - 1) << 14);
+    println!("{:.1} bytes a block", bytes as f64 / count as f64);
+    assert!(bytes / count < 32);
+    assert_eq!(ledger.live().count() as u64, count);
+    assert_eq!(ledger.totals().allocations, count);
+    for addr in blocks {
+        assert_eq!(ledger.freed(0, addr).map(|block| block.addr), Some(addr));
+    }
+    assert_eq!(ledger.live().count(), 0);
+    assert_eq!(ledger.freed(0, 16), None);
+}
+
+#[test]
+fn sizes_are_exact_up_to_half_a_tebibyte() {
+    let ledger = ledger(1);
+    let coarse = 1 << 16;
+    for size in [
+        0,
+        1,
+        (1 << 39) - 1,
+        1 << 39,
+        (1 << 39) + 1,
+        1 << 47,
+        1 << 54,
+        u64::MAX,
+    ] {
+        ledger.allocated(0, &block(16, size)).unwrap();
+        let kept = ledger.freed(0, 16).unwrap().size;
+        match size {
+            0..0x80_0000_0000 => assert_eq!(kept, size),
+            u64::MAX => assert!(kept > 1 << 54),
+            _ => assert!((size..size + coarse).contains(&kept), "{size:#x} {kept:#x}"),
+        }
+    }
+}
+
+#[test]
+fn threads_that_share_a_table_lose_nothing() {
+    let ledger = ledger(3);
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                let mut random = Random(thread + 1);
+                let mut mine = Vec::new();
+                for i in 0..60_000 {
+                    // Addresses of all threads are neighbours: they meet in the same buckets.
+                    let addr = 16 * (1 + thread + 4 * i);
+                    ledger.allocated(thread as usize, &block(addr, i)).unwrap();
+                    mine.push((addr, i));
+                    if !random.next().is_multiple_of(3) {
+                        let pick = random.next() as usize % mine.len();
+                        let (addr, size) = mine.swap_remove(pick);
+                        let freed = ledger.freed(thread as usize, addr);
+                        assert_eq!(freed, Some(block(addr, size)));
+                    }
+                }
+                for (addr, size) in mine {
+                    assert_eq!(ledger.freed(thread as usize, addr), Some(block(addr, size)));
+                }
+            });
+        }
+    });
+    assert_eq!(ledger.live().count(), 0);
+    let totals = ledger.totals();
+    assert_eq!((totals.allocations, totals.frees), (240_000, 240_000));
+    assert_eq!((totals.unmatched_frees, totals.missed_frees), (0, 0));
+}
+
+fn frames(ledger: Ledger, id: StackId) -> Option<(Vec<u64>, Kept)> {
+    let mut frames = Vec::new();
+    let kept = ledger.stack(id, |frame| frames.push(frame))?;
+    Some((frames, kept))
+}
+
+#[test]
+fn a_stack_has_one_number_and_comes_back_whole() {
+    let ledger = ledger(1);
+    let mut random = Random(7);
+    let mut known = HashMap::new();
+    for _ in 0..20_000 {
+        let depth = random.next() % 20;
+        // Few frames: stacks share callers, and callers appear at any depth.
+        let stack: Vec<u64> = (0..depth).map(|_| 0x5000 + random.next() % 30).collect();
+        let kept = Kept {
+            end: (random.next() % 3) as u8,
+            kind: (random.next() % 5) as u8,
+        };
+        let id = ledger.intern(&stack, kept).unwrap();
+        let before = known.entry((stack.clone(), kept)).or_insert(id);
+        assert_eq!(*before, id);
+        assert_eq!(frames(ledger, id), Some((stack, kept)));
+    }
+    assert_eq!(
+        frames(ledger, StackId(u32::MAX)),
+        frames(ledger, StackId(0))
+    );
+    assert_eq!(frames(ledger, StackId(0xff_0000)), None);
+}
+
+#[test]
+fn threads_that_intern_the_same_stacks_agree() {
+    let ledger = ledger(1);
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                for i in 0..30_000_u64 {
+                    let stack = [0x7f00_0000_0000 + i % 5000, 0x5500 + i % 70, 0x5500 + i % 3];
+                    let id = ledger.intern(&stack, Kept::default()).unwrap();
+                    assert_eq!(frames(ledger, id), Some((stack.to_vec(), Kept::default())));
+                }
+            });
+        }
+    });
+}
