@@ -6,7 +6,6 @@ use std::hash::{Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The first line of a source: `// cc: FLAGS`, `// c++: FLAGS` or `// rustc: FLAGS`. The next ones may be
 /// `// lib: SOURCE` (built beside the program as `libNAME.so`) and `// then: COMMAND` (run with the program's path at its end).
@@ -69,21 +68,18 @@ pub(crate) fn compile(name: &str, build: &Build) -> Result<PathBuf, String> {
     Ok(program)
 }
 
-/// Builds under another name, and then links it to the final one: whichever test is first, its file stays.
+/// Builds in a folder of its own (compilers leave their intermediate files there, too), and then links it to the final
+/// name: whichever test is first, its file stays.
 fn produce(name: &str, build: &Build, output: &Path) -> Result<(), String> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     if output.exists() {
         return Ok(());
     }
-    let unique = format!(
-        "tmp-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
-    let temporary = output.with_extension(unique);
+    let directory = output.parent().unwrap_or(output);
+    fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+    let folder = tempfile::tempdir_in(directory).map_err(|error| error.to_string())?;
+    let temporary = folder.path().join(name).with_extension("out");
     let source = sources().join(name);
     let header = header(&fs::read_to_string(&source).map_err(|error| format!("{name}: {error}"))?);
-    fs::create_dir_all(output.parent().unwrap_or(output)).map_err(|error| error.to_string())?;
     let usual = match header.language.as_str() {
         "c++" => "g++",
         "rustc" => "rustc",
@@ -104,9 +100,7 @@ fn produce(name: &str, build: &Build, output: &Path) -> Result<(), String> {
             .args(words)
             .arg(&temporary))?;
     }
-    let linked = fs::hard_link(&temporary, output);
-    let _ = fs::remove_file(&temporary); // what is left of it harms nobody
-    match linked {
+    match fs::hard_link(&temporary, output) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(format!("{}: {error}", output.display()))
         }
