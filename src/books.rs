@@ -1,38 +1,52 @@
 //! The books of a traced process: what it allocated and has not freed, by stack.
 
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use leaktap_agent::Shared;
+use leaktap_agent::layout::Loss;
 use leaktap_heap::{Held, Key, Region, Regions};
-use leaktap_ledger::{Block, Ledger, StackId, Totals};
+use leaktap_ledger::{Block, Kept, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
-use leaktap_probe::{FunctionId, Lost, Recorder, Removed, Stack};
+use leaktap_probe::{FunctionId, Lost, OWN_STRIPE, Recorder, Removed, Stack};
 use leaktap_unwind::End;
+
+const _: () = assert!(OWN_STRIPE < STRIPES);
 
 /// What a process did with memory while it was traced.
 #[derive(Debug)]
 pub(crate) struct Books {
-    pub(crate) ledger: Ledger,
+    /// Holds the ledger: in memory shared with the agent, once there is one.
+    shared: Shared,
+    injected: bool,
     /// What it mapped itself.
     pub(crate) regions: Regions,
     started: Instant,
     /// Time of the present stop.
     now: Duration,
     /// Calls that were seen, but not what they did.
-    pub(crate) lost: u64,
+    lost: u64,
     /// Bytes that the C library mapped for itself.
     pub(crate) libc_mapped: u64,
+    /// Bytes that live by what breakpoints have told.
+    live_bytes: u64,
+    peak_bytes: u64,
 }
 
 impl Books {
-    pub(crate) fn new() -> Books {
-        Books {
-            ledger: Ledger::default(),
+    pub(crate) fn new() -> io::Result<Books> {
+        Ok(Books {
+            shared: Shared::private()?,
+            injected: false,
             regions: Regions::default(),
             started: Instant::now(),
             now: Duration::ZERO,
             lost: 0,
             libc_mapped: 0,
-        }
+            live_bytes: 0,
+            peak_bytes: 0,
+        })
     }
 
     /// The trace begins.
@@ -40,9 +54,32 @@ impl Books {
         self.started = Instant::now();
     }
 
-    /// A thread has stopped.
+    /// From now on the agent keeps the ledger, which is empty so far.
+    pub(crate) fn share(&mut self, shared: Shared) {
+        self.shared = shared;
+        self.injected = true;
+        self.tick();
+    }
+
+    /// Whether the agent keeps the ledger.
+    pub(crate) fn is_injected(&self) -> bool {
+        self.injected
+    }
+
+    /// Some time has passed.
     pub(crate) fn tick(&mut self) {
         self.now = self.started.elapsed();
+        if self.injected {
+            self.shared.live().clock.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    /// Looks at what the agent has counted: `peak_bytes` is the most that was seen so.
+    pub(crate) fn sample(&mut self) {
+        if self.injected {
+            let live = live_bytes(&self.totals());
+            self.peak_bytes = self.peak_bytes.max(live);
+        }
     }
 
     /// Time since the trace began.
@@ -50,92 +87,154 @@ impl Books {
         self.started.elapsed()
     }
 
+    /// Sums over all blocks.
     pub(crate) fn totals(&self) -> Totals {
-        self.ledger.totals()
+        self.shared.ledger().totals()
+    }
+
+    /// The most bytes that were live at a time: as far as was looked, with an agent.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
+    /// Calls that were seen and could not be counted.
+    pub(crate) fn lost(&self) -> u64 {
+        let losses = self.shared.told().losses.iter().enumerate();
+        let losses = losses.filter(|(why, _)| *why != Loss::Retried as usize);
+        let agent: u64 = losses.map(|(_, loss)| loss.load(Relaxed)).sum();
+        self.lost + agent
+    }
+
+    /// Calls of operator new that were made again after memory had run out: whether that helped was not seen.
+    pub(crate) fn retried(&self) -> u64 {
+        let losses = &self.shared.told().losses;
+        losses
+            .get(Loss::Retried as usize)
+            .map_or(0, |loss| loss.load(Relaxed))
     }
 
     /// All blocks and regions that are held.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> + '_ {
-        let block = |b: Block| Held {
+        let block = |block: Block| Held {
             key: Key {
-                stack: b.stack.0,
-                function: b.kind,
+                stack: block.stack.0,
                 mapping: false,
             },
-            size: b.size,
-            time: b.time,
+            size: block.size,
+            time: block.time,
         };
-        let region = |r: &Region| Held {
+        let region = |region: &Region| Held {
             key: Key {
-                stack: r.stack,
-                function: r.function,
+                stack: region.stack,
                 mapping: true,
             },
-            size: r.bytes,
-            time: r.time,
+            size: region.bytes,
+            time: region.time,
         };
-        self.ledger
-            .live()
-            .map(block)
-            .chain(self.regions.live().map(region))
+        let blocks: Vec<Held> = self.shared.ledger().live().map(block).collect();
+        blocks.into_iter().chain(self.regions.live().map(region))
     }
 
-    /// A stack by its number: raw frames, innermost first.
-    pub(crate) fn stack(&self, id: u32) -> (Vec<u64>, End) {
-        let (frames, end) = self.ledger.stacks().get(StackId(id));
-        (frames, End::try_from(end).unwrap_or(End::Unreadable))
+    /// A stack by its number: raw frames, innermost first, how it ended, and what was called.
+    pub(crate) fn stack(&self, id: u32) -> (Vec<u64>, End, FunctionId) {
+        let mut frames = Vec::new();
+        let kept = self
+            .shared
+            .ledger()
+            .stack(StackId(id), |raw| frames.push(raw));
+        let Kept { end, kind } = kept.unwrap_or_default();
+        let end = End::try_from(end).unwrap_or(End::Unreadable);
+        (frames, end, FunctionId(kind))
     }
 
     fn now_ms(&self) -> u32 {
         self.now.as_millis() as u32
     }
 
-    fn intern(&mut self, stack: Stack<'_>) -> StackId {
-        let frames = stack.frames.iter().map(|frame| frame.raw());
-        self.ledger.stacks_mut().intern(frames, stack.end as u8)
+    /// Nothing if there is no room for more stacks.
+    fn intern(&mut self, function: FunctionId, stack: Stack<'_>) -> Option<StackId> {
+        let frames: Vec<u64> = stack.frames.iter().map(|frame| frame.raw()).collect();
+        let kept = Kept {
+            end: stack.end as u8,
+            kind: function.0,
+        };
+        self.shared.ledger().intern(&frames, kept)
     }
+
+    fn grew(&mut self, size: u64, replaced: u64) {
+        self.live_bytes = self.live_bytes.saturating_add(size);
+        self.live_bytes = self.live_bytes.saturating_sub(replaced);
+        if !self.injected {
+            self.peak_bytes = self.peak_bytes.max(self.live_bytes);
+        }
+    }
+}
+
+/// Bytes that live, by the sums.
+pub(crate) fn live_bytes(totals: &Totals) -> u64 {
+    totals.allocated_bytes.saturating_sub(totals.freed_bytes)
+}
+
+/// Blocks that live, by the sums.
+pub(crate) fn live_blocks(totals: &Totals) -> u64 {
+    let matched = totals.frees.saturating_sub(totals.unmatched_frees);
+    totals
+        .allocations
+        .saturating_sub(matched)
+        .saturating_sub(totals.missed_frees)
 }
 
 impl Recorder for Books {
     fn allocated(&mut self, function: FunctionId, at: Addr, size: u64, stack: Stack<'_>) {
-        let stack = self.intern(stack);
         let time = self.now_ms();
-        self.ledger.allocated(Block {
-            addr: at.get(),
-            size,
-            stack,
-            time,
-            kind: function.0,
+        let entered = self.intern(function, stack).and_then(|stack| {
+            let block = Block {
+                addr: at.get(),
+                size,
+                stack,
+                time,
+            };
+            self.shared.ledger().allocated(OWN_STRIPE, &block).ok()
         });
+        match entered {
+            Some(replaced) => self.grew(size, replaced.unwrap_or(0)),
+            None => self.lost += 1,
+        }
     }
 
     fn freed(&mut self, at: Addr) -> Removed {
-        match self.ledger.freed(at.get()) {
-            Some(block) => Removed::Block(block),
+        match self.shared.ledger().freed(OWN_STRIPE, at.get()) {
+            Some(block) => {
+                self.live_bytes = self.live_bytes.saturating_sub(block.size);
+                Removed::Block(block)
+            }
             None => Removed::Unmatched,
         }
     }
 
     fn unfreed(&mut self, removed: Removed) {
-        match removed {
-            Removed::Block(block) => self.ledger.unfreed(Some(block)),
-            Removed::Unmatched => self.ledger.unfreed(None),
+        let block = match removed {
+            Removed::Block(block) => Some(block),
+            Removed::Unmatched => None,
+        };
+        match self.shared.ledger().restore(OWN_STRIPE, block) {
+            Ok(()) => self.grew(block.map_or(0, |block| block.size), 0),
+            Err(_) => self.lost += 1,
         }
     }
 
     fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, stack: Stack<'_>) {
-        let stack = self.intern(stack);
         let time = self.now_ms();
-        self.regions.map(
-            at,
-            len,
-            Region {
-                stack: stack.0,
-                function: function.0,
-                time,
-                bytes: len,
-            },
-        );
+        let Some(stack) = self.intern(function, stack) else {
+            self.lost += 1;
+            return;
+        };
+        let region = Region {
+            stack: stack.0,
+            time,
+            bytes: len,
+        };
+        self.regions.map(at, len, region);
     }
 
     fn unmapped(&mut self, at: Addr, len: u64) {

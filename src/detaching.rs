@@ -8,6 +8,9 @@ use leaktap_tracee::{Died, Event, Signal, Stop, Stopped, Tid};
 use crate::target;
 use crate::tracing::{Child, Tracing, is_int3};
 
+/// How often all threads are stopped until all are out of the agent.
+const ATTEMPTS: u32 = 100;
+
 /// A thread stopped for good.
 struct Halted {
     stopped: Stopped,
@@ -22,9 +25,21 @@ impl Tracing<'_> {
     pub(crate) fn detach(mut self) {
         let begun = Instant::now();
         let mut halted = self.stop_all();
-        for thread in halted.values_mut() {
-            // What fails here is that the thread has been killed: nothing to put right in it.
-            let _ = self.settle(thread);
+        for attempt in 1.. {
+            for thread in halted.values_mut() {
+                // What fails here is that the thread has been killed: nothing to put right in it.
+                let _ = self.settle(thread);
+            }
+            let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
+            if self.target.withdraw(&mut self.tracer, &mut threads) {
+                break;
+            }
+            if attempt == ATTEMPTS {
+                self.target.leave_agent();
+                break;
+            }
+            self.let_run(halted);
+            halted = self.stop_all();
         }
         self.target.disarm();
         for (_, thread) in halted {
@@ -67,6 +82,20 @@ impl Tracing<'_> {
         halted
     }
 
+    /// For a moment, so that threads get out of the agent.
+    fn let_run(&mut self, halted: HashMap<Tid, Halted>) {
+        for (tid, thread) in halted {
+            let running = match thread.our_trap {
+                true => thread.stopped.resume_without(),
+                false => thread.stopped.resume(),
+            };
+            if let (Ok(running), Some(task)) = (running, self.tasks.get_mut(&tid)) {
+                task.running = Some(running);
+            }
+        }
+        std::thread::yield_now();
+    }
+
     fn awaits(&self, halted: &HashMap<Tid, Halted>) -> bool {
         let task_runs = self
             .tasks
@@ -83,7 +112,7 @@ impl Tracing<'_> {
                     self.unborn.insert(tid, stopped);
                     return;
                 }
-                Some(Child::Copy) => return self.target.release_copy(stopped),
+                Some(Child::Copy) => return self.target.release_copy(&mut self.tracer, stopped),
                 Some(child) => self.add(tid, child == Child::SharesMemory),
             }
         }

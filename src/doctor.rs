@@ -89,6 +89,7 @@ fn write_process(
     for point in points {
         let how = match point.kind {
             Kind::Breakpoint => "breakpoint".to_owned(),
+            Kind::Detour => "detour".to_owned(),
             Kind::None(reason) => format!("none ({})", reason.name()),
         };
         let (name, module) = (point.function.display(), point.module.display());

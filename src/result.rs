@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use leaktap_heap::{Key, Sum, sum};
 use leaktap_image::{Module, Symbolizer};
-use leaktap_probe::{FunctionId, Kind as Probed};
+use leaktap_probe::Kind as Probed;
 use leaktap_report::{
     Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target as Process,
     Totals, caller_of_allocator,
@@ -13,6 +13,7 @@ use leaktap_report::{
 use leaktap_unwind as unwind;
 use leaktap_unwind::End;
 
+use crate::books::{live_blocks, live_bytes};
 use crate::target::{self, Target};
 
 /// How the trace was asked for.
@@ -91,10 +92,12 @@ fn probes(target: &Target) -> Vec<Probe> {
         address: point.address.to_string(),
         kind: match point.kind {
             Probed::Breakpoint => "breakpoint".to_owned(),
+            Probed::Detour => "detour".to_owned(),
             Probed::None(_) => "none".to_owned(),
         },
         reason: match point.kind {
-            Probed::Breakpoint => None,
+            Probed::Breakpoint => point.refusal.map(|refusal| refusal.to_string()),
+            Probed::Detour => None,
             Probed::None(reason) => Some(reason.name().to_owned()),
         },
     };
@@ -103,16 +106,17 @@ fn probes(target: &Target) -> Vec<Probe> {
 
 fn totals(target: &Target, sites: &[Site]) -> Totals {
     let books = target.books.totals();
+    let bytes = live_bytes(&books);
     let regions = || target.books.regions.live();
     Totals {
         allocations: books.allocations,
         frees: books.frees,
         unmatched_frees: books.unmatched_frees,
         allocated_bytes: books.allocated_bytes,
-        live_blocks: books.live_blocks,
-        live_bytes: books.live_bytes,
-        peak_bytes: books.peak_bytes,
-        lost_events: target.books.lost,
+        live_blocks: live_blocks(&books),
+        live_bytes: bytes,
+        peak_bytes: target.books.peak_bytes().max(bytes),
+        lost_events: target.books.lost(),
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,
         mapped_regions: regions().count() as u64,
@@ -134,10 +138,14 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
             group.len()
         ));
     }
-    if target.books.lost > 0 {
+    let lost = target.books.lost();
+    if lost > 0 {
+        notes.push(format!("{lost} calls were seen and could not be counted"));
+    }
+    let retried = target.books.retried();
+    if retried > 0 {
         notes.push(format!(
-            "{} calls were seen and could not be counted",
-            target.books.lost
+            "memory ran out in {retried} calls of operator new; what these came to was not seen"
         ));
     }
     let modules = target.process().modules();
@@ -176,7 +184,7 @@ impl Namer<'_> {
                 bytes,
             })
             .collect();
-        let (raw, stack_end) = self.target.books.stack(key.stack);
+        let (raw, stack_end, function) = self.target.books.stack(key.stack);
         let mut frames: Vec<_> = raw
             .into_iter()
             .flat_map(|frame| self.names(frame))
@@ -189,10 +197,7 @@ impl Namer<'_> {
             } else {
                 Source::Heap
             },
-            function: FunctionId(key.function)
-                .function()
-                .map_or("?", |f| f.display)
-                .to_owned(),
+            function: function.display().to_owned(),
             blocks: sum.blocks,
             bytes: sum.bytes,
             youngest: ages.last().map_or(0.0, |age| age.age),

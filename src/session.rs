@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use leaktap_tracee::{Command, Options, Stop, Tid, Tracer, Wakeups};
 
-use crate::cli::{Listing, Trace};
+use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::target::Target;
 use crate::tracing::{OnSignal, Orders, Tracing};
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
-const WAKE_UP: Duration = Duration::from_millis(50);
+const WAKE_UP: Duration = Duration::from_millis(20);
 
 /// How a trace is made.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) duration: Option<Duration>,
     /// Most frames of a stack.
     pub(crate) depth: usize,
+    /// Whether code may be injected.
+    pub(crate) engine: Engine,
     /// No `attached` line.
     pub(crate) quiet: bool,
     /// A progress line, where standard error is a terminal.
@@ -33,6 +35,7 @@ impl Settings {
         Settings {
             duration: trace.duration,
             depth: usize::from(trace.depth),
+            engine: trace.engine,
             quiet: listing.quiet,
             progress: !trace.no_progress && !listing.quiet,
         }
@@ -43,13 +46,13 @@ impl Settings {
 pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let wakeups = wakeups()?;
     let mut tracer = Tracer::new();
-    let prepared = Target::prepare(pid, settings.depth);
+    let prepared = Target::prepare(pid, settings.depth, settings.engine);
     let mut target = match prepared.and_then(Target::require_allocator) {
         Ok(target) => target,
         Err(error) => return Err(explain(&mut tracer, pid, error)),
     };
     let begun = Instant::now();
-    let attached = tracer.attach(pid, Options::follow())?;
+    let mut attached = tracer.attach(pid, Options::follow())?;
     if attached
         .stopped
         .iter()
@@ -58,6 +61,12 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         target.reopen()?;
     }
     target.arm();
+    if attached.late.is_empty() {
+        target.inject(
+            &mut tracer,
+            &mut attached.stopped.iter_mut().collect::<Vec<_>>(),
+        );
+    }
     let tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
     let halted = begun.elapsed();
     if !settings.quiet {
@@ -73,9 +82,10 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
 pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Error> {
     let wakeups = wakeups()?;
     let mut tracer = Tracer::new();
-    let stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
-    let mut target = Target::prepare(stopped.tid(), settings.depth)?;
+    let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
+    let mut target = Target::prepare(stopped.tid(), settings.depth, settings.engine)?;
     target.arm();
+    target.inject(&mut tracer, &mut [&mut stopped]);
     let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
     trace(tracing, settings, &wakeups, OnSignal::PassOn);
     target.require_allocator()

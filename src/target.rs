@@ -1,16 +1,20 @@
 //! The traced process: its probes, its books, and the facts of the trace.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use leaktap_image::{FileCache, Image};
 use leaktap_probe::{Modules, Process, RowCache, Trap};
-use leaktap_tracee::{Memory, Registers, Signal, Stopped, Tid};
+use leaktap_tracee::{Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
-use crate::books::Books;
+use crate::books::{Books, live_blocks, live_bytes};
+use crate::cli::Engine;
 use crate::error::Error;
 use crate::progress::Now;
+
+/// How often the agent's sums are looked at.
+const SAMPLING: Duration = Duration::from_millis(15);
 
 /// How the target ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub(crate) struct Target {
     files: FileCache,
     rows: RowCache,
     depth: usize,
+    engine: Engine,
+    sampled: Instant,
     /// What it allocated and has not freed.
     pub(crate) books: Books,
     /// Set when it has ended.
@@ -58,16 +64,21 @@ pub(crate) struct Target {
 
 impl Target {
     /// Reads all that can be read of the process `pid` while it runs.
-    pub(crate) fn prepare(pid: Tid, depth: usize) -> Result<Target, Error> {
+    pub(crate) fn prepare(pid: Tid, depth: usize, engine: Engine) -> Result<Target, Error> {
         let mut files = FileCache::new();
         let mut rows = RowCache::default();
-        let process = open(pid, depth, &mut files, &mut rows)?;
+        let mut process = open(pid, depth, &mut files, &mut rows)?;
+        if engine == Engine::Auto {
+            process.plan();
+        }
         let mut target = Target {
             process,
             files,
             rows,
             depth,
-            books: Books::new(),
+            engine,
+            sampled: Instant::now(),
+            books: books()?,
             exit: None,
             halts: Halts::default(),
             program: PathBuf::new(),
@@ -98,6 +109,51 @@ impl Target {
         self.started = SystemTime::now();
     }
 
+    /// Replaces breakpoints by detours, if that was asked for and the modules of the process are known: at a
+    /// launch, when the dynamic linker has mapped them all. Every thread is `stopped`.
+    pub(crate) fn inject(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        let fresh = !self.books.is_injected() && self.books.totals().allocations == 0;
+        if self.engine == Engine::Auto
+            && fresh
+            && self.process.is_linked()
+            && let Some(shared) = self.process.inject(tracer, stopped)
+        {
+            self.books.share(shared);
+        }
+    }
+
+    /// Takes the agent out, if there is one: see [`Process::withdraw`].
+    pub(crate) fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        self.books.sample();
+        self.process.withdraw(tracer, stopped)
+    }
+
+    /// Some threads will not come out of the agent.
+    pub(crate) fn leave_agent(&mut self) {
+        self.process.abandon_agent();
+        self.notes.push(
+            "a thread did not leave the injected code in time: that stays mapped, unused"
+                .to_owned(),
+        );
+    }
+
+    /// Time passes: to be told often.
+    pub(crate) fn pass_time(&mut self) {
+        if self.sampled.elapsed() >= SAMPLING {
+            self.sampled = Instant::now();
+            self.books.tick();
+            self.books.sample();
+            self.process.look_for_filters();
+        }
+    }
+
+    /// A thread begins; it has not run yet.
+    pub(crate) fn thread_begins(&mut self, thread: &Stopped) {
+        if let Ok(registers) = thread.registers() {
+            self.process.thread_begins(&registers);
+        }
+    }
+
     /// See [`Process::trap`].
     pub(crate) fn trap(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
         self.books.tick();
@@ -125,9 +181,9 @@ impl Target {
     }
 
     /// Lets a child of a fork go, at its first stop, with every byte as the files have it.
-    pub(crate) fn release_copy(&mut self, stopped: Stopped) {
+    pub(crate) fn release_copy(&mut self, tracer: &mut Tracer, mut stopped: Stopped) {
         if let Ok(memory) = Memory::open(stopped.tid()) {
-            self.process.disarm_copy(&memory);
+            self.process.disarm_copy(&memory, tracer, &mut stopped);
         }
         let _ = stopped.detach(); // fails if it has been killed: nothing to let go
     }
@@ -152,9 +208,14 @@ impl Target {
 
     /// The memory of the process is gone, and all that was in it.
     pub(crate) fn replaced(&mut self) {
-        let blocks = self.books.totals().live_blocks;
         self.process.gone(&mut self.books);
-        self.books = Books::new();
+        let blocks = live_blocks(&self.books.totals());
+        match books() {
+            Ok(books) => self.books = books,
+            Err(error) => self
+                .notes
+                .push(format!("after exec: {error}; nothing was counted")),
+        }
         let program = self.program.display();
         self.notes.push(format!(
             "{program} called exec: its {blocks} live blocks ended with its memory"
@@ -194,7 +255,7 @@ impl Target {
     pub(crate) fn progress(&self) -> Now {
         let totals = self.books.totals();
         Now {
-            live_bytes: totals.live_bytes,
+            live_bytes: live_bytes(&totals),
             events: totals.allocations + totals.frees,
         }
     }
@@ -218,6 +279,12 @@ impl Target {
         self.args = info.cmdline().unwrap_or_default();
         self.threads = info.tasks().map_or(1, Iterator::count);
     }
+}
+
+/// Books without an entry.
+fn books() -> Result<Books, Error> {
+    let what = "reserve memory for the books";
+    Books::new().map_err(|source| Error::System { what, source })
 }
 
 fn open(

@@ -15,9 +15,6 @@ use crate::target::{Exit, Target};
 /// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
 const SPINS: u32 = 100;
 
-/// `si_code` of a SIGTRAP that an int3 raised: SI_KERNEL of sigaction(2).
-const SI_KERNEL: i32 = 0x80;
-
 /// A system call's number and CLONE_VM, clone(2).
 const SYS_CLONE: u64 = 56;
 const SYS_CLONE3: u64 = 435;
@@ -129,6 +126,7 @@ impl<'a> Tracing<'a> {
                 Event::NoChildren => break,
                 event => self.on_event(event),
             }
+            self.target.pass_time();
             progress.show(|| self.target.progress());
         }
         self.detach();
@@ -179,7 +177,7 @@ impl<'a> Tracing<'a> {
     }
 
     /// One of our int3s, or a SIGTRAP of the program's own.
-    fn on_trap(&mut self, stopped: Stopped) -> Result<(), Died> {
+    fn on_trap(&mut self, mut stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
         let mut registers = stopped.registers()?;
         if self.target.process().is_ambiguous(registers.ip()) && !is_int3(&stopped)? {
@@ -193,6 +191,10 @@ impl<'a> Tracing<'a> {
         }
         if self.target.process().is_linker(linker) {
             self.target.modules_changed();
+            // All threads have to be stopped for this.
+            if self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty() {
+                self.target.inject(&mut self.tracer, &mut [&mut stopped]);
+            }
         }
         if trap == Trap::Wait {
             self.parked.push(stopped);
@@ -240,10 +242,11 @@ impl<'a> Tracing<'a> {
     fn born(&mut self, stopped: Stopped, child: Child) {
         let tid = stopped.tid();
         if child == Child::Copy {
-            self.target.release_copy(stopped);
+            self.target.release_copy(&mut self.tracer, stopped);
             return;
         }
         self.add(tid, child == Child::SharesMemory);
+        self.target.thread_begins(&stopped);
         self.on_stop(stopped);
     }
 
@@ -333,7 +336,7 @@ impl<'a> Tracing<'a> {
 /// True if an int3 raised the SIGTRAP of this stop, rather than kill(2) or the program's own
 /// single steps.
 pub(crate) fn is_int3(stopped: &Stopped) -> Result<bool, Died> {
-    Ok(stopped.signal_info()?.code() == SI_KERNEL)
+    Ok(stopped.signal_info()?.is_int3())
 }
 
 /// The flags of the clone(2) or clone3(2) that the thread of `registers` is in.

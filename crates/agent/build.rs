@@ -13,13 +13,22 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 7] = [
+const SYMBOLS: [(&str, &str); 16] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
     ("AROUND_FS", "leaktap_around_fs"),
     ("AROUND_THROWING_FS", "leaktap_around_throwing_fs"),
     ("BEFORE_FS", "leaktap_before_fs"),
+    ("AROUND_CALL", "leaktap_around_call"),
+    ("AROUND_BACK", "leaktap_around_back"),
+    ("AROUND_PASS", "leaktap_around_pass"),
+    ("AROUND_RETURN", "leaktap_around_return"),
+    ("AROUND_THROWING_CALL", "leaktap_around_throwing_call"),
+    ("AROUND_THROWING_BACK", "leaktap_around_throwing_back"),
+    ("AROUND_THROWING_PASS", "leaktap_around_throwing_pass"),
+    ("AROUND_THROWING_RETURN", "leaktap_around_throwing_return"),
+    ("BEFORE_PASS", "leaktap_before_pass"),
     ("CONSTANTS", "leaktap_constants"),
 ];
 
@@ -28,7 +37,7 @@ const SOURCES: [&str; 6] = [
     "blob",
     "src/layout.rs",
     "../memory/src",
-    "src/ledger",
+    "../ledger/src",
     "../unwind/src",
     "build.rs",
 ];
@@ -40,8 +49,9 @@ fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let memory = rlib(&out, "memory", &[]);
     let unwind = rlib(&out, "unwind", &[&memory]);
+    let ledger = rlib(&out, "ledger", &[]);
     let object = out.join("blob.a");
-    let mut rustc = rustc(&out, &[&memory, &unwind]);
+    let mut rustc = rustc(&out, &[&memory, &unwind, &ledger]);
     rustc.args([
         "--crate-name",
         "leaktap_agent_blob",

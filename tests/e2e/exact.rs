@@ -15,9 +15,6 @@ use crate::truth::{Mode, Truth};
 /// How often in a row each fixture must be right.
 const TIMES: usize = 20;
 
-/// How often under `auto`, as long as that means breakpoints, too.
-const TIMES_AUTO: usize = 2;
-
 /// Launches the fixture, and compares.
 fn launched(fixture: &Fixture, engine: Engine) {
     let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
@@ -73,11 +70,7 @@ fn compared(truth: &Truth, traced: &Traced, mode: Mode, engine: Engine) {
 }
 
 fn again_and_again(fixture: &Fixture, mode: Mode, engine: Engine) {
-    let times = match engine {
-        Engine::Breakpoint => TIMES,
-        Engine::Auto => TIMES_AUTO,
-    };
-    for _ in 0..times {
+    for _ in 0..TIMES {
         match mode {
             Mode::Run => launched(fixture, engine),
             Mode::Attach => attached(fixture, fixture.start(), engine),

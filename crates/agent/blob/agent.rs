@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, compiler_fence};
 
 use crate::layout::{BUSY, Control, Header, KEYS, Loss, SPARES, Thread};
-use crate::ledger::{Block, Ledger};
+use leaktap_ledger::{Block, Ledger};
 
 // The first page of the image, see `blob.ld`.
 global_asm!(

@@ -1,45 +1,11 @@
-//! A call of an allocation function, as `entry.rs` puts it on the stack.
+//! What a [`Call`], which `entry.rs` puts on the stack, does to the ledger.
 
 use core::mem::offset_of;
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{Action, Descriptor, Loss, Thread};
-use crate::ledger::{Block, Full};
+use crate::layout::{Action, Call, Descriptor, Loss, Old, Thread};
 use crate::record::Allocated;
-
-/// Lies right below the return address.
-#[repr(C)]
-pub(crate) struct Call {
-    /// What a realloc took out of the ledger.
-    pub(crate) old: Old,
-    /// State of the thread.
-    pub(crate) thread: *mut Thread,
-    /// [`Thread::outer`] to put back when the call returns.
-    pub(crate) before: u64,
-    /// The probe.
-    pub(crate) descriptor: &'static Descriptor,
-    /// rdi, rsi, rdx.
-    pub(crate) arguments: [u64; 3],
-}
-
-/// What was taken out of the ledger.
-pub(crate) struct Old {
-    /// Something was to be taken out, and that was counted.
-    known: bool,
-    /// It, if it was there.
-    block: Option<Block>,
-}
-
-impl Old {
-    /// Nothing was to be taken out.
-    pub(crate) const NOTHING: Old = Old {
-        known: false,
-        block: None,
-    };
-}
-
-/// Bytes from a [`Call`] to the return address behind it.
-pub(crate) const CALL_LEN: usize = size_of::<Call>();
+use leaktap_ledger::{Block, Full, StackId};
 
 /// Where the descriptor is.
 pub(crate) const DESCRIPTOR: usize = offset_of!(Call, descriptor);
@@ -47,39 +13,63 @@ pub(crate) const DESCRIPTOR: usize = offset_of!(Call, descriptor);
 /// Where the arguments are: behind the descriptor, and nothing behind them.
 pub(crate) const ARGUMENTS: usize = offset_of!(Call, arguments);
 
-const _: () = assert!(ARGUMENTS == DESCRIPTOR + 8 && CALL_LEN == ARGUMENTS + 24);
+const _: () = assert!(ARGUMENTS == DESCRIPTOR + 8 && Call::LEN == ARGUMENTS + 24);
 
 /// At a function's entry the stack is aligned to 16 bytes but for the return address (psABI).
-const _: () = assert!(CALL_LEN % 16 == 8);
+const _: () = assert!(Call::LEN % 16 == 8);
 
 impl Call {
     /// Stack pointer at the entry of the probed function.
     #[inline]
     pub(crate) fn entry_sp(&self) -> u64 {
-        &raw const *self as u64 + CALL_LEN as u64
+        &raw const *self as u64 + Call::LEN as u64
+    }
+
+    /// The probe.
+    #[inline]
+    pub(crate) fn descriptor(&self) -> &'static Descriptor {
+        // SAFETY: the stub has put it there, whose descriptor lies behind its code.
+        unsafe { &*(self.descriptor as *const Descriptor) }
+    }
+
+    /// State of the thread.
+    #[inline]
+    pub(crate) fn thread(&self) -> *mut Thread {
+        self.thread as *mut Thread
     }
 
     /// Takes argument 0 out of the ledger, which a realloc or a delete is about to free.
     pub(crate) fn take_old(&mut self, agent: Agent) {
         let [block, ..] = self.arguments;
-        if block != 0 {
-            let old = agent.freed(self.thread, self.before, block);
-            self.old = Old {
-                known: old.is_some(),
-                block: old.flatten(),
-            };
+        if block == 0 {
+            return;
         }
+        self.old = match agent.freed(self.thread(), self.before, block) {
+            None => Old::default(),
+            Some(None) => Old {
+                what: Old::UNKNOWN,
+                ..Old::default()
+            },
+            Some(Some(Block {
+                size, stack, time, ..
+            })) => Old {
+                what: Old::BLOCK,
+                size,
+                stack: stack.0,
+                time,
+            },
+        };
     }
 
     /// The original has returned `result`.
     #[inline]
     pub(crate) fn returned(&self, agent: Agent, result: u64, bp: u64) {
-        let action = self.descriptor.action;
+        let action = self.descriptor().action;
         if action.shape() == Action::ALLOCATE && result != 0 {
             return self.allocated(agent, result, bp);
         }
         match action.shape() {
-            Action::ALLOCATE if action.nothrow_argument().is_some() => agent.lose(Loss::Retried),
+            Action::ALLOCATE if action.is_by_twin() => agent.lose(Loss::Retried),
             // An int: the upper half of the register means nothing.
             Action::ALLOCATE_INTO if result as u32 == 0 => {
                 let [place, ..] = self.arguments;
@@ -96,13 +86,26 @@ impl Call {
     /// The old block was not freed after all.
     #[cold]
     fn restore(&self, agent: Agent) {
-        if !self.old.known {
+        let Old {
+            what,
+            size,
+            stack,
+            time,
+        } = self.old;
+        if what == Old::NOTHING {
             return;
         }
-        let Some(state) = agent.state(self.thread, self.before) else {
+        let Some(state) = agent.state(self.thread(), self.before) else {
             return;
         };
-        if agent.ledger().restore(stripe(state), self.old.block) == Err(Full) {
+        let [addr, ..] = self.arguments;
+        let block = (what == Old::BLOCK).then_some(Block {
+            addr,
+            size,
+            stack: StackId(stack),
+            time,
+        });
+        if agent.ledger().restore(stripe(state), block) == Err(Full) {
             agent.lose(Loss::Full);
         }
         agent.done(state, self.before);
@@ -110,12 +113,12 @@ impl Call {
 
     #[inline(always)]
     fn allocated(&self, agent: Agent, at: u64, bp: u64) {
-        let Descriptor { action, kind, .. } = *self.descriptor;
+        let Descriptor { action, kind, .. } = *self.descriptor();
         let Some(size) = action.size(&self.arguments).filter(|_| at != 0) else {
             return;
         };
         let (kind, sp) = (kind as u8, self.entry_sp());
-        if let Some(state) = agent.state(self.thread, self.before) {
+        if let Some(state) = agent.state(self.thread(), self.before) {
             agent.allocated(
                 state,
                 &Allocated {

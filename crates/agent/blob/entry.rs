@@ -6,14 +6,17 @@
 //! rbp among them, is unchanged; what is clobbered is what any call may clobber. `.cfi` lines
 //! describe each frame, so that a walk gets through.
 //!
+//! A thread in here needs nobody's help to get out: it gets to one of the labels `_call`, `_pass` and
+//! `_return`, where the tracer can take it over, or it is inside the original, to return to `_back`.
+//!
 //! `rdfsbase` is followed by four bytes of room: on a kernel without FSGSBASE (AT_HWCAP2) the
 //! tracer writes `mov rsi, fs:[0]` there, where glibc and musl keep the same number.
 
 use core::arch::global_asm;
 
 use crate::agent::{Agent, set_outer};
-use crate::call::{ARGUMENTS, CALL_LEN, Call, DESCRIPTOR, Old};
-use crate::layout::{Action, BUSY, Loss};
+use crate::call::{ARGUMENTS, DESCRIPTOR};
+use crate::layout::{Action, BUSY, Call, Loss, Old};
 use crate::nesting::{Entry, entry};
 
 global_asm!(
@@ -50,7 +53,11 @@ global_asm!(
     "mov rdx, [rsp + {arguments} + 16]",
     "test eax, eax",
     "jz 2f",
+    ".globl \\name\\()_call",
+    "\\name\\()_call:",
     "call [r11 + 8]",
+    ".globl \\name\\()_back",
+    "\\name\\()_back:",
     "mov rdi, rsp",
     "mov rsi, rax",
     "mov rdx, rbp",
@@ -61,6 +68,8 @@ global_asm!(
     ".endif",
     "add rsp, {call_len}",
     ".cfi_adjust_cfa_offset -{call_len}",
+    ".globl \\name\\()_return",
+    "\\name\\()_return:",
     "ret",
     ".cfi_adjust_cfa_offset {call_len}",
     "1:",
@@ -71,12 +80,14 @@ global_asm!(
     "2:",
     "add rsp, {call_len}",
     ".cfi_adjust_cfa_offset -{call_len}",
+    ".globl \\name\\()_pass",
+    "\\name\\()_pass:",
     "jmp [r11]",
     ".cfi_endproc",
     ".size \\name, . - \\name",
     ".endm",
     "leaktap_call leaktap_around, 0",
-    // The nothrow twin is called; if it fails, the throwing original is gone to without a frame.
+    // A twin that does not throw is called; if it fails, the throwing original is gone to without a frame.
     "leaktap_call leaktap_around_throwing, 1",
     // Functions that free and tell nothing: no frame.
     ".globl leaktap_before",
@@ -105,10 +116,12 @@ global_asm!(
     "leaktap_pop rsi",
     "leaktap_pop rdx",
     "1:",
+    ".globl leaktap_before_pass",
+    "leaktap_before_pass:",
     "jmp [r11]",
     ".cfi_endproc",
     ".size leaktap_before, . - leaktap_before",
-    call_len = const CALL_LEN,
+    call_len = const Call::LEN,
     descriptor = const DESCRIPTOR,
     arguments = const ARGUMENTS,
 );
@@ -128,17 +141,13 @@ extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
     let Entry::Own { before } = entry(agent, thread, sp, bp) else {
         return 0;
     };
-    call.thread = thread;
+    call.thread = thread as u64;
     call.before = before;
-    let action = call.descriptor.action;
+    let action = call.descriptor().action;
     if matches!(action.shape(), Action::REALLOCATE | Action::FREE) {
         set_outer(thread, sp | BUSY);
-        call.old = Old::NOTHING;
+        call.old = Old::default();
         call.take_old(agent);
-    } else if let Some(reference) = action.nothrow_argument()
-        && let Some(argument) = call.arguments.get_mut(reference)
-    {
-        *argument = sp;
     }
     set_outer(thread, sp);
     1
@@ -149,9 +158,9 @@ extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
 extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
     // Not present in a child that was forked by a signal handler meanwhile.
     if let Some(agent) = Agent::present() {
-        set_outer(call.thread, call.entry_sp() | BUSY);
+        set_outer(call.thread(), call.entry_sp() | BUSY);
         call.returned(agent, result, bp);
-        set_outer(call.thread, call.before);
+        set_outer(call.thread(), call.before);
     }
     result
 }

@@ -14,9 +14,6 @@ mod kernel;
 #[path = "../src/layout.rs"]
 #[allow(dead_code, reason = "half of it is for the tracer")]
 mod layout;
-#[path = "../src/ledger/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "half of it is for the tracer")]
-mod ledger;
 mod nesting;
 mod record;
 mod rules;

@@ -27,6 +27,11 @@ const STACK_SPAN: u64 = 8 << 20;
 /// Decides for a call that was entered with its return address at `sp`.
 #[inline]
 pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entry {
+    // SAFETY: the call instruction has just written the return address there.
+    let caller = unsafe { *(sp as *const u64) };
+    if agent.control.allocator.contains(caller) {
+        return Entry::Nested;
+    }
     match outer(thread) {
         0 => Entry::Own { before: 0 },
         running => among(agent, thread, running, sp, bp),
@@ -68,9 +73,15 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
 fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry {
     let earlier = Addr::new(running & !BUSY);
     let caller_of_earlier = earlier.wrapping_offset(8);
-    let (mut met, mut signal) = (false, false);
+    let (mut met, mut own) = (false, false);
     let end = match stack.read_u64(Addr::new(sp)) {
         Ok(ip) => {
+            // The program's own code, wherever the stack leads: a handler of operator new, say.
+            own = !agent
+                .control
+                .inside
+                .iter()
+                .any(|module| module.contains(ip));
             let start = Start {
                 ip: Addr::new(ip),
                 sp: Addr::new(sp.wrapping_add(8)),
@@ -79,7 +90,7 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
             walk_with(start, stack, &mut AllRows::new(agent), |visited| {
                 met = visited.sp == caller_of_earlier
                     && stack.read_u64(earlier) == Ok(visited.frame.address().get());
-                signal |= visited.signal && !met;
+                own |= visited.signal && !met;
                 if met {
                     ControlFlow::Break(())
                 } else {
@@ -92,7 +103,7 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
     let below = earlier.get().wrapping_sub(sp).wrapping_sub(1) < STACK_SPAN;
     match end {
         // The agent itself calls nobody: a call made while it is busy is a handler's.
-        _ if met && (signal || running & BUSY != 0) => Entry::Own { before: running },
+        _ if met && (own || running & BUSY != 0) => Entry::Own { before: running },
         _ if met => Entry::Nested,
         End::Root => Entry::Own { before: 0 },
         _ if below && running & BUSY != 0 => Entry::Own { before: running },

@@ -7,9 +7,9 @@ use leaktap_unwind::{Frame, Lookup, Memo, Miss, Remembered, RuleCache, Start};
 
 use crate::agent::{Agent, stripe};
 use crate::layout::{Loss, MEMO_QUADS, Thread};
-use crate::ledger::{Block, Kept, StackId};
 use crate::rules::{AllRows, CachedRows};
 use crate::stack::Stack;
+use leaktap_ledger::{Block, Kept, StackId};
 
 /// A call that returned a block.
 #[derive(Clone, Copy)]

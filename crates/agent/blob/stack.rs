@@ -1,9 +1,10 @@
 //! Reads of the thread's own memory that cannot fault.
 //!
-//! A stack is contiguous from the stack pointer up. What is known to be readable of it is kept
-//! as a range of whole pages, found out page by page, once. Whatever a walk wants outside (the stack
-//! that a signal handler's alternate stack leads back to, or, where call frame information is
-//! missing or wrong, nothing at all) is asked of the kernel each time.
+//! A stack is contiguous from the stack pointer up. Where the stacks of threads are the tracer says, and
+//! for these no system call is made: a filter (seccomp(2)) that the program installs later might kill it for one.
+//! What is known to be readable of another one (of a coroutine, of a signal handler) is kept as a
+//! range of whole pages, found out page by page, once. Whatever a walk wants outside (where call frame
+//! information is missing or wrong, nothing at all) is asked of the kernel each time.
 //!
 //! *Failure mode*: memory may be unmapped by another thread between the question and the read.
 //! Nobody unmaps a stack in use; for what only looks like a stack this window remains.
@@ -11,13 +12,13 @@
 use core::cell::Cell;
 use core::slice;
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Acquire;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
 
 use crate::agent::Agent;
 use crate::kernel;
-use crate::layout::Known;
+use crate::layout::{Known, Region, Stacks};
 
 const PAGE: u64 = 4096;
 
@@ -74,6 +75,11 @@ impl Stack {
 
     #[cold]
     fn discover(&self, sp: u64, still_good: bool) {
+        if let Some(stack) = self.known_stack(sp) {
+            self.low.set(sp & !(PAGE - 1));
+            self.high.set(stack.end);
+            return;
+        }
         let page = sp & !(PAGE - 1);
         let (low, high) = (self.low.get(), self.high.get());
         let near = still_good && sp < low && low - sp <= LARGEST_STEP;
@@ -93,7 +99,28 @@ impl Stack {
     }
 
     fn is_readable(&self, at: u64) -> bool {
-        self.agent.control.kernel == 1 && kernel::is_readable(at)
+        let live = &self.agent.control.live;
+        self.known_stack(at).is_some() || live.kernel.load(Relaxed) == 1 && kernel::is_readable(at)
+    }
+
+    /// The stack of a thread that `at` is in, as the tracer knows them.
+    fn known_stack(&self, at: u64) -> Option<&'static Region> {
+        let table = self.agent.control.live.stacks.load(Acquire) as *const Stacks;
+        // SAFETY: the tracer writes a whole table before it writes its address, and keeps it.
+        let stacks: &[Region] = unsafe {
+            let header = table.as_ref()?;
+            slice::from_raw_parts(table.add(1).cast(), header.len as usize)
+        };
+        let (mut low, mut len) = (0_usize, stacks.len());
+        while len > 1 {
+            let half = len / 2;
+            let middle = low.wrapping_add(half);
+            if stacks.get(middle).is_some_and(|stack| stack.start <= at) {
+                low = middle;
+            }
+            len = len.wrapping_sub(half);
+        }
+        stacks.get(low).filter(|stack| stack.contains(at))
     }
 
     #[cold]

@@ -28,6 +28,9 @@ pub const SPARES: usize = 8;
 /// Most code regions of a process.
 pub const REGIONS: usize = 4;
 
+/// Most ranges of [`Control::inside`].
+pub const INSIDE: usize = 6;
+
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
@@ -57,13 +60,16 @@ pub struct Control {
     pub tables: u32,
     /// Frames to keep of a stack, at most [`MAX_DEPTH`].
     pub depth: u32,
-    /// 1 if the agent may make system calls. 0 in a process with a seccomp filter, which might
-    /// kill it.
-    pub kernel: u32,
     /// How many of `regions` there are.
     pub region_count: u32,
     /// Where the agent's code is: frames there are not the program's.
     pub regions: [Region; REGIONS],
+    /// glibc's malloc.o: what it calls is no call of the program's, even with nothing running.
+    pub allocator: Region,
+    /// The agent itself (which a function that it has called may end with a jump from), modules of the
+    /// allocator and of the C library: a call from elsewhere is the program's own,
+    /// though made while another one runs. Unused ones are empty.
+    pub inside: [Region; INSIDE],
     /// Written by the tracer at any time.
     pub live: Live,
     /// Written by the agent.
@@ -80,6 +86,14 @@ pub struct Region {
     pub end: u64,
 }
 
+impl Region {
+    /// True of an address in it.
+    #[inline]
+    pub const fn contains(&self, at: u64) -> bool {
+        at.wrapping_sub(self.start) < self.end.wrapping_sub(self.start)
+    }
+}
+
 /// What the tracer changes while the agent runs.
 #[repr(C, align(64))]
 pub struct Live {
@@ -90,6 +104,11 @@ pub struct Live {
     pub generation: AtomicU32,
     /// Changes before memory that may have been a stack is unmapped.
     pub ranges: AtomicU32,
+    /// Address of the [`Stacks`]; exchanged as `modules` is.
+    pub stacks: AtomicU64,
+    /// 1 if the agent may make system calls. 0 in a process with a seccomp filter, which might
+    /// kill it.
+    pub kernel: AtomicU32,
     /// Milliseconds since the ledger's epoch, as of the last time the tracer looked at a clock.
     pub clock: AtomicU32,
 }
@@ -111,12 +130,20 @@ pub enum Loss {
     NoSpare = 1,
     /// The ledger's last table is full.
     Full = 2,
-    /// A throwing operator new that succeeded only after the nothrow one had failed.
+    /// A throwing operator new that succeeded only after its twin had failed.
     Retried = 3,
 }
 
 /// How many kinds of [`Loss`] there are.
 pub const LOSSES: usize = 4;
+
+/// Memory known to be stacks of threads, readable up to the end: sorted by start, as many
+/// [`Region`]s behind it.
+#[repr(C)]
+pub struct Stacks {
+    /// How many.
+    pub len: u64,
+}
 
 /// Modules with rows, sorted by start, and as many [`Module`]s behind it.
 #[repr(C)]
@@ -187,7 +214,7 @@ impl Known {
 pub struct Descriptor {
     /// The displaced instructions of the probed function.
     pub original: u64,
-    /// What to call in its place: the same, or those of the nothrow twin of an operator new.
+    /// What to call in its place: the same, or those of a twin that does not throw.
     pub call: u64,
     /// What a call does.
     pub action: Action,
@@ -211,6 +238,70 @@ impl Descriptor {
     }
 }
 
+/// A call of a probed function whose original is called: lies right below its return address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// What has been taken out of the ledger for it.
+    pub old: Old,
+    /// Address of the thread's [`Thread`].
+    pub thread: u64,
+    /// [`Thread::outer`] to put back when the call returns.
+    pub before: u64,
+    /// Address of its [`Descriptor`].
+    pub descriptor: u64,
+    /// rdi, rsi, rdx.
+    pub arguments: [u64; 3],
+}
+
+/// What the free in a realloc or a delete has taken out of the ledger: a block at argument 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Old {
+    /// [`Old::NOTHING`], [`Old::UNKNOWN`] or [`Old::BLOCK`].
+    pub what: u64,
+    /// The block's size.
+    pub size: u64,
+    /// Its stack.
+    pub stack: u32,
+    /// Its time.
+    pub time: u32,
+}
+
+impl Old {
+    /// Nothing was to be taken out, or it could not be counted.
+    pub const NOTHING: u64 = 0;
+    /// A free was counted; the block was not in the ledger.
+    pub const UNKNOWN: u64 = 1;
+    /// A block was taken out.
+    pub const BLOCK: u64 = 2;
+}
+
+impl Call {
+    /// Bytes from a call to the return address behind it.
+    pub const LEN: usize = size_of::<Call>();
+
+    /// The call as read from memory.
+    pub fn from_bytes(bytes: &[u8; Call::LEN]) -> Call {
+        let word = |index: usize| {
+            let bytes = bytes.get(8 * index..).and_then(|rest| rest.first_chunk());
+            u64::from_le_bytes(bytes.copied().unwrap_or_default())
+        };
+        Call {
+            old: Old {
+                what: word(0),
+                size: word(1),
+                stack: word(2) as u32,
+                time: (word(2) >> 32) as u32,
+            },
+            thread: word(3),
+            before: word(4),
+            descriptor: word(5),
+            arguments: [word(6), word(7), word(8)],
+        }
+    }
+}
+
 /// What a call does, as bits: see the constructors.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,6 +311,7 @@ impl Action {
     const SHAPE: u32 = 0xf;
     /// For the second factor of a size: there is none.
     const NONE: u32 = 0xf;
+    const BY_TWIN: u32 = 1 << 12;
 
     /// Returns a block, or null.
     pub const ALLOCATE: Action = Action(1);
@@ -242,11 +334,10 @@ impl Action {
         Action(self.0 | (one & 0xf) << 4 | (other & 0xf) << 8)
     }
 
-    /// `call` of the descriptor is the nothrow twin, which takes one argument more: argument
-    /// `argument`, a reference to an empty struct.
+    /// `call` of the descriptor is a twin that returns null where the original throws.
     #[must_use]
-    pub const fn nothrow(self, argument: u32) -> Action {
-        Action(self.0 | (argument & 0xf) << 12)
+    pub const fn by_twin(self) -> Action {
+        Action(self.0 | Action::BY_TWIN)
     }
 
     /// The action without its arguments.
@@ -255,13 +346,10 @@ impl Action {
         Action(self.0 & Action::SHAPE)
     }
 
-    /// Which argument the nothrow twin takes besides, if that is what is called.
+    /// See [`Action::by_twin`].
     #[inline]
-    pub const fn nothrow_argument(self) -> Option<usize> {
-        match self.0 >> 12 & 0xf {
-            0 => None,
-            argument => Some(argument as usize),
-        }
+    pub const fn is_by_twin(self) -> bool {
+        self.0 & Action::BY_TWIN != 0
     }
 
     /// Bytes asked for by a call with `arguments`; nothing for a product beyond 64 bits.

@@ -10,16 +10,23 @@
 //! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
-//! - It makes one system call, rt_sigprocmask(2) to no effect, once for each page of a stack, and
-//!   not even that unless [`layout::Control::kernel`] allows it.
+//! - It makes one system call, rt_sigprocmask(2) to no effect, once for each page of a stack that the
+//!   tracer has not told of, and not even that unless [`layout::Live::kernel`] allows it.
 #![deny(unsafe_code)]
 
 pub mod layout;
-pub mod ledger;
+#[allow(
+    unsafe_code,
+    reason = "maps the shared memory, and makes references into it, in this file alone"
+)]
+mod shared;
 mod stub;
 
 use leaktap_memory::Svma;
 
+pub use shared::{
+    KEY_BITS, KEYS_AT, LEDGER_AT, ROOM_AT, ROOM_LEN, SHARED_LEN, Shared, TABLES, THREADS_AT,
+};
 pub use stub::{STUB_LEN, stub};
 
 mod offsets {
@@ -50,7 +57,7 @@ pub enum FsBase {
 pub enum Shape {
     /// Calls the original, and looks at its result. Not for functions that may throw.
     Around,
-    /// Calls the nothrow twin, and goes to the throwing original, without a frame, if that fails.
+    /// Calls a twin that does not throw, and goes to the throwing original, without a frame, if that fails.
     AroundThrowing,
     /// For a function that frees: goes on to the original without a frame.
     Before,
@@ -66,6 +73,35 @@ impl Shape {
         }
     }
 }
+
+/// What a thread at one of the agent's exits is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// To call the original: the stack pointer is at a [`layout::Call`], arguments are in place.
+    Call,
+    /// To go on in the original, whose [`layout::Descriptor`] is in r11: all is as at its entry.
+    Pass,
+    /// To return to the caller.
+    Return,
+}
+
+/// Offsets in the image of all instructions by which a thread leaves the agent.
+pub const EXITS: [(u64, Exit); 7] = [
+    (offsets::AROUND_CALL, Exit::Call),
+    (offsets::AROUND_PASS, Exit::Pass),
+    (offsets::AROUND_RETURN, Exit::Return),
+    (offsets::AROUND_THROWING_CALL, Exit::Call),
+    (offsets::AROUND_THROWING_PASS, Exit::Pass),
+    (offsets::AROUND_THROWING_RETURN, Exit::Return),
+    (offsets::BEFORE_PASS, Exit::Pass),
+];
+
+/// Offset in the image that an original called by [`Shape::Around`] returns to, with the stack
+/// pointer at a [`layout::Call`].
+pub const BACK: u64 = offsets::AROUND_BACK;
+
+/// The same of [`Shape::AroundThrowing`].
+pub const BACK_THROWING: u64 = offsets::AROUND_THROWING_BACK;
 
 /// Code and constants of the image, from offset [`HEADER_LEN`] on.
 pub fn text(fs_base: FsBase) -> Vec<u8> {

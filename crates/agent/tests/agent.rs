@@ -121,8 +121,7 @@ fn a_call_left_by_longjmp_does_not_swallow_later_ones() {
     }
 }
 
-extern "C" fn nothrow_twin(size: usize, nothrow: *const c_void) -> *mut c_void {
-    assert!(!nothrow.is_null());
+extern "C" fn twin(size: usize) -> *mut c_void {
     if size > 1000 {
         null_mut()
     } else {
@@ -140,9 +139,9 @@ fn a_throwing_new_throws_through_no_frame_of_ours() {
     let host = Host::new();
     let (original, call) = (
         throwing_new as *const () as usize,
-        nothrow_twin as *const () as usize,
+        twin as *const () as usize,
     );
-    let stub = host.stub(Shape::AroundThrowing, original, call, MALLOC.nothrow(1));
+    let stub = host.stub(Shape::AroundThrowing, original, call, MALLOC.by_twin());
     // SAFETY: called as its original is.
     let new: extern "C-unwind" fn(usize) -> *mut c_void = unsafe { transmute(stub) };
     assert_eq!(host.block(new(100) as usize).size, 100);

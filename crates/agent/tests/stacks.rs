@@ -9,6 +9,7 @@ mod host;
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::mem::transmute;
+use std::sync::atomic::Ordering::Relaxed;
 
 use host::{Host, backtrace};
 use leaktap_agent::layout::Action;
@@ -184,10 +185,7 @@ fn a_walk_that_goes_astray_does_not_fault() {
 #[test]
 fn nothing_beyond_the_first_page_without_the_kernel() {
     let program = Program::new(64);
-    // Control is shared memory: what the tracer would have written.
-    let control = program.host.control() as *const _ as *mut leaktap_agent::layout::Control;
-    // SAFETY: nothing else reads `kernel` meanwhile.
-    unsafe { (*control).kernel = 0 };
+    program.host.control().live.kernel.store(0, Relaxed);
     let frame = black_box([0_u8; 16 << 10]);
     let block = (program.malloc)(33);
     black_box(&frame);

@@ -9,8 +9,6 @@ use leaktap_memory::Addr;
 pub struct Region {
     /// The stack of the call.
     pub stack: u32,
-    /// The function, as its caller numbers functions.
-    pub function: u8,
     /// Milliseconds from the beginning of the trace to the call.
     pub time: u32,
     /// Bytes of it that are still mapped.
@@ -114,7 +112,6 @@ mod tests {
     fn region(stack: u32) -> Region {
         Region {
             stack,
-            function: 0,
             time: 0,
             bytes: 0,
         }

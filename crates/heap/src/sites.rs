@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
-/// What makes a call site: a stack, what was called there, and whether that is a region.
+/// What makes a call site: a stack, which tells what was called, too, and whether that is a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The stack.
     pub stack: u32,
-    /// The function, as its caller numbers functions.
-    pub function: u8,
     /// A region rather than a block of the heap.
     pub mapping: bool,
 }
@@ -74,7 +72,6 @@ mod tests {
     fn sums_by_site_and_time() {
         let key = Key {
             stack: 1,
-            function: 2,
             mapping: false,
         };
         let other = Key {

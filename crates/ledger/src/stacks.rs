@@ -1,108 +1,88 @@
-use std::collections::HashMap;
+//! The distinct stacks, as a tree: a node is a frame and the node of its caller, so stacks share
+//! their outer frames, and a node names a stack.
+
+use core::sync::atomic::Ordering::Acquire;
+
+use crate::Ledger;
+use crate::set::{Set, Shape};
+
+/// Four million frames.
+pub(crate) const FRAMES: Shape = Shape {
+    first_bits: 12,
+    tables: 10,
+};
+
+/// 16 million nodes: a [`StackId`] has 24 bits.
+pub(crate) const NODES: Shape = Shape {
+    first_bits: 12,
+    tables: 12,
+};
+
+/// Marks the frame of a root, which no return address has: see [`root`].
+const ROOT: u64 = 1 << 62;
+
+/// Longest stack that is read back, should somebody have tied the nodes into a ring.
+const DEEPEST: usize = 1 << 10;
 
 /// A stack, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackId(pub u32);
 
-/// Distinct stacks, as a tree from the root outwards-in: a node is a frame and the node of its
-/// caller, so stacks that share their outer frames share nodes, and a node is a stack.
-#[derive(Debug)]
-pub struct Stacks {
-    nodes: Vec<Node>,
-    by_node: HashMap<Node, u32>,
+/// What is kept of a stack besides its frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Kept {
+    /// How the walk ended: [`leaktap_unwind::End`].
+    pub end: u8,
+    /// Which function allocated, as the tracer numbers them.
+    pub kind: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Node {
-    /// The frame; of a root, how the walks ended that begin there.
-    frame: u64,
-    parent: Option<u32>,
+/// The outermost node's frame: not a frame, but what else there is to say of the stack.
+fn root(Kept { end, kind }: Kept) -> u64 {
+    ROOT | u64::from(kind) << 8 | u64::from(end)
 }
 
-impl Default for Stacks {
-    fn default() -> Stacks {
-        let mut stacks = Stacks {
-            nodes: Vec::new(),
-            by_node: HashMap::new(),
+impl Ledger {
+    /// The number of the stack of `frames`, innermost first; nothing if there is no room.
+    pub fn intern(&self, frames: &[u64], kept: Kept) -> Option<StackId> {
+        let head = self.head();
+        let names = Set {
+            shape: &FRAMES,
+            newest: &head.frames,
+            slot: |index| self.frame(index),
         };
-        stacks.node(Node {
-            frame: 0,
-            parent: None,
-        }); // StackId(0): a stack without frames
-        stacks
-    }
-}
-
-impl Stacks {
-    /// The number of the stack of `frames`, innermost first, whose walk ended as `end` says.
-    pub fn intern(&mut self, frames: impl DoubleEndedIterator<Item = u64>, end: u8) -> StackId {
-        let mut at = self.node(Node {
-            frame: u64::from(end),
-            parent: None,
-        });
-        for frame in frames.rev() {
-            at = self.node(Node {
-                frame,
-                parent: Some(at),
-            });
+        let nodes = Set {
+            shape: &NODES,
+            newest: &head.nodes,
+            slot: |index| self.node(index),
+        };
+        let mut at = 0; // one more than the node's index
+        for frame in [root(kept)].iter().chain(frames.iter().rev()) {
+            let name = names.index_of(*frame)?.wrapping_add(1);
+            let node = u64::from(name) << 32 | u64::from(at);
+            at = nodes.index_of(node)?.wrapping_add(1);
         }
-        StackId(at)
+        Some(StackId(at.wrapping_sub(1)))
     }
 
-    /// The frames of a stack, innermost first, and how its walk ended.
-    pub fn get(&self, id: StackId) -> (Vec<u64>, u8) {
-        let mut frames = Vec::new();
-        let mut at = self.nodes.get(id.0 as usize);
-        while let Some(node) = at {
-            let Some(parent) = node.parent else {
-                return (frames, node.frame as u8);
+    /// The frames of a stack, innermost first, put one by one into `frame`, and what else was
+    /// kept; nothing if there is no such stack.
+    pub fn stack(&self, StackId(id): StackId, mut frame: impl FnMut(u64)) -> Option<Kept> {
+        let mut at = id;
+        for _ in 0..DEEPEST {
+            let node = self.node(at).load(Acquire);
+            let name = ((node >> 32) as u32).checked_sub(1)?;
+            let word = self.frame(name).load(Acquire);
+            let Some(parent) = (node as u32).checked_sub(1) else {
+                let is_root = word & ROOT != 0;
+                return is_root.then_some(Kept {
+                    end: word as u8,
+                    kind: (word >> 8) as u8,
+                });
             };
-            frames.push(node.frame);
-            at = self.nodes.get(parent as usize);
+            frame(word);
+            at = parent;
         }
-        (frames, 0)
-    }
-
-    fn node(&mut self, node: Node) -> u32 {
-        *self.by_node.entry(node).or_insert_with(|| {
-            self.nodes.push(node);
-            self.nodes.len() as u32 - 1
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gives_back_what_was_put_in() {
-        let mut stacks = Stacks::default();
-        let all: [(&[u64], u8); 5] = [
-            (&[1, 2, 3], 0),
-            (&[2, 3], 0),
-            (&[1, 2, 3], 4),
-            (&[], 0),
-            (&[3], 1),
-        ];
-        let ids: Vec<_> = all
-            .iter()
-            .map(|(frames, end)| stacks.intern(frames.iter().copied(), *end))
-            .collect();
-        for (id, (frames, end)) in ids.iter().zip(all) {
-            assert_eq!(stacks.get(*id), (frames.to_vec(), end));
-            assert_eq!(stacks.intern(frames.iter().copied(), end), *id);
-        }
-        assert_eq!(ids[3], StackId::default());
-    }
-
-    #[test]
-    fn shares_outer_frames() {
-        let mut stacks = Stacks::default();
-        let before = stacks.nodes.len();
-        for inner in 0..1000 {
-            stacks.intern([inner, 10, 11, 12].into_iter(), 0);
-        }
-        assert_eq!(stacks.nodes.len() - before, 1003);
+        None
     }
 }

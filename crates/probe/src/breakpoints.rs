@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use leaktap_image::Image;
-use leaktap_memory::{Addr, ReadMemory};
+use leaktap_memory::{Addr, ReadMemory, Unreadable};
 use leaktap_tracee::{Memory, Registers};
 
 use crate::functions::FunctionId;
@@ -119,6 +119,18 @@ impl Breakpoints {
         Ok(())
     }
 
+    /// Takes the breakpoint at `at` away; no thread runs.
+    pub(crate) fn lift(&mut self, at: Addr) {
+        if let Some(site) = self.sites.remove(&at) {
+            restore_site(&self.memory, at, &site);
+        }
+    }
+
+    /// Memory as it is without breakpoints.
+    pub(crate) fn unpatched(&self) -> Unpatched<'_> {
+        Unpatched(self)
+    }
+
     /// What the breakpoint at `at` is for, if there is one.
     pub(crate) fn purposes(&self, at: Addr) -> Option<Purposes> {
         self.sites.get(&at).map(|site| site.purposes)
@@ -223,6 +235,24 @@ impl Breakpoints {
             one_byte: displaced == 1,
             waiting: 0,
         })
+    }
+}
+
+/// The process's memory without int3s.
+pub(crate) struct Unpatched<'a>(&'a Breakpoints);
+
+impl ReadMemory for Unpatched<'_> {
+    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
+        self.0.memory.read(at, buf)?;
+        for (site_at, site) in &self.0.sites {
+            let offset = site_at
+                .offset_from(at)
+                .and_then(|o| usize::try_from(o).ok());
+            if let Some(byte) = offset.and_then(|offset| buf.get_mut(offset)) {
+                *byte = site.original[0];
+            }
+        }
+        Ok(())
     }
 }
 

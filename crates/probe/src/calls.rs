@@ -119,7 +119,8 @@ impl<U: Copy> Calls<U> {
     }
 }
 
-fn is_below(inner: Addr, outer: Addr) -> bool {
+/// True if the call at `inner` may be deeper on the stack than the one at `outer`.
+pub(crate) fn is_below(inner: Addr, outer: Addr) -> bool {
     matches!(outer.offset_from(inner), Some(1..=STACK_SPAN))
 }
 

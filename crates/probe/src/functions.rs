@@ -1,5 +1,9 @@
 //! The functions that leaktap knows: which to look for, and what a call of each does.
 
+use std::ops::Range;
+
+use leaktap_memory::Addr;
+
 /// Index into [`FUNCTIONS`]: the one byte that a live block keeps of who allocated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionId(pub u8);
@@ -62,6 +66,15 @@ impl Action {
     /// True if what the call did is known only when it returns.
     pub fn has_result(self) -> bool {
         !matches!(self, Action::Free)
+    }
+
+    /// What a call with these arguments may unmap.
+    pub fn unmaps(self, argument: impl Fn(usize) -> u64) -> Option<Range<Addr>> {
+        let (Action::Map | Action::Unmap | Action::Remap) = self else {
+            return None;
+        };
+        let start = Addr::new(argument(0));
+        Some(start..start.checked_add(argument(1)).unwrap_or(start))
     }
 
     /// True of the functions that get memory from the kernel rather than from the allocator.

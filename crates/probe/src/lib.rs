@@ -6,6 +6,7 @@
 //! the books is not here.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod breakpoints;
 mod calls;
 mod detour;
@@ -20,7 +21,8 @@ mod relocate;
 mod slots;
 mod stack;
 
-pub use detour::{JUMP_LEN, Moved, Site, Write, is_branched_into, patch};
+pub use agent::OWN_STRIPE;
+pub use detour::{JUMP_LEN, Moved, Site, Write, are_branched_into, patch};
 pub use functions::{Action, FUNCTIONS, Function, FunctionId, Size, all};
 pub use modules::{Modules, RowCache};
 pub use probepoint::{Kind, Probepoint, Reason, find};

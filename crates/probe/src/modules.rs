@@ -93,6 +93,25 @@ impl Modules {
             .is_some_and(|range| range.contains(&at))
     }
 
+    /// Where glibc's malloc.o is, see [`Modules::is_allocator`].
+    pub fn allocator_code(&self) -> Option<&Range<Addr>> {
+        self.allocator.as_ref()
+    }
+
+    /// The modules from which calls of the allocator may be the allocator's own: those of
+    /// [`Modules::is_system`], and of the probed `functions`.
+    pub fn inside(&self, functions: impl Iterator<Item = Addr>) -> Vec<Range<Addr>> {
+        let mut inside = self.system.clone();
+        for at in functions {
+            if let Some(module) = self.image.module_at(at)
+                && !inside.contains(&module.range())
+            {
+                inside.push(module.range());
+            }
+        }
+        inside
+    }
+
     /// The end of the heap segment as the C library notes it, or 0 if it does not.
     pub fn current_break(&self, memory: &dyn ReadMemory) -> u64 {
         let noted = |module: &Module| {

@@ -7,7 +7,8 @@ use leaktap_unwind::Start;
 use crate::calls::Call;
 use crate::functions::{Action, FunctionId, Size};
 use crate::modules::Modules;
-use crate::record::{Recorder, Removed};
+use crate::process::Undo;
+use crate::record::Recorder;
 use crate::stack::Walker;
 
 /// Bytes of a page: mmap(2) and its kin work in whole ones.
@@ -23,7 +24,7 @@ pub(crate) struct Outcome<'a> {
 
 impl Outcome<'_> {
     /// `call` has returned `result`; `start` is where its caller goes on.
-    pub(crate) fn of(&mut self, call: &Call<Option<Removed>>, result: u64, start: Start) {
+    pub(crate) fn of(&mut self, call: &Call<Undo>, result: u64, start: Start) {
         let Some(known) = call.function.function() else {
             return;
         };
@@ -76,7 +77,7 @@ impl Outcome<'_> {
 }
 
 impl Outcome<'_> {
-    fn allocated(&mut self, call: &Call<Option<Removed>>, block: u64, size: Size, start: Start) {
+    fn allocated(&mut self, call: &Call<Undo>, block: u64, size: Size, start: Start) {
         let Some(bytes) = size.of(&call.arguments) else {
             return;
         };
@@ -89,11 +90,11 @@ impl Outcome<'_> {
 
     /// Null with a size of 0 means that the old block was freed (glibc); null otherwise that it is
     /// still there (realloc(3)).
-    fn reallocated(&mut self, call: &Call<Option<Removed>>, block: u64, size: Size, start: Start) {
+    fn reallocated(&mut self, call: &Call<Undo>, block: u64, size: Size, start: Start) {
         if block != 0 {
             self.allocated(call, block, size, start);
         } else if size.of(&call.arguments) != Some(0)
-            && let Some(removed) = call.undo
+            && let Some(removed) = call.undo.removed
         {
             self.recorder.unfreed(removed);
         }

@@ -7,6 +7,7 @@ use leaktap_image::{Code, Image};
 use leaktap_memory::{Addr, ReadMemory};
 
 use crate::functions::{self, Action, FunctionId};
+use crate::refusal::Refusal;
 
 /// A function of the target and how it is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Probepoint {
     pub address: Addr,
     /// How it is watched.
     pub kind: Kind,
+    /// Why a breakpoint is no detour, where that was tried.
+    pub refusal: Option<Refusal>,
 }
 
 /// How a function is watched.
@@ -26,6 +29,8 @@ pub struct Probepoint {
 pub enum Kind {
     /// By an int3 at its first byte.
     Breakpoint,
+    /// By a jump to the agent.
+    Detour,
     /// Not at all.
     None(Reason),
 }
@@ -77,6 +82,7 @@ pub fn find(image: &Image, memory: &dyn ReadMemory) -> Vec<Probepoint> {
                 module: module.path().to_owned(),
                 address,
                 kind,
+                refusal: None,
             });
         }
     }

@@ -5,18 +5,25 @@
 //! [`Process::returned`] walks its stack and tells the [`Recorder`].
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
+use leaktap_agent::Shared;
+use leaktap_agent::layout::BUSY;
 use leaktap_image::{FileCache, LinkState};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers, Tid};
+use leaktap_tracee::{Memory, Registers, SeccompMode, Stopped, Tid, Tracer};
+use leaktap_unwind::Start;
 
+use crate::agent::{Agent, Plan, addresses_on_stack};
 use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
-use crate::calls::{Ancestry, Call, Calls, Entry};
+use crate::calls::{Ancestry, Call, Calls, Entry, is_below};
 use crate::functions::{Action, FunctionId};
 use crate::modules::Modules;
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::{Lost, Recorder, Removed};
+use crate::refusal::Refusal;
 use crate::stack::{self, Walker};
 
 /// An address space under trace.
@@ -29,14 +36,25 @@ pub struct Process {
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
     linker: Option<Addr>,
+    plan: Option<Plan>,
+    agent: Option<Agent>,
 }
 
 /// What a thread is in the middle of.
 #[derive(Debug, Default)]
 struct Thread {
-    calls: Calls<Option<Removed>>,
+    calls: Calls<Undo>,
     held: Held,
     free: Option<Free>,
+}
+
+/// What a call that did not take place has changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Undo {
+    /// What a realloc took out of the books.
+    pub(crate) removed: Option<Removed>,
+    /// The agent's note of what the thread is in the middle of, and what it said before.
+    noted: Option<(&'static AtomicU64, u64)>,
 }
 
 /// The last free that a thread entered.
@@ -72,6 +90,8 @@ impl Process {
             points: Vec::new(),
             threads: HashMap::new(),
             linker: None,
+            plan: None,
+            agent: None,
         }
     }
 
@@ -113,6 +133,149 @@ impl Process {
                 }
             }
             self.points.push(point);
+        }
+    }
+
+    /// Finds out which functions can be led to an agent, so that [`Process::inject`] need not.
+    pub fn plan(&mut self) {
+        let points = probepoint::find(self.modules.image(), &self.memory);
+        self.plan_for(&points);
+    }
+
+    /// Injects the agent, and leads the functions that are armed to it. All threads of the process must be
+    /// `stopped`, none of them in the middle of a call. Returns where the agent keeps the books from now
+    /// on; nothing if the probes stay breakpoints: [`Probepoint::refusal`] says why.
+    pub fn inject(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> Option<Shared> {
+        let points = self.points.clone();
+        if !self.plan.as_ref().is_some_and(|plan| plan.knows(&points)) {
+            self.plan_for(&points);
+        }
+        let plan = self.plan.take()?;
+        let memory = self.memory.clone();
+        let depth = self.walker.depth();
+        let injected = Agent::inject(
+            &memory,
+            &mut self.modules,
+            &points,
+            &plan,
+            tracer,
+            stopped,
+            depth,
+        );
+        let led = injected.and_then(|agent| self.lead(agent, tracer, stopped));
+        for point in &mut self.points {
+            point.refusal = match (point.kind, led) {
+                (Kind::Breakpoint, Err(refusal)) => plan.site(point.address).map(|_| refusal),
+                (Kind::Breakpoint, Ok(_)) => point.refusal.or(plan.refusal(point)),
+                _ => None,
+            };
+        }
+        self.plan = Some(plan);
+        led.ok()
+    }
+
+    /// Leads functions to `agent`; takes it away again if some free cannot be: all of them go one way.
+    fn lead(
+        &mut self,
+        mut agent: Agent,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<Shared, Refusal> {
+        let returned_to: Vec<Addr> = stopped
+            .iter()
+            .filter_map(|thread| thread.registers().ok())
+            .flat_map(|now| addresses_on_stack(&now, &self.memory, self.modules.rules()))
+            .collect();
+        let points: Vec<_> = self
+            .points
+            .iter()
+            .map(|p| (p.function, p.address))
+            .collect();
+        let address = |id| points.iter().find(|(f, _)| *f == id).map(|(_, at)| *at);
+        for at in agent.functions().filter_map(address) {
+            self.breakpoints.lift(at);
+        }
+        let patched = agent.patch(stopped, &returned_to);
+        let is_free = |id: FunctionId| id.function().is_some_and(|f| f.action == Action::Free);
+        let failed = patched.iter().find_map(|(id, done)| match done {
+            Err(refusal) if is_free(*id) => Some(*refusal),
+            _ => None,
+        });
+        if failed.is_some() {
+            agent.restore(&self.memory);
+        }
+        for (function, done) in patched {
+            let Some(point) = self.points.iter_mut().find(|p| p.function == function) else {
+                continue;
+            };
+            point.refusal = done.err();
+            if failed.is_none() && done.is_ok() {
+                point.kind = Kind::Detour;
+            } else if self
+                .breakpoints
+                .insert(point.address, Purpose::Entry(function))
+                .is_err()
+            {
+                point.kind = Kind::None(Reason::Unwritable);
+            }
+        }
+        if let Some(refusal) = failed {
+            self.modules.rules().remove(agent.code().clone());
+            agent.unmap(tracer, stopped);
+            return Err(refusal);
+        }
+        self.walker.hide(agent.code().clone());
+        let shared = agent.shared();
+        self.agent = Some(agent);
+        Ok(shared)
+    }
+
+    fn plan_for(&mut self, points: &[Probepoint]) {
+        let unpatched = self.breakpoints.unpatched();
+        self.plan = Some(Plan::new(self.modules.image(), &unpatched, points));
+    }
+
+    /// Takes the agent out of the process, all of whose threads are `stopped` and have left slots. False, and
+    /// nothing has changed, if one of them has to run a little first.
+    pub fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        let Some(agent) = &mut self.agent else {
+            return true;
+        };
+        if !agent.leave(self.modules.rules(), tracer, stopped) {
+            return false;
+        }
+        agent.unmap(tracer, stopped);
+        self.agent = None;
+        true
+    }
+
+    /// Restores the functions, and leaves the agent's memory to threads that will not come out.
+    pub fn abandon_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.restore(&self.memory);
+        }
+    }
+
+    /// A thread begins: it is stopped, and its registers are these.
+    pub fn thread_begins(&mut self, registers: &Registers) {
+        if let Some(agent) = &mut self.agent {
+            agent.thread_begins(registers.sp());
+        }
+    }
+
+    /// Time passes: the program may have installed a seccomp filter, which might kill it for a system call that
+    /// it does not make itself.
+    pub fn look_for_filters(&self) {
+        if let Some(agent) = &self.agent {
+            let mode = self.memory.process().seccomp();
+            agent.allow_system_calls(mode == Some(SeccompMode::Disabled));
+        }
+    }
+
+    /// A thread with `fs` as its fs base has ended, and no other has the same.
+    pub fn forget_fs_base(&self, fs: u64) {
+        if let Some(agent) = &self.agent {
+            agent.thread_gone(fs);
         }
     }
 
@@ -158,6 +321,13 @@ impl Process {
     /// of ours: look at the signal's `si_code`.
     pub fn is_ambiguous(&self, ip: Addr) -> bool {
         self.breakpoints.is_ambiguous(ip.wrapping_offset(-1))
+    }
+
+    /// True if the dynamic linker has mapped what the program needs, or there is none.
+    pub fn is_linked(&self) -> bool {
+        let image = self.modules.image();
+        let debug = image.r_debug(&self.memory);
+        image.is_static() || debug.is_some_and(|debug| debug.state == LinkState::Consistent)
     }
 
     /// True of the breakpoint that the dynamic linker runs into when its list of modules changes.
@@ -214,6 +384,7 @@ impl Process {
 
     /// The memory of the process is gone, with all that was in it: nothing is put back.
     pub fn gone(&mut self, recorder: &mut dyn Recorder) {
+        self.agent = None;
         self.breakpoints = Breakpoints::new(self.memory.clone());
         for (_, mut thread) in self.threads.drain() {
             abandon(&mut thread, recorder);
@@ -230,9 +401,13 @@ impl Process {
 
     /// Brings the modules up to date, and arms them.
     pub fn update(&mut self, files: &mut FileCache) {
-        for gone in self.modules.refresh(&self.memory, files) {
+        let gone = self.modules.refresh(&self.memory, files);
+        for gone in &gone {
             self.points.retain(|point| !gone.contains(&point.address));
-            self.breakpoints.forget(&gone);
+            self.breakpoints.forget(gone);
+        }
+        if let Some(agent) = &mut self.agent {
+            agent.modules_changed(self.modules.rules(), &gone);
         }
         self.arm();
     }
@@ -245,9 +420,16 @@ impl Process {
         }
     }
 
-    /// Restores every byte in the copy of this process that a fork made.
-    pub fn disarm_copy(&self, memory: &Memory) {
+    /// Restores every byte in the copy of this process that a fork made, and takes the agent's code away, which is
+    /// all that it has of the agent. `thread` is the copy's only one, at its first stop.
+    pub fn disarm_copy(&mut self, memory: &Memory, tracer: &mut Tracer, thread: &mut Stopped) {
         self.breakpoints.restore(memory);
+        if let Some(agent) = &self.agent {
+            agent.restore(memory);
+            if agent.leave_copy(self.modules.rules(), thread, memory) {
+                agent.unmap_code(tracer, &mut [thread]);
+            }
+        }
     }
 
     fn entered(
@@ -269,15 +451,28 @@ impl Process {
         }
         // A call from the program's own code is no allocator's doing, wherever the stack leads.
         let by_program = !self.modules.is_system(ret) && !self.modules.is_same(ret, registers.ip());
-        let thread = self.threads.entry(tid).or_default();
         let start = stack::caller(ret, entry_sp, registers.bp());
+        if let Some(agent) = &mut self.agent {
+            if let Some(range) = known.action.unmaps(|n| registers.argument(n)) {
+                agent.unmapping(&range);
+            }
+            let outer = agent.outer(registers.fs_base());
+            let outer = outer.map_or(0, |outer| outer.load(Acquire));
+            if outer != 0 && !by_program && self.is_inside(outer, start) {
+                return;
+            }
+        }
+        let thread = self.threads.entry(tid).or_default();
         let entry = thread.calls.enter(
             function,
             entry_sp,
             ret,
             |call| {
                 let rules = self.modules.rules();
-                match self.walker.ancestry(&self.memory, rules, start, call) {
+                match self
+                    .walker
+                    .ancestry(&self.memory, rules, start, (call.entry_sp, call.ret))
+                {
                     Ancestry::Caller if by_program => Ancestry::CallerOfHandler,
                     found => found,
                 }
@@ -297,6 +492,11 @@ impl Process {
             return;
         }
         let mut arguments = [0, 1, 2].map(|n| registers.argument(n));
+        let note = self.agent.as_ref().filter(|_| !known.action.is_mapping());
+        let noted = note.and_then(|agent| {
+            let outer = agent.outer(registers.fs_base())?;
+            Some((outer, outer.swap(entry_sp.get(), AcqRel)))
+        });
         let removed = match known.action {
             Action::Reallocate(_) if arguments[0] != 0 => {
                 Some(recorder.freed(Addr::new(arguments[0])))
@@ -312,8 +512,26 @@ impl Process {
             entry_sp,
             ret,
             arguments,
-            undo: removed,
+            undo: Undo { removed, noted },
         });
+    }
+
+    /// Whether what starts at `start` is called by a function that the agent has noted with `outer`, and no
+    /// signal handler lies between.
+    fn is_inside(&mut self, outer: u64, start: Start) -> bool {
+        let entry_sp = Addr::new(outer & !BUSY);
+        let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
+            return false;
+        };
+        let rules = self.modules.rules();
+        let ancestry = self
+            .walker
+            .ancestry(&self.memory, rules, start, (entry_sp, ret));
+        match ancestry {
+            Ancestry::Caller => outer & BUSY == 0,
+            Ancestry::Unknown => is_below(start.sp, entry_sp),
+            Ancestry::CallerOfHandler | Ancestry::Absent => false,
+        }
     }
 
     fn returned(&mut self, tid: Tid, at: Addr, registers: &Registers, recorder: &mut dyn Recorder) {
@@ -325,6 +543,7 @@ impl Process {
             return;
         };
         thread.free = None;
+        call.undo.forget_note();
         let start = stack::caller(at, call.entry_sp, registers.bp());
         let mut outcome = Outcome {
             memory: &self.memory,
@@ -363,8 +582,18 @@ impl Thread {
     }
 }
 
-fn undo(removed: Option<Removed>, recorder: &mut dyn Recorder) {
-    if let Some(removed) = removed {
+impl Undo {
+    /// The call is over: the agent's note of it goes.
+    fn forget_note(&self) {
+        if let Some((outer, before)) = self.noted {
+            outer.store(before, Release);
+        }
+    }
+}
+
+fn undo(undo: Undo, recorder: &mut dyn Recorder) {
+    undo.forget_note();
+    if let Some(removed) = undo.removed {
         recorder.unfreed(removed);
     }
 }

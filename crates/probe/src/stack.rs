@@ -1,12 +1,12 @@
 //! Walks of a stopped thread's stack, from a copy of it made in one system call.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use leaktap_memory::{Addr, StackOverlay};
 use leaktap_tracee::Memory;
 use leaktap_unwind::{self as unwind, End, Found, Frame, Rules, Start, Table};
 
-use crate::calls::{Ancestry, Call};
+use crate::calls::Ancestry;
 use crate::record::Stack;
 
 /// Most frames of a stack that can be asked for.
@@ -22,6 +22,8 @@ pub(crate) struct Walker {
     copy: Vec<u8>,
     wanted: usize,
     frames: Vec<Frame>,
+    /// Where code is whose frames are left out: the agent's.
+    hidden: Range<Addr>,
 }
 
 impl Walker {
@@ -32,7 +34,18 @@ impl Walker {
             copy: vec![0; LARGEST_COPY],
             wanted: FIRST_COPY,
             frames: vec![Frame::from_raw(0); depth],
+            hidden: Addr::default()..Addr::default(),
         }
+    }
+
+    /// Leaves the frames of code in `range` out.
+    pub(crate) fn hide(&mut self, range: Range<Addr>) {
+        self.hidden = range;
+    }
+
+    /// Most frames that are kept of a stack.
+    pub(crate) fn depth(&self) -> usize {
+        self.frames.len()
     }
 
     /// The stack of a thread that has just returned to `start.ip`.
@@ -42,7 +55,11 @@ impl Walker {
         let mut depth = 0;
         let overlay = StackOverlay::new(start.sp, &self.copy[..len], memory);
         let frames = &mut self.frames;
+        let hidden = &self.hidden;
         let end = unwind::walk_with(start, &overlay, rules, |visited| {
+            if hidden.contains(&visited.frame.lookup()) {
+                return ControlFlow::Continue(());
+            }
             let Some(free) = frames.get_mut(depth) else {
                 return ControlFlow::Break(());
             };
@@ -58,22 +75,23 @@ impl Walker {
         }
     }
 
-    /// Whether `call` is among the callers of the frame at `start`.
-    pub(crate) fn ancestry<U>(
+    /// Whether the call entered with this stack pointer and return address is among the callers of the
+    /// frame at `start`.
+    pub(crate) fn ancestry(
         &mut self,
         memory: &Memory,
         rules: &mut Table,
         start: Start,
-        call: &Call<U>,
+        (entry_sp, ret): (Addr, Addr),
     ) -> Ancestry {
         let len = memory.read_partial(start.sp, &mut self.copy[..self.wanted]);
         let overlay = StackOverlay::new(start.sp, &self.copy[..len], memory);
-        let returned_sp = call.entry_sp.checked_add(8);
+        let returned_sp = entry_sp.checked_add(8);
         let mut signal = false;
         let mut met = false;
         let mut outermost = Frame::returning_to(start.ip);
         let end = unwind::walk_with(start, &overlay, &mut *rules, |visited| {
-            met = Some(visited.sp) == returned_sp && visited.frame.address() == call.ret;
+            met = Some(visited.sp) == returned_sp && visited.frame.address() == ret;
             if met {
                 return ControlFlow::Break(());
             }

@@ -34,6 +34,12 @@ impl Status {
             .ok()
     }
 
+    /// True of a field that lists `word`.
+    pub(crate) fn has_word(&self, name: &str, word: &str) -> bool {
+        let words = self.field(name).unwrap_or_default();
+        words.split_ascii_whitespace().any(|found| found == word)
+    }
+
     /// A hexadecimal field: a signal or capability set.
     pub(crate) fn bits(&self, name: &str) -> Option<u64> {
         u64::from_str_radix(self.field(name)?, 16).ok()

@@ -38,6 +38,11 @@ impl Registers {
         self.0.rbp = bp;
     }
 
+    /// r11, which a call may change and no argument is passed in.
+    pub fn r11(&self) -> u64 {
+        self.0.r11
+    }
+
     /// Integer argument `n` of a function that has just been entered (System V psABI 3.2.3): rdi,
     /// rsi, rdx, rcx, r8, r9; zero for those passed on the stack.
     pub fn argument(&self, n: usize) -> u64 {

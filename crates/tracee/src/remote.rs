@@ -1,6 +1,7 @@
 use std::io;
 
 use leaktap_memory::Addr;
+use nix::errno::Errno;
 use nix::libc;
 use thiserror::Error;
 
@@ -136,6 +137,19 @@ impl Tracer {
     }
 }
 
+impl Tracer {
+    /// Lets `stopped` run, and no signal reach it, until it gets to an int3 somewhere: it stands
+    /// there then, not behind it, and as it has stopped before. For code that is known to get there.
+    ///
+    /// # Errors
+    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its way.
+    pub fn run_to_int3(&mut self, stopped: &mut Stopped) -> Result<(), CallError> {
+        let mut run = self.calls(stopped, Addr::new(0))?;
+        run.run()?;
+        Ok(run.finish()?)
+    }
+}
+
 impl RemoteCalls<'_> {
     /// Makes the system call `number` (`SYS_*`) and returns its result.
     ///
@@ -199,13 +213,35 @@ impl RemoteCalls<'_> {
         Ok(registers)
     }
 
-    /// One instruction, whatever else the thread stops for on the way.
+    /// One instruction.
     fn step(&mut self) -> Result<(), CallError> {
+        let end = self.at.wrapping_offset(SYSCALL.len() as i64);
+        self.advance(sys::step, |now, _| Ok(now.registers()?.ip() == end))
+    }
+
+    /// Lets the thread run to an int3, where it will go on.
+    fn run(&mut self) -> Result<(), CallError> {
+        self.begin()?;
+        self.advance(sys::resume, |_, info| Ok(info.is_int3()))?;
+        let mut registers = self.stopped.registers()?;
+        registers.set_ip(registers.ip().wrapping_offset(-1));
+        if let Some(before) = &mut self.before {
+            before.registers = registers;
+        }
+        Ok(())
+    }
+
+    /// Lets the thread go on by `how` to the SIGTRAP that `is_end` takes for the one, whatever else
+    /// it stops for on the way.
+    fn advance(
+        &mut self,
+        how: fn(i32, i32) -> Result<(), Errno>,
+        is_end: impl Fn(&Stopped, &SignalInfo) -> Result<bool, Died>,
+    ) -> Result<(), CallError> {
         let (tid, at) = (self.stopped.tid, self.at);
-        let end = at.wrapping_offset(SYSCALL.len() as i64);
         let mut signal = 0;
         loop {
-            tid.alive(sys::step(tid.get(), signal))?;
+            tid.alive(how(tid.get(), signal))?;
             let now = self.tracer.wait_for(tid)?;
             signal = match now.stop {
                 // Not to be blocked. The process is stopped now, not later; we go on.
@@ -215,7 +251,7 @@ impl RemoteCalls<'_> {
                     if info.code() <= 0 {
                         self.sent = Some(info);
                     }
-                    if signal == Signal::TRAP && now.registers()?.ip() == end {
+                    if signal == Signal::TRAP && is_end(&now, &info)? {
                         return Ok(());
                     }
                     if info.code() > 0 {

@@ -118,6 +118,13 @@ impl SignalInfo {
         self.0.si_code
     }
 
+    /// True of the SIGTRAP that an int3 raises: not one of a single step, or of kill(2).
+    pub fn is_int3(&self) -> bool {
+        /// Of sigaction(2).
+        const SI_KERNEL: i32 = 0x80;
+        self.signal() == Signal::TRAP && self.code() == SI_KERNEL
+    }
+
     /// `si_addr`: the faulting address, for SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP of the
     /// kernel's own.
     pub fn address(&self) -> Addr {

@@ -36,6 +36,18 @@ impl Tid {
         procfs::Status::of(self)?.number("Tgid").map(Tid)
     }
 
+    /// Kilobytes of its process's memory that are locked (mlock(2)): with mlockall(2), whatever is
+    /// mapped is filled with pages at once.
+    pub fn locked_kilobytes(self) -> Option<i32> {
+        procfs::Status::of(self)?.number("VmLck")
+    }
+
+    /// Whether return addresses are checked against a shadow stack (CET; `x86_Thread_features`).
+    pub fn has_shadow_stack(self) -> bool {
+        let status = procfs::Status::of(self);
+        status.is_some_and(|status| status.has_word("x86_Thread_features", "shstk"))
+    }
+
     /// The thread's seccomp mode, unless it is gone.
     pub fn seccomp(self) -> Option<SeccompMode> {
         match procfs::Status::of(self)?.number("Seccomp")? {

@@ -24,13 +24,9 @@ pub struct Table {
 struct Module {
     range: Range<Addr>,
     base: Addr,
-    rows: Rows,
-}
-
-enum Rows {
-    /// `None` only while the loader runs.
-    Unloaded(Option<Load>),
-    Loaded(Arc<Built>),
+    /// Makes `rows`.
+    load: Option<Load>,
+    rows: Option<Arc<Built>>,
 }
 
 impl Table {
@@ -52,8 +48,13 @@ impl Table {
         let at = self
             .modules
             .partition_point(|module| module.range.start < range.start);
-        let rows = Rows::Unloaded(Some(load));
-        self.modules.insert(at, Module { range, base, rows });
+        let module = Module {
+            range,
+            base,
+            load: Some(load),
+            rows: None,
+        };
+        self.modules.insert(at, module);
     }
 
     /// Drops every module that overlaps `range`.
@@ -66,11 +67,17 @@ impl Table {
 
     /// Entries of call frame information that could not be read, of all modules loaded so far.
     pub fn skipped(&self) -> usize {
-        let skipped = |module: &Module| match &module.rows {
-            Rows::Loaded(built) => built.skipped,
-            Rows::Unloaded(_) => 0,
-        };
-        self.modules.iter().map(skipped).sum()
+        let loaded = self.modules.iter().filter_map(|m| m.rows.as_ref());
+        loaded.map(|built| built.skipped).sum()
+    }
+
+    /// Where each module is, what its rows count from, and its rows, which are made now if need be.
+    pub fn modules(&mut self) -> impl Iterator<Item = (Range<Addr>, Addr, Arc<Built>)> + '_ {
+        let modules = self.modules.iter_mut();
+        modules.map(|module| {
+            let rows = Arc::clone(module.rows());
+            (module.range.clone(), module.base, rows)
+        })
     }
 
     #[cold]
@@ -90,18 +97,16 @@ impl Table {
 
 impl Module {
     fn find(&mut self, lookup: Addr) -> Found {
-        if let Rows::Unloaded(load) = &mut self.rows {
-            let built = load.take().map(|load| load());
-            self.rows = Rows::Loaded(built.unwrap_or_default());
-        }
-        match &self.rows {
-            Rows::Loaded(built) => ModuleRows {
-                base: self.base,
-                rows: &built.rows,
-            }
-            .find(lookup),
-            Rows::Unloaded(_) => Found::NoCfi,
-        }
+        let base = self.base;
+        let rows = &self.rows().rows;
+        ModuleRows { base, rows }.find(lookup)
+    }
+
+    fn rows(&mut self) -> &Arc<Built> {
+        self.rows.get_or_insert_with(|| {
+            let load = self.load.take();
+            load.map(|load| load()).unwrap_or_default()
+        })
     }
 }
 

@@ -18,8 +18,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use leaktap_agent::layout::{
     Action, Control, Descriptor, Header, KEYS, Module, Modules, Region, SPARES, Thread,
 };
-use leaktap_agent::ledger::{self, Ledger};
 use leaktap_agent::{FsBase, HEADER_LEN, STUB_LEN, Shape};
+use leaktap_ledger::{self as ledger, Ledger};
 use leaktap_memory::{Addr, Svma};
 use leaktap_unwind::{CfiSections, Row, rows};
 use nix::libc;
@@ -231,12 +231,16 @@ fn control(image: usize, depth: u32) -> usize {
     control.threads = map((keys + SPARES) * mem::size_of::<Thread>()).as_ptr() as u64;
     control.key_bits = KEY_BITS;
     control.depth = depth;
-    control.kernel = 1;
+    control.live.kernel.store(1, Relaxed);
     control.regions[0] = Region {
         start: image as u64,
         end: (image + REGION_LEN) as u64,
     };
     control.region_count = 1;
+    control.inside[0] = Region {
+        start: 0,
+        end: u64::MAX,
+    };
     control.live.modules.store(modules(image) as u64, Relaxed);
     at as usize
 }

@@ -7,7 +7,7 @@
 //! of them are read, whether or not they are tables: a random word falls into the few displaced
 //! bytes once in a thousand million, and then costs a refusal, no harm.
 //!
-//! A function's cold part, split off by the compiler, is elsewhere: [`is_branched_into`] looks at
+//! A function's cold part, split off by the compiler, is elsewhere: [`are_branched_into`] looks at
 //! every possible long branch of a whole text segment.
 
 use std::ops::Range;
@@ -45,22 +45,30 @@ pub(super) fn check(
     Ok(())
 }
 
-/// True if some jump or call anywhere in `text`, the text segment at `at`, may lead into `inner`
-/// over a 32-bit distance. Every byte is taken for the opcode of one, so that no disassembly out
-/// of step with the code can miss any.
-pub fn is_branched_into(text: &[u8], at: Addr, inner: &Range<Addr>) -> bool {
-    let opcodes = text.windows(6).zip(at.get()..);
-    let mut targets = opcodes.filter_map(|(window, at)| match *window {
+/// For each of `inner`: whether some jump or call anywhere in `text`, the text segment at `at`, may
+/// lead into it over a 32-bit distance. Every byte is taken for the opcode of one, so that no
+/// disassembly out of step with the code can miss any.
+pub fn are_branched_into(text: &[u8], at: Addr, inner: &[Range<Addr>]) -> Vec<bool> {
+    let mut found = vec![false; inner.len()];
+    let first = inner.iter().map(|range| range.start).min();
+    let last = inner.iter().map(|range| range.end).max();
+    let Some(span) = first.zip(last).map(|(first, last)| first..last) else {
+        return found;
+    };
+    for (window, at) in text.windows(6).zip(at.get()..) {
         // call, jmp; the distance counts from the end of the instruction
-        [_, 0xe8 | 0xe9, a, b, c, d] | [0x0f, 0x80..=0x8f, a, b, c, d] => {
-            Some((at + 6, [a, b, c, d]))
+        let ([_, 0xe8 | 0xe9, a, b, c, d] | [0x0f, 0x80..=0x8f, a, b, c, d]) = *window else {
+            continue;
+        };
+        let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
+        let target = Addr::new((at + 6).wrapping_add_signed(distance));
+        if span.contains(&target) {
+            for (found, range) in found.iter_mut().zip(inner) {
+                *found |= range.contains(&target);
+            }
         }
-        _ => None,
-    });
-    targets.any(|(end, distance)| {
-        let distance = i64::from(i32::from_le_bytes(distance));
-        inner.contains(&Addr::new(end.wrapping_add_signed(distance)))
-    })
+    }
+    found
 }
 
 fn targets(instruction: &Instruction, inner: &Range<Addr>) -> bool {

@@ -1,7 +1,7 @@
 use leaktap_memory::Unreadable;
 
 use super::*;
-use crate::detour::is_branched_into;
+use crate::detour::are_branched_into;
 
 const AT: Addr = Addr::new(0x7f00_0000_1000);
 const DATA: Addr = Addr::new(0x7f00_0000_2000);
@@ -185,8 +185,12 @@ fn a_long_branch_anywhere_in_the_text_is_found() {
         text[32..36].copy_from_slice(&distance.to_le_bytes());
         for opcode in [&[0xe8][..], &[0xe9], &[0x0f, 0x8f]] {
             text[32 - opcode.len()..32].copy_from_slice(opcode);
-            assert_eq!(is_branched_into(&text, text_at, &site.inner()), found);
+            let inner = [Addr::new(0)..Addr::new(1), site.inner()];
+            assert_eq!(are_branched_into(&text, text_at, &inner), [false, found]);
         }
     }
-    assert!(!is_branched_into(&[0, 0], text_at, &site.inner()));
+    assert_eq!(
+        are_branched_into(&[0, 0], text_at, &[site.inner()]),
+        [false]
+    );
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -154,6 +155,8 @@ impl Target {
 
     pub(crate) fn spawn(command: &mut process::Command) -> Target {
         let mut child = command
+            // Not an orphaned group, whoever runs the tests: SIGTSTP would not stop it (setpgid(2)).
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

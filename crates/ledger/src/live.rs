@@ -16,7 +16,7 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use super::{Full, Ledger, StackId};
+use crate::{Full, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table; each further one has twice as
 /// many as the one before.
@@ -33,7 +33,7 @@ const CLAIMED: u64 = 1;
 
 /// Three blocks in a cache line.
 #[repr(C, align(64))]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     /// Address of each block, 0 or [`CLAIMED`].
     addrs: [AtomicU64; PLACES],
     /// Size and stack of each.
@@ -61,7 +61,7 @@ pub struct Block {
 
 /// Number of a table's first bucket. Numbers begin with that of the first table, so that a number
 /// is a one and the top bits of a hash.
-pub(super) const fn first_bucket(table: u32) -> u64 {
+pub(crate) const fn first_bucket(table: u32) -> u64 {
     1 << (FIRST_BITS + table)
 }
 
@@ -153,15 +153,15 @@ impl Ledger {
         })
     }
 
-    /// Enters a block. One that was at the same address has been freed unseen.
+    /// Enters a block. Returns the size of one that was at the same address: it was freed unseen.
     ///
     /// # Errors
     /// [`Full`] if the last table is.
     #[inline(always)]
-    pub fn allocated(&self, stripe: usize, block: &Block) -> Result<(), Full> {
+    pub fn allocated(&self, stripe: usize, block: &Block) -> Result<Option<u64>, Full> {
         let replaced = self.enter(block)?;
         self.stripe(stripe).allocated(block.size, replaced);
-        Ok(())
+        Ok(replaced)
     }
 
     /// Takes the block at `addr` out; nothing if it is not there.

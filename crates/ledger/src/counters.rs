@@ -3,12 +3,12 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::Ledger;
-use super::region::STRIPES;
+use crate::Ledger;
+use crate::region::STRIPES;
 
 /// One thread's counters. Only that thread writes there, so plain loads and stores do.
 #[repr(C, align(64))]
-pub(super) struct Stripe {
+pub(crate) struct Stripe {
     allocations: AtomicU64,
     frees: AtomicU64,
     unmatched: AtomicU64,
@@ -44,7 +44,7 @@ fn add(counter: &AtomicU64, value: u64) {
 
 impl Stripe {
     #[inline(always)]
-    pub(super) fn allocated(&self, size: u64, replaced: Option<u64>) {
+    pub(crate) fn allocated(&self, size: u64, replaced: Option<u64>) {
         add(&self.allocations, 1);
         add(&self.allocated_bytes, size);
         if let Some(size) = replaced {
@@ -54,7 +54,7 @@ impl Stripe {
     }
 
     #[inline(always)]
-    pub(super) fn freed(&self, size: Option<u64>) {
+    pub(crate) fn freed(&self, size: Option<u64>) {
         add(&self.frees, 1);
         match size {
             Some(size) => add(&self.freed_bytes, size),
@@ -62,7 +62,7 @@ impl Stripe {
         }
     }
 
-    pub(super) fn restored(&self, size: Option<u64>) {
+    pub(crate) fn restored(&self, size: Option<u64>) {
         add(&self.frees, 1_u64.wrapping_neg());
         match size {
             Some(size) => add(&self.freed_bytes, size.wrapping_neg()),

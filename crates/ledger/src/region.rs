@@ -2,9 +2,9 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use super::counters::Stripe;
-use super::live::{self, Bucket};
-use super::stacks;
+use crate::counters::Stripe;
+use crate::live::{self, Bucket};
+use crate::stacks;
 
 /// Sets of counters: one for each [`crate::layout::Thread`], spares included.
 pub const STRIPES: usize = (8 << 10) + 8;
@@ -19,13 +19,13 @@ const BUCKETS_AT: usize = (NODES_AT + 8 * stacks::NODES.slots() as usize).next_m
 
 /// The first page: what is true of the whole.
 #[repr(C)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// The newest table of blocks.
-    pub(super) tables: AtomicU32,
+    pub(crate) tables: AtomicU32,
     /// The newest table of frames.
-    pub(super) frames: AtomicU32,
+    pub(crate) frames: AtomicU32,
     /// The newest table of nodes.
-    pub(super) nodes: AtomicU32,
+    pub(crate) nodes: AtomicU32,
 }
 
 /// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 14. The next one doubles it:
@@ -40,7 +40,7 @@ pub const fn reserved(tables: u32) -> usize {
 pub struct Ledger {
     base: *const u8,
     /// Tables of blocks that are reserved, 1 or more.
-    pub(super) tables: u32,
+    pub(crate) tables: u32,
 }
 
 // SAFETY: all of a ledger is atomic.
@@ -61,13 +61,13 @@ impl Ledger {
     }
 
     #[inline]
-    pub(super) fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &Head {
         // SAFETY: the first page is mapped; any bits are a Head.
         unsafe { &*self.base.cast() }
     }
 
     #[inline]
-    pub(super) fn stripe(&self, index: usize) -> &Stripe {
+    pub(crate) fn stripe(&self, index: usize) -> &Stripe {
         let index = if index < STRIPES { index } else { 0 };
         // SAFETY: `index` is one of them.
         unsafe { &*self.base.add(STRIPES_AT).cast::<Stripe>().add(index) }
@@ -75,7 +75,7 @@ impl Ledger {
 
     /// Slot `index` of the frames, below [`stacks::FRAMES`]'s number.
     #[inline]
-    pub(super) fn frame(&self, index: u32) -> &AtomicU64 {
+    pub(crate) fn frame(&self, index: u32) -> &AtomicU64 {
         let index = if index < stacks::FRAMES.slots() {
             index
         } else {
@@ -93,7 +93,7 @@ impl Ledger {
 
     /// Slot `index` of the nodes.
     #[inline]
-    pub(super) fn node(&self, index: u32) -> &AtomicU64 {
+    pub(crate) fn node(&self, index: u32) -> &AtomicU64 {
         let index = if index < stacks::NODES.slots() {
             index
         } else {
@@ -111,7 +111,7 @@ impl Ledger {
 
     /// The bucket with that number, counted over all tables.
     #[inline(always)]
-    pub(super) fn bucket(&self, number: u64) -> &Bucket {
+    pub(crate) fn bucket(&self, number: u64) -> &Bucket {
         let index = number.wrapping_sub(live::first_bucket(0));
         let end = live::first_bucket(self.tables).wrapping_sub(live::first_bucket(0));
         let index = if index < end { index } else { 0 };

@@ -9,14 +9,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 const PROBES: u32 = 16;
 
 /// Shape of a set: table `t` has `1 << (first_bits + t)` slots.
-pub(super) struct Shape {
-    pub(super) first_bits: u32,
-    pub(super) tables: u32,
+pub(crate) struct Shape {
+    pub(crate) first_bits: u32,
+    pub(crate) tables: u32,
 }
 
 impl Shape {
     /// Slots of all tables.
-    pub(super) const fn slots(&self) -> u32 {
+    pub(crate) const fn slots(&self) -> u32 {
         self.first_slot(self.tables)
     }
 
@@ -39,10 +39,10 @@ impl Shape {
 }
 
 /// A set, in the memory that `slot` finds.
-pub(super) struct Set<'a, F> {
-    pub(super) shape: &'a Shape,
-    pub(super) newest: &'a AtomicU32,
-    pub(super) slot: F,
+pub(crate) struct Set<'a, F> {
+    pub(crate) shape: &'a Shape,
+    pub(crate) newest: &'a AtomicU32,
+    pub(crate) slot: F,
 }
 
 impl<'a, F: Fn(u32) -> &'a AtomicU64> Set<'a, F> {
@@ -50,7 +50,7 @@ impl<'a, F: Fn(u32) -> &'a AtomicU64> Set<'a, F> {
     ///
     /// Two threads may put the same word into two tables at the same time: it then has two
     /// indices, which both mean it.
-    pub(super) fn index_of(&self, word: u64) -> Option<u32> {
+    pub(crate) fn index_of(&self, word: u64) -> Option<u32> {
         loop {
             let newest = self
                 .newest

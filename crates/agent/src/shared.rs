@@ -1,0 +1,177 @@
+use std::fs::File;
+use std::io;
+use std::mem::offset_of;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use leaktap_ledger::{Ledger, reserved};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+
+use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
+
+/// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
+pub const KEY_BITS: u32 = 10;
+
+/// Tables of blocks: 200 million of them.
+pub const TABLES: u32 = 12;
+
+const KEYS_LEN: usize = KEYS << KEY_BITS;
+const THREADS_LEN: usize = KEYS_LEN + SPARES;
+
+/// Offset of the keys of threads; [`Control`] and what the tracer notes for another one come before.
+pub const KEYS_AT: u64 = 64 << 10;
+
+/// Offset of the threads.
+pub const THREADS_AT: u64 = KEYS_AT + 8 * KEYS_LEN as u64;
+
+/// Offset of the room for rows and module tables.
+pub const ROOM_AT: u64 =
+    (THREADS_AT + (THREADS_LEN * size_of::<Thread>()) as u64).next_multiple_of(4096);
+
+/// Bytes of that room: 60 million rows.
+pub const ROOM_LEN: u64 = 1 << 30;
+
+/// Offset of the ledger.
+pub const LEDGER_AT: u64 = ROOM_AT + ROOM_LEN;
+
+/// Bytes of the whole. Nearly all of it is never touched.
+pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;
+
+/// The tracer's side of what it shares with the agent; or, where nothing is injected, the ledger alone.
+///
+/// The mapping is never taken away: handles on it may live as long as the tracer does.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    base: *mut u8,
+}
+
+// SAFETY: all that is reached through it is atomic, but for what `write` does.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// In memory of the tracer's own.
+    ///
+    /// # Errors
+    /// From mmap(2).
+    pub fn private() -> io::Result<Shared> {
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping.
+        let mapped = unsafe { mmap_anonymous(None, LEN, READ_WRITE, flags) }?;
+        Ok(Shared {
+            base: mapped.as_ptr().cast(),
+        })
+    }
+
+    /// In `file`, a memfd as it was created: makes it as long as it has to be.
+    ///
+    /// # Errors
+    /// From ftruncate(2) and mmap(2).
+    pub fn in_file(file: &File) -> io::Result<Shared> {
+        file.set_len(SHARED_LEN)?;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping. The target could shorten the file, which would end the tracer
+        // with SIGBUS; it has no descriptor of it.
+        let mapped = unsafe { mmap(None, LEN, READ_WRITE, flags, file, 0) }?;
+        Ok(Shared {
+            base: mapped.as_ptr().cast(),
+        })
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> Ledger {
+        // SAFETY: zeroed at first; as long as `reserved` says, and never unmapped.
+        unsafe { Ledger::at(self.base.wrapping_add(LEDGER_AT as usize), TABLES) }
+    }
+
+    /// What the tracer changes while the agent runs.
+    pub fn live(&self) -> &'static Live {
+        self.at(offset_of!(Control, live))
+    }
+
+    /// What the agent tells.
+    pub fn told(&self) -> &'static Told {
+        self.at(offset_of!(Control, told))
+    }
+
+    /// The fs bases of threads, or 0, by the number of the thread.
+    pub fn keys(&self) -> &'static [AtomicU64; KEYS_LEN] {
+        self.at(KEYS_AT as usize)
+    }
+
+    /// [`Thread::outer`] of thread `index`, nothing if there is no such thread.
+    pub fn outer(&self, index: usize) -> Option<&'static AtomicU64> {
+        let thread = THREADS_AT as usize + index * size_of::<Thread>();
+        (index < KEYS_LEN).then(|| self.at(thread + offset_of!(Thread, outer)))
+    }
+
+    /// Tells thread `index`, whose key has just been taken, its number.
+    pub fn number(&self, index: usize) {
+        if index < KEYS_LEN {
+            let thread = THREADS_AT as usize + index * size_of::<Thread>();
+            let number: &AtomicU32 = self.at(thread + offset_of!(Thread, index));
+            number.store(index as u32, Relaxed);
+        }
+    }
+
+    /// Frees the key and the state of thread `index`, which has ended.
+    pub fn forget_thread(&self, index: usize) {
+        let (Some(outer), Some(key)) = (self.outer(index), self.keys().get(index)) else {
+            return;
+        };
+        outer.store(0, Relaxed);
+        let thread = THREADS_AT as usize + index * size_of::<Thread>();
+        let stack = (thread + offset_of!(Thread, stack)) as u64;
+        self.write(stack, &[0; size_of::<Known>()]);
+        key.store(0, Release);
+    }
+
+    /// Writes where no thread looks yet: to be published by a store to [`Shared::live`], or by
+    /// the first probe. Nothing is written outside the shared memory.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        if offset.checked_add(len).is_none_or(|end| end > LEDGER_AT) {
+            return;
+        }
+        // SAFETY: within the mapping, as has just been looked at, and before the ledger.
+        unsafe {
+            let to = self.base.wrapping_add(offset as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+    }
+
+    fn at<T>(&self, offset: usize) -> &'static T {
+        // SAFETY: only of types all of whose fields are atomic integers; offsets are those of
+        // the layout, which aligns them, within the mapping, which stays.
+        unsafe { &*self.base.wrapping_add(offset).cast::<T>() }
+    }
+}
+
+const LEN: NonZeroUsize = NonZeroUsize::new(SHARED_LEN as usize).expect("not empty");
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_overlap_and_are_aligned() {
+        const {
+            assert!(size_of::<Control>() <= 4096 && KEYS_AT.is_multiple_of(64));
+            assert!(THREADS_AT.is_multiple_of(align_of::<Thread>() as u64));
+            assert!(LEDGER_AT.is_multiple_of(4096) && SHARED_LEN.is_multiple_of(4096));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_there_and_nothing_else_is_touched() {
+        let shared = Shared::private().expect("memory");
+        let at = offset_of!(Control, live) + offset_of!(Live, clock);
+        shared.write(at as u64, &7_u32.to_le_bytes());
+        assert_eq!(shared.live().clock.load(Relaxed), 7);
+        shared.write(LEDGER_AT - 1, &[1, 2]);
+        shared.write(u64::MAX, &[1]);
+        assert!(shared.ledger().live().next().is_none());
+        assert!(shared.outer(KEYS_LEN).is_none());
+    }
+}

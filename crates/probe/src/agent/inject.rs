@@ -1,0 +1,371 @@
+//! How the agent gets into a process, and how functions are led to it.
+
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
+use leaktap_agent::{
+    FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, TABLES, THREADS_AT,
+};
+use leaktap_image::{Image, mappings};
+use leaktap_memory::{Addr, Svma};
+use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
+use leaktap_unwind::{Built, Cfa, CfiSections, Row, Rule, SavedBp, Step, rows};
+
+use super::place::place;
+use super::plan::Plan;
+use super::remote::{self, Regions};
+use super::room::Room;
+use super::shape::{TWIN, TWIN_TOLD_BY, Way, only_throws, way};
+use super::stacks::Stacks;
+use super::{Agent, Detour};
+use crate::detour::patch;
+use crate::functions::FunctionId;
+use crate::modules::Modules;
+use crate::probepoint::Probepoint;
+use crate::refusal::Refusal;
+
+/// Bytes of a code region: header page, text and constants, stubs.
+const CODE_LEN: u64 = 64 << 10;
+
+/// Bytes from a stub to the next: the stub, and the displaced instructions with a jump back.
+const STUB_ROOM: u64 = 128;
+
+impl Agent {
+    /// Puts the agent into the process of `memory`, all of whose threads are `stopped`, with a
+    /// detour for each of `points` that `plan` has a place for. Nothing leads there yet.
+    ///
+    /// # Errors
+    /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`]; nothing is left behind then.
+    pub(crate) fn inject(
+        memory: &Memory,
+        modules: &mut Modules,
+        points: &[Probepoint],
+        plan: &Plan,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+        depth: usize,
+    ) -> Result<Agent, Refusal> {
+        permitted(memory.process())?;
+        let found: Vec<Addr> = points
+            .iter()
+            .filter_map(|point| Some(plan.site(point.address)?.as_ref().ok()?.at()))
+            .collect();
+        let all = mappings(memory.process().get()).map_err(|_| Refusal::InjectionForbidden)?;
+        let at = place(&all, &found, CODE_LEN).ok_or(Refusal::NoMemoryInReach)?;
+        let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
+        let (regions, shared) = with_calls(tracer, stopped, syscall, |calls, tid| {
+            remote::map(calls, tid, memory, at, CODE_LEN)
+        })?;
+        let mut agent = Agent {
+            memory: memory.clone(),
+            shared,
+            room: Room::new(shared, regions.shared.start),
+            regions,
+            stacks: Stacks::default(),
+            detours: Vec::new(),
+            plan: plan.clone(),
+        };
+        for thread in stopped.iter() {
+            if let Ok(registers) = thread.registers() {
+                agent.stacks.add(registers.sp(), &all);
+            }
+        }
+        if let Err(refusal) = agent.fill(modules, points, depth) {
+            agent.unmap(tracer, stopped);
+            return Err(refusal);
+        }
+        Ok(agent)
+    }
+
+    /// Leads the functions to the agent, but those in whose first instructions a thread is, or
+    /// will return to: `inside` says so. `threads` that stand there are moved on.
+    /// Returns whether each function could be patched.
+    pub(crate) fn patch(
+        &mut self,
+        threads: &[&mut Stopped],
+        returned_to: &[Addr],
+    ) -> Vec<(FunctionId, Result<(), Refusal>)> {
+        let mut done = Vec::new();
+        for detour in &mut self.detours {
+            let inner = detour.site.inner();
+            let result = match returned_to.iter().any(|at| inner.contains(at)) {
+                true => Err(Refusal::ThreadInRegion),
+                false => detour.patch(&self.memory, threads),
+            };
+            detour.patched = result.is_ok();
+            done.push((detour.function, result));
+        }
+        done
+    }
+
+    /// Takes the agent's memory away; no thread is inside.
+    pub(crate) fn unmap(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        let Some(syscall) = self.plan.syscall else {
+            return;
+        };
+        // Nobody left to make the calls: the process has been killed.
+        let _ = with_calls(tracer, stopped, syscall, |calls, _| {
+            remote::unmap(calls, &self.regions.shared);
+            remote::unmap(calls, &self.regions.code);
+            Ok(())
+        });
+    }
+
+    /// Takes the code away from a copy of the process, which has nothing else of the agent's.
+    pub(crate) fn unmap_code(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        if let Some(syscall) = self.plan.syscall {
+            // As for `unmap`.
+            let _ = with_calls(tracer, stopped, syscall, |calls, _| {
+                remote::unmap(calls, &self.regions.code);
+                Ok(())
+            });
+        }
+    }
+
+    fn fill(
+        &mut self,
+        modules: &mut Modules,
+        points: &[Probepoint],
+        depth: usize,
+    ) -> Result<(), Refusal> {
+        let forbidden = |_| Refusal::InjectionForbidden;
+        let image = self.regions.code.start;
+        let text = leaktap_agent::text(fs_base());
+        let text_at = image.wrapping_offset(HEADER_LEN as i64);
+        self.memory.write(text_at, &text).map_err(forbidden)?;
+        let (at, bytes) = leaktap_agent::eh_frame();
+        let mut own = rows(&CfiSections {
+            base: Svma(0),
+            eh_frame: Some((at, bytes)),
+            ..CfiSections::default()
+        });
+        let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
+        for point in points {
+            let stub = image.wrapping_offset(next as i64);
+            let Some(Ok(site)) = self.plan.site(point.address) else {
+                continue;
+            };
+            if next + STUB_ROOM > CODE_LEN {
+                break;
+            }
+            // Out of reach: it stays a breakpoint.
+            let moved_at = stub.wrapping_offset(STUB_LEN as i64);
+            let (Ok(moved), Ok(_)) = (site.moved(moved_at), site.jump(stub)) else {
+                continue;
+            };
+            self.memory
+                .write(moved_at, &moved.code)
+                .map_err(forbidden)?;
+            own.rows.push(Row::new(next as u32, AT_ENTRY));
+            let offset = (next + STUB_LEN as u64) as u32;
+            own.rows.extend(moved.rows(offset, modules.rules()));
+            self.detours.push(Detour {
+                function: point.function,
+                site: site.clone(),
+                stub,
+                moved,
+                moved_at,
+                patched: false,
+            });
+            next += STUB_ROOM;
+        }
+        own.rows.push(Row::gap(next as u32));
+        self.write_stubs(modules.image())?;
+        let own = Arc::new(own);
+        insert_rows(modules, &self.regions, &own);
+        self.room.publish_stacks(&self.stacks);
+        if !self.room.publish(modules.rules()) {
+            return Err(Refusal::NoMemoryInReach);
+        }
+        self.write_control(modules, depth);
+        let control = self.regions.shared.start.get().to_le_bytes();
+        self.memory.write(image, &control).map_err(forbidden)
+    }
+
+    fn write_stubs(&mut self, image: &Image) -> Result<(), Refusal> {
+        let code = self.regions.code.start;
+        let places: Vec<_> = self
+            .detours
+            .iter()
+            .map(|detour| (detour.function, detour.moved_at, detour.site.at()))
+            .collect();
+        let mut failed = Ok(());
+        self.detours.retain(|detour| {
+            let Some((way, twin)) = way_of(detour.function, image, &places) else {
+                return false;
+            };
+            let descriptor = Descriptor {
+                original: detour.moved_at.get(),
+                call: twin.unwrap_or(detour.moved_at).get(),
+                action: way.action,
+                kind: u32::from(detour.function.0),
+            };
+            let code = leaktap_agent::stub(detour.stub, code, way.shape, &descriptor);
+            if self.memory.write(detour.stub, &code).is_err() {
+                failed = Err(Refusal::InjectionForbidden);
+            }
+            true
+        });
+        failed
+    }
+
+    fn write_control(&self, modules: &Modules, depth: usize) {
+        let base = self.regions.shared.start.get();
+        let put = |offset: usize, bytes: &[u8]| self.shared.write(offset as u64, bytes);
+        let put_u64 = |offset, value: u64| put(offset, &value.to_le_bytes());
+        let put_u32 = |offset, value: u32| put(offset, &value.to_le_bytes());
+        let put_region = |offset: usize, range: &std::ops::Range<Addr>| {
+            put_u64(offset + offset_of!(Region, start), range.start.get());
+            put_u64(offset + offset_of!(Region, end), range.end.get());
+        };
+        put_u64(offset_of!(Control, ledger), base + LEDGER_AT);
+        put_u64(offset_of!(Control, keys), base + KEYS_AT);
+        put_u64(offset_of!(Control, threads), base + THREADS_AT);
+        put_u32(offset_of!(Control, key_bits), KEY_BITS);
+        put_u32(offset_of!(Control, tables), TABLES);
+        put_u32(offset_of!(Control, depth), depth as u32);
+        put_u32(offset_of!(Control, region_count), 1);
+        put_region(offset_of!(Control, regions), &self.regions.code);
+        if let Some(range) = modules.allocator_code() {
+            put_region(offset_of!(Control, allocator), range);
+        }
+        let functions = self.detours.iter().map(|detour| detour.site.at());
+        let modules = modules.inside(functions).into_iter();
+        let inside = std::iter::once(self.regions.code.clone()).chain(modules);
+        for (index, range) in inside.take(INSIDE).enumerate() {
+            let offset = offset_of!(Control, inside) + index * size_of::<Region>();
+            put_region(offset, &range);
+        }
+        self.shared.live().kernel.store(1, Relaxed);
+    }
+}
+
+impl Detour {
+    fn patch(&self, memory: &Memory, threads: &[&mut Stopped]) -> Result<(), Refusal> {
+        let jump = self.site.jump(self.stub)?;
+        let inner = self.site.inner();
+        let mut moves = Vec::new();
+        for thread in threads {
+            // One that has been killed is nowhere.
+            let Ok(registers) = thread.registers() else {
+                continue;
+            };
+            if inner.contains(&registers.ip()) {
+                let to = self.in_moved(registers.ip());
+                moves.push((thread, registers, to.ok_or(Refusal::ThreadInRegion)?));
+            }
+        }
+        let writes = patch(self.site.at(), &jump);
+        for write in &writes {
+            if memory.write(write.at, &write.bytes).is_err() {
+                for write in patch(self.site.at(), self.site.replaced()) {
+                    let _ = memory.write(write.at, &write.bytes); // the memory has gone
+                }
+                return Err(Refusal::InjectionForbidden);
+            }
+        }
+        for (thread, mut registers, to) in moves {
+            registers.set_ip(to);
+            let _ = thread.set_registers(&registers); // killed meanwhile
+        }
+        Ok(())
+    }
+
+    /// Where in the moved instructions a thread goes on that is at `ip`, one of the displaced ones.
+    fn in_moved(&self, ip: Addr) -> Option<Addr> {
+        let offset = usize::try_from(ip.offset_from(self.site.at())?).ok()?;
+        let mut boundaries = self.moved.map.iter();
+        let boundary = boundaries.find(|boundary| boundary.original == offset)?;
+        Some(self.moved_at.wrapping_offset(boundary.relocated as i64))
+    }
+}
+
+/// CFA = rsp + 8, rbp unchanged: as at the first instruction of every function.
+const AT_ENTRY: Rule = Rule::pack(Step::Call {
+    cfa: Cfa::Sp(8),
+    bp: SavedBp::Unchanged,
+});
+
+fn insert_rows(modules: &mut Modules, regions: &Regions, own: &Arc<Built>) {
+    let own = Arc::clone(own);
+    let base = regions.code.start;
+    modules
+        .rules()
+        .insert(regions.code.clone(), base, Box::new(move || own));
+}
+
+/// How calls of `function` go, and what is called in its place. Nothing if it throws, and has no
+/// twin that does not.
+fn way_of(
+    function: FunctionId,
+    image: &Image,
+    places: &[(FunctionId, Addr, Addr)],
+) -> Option<(Way, Option<Addr>)> {
+    let known = function.function()?;
+    let way = way(known)?;
+    if only_throws(known) {
+        return None;
+    }
+    if way.shape != Shape::AroundThrowing {
+        return Some((way, None));
+    }
+    let module = |id| {
+        let (.., site) = places.iter().find(|(place, ..)| *place == id)?;
+        image.module_at(*site)
+    };
+    let named = |id: &FunctionId| id.function().is_some_and(|known| known.name == TWIN);
+    let (twin, at, _) = places.iter().find(|(id, ..)| named(id))?;
+    let (mine, its) = (module(function)?, module(*twin)?);
+    let is_twin = TWIN_TOLD_BY
+        .iter()
+        .any(|name| !mine.file().functions(name).is_empty());
+    (is_twin && mine.same_as(its)).then_some((way, Some(*at)))
+}
+
+/// What forbids to make system calls in a process, or to give it memory; before one could kill it.
+fn permitted(process: Tid) -> Result<(), Refusal> {
+    let free = process.seccomp() == Some(SeccompMode::Disabled)
+        // With mlockall(2), all that is mapped would be filled with pages at once.
+        && process.locked_kilobytes() == Some(0)
+        // A displaced call would not leave its return address there.
+        && !process.has_shadow_stack();
+    free.then_some(()).ok_or(Refusal::InjectionForbidden)
+}
+
+/// How threads tell their fs base: bit 1 of AT_HWCAP2 (getauxval(3)) allows the instruction.
+fn fs_base() -> FsBase {
+    const AT_HWCAP2: u64 = 26;
+    let own = std::fs::read("/proc/self/auxv").unwrap_or_default();
+    let words = |pair: &[u8]| {
+        let (key, value) = pair.split_first_chunk()?;
+        Some((
+            u64::from_le_bytes(*key),
+            u64::from_le_bytes(*value.first_chunk()?),
+        ))
+    };
+    let mut pairs = own.chunks_exact(16).filter_map(words);
+    match pairs.find(|(key, _)| *key == AT_HWCAP2) {
+        Some((_, value)) if value & 2 != 0 => FsBase::Instruction,
+        _ => FsBase::SelfPointer,
+    }
+}
+
+/// Makes system calls in the first of `stopped` that can.
+fn with_calls<T>(
+    tracer: &mut Tracer,
+    stopped: &mut [&mut Stopped],
+    syscall: Addr,
+    make: impl FnOnce(&mut leaktap_tracee::RemoteCalls<'_>, Tid) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    for thread in stopped {
+        let tid = thread.tid();
+        if let Ok(mut calls) = tracer.calls(thread, syscall) {
+            let made = make(&mut calls, tid);
+            let _ = calls.finish(); // fails for one that has been killed meanwhile
+            return made;
+        }
+    }
+    Err(Refusal::InjectionForbidden)
+}

@@ -1,0 +1,148 @@
+//! The injected agent of a process: detours in the place of breakpoints.
+//!
+//! [`Plan`] says, while the process runs, which functions can be patched. [`Agent::inject`] maps the agent
+//! with all threads stopped, [`Agent::patch`] leads the functions to it. From then on calls of these
+//! functions are seen and counted without a stop, in memory that is shared with this process.
+//! [`leave`] takes threads out of it again, so that it can be taken away.
+
+mod inject;
+mod leave;
+mod place;
+mod plan;
+mod remote;
+mod room;
+mod shape;
+mod stacks;
+
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use leaktap_agent::layout::KEYS;
+use leaktap_agent::{KEY_BITS, Shared};
+use leaktap_image::mappings;
+use leaktap_memory::Addr;
+use leaktap_tracee::Memory;
+use leaktap_unwind::Table;
+
+use crate::detour::{Moved, Site, patch};
+use crate::functions::FunctionId;
+
+pub use leave::OWN_STRIPE;
+pub(crate) use leave::addresses_on_stack;
+pub(crate) use plan::Plan;
+
+use remote::Regions;
+use room::Room;
+use stacks::Stacks;
+
+/// The agent in a process.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    memory: Memory,
+    shared: Shared,
+    regions: Regions,
+    room: Room,
+    stacks: Stacks,
+    detours: Vec<Detour>,
+    plan: Plan,
+}
+
+/// A function that jumps to the agent.
+#[derive(Clone, Debug)]
+struct Detour {
+    function: FunctionId,
+    site: Site,
+    /// What its jump leads to; its descriptor names it in the agent.
+    stub: Addr,
+    /// The displaced instructions, and where they are.
+    moved: Moved,
+    moved_at: Addr,
+    patched: bool,
+}
+
+impl Agent {
+    /// What it shares with us.
+    pub(crate) fn shared(&self) -> Shared {
+        self.shared
+    }
+
+    /// Where its code is.
+    pub(crate) fn code(&self) -> &Range<Addr> {
+        &self.regions.code
+    }
+
+    /// The functions that have detours, patched or not.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = FunctionId> + '_ {
+        self.detours.iter().map(|detour| detour.function)
+    }
+
+    /// Modules have come or gone.
+    pub(crate) fn modules_changed(&mut self, rules: &mut Table, gone: &[Range<Addr>]) {
+        self.detours
+            .retain(|detour| !gone.iter().any(|range| range.contains(&detour.site.at())));
+        self.room.publish(rules);
+    }
+
+    /// Memory is about to be unmapped: it may have been a stack.
+    pub(crate) fn unmapping(&mut self, range: &Range<Addr>) {
+        if self.stacks.remove(range) {
+            self.room.publish_stacks(&self.stacks);
+        } else {
+            self.shared.live().ranges.fetch_add(1, AcqRel);
+        }
+    }
+
+    /// A thread begins, with its stack pointer at `sp`; it is stopped.
+    pub(crate) fn thread_begins(&mut self, sp: Addr) {
+        if !self.stacks.contains(sp)
+            && let Ok(mappings) = mappings(self.memory.process().get())
+        {
+            self.stacks.add(sp, &mappings);
+            self.room.publish_stacks(&self.stacks);
+        }
+    }
+
+    /// Whether the agent may ask the kernel what it does not know otherwise.
+    pub(crate) fn allow_system_calls(&self, allow: bool) {
+        self.shared.live().kernel.store(u32::from(allow), Relaxed);
+    }
+
+    /// Puts the functions back as they were, in this process's memory or in a copy of it.
+    pub(crate) fn restore(&self, memory: &Memory) {
+        for detour in self.detours.iter().filter(|detour| detour.patched) {
+            for write in patch(detour.site.at(), detour.site.replaced()) {
+                // A failure means that the memory has just gone, with the whole process.
+                let _ = memory.write(write.at, &write.bytes);
+            }
+        }
+    }
+
+    /// What the thread with `fs` as its fs base is in the middle of: the agent's note of it
+    /// ([`leaktap_agent::layout::Thread::outer`]), which is made if there is none yet.
+    pub(crate) fn outer(&self, fs: u64) -> Option<&'static AtomicU64> {
+        let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let first = (hash >> (64 - KEY_BITS)) as usize * KEYS;
+        let keys = self.shared.keys().get(first..first + KEYS)?;
+        let mine = |key: &AtomicU64| key.load(Acquire) == fs;
+        let take = |key: &AtomicU64| key.compare_exchange(0, fs, AcqRel, Relaxed).is_ok();
+        if fs == 0 {
+            return None;
+        }
+        let way = keys
+            .iter()
+            .position(mine)
+            .or_else(|| keys.iter().position(take))?;
+        self.shared.number(first + way);
+        self.shared.outer(first + way)
+    }
+
+    /// No thread has `fs` as its fs base any more.
+    pub(crate) fn thread_gone(&self, fs: u64) {
+        let keys = self.shared.keys();
+        let index = keys.iter().position(|key| key.load(Acquire) == fs);
+        if let Some(index) = index.filter(|_| fs != 0) {
+            self.shared.forget_thread(index);
+        }
+    }
+}

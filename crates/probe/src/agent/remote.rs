@@ -1,0 +1,148 @@
+//! The system calls that make the agent's memory in a process, and unmake it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+
+use leaktap_agent::{HEADER_LEN, SHARED_LEN, Shared};
+use leaktap_memory::Addr;
+use leaktap_tracee::{CallError, Memory, RemoteCalls, Tid};
+
+use crate::refusal::Refusal;
+
+// Numbers of x86-64 (syscalls(2)), and arguments as in mmap(2), madvise(2), memfd_create(2).
+const MMAP: i64 = 9;
+const MPROTECT: i64 = 10;
+const MUNMAP: i64 = 11;
+const CLOSE: i64 = 3;
+const MADVISE: i64 = 28;
+const MEMFD_CREATE: i64 = 319;
+const READ: u64 = 1;
+const WRITE: u64 = 2;
+const EXEC: u64 = 4;
+const MAP_SHARED: u64 = 1;
+const MAP_PRIVATE: u64 = 2;
+const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_NORESERVE: u64 = 0x4000;
+const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+const DONTFORK: u64 = 10;
+const DONTDUMP: u64 = 16;
+const WIPEONFORK: u64 = 18;
+const MFD_CLOEXEC: u64 = 1;
+
+/// Name of the shared memory, as /proc/PID/maps shows it.
+const NAME: &[u8] = b"leaktap\0";
+
+/// The agent's memory in a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Regions {
+    /// Header page, code, stubs.
+    pub(crate) code: Range<Addr>,
+    /// What is shared.
+    pub(crate) shared: Range<Addr>,
+}
+
+/// Makes the agent's memory, its code region at `at`. What was made is unmade if something fails.
+pub(crate) fn map(
+    calls: &mut RemoteCalls<'_>,
+    tid: Tid,
+    memory: &Memory,
+    at: Addr,
+    len: u64,
+) -> Result<(Regions, Shared), Refusal> {
+    let place = [
+        at.get(),
+        len,
+        READ | EXEC,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+        u64::MAX,
+        0,
+    ];
+    let mapped = calls.call(MMAP, place).map_err(refused)?;
+    let code = Addr::new(mapped)..Addr::new(mapped.wrapping_add(len));
+    let made = match mapped == at.get() {
+        true => share(calls, tid, memory, at),
+        false => Err(Refusal::NoMemoryInReach), // the kernel does not know the flag
+    };
+    match made {
+        Ok((shared, own)) => Ok((Regions { code, shared }, own)),
+        Err(refusal) => {
+            unmap(calls, &code);
+            Err(refusal)
+        }
+    }
+}
+
+/// Takes a region away.
+pub(crate) fn unmap(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) {
+    let len = range.end.offset_from(range.start).unwrap_or(0);
+    // Fails only if the process has been killed meanwhile.
+    let _ = calls.call(MUNMAP, [range.start.get(), len, 0, 0, 0, 0]);
+}
+
+fn share(
+    calls: &mut RemoteCalls<'_>,
+    tid: Tid,
+    memory: &Memory,
+    header: Addr,
+) -> Result<(Range<Addr>, Shared), Refusal> {
+    let page = header.get();
+    let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
+    calls.call(MPROTECT, rights).map_err(refused)?;
+    let wipe = [page, HEADER_LEN, WIPEONFORK, 0, 0, 0];
+    calls.call(MADVISE, wipe).map_err(refused)?;
+    let forbidden = |_| Refusal::InjectionForbidden;
+    memory.write(header, NAME).map_err(forbidden)?;
+    let fd = calls.call(MEMFD_CREATE, [page, MFD_CLOEXEC, 0, 0, 0, 0]);
+    let fd = fd.map_err(refused)?;
+    let shared = share_fd(calls, tid, fd);
+    let _ = calls.call(CLOSE, [fd, 0, 0, 0, 0, 0]); // as for `unmap`
+    let zeros = [0; NAME.len()];
+    memory.write(header, &zeros).map_err(forbidden)?;
+    shared
+}
+
+fn share_fd(
+    calls: &mut RemoteCalls<'_>,
+    tid: Tid,
+    fd: u64,
+) -> Result<(Range<Addr>, Shared), Refusal> {
+    let own = open(tid, fd).and_then(|file| Shared::in_file(&file));
+    let own = own.map_err(|_| Refusal::InjectionForbidden)?;
+    let map = [
+        0,
+        SHARED_LEN,
+        READ | WRITE,
+        MAP_SHARED | MAP_NORESERVE,
+        fd,
+        0,
+    ];
+    let at = calls.call(MMAP, map).map_err(refused)?;
+    let range = Addr::new(at)..Addr::new(at.wrapping_add(SHARED_LEN));
+    for advice in [DONTFORK, DONTDUMP] {
+        if let Err(error) = calls.call(MADVISE, [at, SHARED_LEN, advice, 0, 0, 0]) {
+            unmap(calls, &range);
+            return Err(refused(error));
+        }
+    }
+    Ok((range, own))
+}
+
+/// A descriptor of the target's, opened again.
+fn open(tid: Tid, fd: u64) -> io::Result<File> {
+    let path = format!("/proc/{tid}/fd/{fd}");
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+fn refused(error: CallError) -> Refusal {
+    /// ENOMEM and EEXIST of errno(3).
+    const NO_ROOM: [i32; 2] = [12, 17];
+    match error {
+        CallError::Failed { source, .. }
+            if source.raw_os_error().is_some_and(|e| NO_ROOM.contains(&e)) =>
+        {
+            Refusal::NoMemoryInReach
+        }
+        _ => Refusal::InjectionForbidden,
+    }
+}

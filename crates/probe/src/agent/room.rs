@@ -1,0 +1,98 @@
+//! Unwind rows in the shared memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+
+use leaktap_agent::layout::Module;
+use leaktap_agent::{ROOM_AT, ROOM_LEN, Shared};
+use leaktap_memory::Addr;
+use leaktap_unwind::{Built, Table};
+
+use super::stacks::Stacks;
+
+/// What has been put into the part of the shared memory that is for rows and module tables. Nothing is
+/// taken out: a thread may be reading it.
+#[derive(Debug)]
+pub(crate) struct Room {
+    shared: Shared,
+    /// Where the shared memory is in the target.
+    base: Addr,
+    used: u64,
+    rows: HashMap<*const Built, (Arc<Built>, u64)>,
+}
+
+impl Room {
+    pub(crate) fn new(shared: Shared, base: Addr) -> Room {
+        Room {
+            shared,
+            base,
+            used: 0,
+            rows: HashMap::new(),
+        }
+    }
+
+    /// Gives the agent all of `rules`. False if there is no room left: it goes on with those it has.
+    pub(crate) fn publish(&mut self, rules: &mut Table) -> bool {
+        let mut modules = Vec::new();
+        for (range, base, built) in rules.modules() {
+            let Some(rows) = self.put_rows(&built) else {
+                return false;
+            };
+            let fields = [
+                range.start.get(),
+                range.end.get(),
+                base.get(),
+                rows,
+                built.rows.len() as u64,
+            ];
+            modules.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
+        }
+        let count = modules.len() / size_of::<Module>();
+        let mut table = (count as u64).to_le_bytes().to_vec();
+        table.extend(modules);
+        let Some(at) = self.put(&table) else {
+            return false;
+        };
+        let live = self.shared.live();
+        live.modules.store(at, Release);
+        live.generation.fetch_add(1, Release);
+        true
+    }
+
+    /// Tells the agent where the stacks of threads are.
+    pub(crate) fn publish_stacks(&mut self, stacks: &Stacks) {
+        let mut table = (stacks.ranges().len() as u64).to_le_bytes().to_vec();
+        for range in stacks.ranges() {
+            table.extend(range.start.get().to_le_bytes());
+            table.extend(range.end.get().to_le_bytes());
+        }
+        if let Some(at) = self.put(&table) {
+            let live = self.shared.live();
+            live.stacks.store(at, Release);
+            live.ranges.fetch_add(1, Release);
+        }
+    }
+
+    /// The address, in the target, of the rows of `built`.
+    fn put_rows(&mut self, built: &Arc<Built>) -> Option<u64> {
+        if let Some((_, at)) = self.rows.get(&Arc::as_ptr(built)) {
+            return Some(*at);
+        }
+        let rows = built.rows.iter().flat_map(|row| row.to_bytes());
+        let at = self.put(&rows.collect::<Vec<u8>>())?;
+        let key = Arc::as_ptr(built);
+        self.rows.insert(key, (Arc::clone(built), at));
+        Some(at)
+    }
+
+    /// The address, in the target, of a copy of `bytes`.
+    fn put(&mut self, bytes: &[u8]) -> Option<u64> {
+        let len = (bytes.len() as u64).next_multiple_of(64);
+        let end = self.used.checked_add(len).filter(|end| *end <= ROOM_LEN)?;
+        let offset = ROOM_AT + self.used;
+        self.shared.write(offset, bytes);
+        self.used = end;
+        Some(self.base.get() + offset)
+    }
+}

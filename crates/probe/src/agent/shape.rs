@@ -1,0 +1,91 @@
+//! What a detour of each function does.
+
+use leaktap_agent::Shape;
+use leaktap_agent::layout::Action as Told;
+
+use crate::functions::{Action, Function, Size};
+
+/// How calls of a function go through the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) shape: Shape,
+    pub(crate) action: Told,
+}
+
+/// What is called in the place of a throwing operator new, and which symbols tell that a module's operator new
+/// is that, but for what it does when memory runs out: those of jemalloc, tcmalloc and mimalloc.
+///
+/// The nothrow form of the operator would not do: it is `noexcept`, and calls the program's new handler,
+/// which may throw.
+pub(crate) const TWIN: &str = "malloc";
+pub(crate) const TWIN_TOLD_BY: [&str; 3] = ["mallctl", "tc_malloc", "mi_malloc"];
+
+/// Throwing forms of operator new that take a size alone. (Those with an alignment have no such twin.)
+const THROWING: [&str; 2] = ["_Znwm", "_Znam"];
+const THROWING_ALIGNED: [&str; 2] = ["_ZnwmSt11align_val_t", "_ZnamSt11align_val_t"];
+
+/// True of a function that may throw, and has no twin.
+pub(crate) fn only_throws(function: &Function) -> bool {
+    THROWING_ALIGNED.contains(&function.name)
+}
+
+/// Nothing for a function that only a breakpoint can watch: those that map memory are rare.
+pub(crate) fn way(function: &Function) -> Option<Way> {
+    let around = |action| Way {
+        shape: Shape::Around,
+        action,
+    };
+    Some(match function.action {
+        Action::Allocate(size) if THROWING.contains(&function.name) => Way {
+            shape: Shape::AroundThrowing,
+            action: sized(Told::ALLOCATE, size).by_twin(),
+        },
+        Action::Allocate(size) => around(sized(Told::ALLOCATE, size)),
+        Action::AllocateInto(size) => around(sized(Told::ALLOCATE_INTO, size)),
+        Action::Reallocate(size) => around(sized(Told::REALLOCATE, size)),
+        // Nothing that free itself calls is another function that frees; of the others it may be.
+        Action::Free if function.name == "free" => Way {
+            shape: Shape::Before,
+            ..around(Told::FREE)
+        },
+        Action::Free => around(Told::FREE),
+        Action::Map | Action::Unmap | Action::Remap | Action::SetBreak | Action::MoveBreak => {
+            return None;
+        }
+    })
+}
+
+fn sized(action: Told, size: Size) -> Told {
+    match size {
+        Size::Argument(i) => action.sized(i as u32),
+        Size::Product(i, j) => action.product(i as u32, j as u32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions::all;
+
+    #[test]
+    fn every_function_of_the_heap_has_a_way_and_no_other() {
+        for (_, function) in all() {
+            assert_eq!(way(function).is_none(), function.action.is_mapping());
+        }
+    }
+
+    #[test]
+    fn sizes_are_told_as_they_are_known() {
+        let arguments = [6, 7, 8];
+        for (_, function) in all() {
+            let known = match function.action {
+                Action::Allocate(size) | Action::AllocateInto(size) | Action::Reallocate(size) => {
+                    size.of(&arguments)
+                }
+                _ => continue,
+            };
+            let told = way(function).and_then(|way| way.action.size(&arguments));
+            assert_eq!(told, known, "{}", function.name);
+        }
+    }
+}

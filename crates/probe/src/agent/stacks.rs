@@ -1,0 +1,93 @@
+//! Where the stacks of threads are: what the agent may read without asking the kernel.
+
+use std::ops::Range;
+
+use leaktap_image::{Kind, Mapping};
+use leaktap_memory::Addr;
+
+/// Linux maps nothing so near below the main thread's stack (`mmap_base` in arch/x86/mm/mmap.c): whatever of
+/// it is used is part of the stack.
+const BELOW_MAIN_STACK: u64 = 128 << 20;
+
+/// Stacks of threads, lowest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stacks(Vec<Range<Addr>>);
+
+impl Stacks {
+    /// What is known.
+    pub(crate) fn ranges(&self) -> &[Range<Addr>] {
+        &self.0
+    }
+
+    /// Whether `sp` is on a stack that is known.
+    pub(crate) fn contains(&self, sp: Addr) -> bool {
+        self.0.iter().any(|range| range.contains(&sp))
+    }
+
+    /// Adds the one that `sp` is on, one of `mappings`.
+    pub(crate) fn add(&mut self, sp: Addr, mappings: &[Mapping]) {
+        let Some(mapping) = mappings.iter().find(|mapping| mapping.contains(sp)) else {
+            return;
+        };
+        if self.contains(sp) || !mapping.perms.read {
+            return;
+        }
+        let start = match mapping.kind {
+            Kind::Stack => Addr::new(mapping.end.get().saturating_sub(BELOW_MAIN_STACK)),
+            _ => mapping.start,
+        };
+        self.remove(&(start..mapping.end));
+        self.0.push(start..mapping.end);
+        self.0.sort_unstable_by_key(|range| range.start);
+    }
+
+    /// Forgets those that have bytes in common with `range`. Returns whether there were any.
+    pub(crate) fn remove(&mut self, range: &Range<Addr>) -> bool {
+        let before = self.0.len();
+        let apart = |known: &Range<Addr>| known.end <= range.start || range.end <= known.start;
+        self.0.retain(apart);
+        self.0.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leaktap_image::Perms;
+
+    use super::*;
+
+    #[test]
+    fn a_stack_is_the_mapping_that_a_stack_pointer_is_in() {
+        let perms = Perms {
+            read: true,
+            write: true,
+            exec: false,
+            shared: false,
+        };
+        let mapping = |start, end, kind| Mapping {
+            start: Addr::new(start),
+            end: Addr::new(end),
+            perms,
+            offset: 0,
+            dev: (0, 0),
+            inode: 0,
+            kind,
+        };
+        let main = 0x7ffd_0000_0000;
+        let all = [
+            mapping(0x1000, 0x5000, Kind::Anonymous),
+            mapping(main, main + 0x2000, Kind::Stack),
+        ];
+        let mut stacks = Stacks::default();
+        stacks.add(Addr::new(main + 8), &all);
+        stacks.add(Addr::new(0x2000), &all);
+        stacks.add(Addr::new(0x2008), &all);
+        stacks.add(Addr::new(0x6000), &all);
+        assert_eq!(stacks.ranges().len(), 2);
+        assert!(stacks.contains(Addr::new(main - 0x10_0000)));
+        assert!(!stacks.contains(Addr::new(0x5000)));
+        assert!(!stacks.remove(&(Addr::new(0x5000)..Addr::new(0x6000))));
+        assert!(stacks.remove(&(Addr::new(0x4fff)..Addr::new(0x6000))));
+        assert_eq!(stacks.ranges().len(), 1);
+    }
+}
