@@ -1,7 +1,8 @@
-//! The end of a trace: all threads are stopped, every byte is put back, all are let go.
+//! All threads stopped at a time: to lead them to the agent, and at the end of a trace, when every byte is
+//! put back and all are let go.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leaktap_tracee::{Died, Event, Signal, Stop, Stopped, Tid};
 
@@ -38,7 +39,9 @@ impl Tracing<'_> {
                 self.target.leave_agent();
                 break;
             }
+            // For a moment, so that threads get out of the agent.
             self.let_run(halted);
+            std::thread::yield_now();
             halted = self.stop_all();
         }
         self.target.disarm();
@@ -49,6 +52,22 @@ impl Tracing<'_> {
             };
         }
         self.target.detached(begun.elapsed());
+    }
+
+    /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns how long
+    /// they were stopped.
+    pub(crate) fn arm(&mut self) -> Duration {
+        let begun = Instant::now();
+        let mut halted = self.stop_all();
+        if self.target.exit.is_none() && self.target.is_replaced {
+            self.target.exec();
+        } else if self.target.exit.is_none() {
+            self.target.arm();
+            let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
+            self.target.lead_to_agent(&mut self.tracer, &mut threads);
+        }
+        self.let_run(halted);
+        begun.elapsed()
     }
 
     fn stop_all(&mut self) -> HashMap<Tid, Halted> {
@@ -82,7 +101,6 @@ impl Tracing<'_> {
         halted
     }
 
-    /// For a moment, so that threads get out of the agent.
     fn let_run(&mut self, halted: HashMap<Tid, Halted>) {
         for (tid, thread) in halted {
             let running = match thread.our_trap {
@@ -93,7 +111,6 @@ impl Tracing<'_> {
                 task.running = Some(running);
             }
         }
-        std::thread::yield_now();
     }
 
     fn awaits(&self, halted: &HashMap<Tid, Halted>) -> bool {

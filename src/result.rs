@@ -76,12 +76,12 @@ fn process(target: &Target) -> Process {
 }
 
 fn stopped(target: &Target) -> Stopped {
-    let attach = target.halts.attach.as_secs_f64();
+    let [first, second] = target.halts.attach.map(|halt| halt.as_secs_f64());
     let detach = target.halts.detach.as_secs_f64();
     Stopped {
-        attach,
+        attach: first + second,
         detach,
-        longest: attach.max(detach),
+        longest: first.max(second).max(detach),
     }
 }
 

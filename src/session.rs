@@ -60,21 +60,24 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     {
         target.reopen()?;
     }
-    target.arm();
-    if attached.late.is_empty() {
-        target.inject(
-            &mut tracer,
-            &mut attached.stopped.iter_mut().collect::<Vec<_>>(),
-        );
+    let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
+    let injects = attached.late.is_empty() && target.map_agent(&mut tracer, &mut stopped);
+    if !injects {
+        target.arm();
     }
-    let tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
-    let halted = begun.elapsed();
+    let mut tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
+    let mut halts = [begun.elapsed(), Duration::ZERO];
+    if injects {
+        // While the threads run.
+        tracing.target.fill_agent();
+        halts[1] = tracing.arm();
+    }
     if !settings.quiet {
         // Scripts wait for this line; where nobody can read it, the trace goes on.
         let _ = writeln!(io::stderr(), "leaktap: attached to {pid}");
     }
     trace(tracing, settings, &wakeups, OnSignal::Detach);
-    target.halts.attach = halted;
+    target.halts.attach = halts;
     Ok(target)
 }
 
@@ -85,7 +88,7 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
     let mut target = Target::prepare(stopped.tid(), settings.depth, settings.engine)?;
     target.arm();
-    target.inject(&mut tracer, &mut [&mut stopped]);
+    target.inject(&mut tracer, &mut stopped);
     let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
     trace(tracing, settings, &wakeups, OnSignal::PassOn);
     target.require_allocator()

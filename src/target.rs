@@ -28,8 +28,8 @@ pub(crate) enum Exit {
 /// How long all threads of the target were stopped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Halts {
-    /// To attach.
-    pub(crate) attach: Duration,
+    /// To attach: once, or, with an agent, twice.
+    pub(crate) attach: [Duration; 2],
     /// To detach.
     pub(crate) detach: Duration,
 }
@@ -42,6 +42,8 @@ pub(crate) struct Target {
     depth: usize,
     engine: Engine,
     sampled: Instant,
+    /// It runs another program now, which has not been read.
+    pub(crate) is_replaced: bool,
     /// What it allocated and has not freed.
     pub(crate) books: Books,
     /// Set when it has ended.
@@ -78,6 +80,7 @@ impl Target {
             depth,
             engine,
             sampled: Instant::now(),
+            is_replaced: false,
             books: books()?,
             exit: None,
             halts: Halts::default(),
@@ -109,15 +112,32 @@ impl Target {
         self.started = SystemTime::now();
     }
 
-    /// Replaces breakpoints by detours, if that was asked for and the modules of the process are known: at a
-    /// launch, when the dynamic linker has mapped them all. Every thread is `stopped`.
-    pub(crate) fn inject(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        let fresh = !self.books.is_injected() && self.books.totals().allocations == 0;
-        if self.engine == Engine::Auto
-            && fresh
+    /// Makes memory for the agent, if that was asked for and the modules of the process are known: at a launch, when the
+    /// dynamic linker has mapped them all. Every thread is `stopped`.
+    pub(crate) fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        self.engine == Engine::Auto
+            && !self.books.is_injected()
+            && self.books.totals().allocations == 0
             && self.process.is_linked()
-            && let Some(shared) = self.process.inject(tracer, stopped)
-        {
+            && self.process.map_agent(tracer, stopped)
+    }
+
+    /// All of it, at once: while a program is being launched, `stopped` is its only thread.
+    pub(crate) fn inject(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+        if self.map_agent(tracer, &mut [stopped]) {
+            self.fill_agent();
+        }
+        self.lead_to_agent(tracer, &mut [stopped]);
+    }
+
+    /// See [`Process::fill_agent`].
+    pub(crate) fn fill_agent(&mut self) {
+        self.process.fill_agent();
+    }
+
+    /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`.
+    pub(crate) fn lead_to_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        if let Some(shared) = self.process.lead_to_agent(tracer, stopped) {
             self.books.share(shared);
         }
     }
@@ -190,7 +210,9 @@ impl Target {
 
     /// The process runs another program now.
     pub(crate) fn exec(&mut self) {
-        self.replaced();
+        if !self.is_replaced {
+            self.replaced();
+        }
         match self.reopen() {
             Ok(()) => self.process.arm(),
             Err(error) => self
@@ -202,12 +224,14 @@ impl Target {
     /// Reads the process afresh: it runs another program since it was read.
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
         self.process = open(self.tid(), self.depth, &mut self.files, &mut self.rows)?;
+        self.is_replaced = false;
         self.describe();
         Ok(())
     }
 
     /// The memory of the process is gone, and all that was in it.
     pub(crate) fn replaced(&mut self) {
+        self.is_replaced = true;
         self.process.gone(&mut self.books);
         let blocks = live_blocks(&self.books.totals());
         match books() {

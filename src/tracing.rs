@@ -193,7 +193,7 @@ impl<'a> Tracing<'a> {
             self.target.modules_changed();
             // All threads have to be stopped for this.
             if self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty() {
-                self.target.inject(&mut self.tracer, &mut [&mut stopped]);
+                self.target.inject(&mut self.tracer, &mut stopped);
             }
         }
         if trap == Trap::Wait {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::{Ledger, reserved};
+use leaktap_unwind::Row;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 
 use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
@@ -14,7 +15,7 @@ use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
 pub const KEY_BITS: u32 = 10;
 
 /// Tables of blocks: 200 million of them.
-pub const TABLES: u32 = 12;
+pub const TABLES: u32 = 15;
 
 const KEYS_LEN: usize = KEYS << KEY_BITS;
 const THREADS_LEN: usize = KEYS_LEN + SPARES;
@@ -138,6 +139,15 @@ impl Shared {
             let to = self.base.wrapping_add(offset as usize);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
+    }
+
+    /// The same for rows.
+    pub fn write_rows(&self, offset: u64, rows: &[Row]) {
+        // SAFETY: a Row is 16 bytes of plain integers, without padding.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(rows.as_ptr().cast::<u8>(), std::mem::size_of_val(rows))
+        };
+        self.write(offset, bytes);
     }
 
     fn at<T>(&self, offset: usize) -> &'static T {

@@ -125,7 +125,7 @@ fn pair(program: &Path, tracer_cpus: &[usize], tracee_cpus: &[usize]) -> Result<
 }
 
 /// The program beside this one in the target folder.
-fn leaktap() -> Result<std::path::PathBuf> {
+pub(crate) fn leaktap() -> Result<std::path::PathBuf> {
     let path = std::env::current_exe()?.with_file_name("leaktap");
     match path.exists() {
         true => Ok(path),

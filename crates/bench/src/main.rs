@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // printing is what this program is for
 
 mod breakpoint;
+mod detour;
 mod program;
 
 use std::error::Error;
@@ -22,8 +23,11 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).as_deref() {
-        Some("breakpoint") | None => breakpoint::run(),
-        Some(other) => Err(format!("no benchmark {other:?}: there is breakpoint").into()),
+        Some("breakpoint") => breakpoint::run(),
+        Some("detour") | None => detour::run(),
+        Some(other) => {
+            Err(format!("no benchmark {other:?}: there are detour and breakpoint").into())
+        }
     }
 }
 

@@ -62,14 +62,18 @@ impl Program {
         self.child.id() as i32
     }
 
-    /// Lets it do `work` units and returns the figure that it prints.
+    /// Lets it do `work` units and returns the figure that it prints; other lines are another's who started it.
     pub(crate) fn measure(&mut self, work: u32) -> Result<f64> {
         writeln!(self.orders, "{work}")?;
-        let mut line = String::new();
-        if self.lines.read_line(&mut line)? == 0 {
-            return Err("the program ended".into());
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line)? == 0 {
+                return Err("the program ended".into());
+            }
+            if let Ok(figure) = line.trim().parse() {
+                return Ok(figure);
+            }
         }
-        Ok(line.trim().parse()?)
     }
 }
 

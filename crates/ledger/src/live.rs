@@ -20,7 +20,7 @@ use crate::{Full, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table; each further one has twice as
 /// many as the one before.
-const FIRST_BITS: u32 = 14;
+const FIRST_BITS: u32 = 11;
 
 /// Places in a bucket.
 const PLACES: usize = 3;

@@ -37,6 +37,10 @@ pub struct Process {
     threads: HashMap<Tid, Thread>,
     linker: Option<Addr>,
     plan: Option<Plan>,
+    /// In the process, and nothing leads to it yet.
+    mapped: Option<Agent>,
+    /// Why it is not.
+    refused: Option<Refusal>,
     agent: Option<Agent>,
 }
 
@@ -91,6 +95,8 @@ impl Process {
             threads: HashMap::new(),
             linker: None,
             plan: None,
+            mapped: None,
+            refused: None,
             agent: None,
         }
     }
@@ -136,41 +142,72 @@ impl Process {
         }
     }
 
-    /// Finds out which functions can be led to an agent, so that [`Process::inject`] need not.
+    /// Finds out which functions can be led to an agent, so that [`Process::map_agent`] need not.
     pub fn plan(&mut self) {
         let points = probepoint::find(self.modules.image(), &self.memory);
-        self.plan_for(&points);
+        let unpatched = self.breakpoints.unpatched();
+        self.plan = Some(Plan::new(self.modules.image(), &unpatched, &points));
     }
 
-    /// Injects the agent, and leads the functions that are armed to it. All threads of the process must be
-    /// `stopped`, none of them in the middle of a call. Returns where the agent keeps the books from now
-    /// on; nothing if the probes stay breakpoints: [`Probepoint::refusal`] says why.
-    pub fn inject(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> Option<Shared> {
-        let points = self.points.clone();
-        if !self.plan.as_ref().is_some_and(|plan| plan.knows(&points)) {
-            self.plan_for(&points);
+    /// Gives the process memory for the agent; all of its threads are `stopped`. False if the probes are to stay
+    /// breakpoints: [`Probepoint::refusal`] says why.
+    pub fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        if self.plan.is_none() {
+            self.plan();
         }
-        let plan = self.plan.take()?;
-        let memory = self.memory.clone();
+        let Some(plan) = self.plan.take() else {
+            return false;
+        };
+        match Agent::map(&self.memory, plan, tracer, stopped) {
+            Ok(agent) => {
+                self.mapped = Some(agent);
+                true
+            }
+            Err(refusal) => {
+                self.refused = Some(refusal);
+                false
+            }
+        }
+    }
+
+    /// Fills the agent's memory; the threads may run.
+    pub fn fill_agent(&mut self) {
+        let points = probepoint::find(self.modules.image(), &self.memory);
         let depth = self.walker.depth();
-        let injected = Agent::inject(
-            &memory,
-            &mut self.modules,
-            &points,
-            &plan,
-            tracer,
-            stopped,
-            depth,
-        );
-        let led = injected.and_then(|agent| self.lead(agent, tracer, stopped));
-        for point in &mut self.points {
-            point.refusal = match (point.kind, led) {
-                (Kind::Breakpoint, Err(refusal)) => plan.site(point.address).map(|_| refusal),
-                (Kind::Breakpoint, Ok(_)) => point.refusal.or(plan.refusal(point)),
-                _ => None,
+        if let Some(agent) = &mut self.mapped {
+            self.refused = agent.fill(&mut self.modules, &points, depth).err();
+        }
+    }
+
+    /// Leads the functions that are armed to the agent. All threads of the process must be `stopped`, none of them
+    /// in the middle of a call. Returns where the agent keeps the books from now on; nothing if the
+    /// probes stay breakpoints.
+    pub fn lead_to_agent(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Option<Shared> {
+        let agent = self.mapped.take();
+        let led = match (agent, self.refused) {
+            (Some(agent), None) => self.lead(agent, tracer, stopped),
+            (Some(agent), Some(refusal)) => {
+                agent.unmap(tracer, stopped);
+                Err(refusal)
+            }
+            (None, refusal) => Err(refusal?),
+        };
+        let is_of_heap = |point: &Probepoint| {
+            let known = point.function.function();
+            known.is_some_and(|known| !known.action.is_mapping())
+        };
+        let heap = self.points.iter_mut().filter(|point| is_of_heap(point));
+        for point in heap.filter(|point| point.kind == Kind::Breakpoint) {
+            let planned = self.agent.as_ref().map(|agent| agent.plan().refusal(point));
+            point.refusal = match led {
+                Err(refusal) => Some(refusal),
+                Ok(_) => point.refusal.or(planned.flatten()),
             };
         }
-        self.plan = Some(plan);
         led.ok()
     }
 
@@ -186,13 +223,8 @@ impl Process {
             .filter_map(|thread| thread.registers().ok())
             .flat_map(|now| addresses_on_stack(&now, &self.memory, self.modules.rules()))
             .collect();
-        let points: Vec<_> = self
-            .points
-            .iter()
-            .map(|p| (p.function, p.address))
-            .collect();
-        let address = |id| points.iter().find(|(f, _)| *f == id).map(|(_, at)| *at);
-        for at in agent.functions().filter_map(address) {
+        agent.modules_changed(self.modules.rules(), &[]);
+        for at in agent.keep(&self.points) {
             self.breakpoints.lift(at);
         }
         let patched = agent.patch(stopped, &returned_to);
@@ -228,11 +260,6 @@ impl Process {
         let shared = agent.shared();
         self.agent = Some(agent);
         Ok(shared)
-    }
-
-    fn plan_for(&mut self, points: &[Probepoint]) {
-        let unpatched = self.breakpoints.unpatched();
-        self.plan = Some(Plan::new(self.modules.image(), &unpatched, points));
     }
 
     /// Takes the agent out of the process, all of whose threads are `stopped` and have left slots. False, and

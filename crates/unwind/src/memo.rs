@@ -177,13 +177,20 @@ impl<const QUADS: usize> Set<QUADS> {
         entries: [const { Entry::EMPTY }; WAYS],
     };
 
-    /// The first entry under `tag` that `holds`. A plain loop: as an iterator chain it was a call an entry.
+    /// An entry under `tag` that `holds`. First all tags, without a branch: which of them it is cannot be
+    /// foretold, and a wrong guess would cost more.
     #[inline]
     fn find(&self, tag: u32, holds: impl Fn(&Entry<QUADS>) -> bool) -> Option<u32> {
-        for (&tagged, entry) in self.tags.iter().zip(&self.entries) {
-            if tagged == tag && holds(entry) {
+        let mut ways = 0_u32;
+        for (way, &tagged) in self.tags.iter().enumerate() {
+            ways |= u32::from(tagged == tag) << way;
+        }
+        while ways != 0 {
+            let entry = self.entries.get(ways.trailing_zeros() as usize)?;
+            if holds(entry) {
                 return Some(entry.payload);
             }
+            ways &= ways.wrapping_sub(1);
         }
         None
     }

@@ -82,14 +82,6 @@ impl Row {
     pub const fn found(self) -> Found {
         Found::from_rule(self.rule)
     }
-
-    /// The row as it lies in memory, for copying rows into another process.
-    pub fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&self.start.to_le_bytes());
-        bytes[4..].copy_from_slice(&self.rule.to_bytes());
-        bytes
-    }
 }
 
 /// The rows of one module, sorted by start, in a process.

@@ -214,15 +214,6 @@ impl Rule {
     pub(crate) const fn is_no_cfi(self) -> bool {
         self.head().0 == kind::NO_CFI
     }
-
-    /// The rule as it lies in memory (little-endian).
-    pub(crate) fn to_bytes(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[0..4].copy_from_slice(&self.head.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.offset.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.bp.to_le_bytes());
-        bytes
-    }
 }
 
 #[cfg(test)]
@@ -260,15 +251,5 @@ mod tests {
         for step in [Step::KERNEL_SIGNAL_FRAME, Step::End, Step::Unsupported] {
             assert_eq!(Rule::pack(step).unpack(), step);
         }
-    }
-
-    #[test]
-    fn bytes_are_the_fields_in_order() {
-        let rule = Rule::pack(Step::SignalFrame {
-            ip: 0x0102,
-            sp: 0x0304_0506,
-            bp: 0x0708_090a,
-        });
-        assert_eq!(rule.to_bytes(), [6, 0, 2, 1, 6, 5, 4, 3, 10, 9, 8, 7]);
     }
 }

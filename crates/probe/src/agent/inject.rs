@@ -9,7 +9,7 @@ use leaktap_agent::{
     FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, TABLES, THREADS_AT,
 };
 use leaktap_image::{Image, mappings};
-use leaktap_memory::{Addr, Svma};
+use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::{Built, Cfa, CfiSections, Row, Rule, SavedBp, Step, rows};
 
@@ -33,50 +33,80 @@ const CODE_LEN: u64 = 64 << 10;
 const STUB_ROOM: u64 = 128;
 
 impl Agent {
-    /// Puts the agent into the process of `memory`, all of whose threads are `stopped`, with a
-    /// detour for each of `points` that `plan` has a place for. Nothing leads there yet.
+    /// Gives the process of `memory`, all of whose threads are `stopped`, memory for the agent, near the
+    /// functions that `plan` has a place for. Nothing is in it yet.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`]; nothing is left behind then.
-    pub(crate) fn inject(
+    pub(crate) fn map(
         memory: &Memory,
-        modules: &mut Modules,
-        points: &[Probepoint],
-        plan: &Plan,
+        plan: Plan,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
-        depth: usize,
     ) -> Result<Agent, Refusal> {
         permitted(memory.process())?;
-        let found: Vec<Addr> = points
-            .iter()
-            .filter_map(|point| Some(plan.site(point.address)?.as_ref().ok()?.at()))
-            .collect();
         let all = mappings(memory.process().get()).map_err(|_| Refusal::InjectionForbidden)?;
-        let at = place(&all, &found, CODE_LEN).ok_or(Refusal::NoMemoryInReach)?;
+        let at = place(&all, &plan.places(), CODE_LEN).ok_or(Refusal::NoMemoryInReach)?;
         let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
+        let fs_base = fs_base(memory, stopped);
         let (regions, shared) = with_calls(tracer, stopped, syscall, |calls, tid| {
             remote::map(calls, tid, memory, at, CODE_LEN)
         })?;
-        let mut agent = Agent {
+        Ok(Agent {
             memory: memory.clone(),
             shared,
             room: Room::new(shared, regions.shared.start),
             regions,
             stacks: Stacks::default(),
+            fs_base,
             detours: Vec::new(),
-            plan: plan.clone(),
-        };
-        for thread in stopped.iter() {
-            if let Ok(registers) = thread.registers() {
-                agent.stacks.add(registers.sp(), &all);
+            plan,
+        })
+    }
+
+    /// Fills that memory: code, a detour for each of `points` that there is a place for, rows. The threads may run:
+    /// nothing leads there yet.
+    ///
+    /// # Errors
+    /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`].
+    pub(crate) fn fill(
+        &mut self,
+        modules: &mut Modules,
+        points: &[Probepoint],
+        depth: usize,
+    ) -> Result<(), Refusal> {
+        let forbidden = |_| Refusal::InjectionForbidden;
+        let image = self.regions.code.start;
+        let text = leaktap_agent::text(self.fs_base);
+        let text_at = image.wrapping_offset(HEADER_LEN as i64);
+        self.memory.write(text_at, &text).map_err(forbidden)?;
+        let (at, bytes) = leaktap_agent::eh_frame();
+        let mut own = rows(&CfiSections {
+            base: Svma(0),
+            eh_frame: Some((at, bytes)),
+            ..CfiSections::default()
+        });
+        let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
+        for point in points {
+            if next + STUB_ROOM <= CODE_LEN
+                && let Some(detour) = self.detour(point, next)?
+            {
+                own.rows.push(Row::new(next as u32, AT_ENTRY));
+                let offset = (next + STUB_LEN as u64) as u32;
+                own.rows.extend(detour.moved.rows(offset, modules.rules()));
+                self.detours.push(detour);
+                next += STUB_ROOM;
             }
         }
-        if let Err(refusal) = agent.fill(modules, points, depth) {
-            agent.unmap(tracer, stopped);
-            return Err(refusal);
+        own.rows.push(Row::gap(next as u32));
+        self.write_stubs(modules.image())?;
+        insert_rows(modules, &self.regions, Arc::new(own));
+        if !self.room.publish(modules.rules()) {
+            return Err(Refusal::NoMemoryInReach);
         }
-        Ok(agent)
+        self.write_control(modules, depth);
+        let control = self.regions.shared.start.get().to_le_bytes();
+        self.memory.write(image, &control).map_err(forbidden)
     }
 
     /// Leads the functions to the agent, but those in whose first instructions a thread is, or
@@ -87,6 +117,7 @@ impl Agent {
         threads: &[&mut Stopped],
         returned_to: &[Addr],
     ) -> Vec<(FunctionId, Result<(), Refusal>)> {
+        self.find_stacks(threads);
         let mut done = Vec::new();
         for detour in &mut self.detours {
             let inner = detour.site.inner();
@@ -98,6 +129,15 @@ impl Agent {
             done.push((detour.function, result));
         }
         done
+    }
+
+    fn find_stacks(&mut self, threads: &[&mut Stopped]) {
+        if let Ok(all) = mappings(self.memory.process().get()) {
+            for registers in threads.iter().filter_map(|thread| thread.registers().ok()) {
+                self.stacks.add(registers.sp(), &all);
+            }
+        }
+        self.room.publish_stacks(&self.stacks);
     }
 
     /// Takes the agent's memory away; no thread is inside.
@@ -124,64 +164,28 @@ impl Agent {
         }
     }
 
-    fn fill(
-        &mut self,
-        modules: &mut Modules,
-        points: &[Probepoint],
-        depth: usize,
-    ) -> Result<(), Refusal> {
-        let forbidden = |_| Refusal::InjectionForbidden;
-        let image = self.regions.code.start;
-        let text = leaktap_agent::text(fs_base());
-        let text_at = image.wrapping_offset(HEADER_LEN as i64);
-        self.memory.write(text_at, &text).map_err(forbidden)?;
-        let (at, bytes) = leaktap_agent::eh_frame();
-        let mut own = rows(&CfiSections {
-            base: Svma(0),
-            eh_frame: Some((at, bytes)),
-            ..CfiSections::default()
-        });
-        let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
-        for point in points {
-            let stub = image.wrapping_offset(next as i64);
-            let Some(Ok(site)) = self.plan.site(point.address) else {
-                continue;
-            };
-            if next + STUB_ROOM > CODE_LEN {
-                break;
-            }
-            // Out of reach: it stays a breakpoint.
-            let moved_at = stub.wrapping_offset(STUB_LEN as i64);
-            let (Ok(moved), Ok(_)) = (site.moved(moved_at), site.jump(stub)) else {
-                continue;
-            };
-            self.memory
-                .write(moved_at, &moved.code)
-                .map_err(forbidden)?;
-            own.rows.push(Row::new(next as u32, AT_ENTRY));
-            let offset = (next + STUB_LEN as u64) as u32;
-            own.rows.extend(moved.rows(offset, modules.rules()));
-            self.detours.push(Detour {
-                function: point.function,
-                site: site.clone(),
-                stub,
-                moved,
-                moved_at,
-                patched: false,
-            });
-            next += STUB_ROOM;
-        }
-        own.rows.push(Row::gap(next as u32));
-        self.write_stubs(modules.image())?;
-        let own = Arc::new(own);
-        insert_rows(modules, &self.regions, &own);
-        self.room.publish_stacks(&self.stacks);
-        if !self.room.publish(modules.rules()) {
-            return Err(Refusal::NoMemoryInReach);
-        }
-        self.write_control(modules, depth);
-        let control = self.regions.shared.start.get().to_le_bytes();
-        self.memory.write(image, &control).map_err(forbidden)
+    /// A detour for `point`, `offset` bytes into the code region. Nothing for one that there is no place for, or that
+    /// is out of reach: it stays a breakpoint.
+    fn detour(&self, point: &Probepoint, offset: u64) -> Result<Option<Detour>, Refusal> {
+        let stub = self.regions.code.start.wrapping_offset(offset as i64);
+        let moved_at = stub.wrapping_offset(STUB_LEN as i64);
+        let Some(Ok(site)) = self.plan.site(point.address) else {
+            return Ok(None);
+        };
+        let (Ok(moved), Ok(_)) = (site.moved(moved_at), site.jump(stub)) else {
+            return Ok(None);
+        };
+        let written = self.memory.write(moved_at, &moved.code);
+        written.map_err(|_| Refusal::InjectionForbidden)?;
+        Ok(Some(Detour {
+            function: point.function,
+            address: point.address,
+            site: site.clone(),
+            stub,
+            moved,
+            moved_at,
+            patched: false,
+        }))
     }
 
     fn write_stubs(&mut self, image: &Image) -> Result<(), Refusal> {
@@ -288,8 +292,7 @@ const AT_ENTRY: Rule = Rule::pack(Step::Call {
     bp: SavedBp::Unchanged,
 });
 
-fn insert_rows(modules: &mut Modules, regions: &Regions, own: &Arc<Built>) {
-    let own = Arc::clone(own);
+fn insert_rows(modules: &mut Modules, regions: &Regions, own: Arc<Built>) {
     let base = regions.code.start;
     modules
         .rules()
@@ -334,8 +337,16 @@ fn permitted(process: Tid) -> Result<(), Refusal> {
     free.then_some(()).ok_or(Refusal::InjectionForbidden)
 }
 
-/// How threads tell their fs base: bit 1 of AT_HWCAP2 (getauxval(3)) allows the instruction.
-fn fs_base() -> FsBase {
+/// How threads tell their fs base. All that are there have glibc's or musl's word at it, or the instruction is
+/// allowed (bit 1 of AT_HWCAP2, getauxval(3)), which is slower.
+fn fs_base(memory: &Memory, stopped: &[&mut Stopped]) -> FsBase {
+    let points_to_itself = |thread: &&mut Stopped| {
+        let fs = thread.registers().map_or(0, |now| now.fs_base());
+        fs != 0 && memory.read_u64(Addr::new(fs)) == Ok(fs)
+    };
+    if stopped.iter().all(points_to_itself) {
+        return FsBase::SelfPointer;
+    }
     const AT_HWCAP2: u64 = 26;
     let own = std::fs::read("/proc/self/auxv").unwrap_or_default();
     let words = |pair: &[u8]| {

@@ -1,7 +1,8 @@
 //! The injected agent of a process: detours in the place of breakpoints.
 //!
-//! [`Plan`] says, while the process runs, which functions can be patched. [`Agent::inject`] maps the agent
-//! with all threads stopped, [`Agent::patch`] leads the functions to it. From then on calls of these
+//! [`Plan`] says, while the process runs, which functions can be patched. With all threads stopped,
+//! [`Agent::map`] makes memory for the agent; it is filled ([`Agent::fill`]) while they run; with all stopped again,
+//! [`Agent::patch`] leads the functions to it. From then on calls of these
 //! functions are seen and counted without a stop, in memory that is shared with this process.
 //! [`leave`] takes threads out of it again, so that it can be taken away.
 
@@ -19,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::KEYS;
-use leaktap_agent::{KEY_BITS, Shared};
+use leaktap_agent::{FsBase, KEY_BITS, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::Addr;
 use leaktap_tracee::Memory;
@@ -27,6 +28,7 @@ use leaktap_unwind::Table;
 
 use crate::detour::{Moved, Site, patch};
 use crate::functions::FunctionId;
+use crate::probepoint::Probepoint;
 
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::addresses_on_stack;
@@ -44,6 +46,7 @@ pub(crate) struct Agent {
     regions: Regions,
     room: Room,
     stacks: Stacks,
+    fs_base: FsBase,
     detours: Vec<Detour>,
     plan: Plan,
 }
@@ -52,6 +55,8 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug)]
 struct Detour {
     function: FunctionId,
+    /// Of its first instruction.
+    address: Addr,
     site: Site,
     /// What its jump leads to; its descriptor names it in the agent.
     stub: Addr,
@@ -62,6 +67,11 @@ struct Detour {
 }
 
 impl Agent {
+    /// What the plan says of a function that stayed a breakpoint.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// What it shares with us.
     pub(crate) fn shared(&self) -> Shared {
         self.shared
@@ -72,9 +82,16 @@ impl Agent {
         &self.regions.code
     }
 
-    /// The functions that have detours, patched or not.
-    pub(crate) fn functions(&self) -> impl Iterator<Item = FunctionId> + '_ {
-        self.detours.iter().map(|detour| detour.function)
+    /// Forgets detours of functions that are not, or no longer, where they were: those of `points` stay.
+    /// Returns their addresses.
+    pub(crate) fn keep(&mut self, points: &[Probepoint]) -> Vec<Addr> {
+        let is_there = |detour: &Detour| {
+            let same =
+                |p: &Probepoint| (p.function, p.address) == (detour.function, detour.address);
+            points.iter().any(same)
+        };
+        self.detours.retain(is_there);
+        self.detours.iter().map(|detour| detour.address).collect()
     }
 
     /// Modules have come or gone.

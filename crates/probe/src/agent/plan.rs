@@ -60,17 +60,6 @@ impl Plan {
         }
     }
 
-    /// Whether it was made for these functions.
-    pub(crate) fn knows(&self, points: &[Probepoint]) -> bool {
-        let known = |point: &Probepoint| {
-            let known = point.function.function();
-            self.sites.contains_key(&point.address)
-                || known.is_none_or(|known| way(known).is_none())
-                || point.kind != Kind::Breakpoint
-        };
-        points.iter().all(known)
-    }
-
     /// Why a function that stayed a breakpoint did so. Nothing for one that is not of the heap.
     pub(crate) fn refusal(&self, point: &Probepoint) -> Option<Refusal> {
         let known = point.function.function()?;
@@ -80,6 +69,12 @@ impl Plan {
             Ok(_) if throws => Some(Refusal::MayUnwind),
             Ok(_) => Some(Refusal::NoMemoryInReach),
         }
+    }
+
+    /// Where jumps will be.
+    pub(crate) fn places(&self) -> Vec<Addr> {
+        let found = self.sites.values().flatten();
+        found.map(Site::at).collect()
     }
 
     /// Where the function at `at` can be patched.

@@ -79,8 +79,9 @@ impl Room {
         if let Some((_, at)) = self.rows.get(&Arc::as_ptr(built)) {
             return Some(*at);
         }
-        let rows = built.rows.iter().flat_map(|row| row.to_bytes());
-        let at = self.put(&rows.collect::<Vec<u8>>())?;
+        let offset = self.take(size_of_val(&built.rows[..]) as u64)?;
+        self.shared.write_rows(offset, &built.rows);
+        let at = self.base.get() + offset;
         let key = Arc::as_ptr(built);
         self.rows.insert(key, (Arc::clone(built), at));
         Some(at)
@@ -88,11 +89,16 @@ impl Room {
 
     /// The address, in the target, of a copy of `bytes`.
     fn put(&mut self, bytes: &[u8]) -> Option<u64> {
-        let len = (bytes.len() as u64).next_multiple_of(64);
-        let end = self.used.checked_add(len).filter(|end| *end <= ROOM_LEN)?;
-        let offset = ROOM_AT + self.used;
+        let offset = self.take(bytes.len() as u64)?;
         self.shared.write(offset, bytes);
-        self.used = end;
         Some(self.base.get() + offset)
+    }
+
+    /// The offset in the shared memory of `len` bytes that nothing has been put in.
+    fn take(&mut self, len: u64) -> Option<u64> {
+        let end = self.used.checked_add(len.next_multiple_of(64))?;
+        let offset = ROOM_AT + self.used;
+        self.used = Some(end).filter(|end| *end <= ROOM_LEN)?;
+        Some(offset)
     }
 }

@@ -1,0 +1,128 @@
+//! `bench detour`: a malloc/free pair under `--engine auto`, beside heaptrack's, and after detaching.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::breakpoint::leaktap;
+use crate::program::{Program, compile};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const ROUNDS: usize = 7;
+const PAIRS: u32 = 5_000_000;
+
+/// What one round of a program gives: nanoseconds a pair.
+#[derive(Default)]
+struct Figures {
+    native: Vec<f64>,
+    traced: Vec<f64>,
+    after: Vec<f64>,
+    heaptrack: Vec<f64>,
+    /// Percent of a core that leaktap itself took.
+    tracer: Vec<f64>,
+}
+
+/// Prints the medians of interleaved rounds.
+pub(crate) fn run() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let churn = compile("churn", folder.path())?;
+    println!("a malloc/free pair at 16 frames, 50 call sites, 1000 blocks live, sizes 16 to 512;");
+    println!(
+        "medians of {ROUNDS} interleaved rounds of {PAIRS} pairs; nanoseconds a pair and thread\n"
+    );
+    println!(
+        "{:>7}{:>9}{:>10}{:>10}{:>10}{:>11}{:>10}{:>10}",
+        "threads", "native", "leaktap", "overhead", "after", "heaptrack", "overhead", "tracer %"
+    );
+    for threads in ["1"] {
+        let mut figures = Figures::default();
+        for _ in 0..ROUNDS {
+            attached(&churn, threads, &mut figures)?;
+            if let Some(value) = under_heaptrack(&churn, threads, folder.path())? {
+                figures.heaptrack.push(value);
+            }
+        }
+        let Figures {
+            native,
+            traced,
+            after,
+            heaptrack,
+            tracer,
+        } = figures;
+        let [native, traced, after, heaptrack, tracer] =
+            [native, traced, after, heaptrack, tracer].map(crate::median);
+        println!(
+            "{threads:>7}{native:>9.1}{traced:>10.1}{:>10.1}{after:>10.1}{heaptrack:>11.1}{:>10.1}{tracer:>10.2}",
+            traced - native,
+            heaptrack - native,
+        );
+    }
+    Ok(())
+}
+
+/// Native, traced, and after detaching, from one process.
+fn attached(program: &Path, threads: &str, figures: &mut Figures) -> Result<()> {
+    let mut program = Program::start(program, &[threads])?;
+    program.measure(PAIRS / 5)?;
+    figures.native.push(program.measure(PAIRS)?);
+    let (mut tracer, lines) = attach(program.pid())?;
+    program.measure(PAIRS / 5)?;
+    let (begun, before) = (Instant::now(), busy(&tracer)?);
+    figures.traced.push(program.measure(PAIRS)?);
+    let share = (busy(&tracer)? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    figures.tracer.push(100.0 * share);
+    kill(Pid::from_raw(tracer.id() as i32), Signal::SIGINT)?;
+    tracer.wait()?;
+    drop(lines);
+    program.measure(PAIRS / 5)?;
+    figures.after.push(program.measure(PAIRS)?);
+    Ok(())
+}
+
+/// leaktap, once it has attached. Its standard error has to stay open.
+fn attach(pid: i32) -> Result<(Child, BufReader<std::process::ChildStderr>)> {
+    let mut tracer = Command::new(leaktap()?)
+        .args(["attach", "-p", &pid.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(tracer.stderr.take().ok_or("no standard error")?);
+    lines.read_line(&mut String::new())?;
+    Ok((tracer, lines))
+}
+
+/// Processor time that `process` has used: fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms.
+fn busy(process: &Child) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
+    let fields = stat.rsplit_once(')').ok_or("no stat")?.1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).flat_map(str::parse::<u64>).sum();
+    Ok(Duration::from_millis(10 * ticks))
+}
+
+/// The same program, launched by heaptrack; nothing where it is not installed.
+fn under_heaptrack(program: &Path, threads: &str, folder: &Path) -> Result<Option<f64>> {
+    let recorder = Path::new("/usr/lib/heaptrack/libheaptrack_preload.so");
+    if !recorder.exists() {
+        return Ok(None);
+    }
+    // What heaptrack's own script does; that closes standard input.
+    let words = [
+        format!("LD_PRELOAD={}", recorder.display()),
+        format!(
+            "DUMP_HEAPTRACK_OUTPUT={}",
+            folder.join("heaptrack").display()
+        ),
+        program.display().to_string(),
+        threads.to_owned(),
+    ];
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut program = Program::start(Path::new("/usr/bin/env"), &words)?;
+    program.measure(PAIRS / 50)?;
+    Ok(Some(program.measure(PAIRS / 10)?))
+}
