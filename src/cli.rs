@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// The leaky program
     #[command(hide = true)]
     DemoTarget,
+    /// The process that cleans up after a killed leaktap
+    #[command(hide = true, name = crate::guard::NAME)]
+    Guard,
 }
 
 #[derive(Debug, Args)]

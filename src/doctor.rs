@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 
 use leaktap_image::{FileCache, Image};
-use leaktap_probe::{Kind, find};
+use leaktap_probe::{Kind, Modules, Process, Remains, RowCache};
 use leaktap_tracee::{Memory, Options, Tid, Tracer};
 
 use crate::error::Error;
@@ -65,16 +65,26 @@ fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
     }
     let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
     let image = Image::load(pid.get(), &memory, &mut FileCache::new())?;
-    let points = find(&image, &memory);
-    write_process(pid, &image, &points, out).map_err(printed)
+    let modules = Modules::new(image, &memory, &mut RowCache::default());
+    let mut process = Process::new(memory, modules, 1);
+    write_process(pid, &mut process, out).map_err(printed)
 }
 
-fn write_process(
-    pid: Tid,
-    image: &Image,
-    points: &[leaktap_probe::Probepoint],
-    out: &mut dyn Write,
-) -> io::Result<bool> {
+fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Result<bool> {
+    let remains = match process.remains() {
+        Remains::None => None,
+        Remains::Known => Some("`leaktap attach` takes them out first"),
+        Remains::Unknown => Some("attach once with the build of leaktap that made them"),
+    };
+    if let Some(remedy) = remains {
+        writeln!(
+            out,
+            "remains         probes of a leaktap that was killed: {remedy}"
+        )?;
+        return Ok(false);
+    }
+    let points = process.foresee();
+    let image = process.modules().image();
     writeln!(out, "process {pid:<8}can be attached")?;
     writeln!(out, "modules         {}", image.modules().len())?;
     for skipped in image.skipped() {
@@ -86,15 +96,18 @@ fn write_process(
         )?;
     }
     let mut allocator = false;
-    for point in points {
+    for point in &points {
         let how = match point.kind {
-            Kind::Breakpoint => "breakpoint".to_owned(),
+            Kind::Breakpoint => match point.refusal {
+                None => "breakpoint".to_owned(),
+                Some(refusal) => format!("breakpoint ({refusal})"),
+            },
             Kind::Detour => "detour".to_owned(),
             Kind::None(reason) => format!("none ({})", reason.name()),
         };
         let (name, module) = (point.function.display(), point.module.display());
         writeln!(out, "  {name:<18}{how:<14}{module} {}", point.address)?;
-        allocator |= name == "malloc" && point.kind == Kind::Breakpoint;
+        allocator |= name == "malloc" && !matches!(point.kind, Kind::None(_));
     }
     if !allocator {
         writeln!(

@@ -39,6 +39,15 @@ pub(crate) enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Another build of leaktap was killed while it traced it.
+    #[error(
+        "process {pid} still runs with the probes of another build of leaktap, which was killed: \
+         attach with that build once, it takes them out"
+    )]
+    Remains {
+        /// The process.
+        pid: Tid,
+    },
     /// It calls no allocator that leaktap knows.
     #[error(
         "no allocator found in {program} (pid {pid}): none of its modules defines malloc; \

@@ -8,6 +8,7 @@ mod demo;
 mod detaching;
 mod doctor;
 mod error;
+mod guard;
 mod output;
 mod progress;
 mod result;
@@ -55,6 +56,11 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Demo => demo(),
         Command::DemoTarget => {
             demo::target();
+            Ok(0)
+        }
+        Command::Guard => {
+            let what = "guard the target";
+            guard::run().map_err(|source| Error::System { what, source })?;
             Ok(0)
         }
     }

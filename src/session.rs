@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use leaktap_probe::Remains;
 use leaktap_tracee::{Command, Options, Stop, Tid, Tracer, Wakeups};
 
 use crate::cli::{Engine, Listing, Trace};
@@ -13,6 +14,9 @@ use crate::tracing::{OnSignal, Orders, Tracing};
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
+
+/// Longest time that the process which cleans up after a killed leaktap is waited for.
+const GUARD_AT_WORK: Duration = Duration::from_millis(500);
 
 /// How a trace is made.
 #[derive(Clone, Debug)]
@@ -46,11 +50,12 @@ impl Settings {
 pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let wakeups = wakeups()?;
     let mut tracer = Tracer::new();
-    let prepared = Target::prepare(pid, settings.depth, settings.engine);
+    let prepared = prepare_clean(pid, settings);
     let mut target = match prepared.and_then(Target::require_allocator) {
         Ok(target) => target,
         Err(error) => return Err(explain(&mut tracer, pid, error)),
     };
+    target.guard();
     let begun = Instant::now();
     let mut attached = tracer.attach(pid, Options::follow())?;
     if attached
@@ -79,6 +84,30 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     trace(tracing, settings, &wakeups, OnSignal::Detach);
     target.halts.attach = halts;
     Ok(target)
+}
+
+/// Prepares for `pid`. What a leaktap that was killed has left in it is taken out first.
+fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
+    let mut target = Target::prepare(pid, settings.depth, settings.engine)?;
+    let begun = Instant::now();
+    while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
+        std::thread::yield_now();
+    }
+    match target.process().remains() {
+        Remains::None => return Ok(target),
+        Remains::Unknown => return Err(Error::Remains { pid }),
+        Remains::Known => {}
+    }
+    let mut tracer = Tracer::new();
+    let attached = tracer.attach(pid, Options::follow())?;
+    if !target.adopt_remains() {
+        for stopped in attached.stopped {
+            let _ = stopped.detach(); // fails for one that has been killed
+        }
+        return Err(Error::Remains { pid });
+    }
+    Tracing::start(tracer, &mut target, attached.stopped, attached.late).detach();
+    Target::prepare(pid, settings.depth, settings.engine)
 }
 
 /// Launches a program and traces it until its end.

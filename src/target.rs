@@ -11,6 +11,7 @@ use procfs::process::Process as ProcInfo;
 use crate::books::{Books, live_blocks, live_bytes};
 use crate::cli::Engine;
 use crate::error::Error;
+use crate::guard;
 use crate::progress::Now;
 
 /// How often the agent's sums are looked at.
@@ -42,6 +43,7 @@ pub(crate) struct Target {
     depth: usize,
     engine: Engine,
     sampled: Instant,
+    is_guarded: bool,
     /// It runs another program now, which has not been read.
     pub(crate) is_replaced: bool,
     /// What it allocated and has not freed.
@@ -80,6 +82,7 @@ impl Target {
             depth,
             engine,
             sampled: Instant::now(),
+            is_guarded: false,
             is_replaced: false,
             books: books()?,
             exit: None,
@@ -140,6 +143,22 @@ impl Target {
         if let Some(shared) = self.process.lead_to_agent(tracer, stopped) {
             self.books.share(shared);
         }
+    }
+
+    /// Has a process stand by that takes the breakpoints out should this one be killed.
+    pub(crate) fn guard(&mut self) {
+        self.is_guarded = true;
+        match guard::start(self.process.memory()) {
+            Ok(journal) => self.process.set_journal(journal),
+            Err(error) => self.notes.push(format!(
+                "no process could stand by to clean up should leaktap be killed: {error}"
+            )),
+        }
+    }
+
+    /// See [`Process::adopt_remains`].
+    pub(crate) fn adopt_remains(&mut self) -> bool {
+        self.process.adopt_remains()
     }
 
     /// Takes the agent out, if there is one: see [`Process::withdraw`].
@@ -225,6 +244,9 @@ impl Target {
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
         self.process = open(self.tid(), self.depth, &mut self.files, &mut self.rows)?;
         self.is_replaced = false;
+        if self.is_guarded {
+            self.guard();
+        }
         self.describe();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::clean::{Snapshot, left_behind};
 use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
-use crate::leaktap::{Traced, attach, begin_to_attach, begin_to_run};
+use crate::leaktap::{Traced, attach, begin_to_attach, begin_to_run, leaktap_with};
 use crate::report::Report;
 
 const CYCLES: u64 = 200;
@@ -166,8 +166,66 @@ engines! {
         assert!(!program.is_empty());
         tracing.process().signal(Signal::SIGKILL);
         tracing.process().stdout_end();
-        let state = fs::read_to_string(format!("/proc/{program}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // Its descriptors are closed by now; that it is over follows at once.
+        let state = || fs::read_to_string(format!("/proc/{program}/stat")).unwrap_or_default();
+        let is_over = || state().is_empty() || state().contains(") Z ") || state().contains(") X ");
+        let begun = Instant::now();
+        while !is_over() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{}", state());
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// With detours a target needs nobody: it runs on, and the next leaktap takes out what the killed one has left.
+#[test]
+fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
+    let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
+    // Until each thread has allocated, and so has its arena: mmap(2) and its kin remain breakpoints, which leave
+    // a moment of danger (docs/ptrace.md).
+    while attach(Engine::Auto, target.pid(), &["--duration", "50ms"])
+        .wait()
+        .succeeded()
+        .total("unmatched_frees")
+        < HELD
+    {}
+    let before = Snapshot::of(target.pid());
+    for death in 0..DEATHS {
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        let_run(moment(death, 20));
+        tracing.process().signal(Signal::SIGKILL);
+        tracing.wait();
+        let pid = target.pid().to_string();
+        let doctor = leaktap_with(["doctor", "-p", &pid]);
+        assert!(
+            doctor.stdout_text().contains("killed"),
+            "{}",
+            doctor.shown()
+        );
+        let traced = attach(Engine::Auto, target.pid(), &["--duration", "5ms"]).wait();
+        is_of_busy(&traced, traced.succeeded());
+        let changes = before.changes(target.pid());
+        if !changes.is_empty() {
+            traced.fail("the target is not what it was", &changes);
+        }
+    }
+    target.work();
+    target.end().succeeded();
+}
+
+/// Breakpoints that a killed leaktap has left are taken out by a process that stands by for that.
+#[test]
+fn a_killed_leaktap_leaves_no_breakpoints() {
+    for death in 0..10 {
+        let mut target = Fixture::new("mappings.c").start();
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        let_run(moment(death, 20));
+        tracing.process().signal(Signal::SIGKILL);
+        tracing.wait();
+        let traced = attach(Engine::Auto, target.pid(), &[]);
+        target.work();
+        traced.detach().succeeded();
+        target.end().succeeded();
     }
 }
 

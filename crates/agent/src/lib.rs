@@ -25,7 +25,8 @@ mod stub;
 use leaktap_memory::Svma;
 
 pub use shared::{
-    KEY_BITS, KEYS_AT, LEDGER_AT, ROOM_AT, ROOM_LEN, SHARED_LEN, Shared, TABLES, THREADS_AT,
+    KEY_BITS, KEYS_AT, LEDGER_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT, ROOM_LEN, SHARED_LEN, Shared,
+    TABLES, THREADS_AT,
 };
 pub use stub::{STUB_LEN, stub};
 
@@ -119,6 +120,12 @@ pub fn text(fs_base: FsBase) -> Vec<u8> {
         }
     }
     text
+}
+
+/// Tells one build of the agent from others (FNV-1a of its text).
+pub fn checksum() -> u64 {
+    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    TEXT.iter().fold(0xcbf2_9ce4_8422_2325, hash)
 }
 
 /// The image's call frame information (`.eh_frame`), and its offset in the image, where it need

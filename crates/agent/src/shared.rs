@@ -23,6 +23,12 @@ const THREADS_LEN: usize = KEYS_LEN + SPARES;
 /// Offset of the keys of threads; [`Control`] and what the tracer notes for another one come before.
 pub const KEYS_AT: u64 = 64 << 10;
 
+/// Offset of what the tracer notes for another one, should it be killed.
+pub const REMAINS_AT: u64 = 8 << 10;
+
+/// Bytes of that.
+pub const REMAINS_LEN: usize = (KEYS_AT - REMAINS_AT) as usize;
+
 /// Offset of the threads.
 pub const THREADS_AT: u64 = KEYS_AT + 8 * KEYS_LEN as u64;
 

@@ -6,7 +6,7 @@ use crate::counters::Stripe;
 use crate::live::{self, Bucket};
 use crate::stacks;
 
-/// Sets of counters: one for each [`crate::layout::Thread`], spares included.
+/// Sets of counters: one for each thread that the agent knows of, a few to spare, and the tracer's.
 pub const STRIPES: usize = (8 << 10) + 8;
 
 /// The head's page.

@@ -31,7 +31,7 @@ pub struct StackId(pub u32);
 /// What is kept of a stack besides its frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kept {
-    /// How the walk ended: [`leaktap_unwind::End`].
+    /// How the walk ended, as `unwind` numbers it.
     pub end: u8,
     /// Which function allocated, as the tracer numbers them.
     pub kind: u8,

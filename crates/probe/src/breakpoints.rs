@@ -4,6 +4,7 @@
 //! back. So the int3 stays for the other threads, and nothing is single-stepped.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::ops::Range;
 
 use leaktap_image::Image;
@@ -11,9 +12,11 @@ use leaktap_memory::{Addr, ReadMemory, Unreadable};
 use leaktap_tracee::{Memory, Registers};
 
 use crate::functions::FunctionId;
+use crate::journal::{Change, Journal};
 use crate::slots::{SlotId, Slots};
 
-const INT3: u8 = 0xcc;
+/// The instruction of one byte.
+pub const INT3: u8 = 0xcc;
 
 /// Bytes of the longest instruction (Intel SDM volume 2, 2.3.11).
 const LONGEST: usize = 15;
@@ -76,6 +79,7 @@ pub(crate) struct Breakpoints {
     files: Vec<Range<Addr>>,
     /// Where volatile ones were: another thread may have hit one that is gone when we hear of it.
     removed: HashSet<Addr>,
+    journal: Journal,
 }
 
 impl Breakpoints {
@@ -86,7 +90,13 @@ impl Breakpoints {
             slots: Slots::default(),
             files: Vec::new(),
             removed: HashSet::new(),
+            journal: Journal::default(),
         }
+    }
+
+    /// Notes in `file` from now on which bytes are replaced.
+    pub(crate) fn set_journal(&mut self, file: File) {
+        self.journal = Journal(Some(file));
     }
 
     /// Tells where modules are: their unused bytes become slots.
@@ -103,6 +113,8 @@ impl Breakpoints {
     pub(crate) fn insert(&mut self, at: Addr, purpose: Purpose) -> Result<(), Refused> {
         if !self.sites.contains_key(&at) {
             let site = self.new_site(at)?;
+            let original = site.original[0];
+            self.journal.note(Change::Set { at, original });
             self.memory.write(at, &[INT3]).map_err(|_| Refused)?;
             self.sites.insert(at, site);
         }
@@ -123,6 +135,7 @@ impl Breakpoints {
     pub(crate) fn lift(&mut self, at: Addr) {
         if let Some(site) = self.sites.remove(&at) {
             restore_site(&self.memory, at, &site);
+            self.journal.note(Change::Lifted { at });
         }
     }
 
@@ -188,6 +201,7 @@ impl Breakpoints {
         site.waiting = site.waiting.saturating_sub(1);
         if site.volatile && site.waiting == 0 && site.purposes.entry.is_none() {
             restore_site(&self.memory, at, site);
+            self.journal.note(Change::Lifted { at });
             self.sites.remove(&at);
             self.removed.insert(at);
         }
@@ -201,6 +215,9 @@ impl Breakpoints {
 
     /// What was in `range` is no longer mapped.
     pub(crate) fn forget(&mut self, range: &Range<Addr>) {
+        for &at in self.sites.keys().filter(|at| range.contains(at)) {
+            self.journal.note(Change::Lifted { at });
+        }
         self.sites.retain(|at, _| !range.contains(at));
         self.slots.forget(range);
     }

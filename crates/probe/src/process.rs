@@ -5,6 +5,7 @@
 //! [`Process::returned`] walks its stack and tells the [`Recorder`].
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
@@ -15,8 +16,8 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
-use crate::agent::{Agent, Plan, addresses_on_stack};
-use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
+use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack};
+use crate::breakpoints::{Breakpoints, Held, INT3, NoSlot, Purpose};
 use crate::calls::{Ancestry, Call, Calls, Entry, is_below};
 use crate::functions::{Action, FunctionId};
 use crate::modules::Modules;
@@ -132,7 +133,9 @@ impl Process {
             if self.points.iter().any(|old| old.address == point.address) {
                 continue;
             }
-            if point.kind == Kind::Breakpoint {
+            // One that a detour is ready for never has an int3, which would kill the process if we were killed.
+            let ready = self.mapped.as_ref().is_some_and(|agent| agent.has(&point));
+            if point.kind == Kind::Breakpoint && !(ready && self.refused.is_none()) {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
@@ -142,11 +145,35 @@ impl Process {
         }
     }
 
+    /// Notes in `file` from now on where int3s are: see [`Change`].
+    pub fn set_journal(&mut self, file: File) {
+        self.breakpoints.set_journal(file);
+    }
+
     /// Finds out which functions can be led to an agent, so that [`Process::map_agent`] need not.
     pub fn plan(&mut self) {
         let points = probepoint::find(self.modules.image(), &self.memory);
         let unpatched = self.breakpoints.unpatched();
         self.plan = Some(Plan::new(self.modules.image(), &unpatched, &points));
+    }
+
+    /// The functions found, and how they would be watched with an agent, as far as can be told beforehand.
+    pub fn foresee(&mut self) -> Vec<Probepoint> {
+        let image = self.modules.image();
+        let mut points = probepoint::find(image, &self.memory);
+        let plan = Plan::new(image, &self.memory, &points);
+        let permitted = agent::permitted(self.memory.process());
+        let of_heap = points.iter_mut().filter(|point| {
+            let known = point.function.function();
+            known.is_some_and(|known| !known.action.is_mapping())
+        });
+        for point in of_heap.filter(|point| point.kind == Kind::Breakpoint) {
+            match permitted.and_then(|()| plan.foresees(point, image)) {
+                Ok(()) => point.kind = Kind::Detour,
+                Err(refusal) => point.refusal = Some(refusal),
+            }
+        }
+        points
     }
 
     /// Gives the process memory for the agent; all of its threads are `stopped`. False if the probes are to stay
@@ -225,7 +252,7 @@ impl Process {
             .collect();
         agent.modules_changed(self.modules.rules(), &[]);
         for at in agent.keep(&self.points) {
-            self.breakpoints.lift(at);
+            self.breakpoints.lift(at); // there is one at a launch
         }
         let patched = agent.patch(stopped, &returned_to);
         let is_free = |id: FunctionId| id.function().is_some_and(|f| f.action == Action::Free);
@@ -260,6 +287,34 @@ impl Process {
         let shared = agent.shared();
         self.agent = Some(agent);
         Ok(shared)
+    }
+
+    /// Whether a tracer that was killed has left an agent in the process.
+    pub fn remains(&self) -> Remains {
+        agent::remains(&self.memory)
+    }
+
+    /// Whether int3s of a tracer that was killed are still there: the one that stands by takes them out.
+    pub fn has_foreign_breakpoints(&self) -> bool {
+        let image = self.modules.image();
+        let is_foreign = |at: Addr| {
+            let mut now = [0];
+            let in_file = image.module_at(at).and_then(|module| {
+                let bytes = module.file().bytes_at(module.svma(at), 1)?;
+                bytes.first().copied()
+            });
+            self.memory.read(at, &mut now).is_ok() && now == [INT3] && in_file != Some(INT3)
+        };
+        let points = probepoint::find(image, &self.memory);
+        let mut all = points.iter().map(|point| point.address);
+        all.any(is_foreign) || image.linker_brk(&self.memory).is_some_and(is_foreign)
+    }
+
+    /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
+    /// well enough for that.
+    pub fn adopt_remains(&mut self) -> bool {
+        self.agent = Agent::adopt(&self.memory, self.modules.image());
+        self.agent.is_some()
     }
 
     /// Takes the agent out of the process, all of whose threads are `stopped` and have left slots. False, and

@@ -65,6 +65,11 @@ impl Memory {
         })
     }
 
+    /// Its /proc/PID/mem: whoever has it may read and write, also when we are gone.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The process that it was opened for.
     pub fn process(&self) -> Tid {
         self.process

@@ -8,7 +8,7 @@ use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
 use leaktap_agent::{
     FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, TABLES, THREADS_AT,
 };
-use leaktap_image::{Image, mappings};
+use leaktap_image::{Image, Module, mappings};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::{Built, Cfa, CfiSections, Row, Rule, SavedBp, Step, rows};
@@ -19,7 +19,7 @@ use super::remote::{self, Regions};
 use super::room::Room;
 use super::shape::{TWIN, TWIN_TOLD_BY, Way, only_throws, way};
 use super::stacks::Stacks;
-use super::{Agent, Detour};
+use super::{Agent, Detour, remains};
 use crate::detour::patch;
 use crate::functions::FunctionId;
 use crate::modules::Modules;
@@ -118,6 +118,8 @@ impl Agent {
         returned_to: &[Addr],
     ) -> Vec<(FunctionId, Result<(), Refusal>)> {
         self.find_stacks(threads);
+        // Before the first is patched.
+        remains::note(self);
         let mut done = Vec::new();
         for detour in &mut self.detours {
             let inner = detour.site.inner();
@@ -321,14 +323,17 @@ fn way_of(
     let named = |id: &FunctionId| id.function().is_some_and(|known| known.name == TWIN);
     let (twin, at, _) = places.iter().find(|(id, ..)| named(id))?;
     let (mine, its) = (module(function)?, module(*twin)?);
-    let is_twin = TWIN_TOLD_BY
-        .iter()
-        .any(|name| !mine.file().functions(name).is_empty());
-    (is_twin && mine.same_as(its)).then_some((way, Some(*at)))
+    (has_twin(mine) && mine.same_as(its)).then_some((way, Some(*at)))
+}
+
+/// Whether [`TWIN`] can be called in the place of the operator new that `module` defines.
+pub(super) fn has_twin(module: &Module) -> bool {
+    let mut told_by = TWIN_TOLD_BY.iter();
+    told_by.any(|name| !module.file().functions(name).is_empty())
 }
 
 /// What forbids to make system calls in a process, or to give it memory; before one could kill it.
-fn permitted(process: Tid) -> Result<(), Refusal> {
+pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
     let free = process.seccomp() == Some(SeccompMode::Disabled)
         // With mlockall(2), all that is mapped would be filled with pages at once.
         && process.locked_kilobytes() == Some(0)

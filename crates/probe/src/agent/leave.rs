@@ -22,9 +22,7 @@ use leaktap_unwind::{End, Start, Table, Visited, walk_with};
 
 use super::Agent;
 use super::shape::way;
-
-/// `int3`.
-const INT3: u8 = 0xcc;
+use crate::breakpoints::INT3;
 
 /// The tracer's own sums in the ledger: no thread's number is as high.
 pub const OWN_STRIPE: usize = STRIPES - 1;

@@ -10,6 +10,7 @@ mod inject;
 mod leave;
 mod place;
 mod plan;
+mod remains;
 mod remote;
 mod room;
 mod shape;
@@ -21,7 +22,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::KEYS;
 use leaktap_agent::{FsBase, KEY_BITS, Shared};
-use leaktap_image::mappings;
+use leaktap_image::{Image, mappings};
 use leaktap_memory::Addr;
 use leaktap_tracee::Memory;
 use leaktap_unwind::Table;
@@ -30,9 +31,12 @@ use crate::detour::{Moved, Site, patch};
 use crate::functions::FunctionId;
 use crate::probepoint::Probepoint;
 
+pub(crate) use inject::permitted;
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::addresses_on_stack;
 pub(crate) use plan::Plan;
+pub use remains::Remains;
+pub(crate) use remains::remains;
 
 use remote::Regions;
 use room::Room;
@@ -67,6 +71,11 @@ struct Detour {
 }
 
 impl Agent {
+    /// The agent that another tracer, now dead, has left in the process of `memory`.
+    pub(crate) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
+        remains::adopt(memory, image)
+    }
+
     /// What the plan says of a function that stayed a breakpoint.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
@@ -80,6 +89,12 @@ impl Agent {
     /// Where its code is.
     pub(crate) fn code(&self) -> &Range<Addr> {
         &self.regions.code
+    }
+
+    /// Whether there is a detour for `point`.
+    pub(crate) fn has(&self, point: &Probepoint) -> bool {
+        let mut detours = self.detours.iter();
+        detours.any(|detour| (detour.function, detour.address) == (point.function, point.address))
     }
 
     /// Forgets detours of functions that are not, or no longer, where they were: those of `points` stay.

@@ -8,6 +8,7 @@ use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::find_syscall;
 
+use super::inject::has_twin;
 use super::shape::{only_throws, way};
 use crate::detour::{Site, are_branched_into};
 use crate::functions::Action;
@@ -57,6 +58,20 @@ impl Plan {
                 let mut ends = ends.skip(from).filter(|(_, bytes)| *bytes == WAY_OUT);
                 ends.next().map(|(offset, _)| offset)
             }),
+        }
+    }
+
+    /// Whether the function at `point` will be led to an agent, as far as can be told before that; if not, why.
+    pub(crate) fn foresees(&self, point: &Probepoint, image: &Image) -> Result<(), Refusal> {
+        let known = point.function.function().ok_or(Refusal::TooShort)?;
+        let site = self.sites.get(&point.address).ok_or(Refusal::TooShort)?;
+        site.as_ref().map_err(|refusal| *refusal)?;
+        let module = image.module_at(point.address);
+        let may_throw = way(known).is_some_and(|way| way.shape == Shape::AroundThrowing)
+            && !module.is_some_and(has_twin);
+        match only_throws(known) || may_throw {
+            true => Err(Refusal::MayUnwind),
+            false => Ok(()),
         }
     }
 

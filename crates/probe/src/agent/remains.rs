@@ -1,0 +1,208 @@
+//! What a tracer that is killed leaves behind, noted in the shared memory so that the next one can undo it.
+
+use std::mem::size_of;
+
+use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shared};
+use leaktap_image::{Image, Mapping, mappings};
+use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_tracee::Memory;
+
+use super::remote::Regions;
+use super::room::Room;
+use super::stacks::Stacks;
+use super::{Agent, Detour, FsBase, Plan};
+use crate::detour::JUMP_LEN;
+use crate::functions::FunctionId;
+use crate::probepoint::{Kind, Probepoint};
+
+/// First of the note.
+const MAGIC: u64 = u64::from_le_bytes(*b"leaktap1");
+
+/// What the kernel calls the shared memory in /proc/PID/maps.
+const NAME: &str = "/memfd:leaktap";
+
+const WORD: usize = size_of::<u64>();
+const HEAD: usize = 6;
+const ENTRY: usize = 4;
+
+/// Another leaktap's detours in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// None.
+    None,
+    /// Some, of a leaktap like this one: can be undone.
+    Known,
+    /// Some, of another build.
+    Unknown,
+}
+
+/// Notes what has to be undone.
+pub(super) fn note(agent: &Agent) {
+    let Regions { code, .. } = &agent.regions;
+    let mut words = vec![
+        MAGIC,
+        leaktap_agent::checksum(),
+        code.start.get(),
+        code.end.get(),
+        agent.detours.len() as u64,
+        0,
+    ];
+    for detour in &agent.detours {
+        let mut original = [0; WORD];
+        for (byte, replaced) in original.iter_mut().zip(detour.site.replaced()) {
+            *byte = *replaced;
+        }
+        words.extend([
+            detour.function.0.into(),
+            detour.address.get(),
+            detour.stub.get(),
+            u64::from_le_bytes(original),
+        ]);
+    }
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    agent.shared.write(REMAINS_AT, &bytes);
+}
+
+/// Whether another leaktap's detours are in the process of `memory`.
+pub(crate) fn remains(memory: &Memory) -> Remains {
+    let all = mappings(memory.process().get()).unwrap_or_default();
+    let Some(shared) = shared(&all) else {
+        return Remains::None;
+    };
+    match words(memory, shared) {
+        Some(words) if is_ours(&words) => Remains::Known,
+        _ => Remains::Unknown,
+    }
+}
+
+/// The agent that another leaktap has left.
+pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
+    let all = mappings(memory.process().get()).ok()?;
+    let mapping = shared(&all)?;
+    let words = words(memory, mapping).filter(|words| is_ours(words))?;
+    let [_, _, start, end, count, _] = *words.first_chunk()?;
+    let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
+    let entries: Vec<Entry> = entries
+        .take(usize::try_from(count).ok()?)
+        .filter_map(Entry::new)
+        .collect();
+    let restored = Restored {
+        memory,
+        entries: &entries,
+    };
+    let points: Vec<_> = entries.iter().map(Entry::point).collect();
+    let plan = Plan::new(image, &restored, &points);
+    let detours = entries.iter().filter_map(|entry| {
+        let site = plan.site(entry.address)?.as_ref().ok()?.clone();
+        let moved_at = entry.stub.wrapping_offset(STUB_LEN as i64);
+        Some(Detour {
+            function: entry.function,
+            address: entry.address,
+            moved: site.moved(moved_at).ok()?,
+            site,
+            stub: entry.stub,
+            moved_at,
+            patched: true,
+        })
+    });
+    let detours: Vec<_> = detours.collect();
+    // Its results stay behind; ours are elsewhere.
+    let own = Shared::private().ok()?;
+    let regions = Regions {
+        code: Addr::new(start)..Addr::new(end),
+        shared: mapping.start..mapping.end,
+    };
+    (detours.len() == entries.len()).then_some(Agent {
+        memory: memory.clone(),
+        shared: own,
+        room: Room::new(own, mapping.start),
+        regions,
+        stacks: Stacks::default(),
+        fs_base: FsBase::Instruction,
+        detours,
+        plan,
+    })
+}
+
+fn shared(all: &[Mapping]) -> Option<&Mapping> {
+    let is_it = |mapping: &&Mapping| {
+        let path = mapping.path().and_then(|path| path.to_str());
+        mapping.perms.shared && path == Some(NAME)
+    };
+    all.iter().find(is_it)
+}
+
+fn words(memory: &Memory, shared: &Mapping) -> Option<Vec<u64>> {
+    let mut bytes = vec![0; REMAINS_LEN];
+    let at = shared.start.checked_add(REMAINS_AT)?;
+    memory.read(at, &mut bytes).ok()?;
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
+    bytes.chunks_exact(WORD).map(word).collect()
+}
+
+fn is_ours(words: &[u64]) -> bool {
+    words.starts_with(&[MAGIC, leaktap_agent::checksum()])
+}
+
+/// A detour, as it was noted.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    function: FunctionId,
+    address: Addr,
+    stub: Addr,
+    original: [u8; WORD],
+}
+
+impl Entry {
+    fn new(words: &[u64]) -> Option<Entry> {
+        let [function, address, stub, original] = *words.first_chunk()?;
+        Some(Entry {
+            function: FunctionId(u8::try_from(function).ok()?),
+            address: Addr::new(address),
+            stub: Addr::new(stub),
+            original: original.to_le_bytes(),
+        })
+    }
+
+    fn point(&self) -> Probepoint {
+        Probepoint {
+            function: self.function,
+            module: std::path::PathBuf::new(),
+            address: self.address,
+            kind: Kind::Breakpoint,
+            refusal: None,
+        }
+    }
+}
+
+/// Memory as it was before the jumps were written.
+struct Restored<'a> {
+    memory: &'a Memory,
+    entries: &'a [Entry],
+}
+
+impl ReadMemory for Restored<'_> {
+    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
+        /// `endbr64`, behind which the jump is if the function begins with one.
+        const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+        self.memory.read(at, buf)?;
+        for entry in self.entries {
+            let mut first = [0; ENDBR64.len()];
+            self.memory.read(entry.address, &mut first)?;
+            let skipped = if first == ENDBR64 {
+                ENDBR64.len() as i64
+            } else {
+                0
+            };
+            let jump = entry.address.wrapping_offset(skipped);
+            for (offset, byte) in (0..).zip(entry.original.iter().take(JUMP_LEN)) {
+                let place = jump.wrapping_offset(offset).offset_from(at);
+                let place = place.and_then(|place| usize::try_from(place).ok());
+                if let Some(place) = place.and_then(|place| buf.get_mut(place)) {
+                    *place = *byte;
+                }
+            }
+        }
+        Ok(())
+    }
+}
