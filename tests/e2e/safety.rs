@@ -13,9 +13,15 @@ use crate::fixture::Fixture;
 use crate::leaktap::{Traced, attach, begin_to_attach, begin_to_run, leaktap_with};
 use crate::report::Report;
 
-const CYCLES: u64 = 200;
+/// How often the target is attached to.
+fn cycles(engine: Engine) -> u64 {
+    match engine {
+        Engine::Breakpoint => 200,
+        Engine::Auto => 1000,
+    }
+}
 /// A deadline, not a measure.
-const ALL_CYCLES: Duration = Duration::from_secs(600);
+const ALL_CYCLES: Duration = Duration::from_secs(1200);
 const DEATHS: u64 = 40;
 
 /// What `fixtures/busy.c` holds at any moment: 8 threads, 16 blocks each.
@@ -77,7 +83,7 @@ engines! {
     fn many_attaches_to_eight_threads_that_allocate(engine) {
         let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
         let before = Snapshot::of(target.pid());
-        for cycle in 0..CYCLES {
+        for cycle in 0..cycles(engine) {
             let duration = format!("{}ms", 1 + moment(cycle, 40).as_millis());
             let traced = attach(engine, target.pid(), &["--duration", &duration]).wait();
             is_of_busy(&traced, traced.succeeded());

@@ -313,7 +313,7 @@ impl Process {
     /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
     /// well enough for that.
     pub fn adopt_remains(&mut self) -> bool {
-        self.agent = Agent::adopt(&self.memory, self.modules.image());
+        self.agent = Agent::adopt(&self.memory, &mut self.modules);
         self.agent.is_some()
     }
 

@@ -11,11 +11,11 @@ use leaktap_agent::{
 use leaktap_image::{Image, Module, mappings};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
-use leaktap_unwind::{Built, Cfa, CfiSections, Row, Rule, SavedBp, Step, rows};
+use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
 use super::place::place;
 use super::plan::Plan;
-use super::remote::{self, Regions};
+use super::remote;
 use super::room::Room;
 use super::shape::{TWIN, TWIN_TOLD_BY, Way, only_throws, way};
 use super::stacks::Stacks;
@@ -80,27 +80,17 @@ impl Agent {
         let text = leaktap_agent::text(self.fs_base);
         let text_at = image.wrapping_offset(HEADER_LEN as i64);
         self.memory.write(text_at, &text).map_err(forbidden)?;
-        let (at, bytes) = leaktap_agent::eh_frame();
-        let mut own = rows(&CfiSections {
-            base: Svma(0),
-            eh_frame: Some((at, bytes)),
-            ..CfiSections::default()
-        });
         let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
         for point in points {
             if next + STUB_ROOM <= CODE_LEN
                 && let Some(detour) = self.detour(point, next)?
             {
-                own.rows.push(Row::new(next as u32, AT_ENTRY));
-                let offset = (next + STUB_LEN as u64) as u32;
-                own.rows.extend(detour.moved.rows(offset, modules.rules()));
                 self.detours.push(detour);
                 next += STUB_ROOM;
             }
         }
-        own.rows.push(Row::gap(next as u32));
         self.write_stubs(modules.image())?;
-        insert_rows(modules, &self.regions, Arc::new(own));
+        self.insert_rows(modules.rules());
         if !self.room.publish(modules.rules()) {
             return Err(Refusal::NoMemoryInReach);
         }
@@ -188,6 +178,27 @@ impl Agent {
             moved_at,
             patched: false,
         }))
+    }
+
+    /// Gives `rules` the rows of the agent's code and of the detours, so that walks get through.
+    pub(super) fn insert_rows(&self, rules: &mut Table) {
+        let start = self.regions.code.start;
+        let (at, bytes) = leaktap_agent::eh_frame();
+        let mut own = leaktap_unwind::rows(&CfiSections {
+            base: Svma(0),
+            eh_frame: Some((at, bytes)),
+            ..CfiSections::default()
+        });
+        for detour in &self.detours {
+            let offset = |at: Addr| at.offset_from(start).unwrap_or(0) as u32;
+            own.rows.push(Row::new(offset(detour.stub), AT_ENTRY));
+            own.rows
+                .extend(detour.moved.rows(offset(detour.moved_at), rules));
+            let end = detour.stub.wrapping_offset(STUB_ROOM as i64);
+            own.rows.push(Row::gap(offset(end)));
+        }
+        let own = Arc::new(own);
+        rules.insert(self.regions.code.clone(), start, Box::new(move || own));
     }
 
     fn write_stubs(&mut self, image: &Image) -> Result<(), Refusal> {
@@ -293,13 +304,6 @@ const AT_ENTRY: Rule = Rule::pack(Step::Call {
     cfa: Cfa::Sp(8),
     bp: SavedBp::Unchanged,
 });
-
-fn insert_rows(modules: &mut Modules, regions: &Regions, own: Arc<Built>) {
-    let base = regions.code.start;
-    modules
-        .rules()
-        .insert(regions.code.clone(), base, Box::new(move || own));
-}
 
 /// How calls of `function` go, and what is called in its place. Nothing if it throws, and has no
 /// twin that does not.

@@ -22,13 +22,14 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::KEYS;
 use leaktap_agent::{FsBase, KEY_BITS, Shared};
-use leaktap_image::{Image, mappings};
+use leaktap_image::mappings;
 use leaktap_memory::Addr;
 use leaktap_tracee::Memory;
 use leaktap_unwind::Table;
 
 use crate::detour::{Moved, Site, patch};
 use crate::functions::FunctionId;
+use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 
 pub(crate) use inject::permitted;
@@ -72,8 +73,10 @@ struct Detour {
 
 impl Agent {
     /// The agent that another tracer, now dead, has left in the process of `memory`.
-    pub(crate) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
-        remains::adopt(memory, image)
+    pub(crate) fn adopt(memory: &Memory, modules: &mut Modules) -> Option<Agent> {
+        let agent = remains::adopt(memory, modules.image())?;
+        agent.insert_rows(modules.rules());
+        Some(agent)
     }
 
     /// What the plan says of a function that stayed a breakpoint.
