@@ -1,0 +1,246 @@
+//! Process and agent: how probes become detours, and are breakpoints again.
+
+use leaktap_agent::Shared;
+use leaktap_agent::layout::BUSY;
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_tracee::{Registers, SeccompMode, Stopped, Tracer};
+use leaktap_unwind::Start;
+
+use super::Process;
+use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack};
+use crate::breakpoints::{INT3, Purpose};
+use crate::calls::{Ancestry, is_below};
+use crate::functions::{Action, FunctionId};
+use crate::probepoint::{self, Kind, Probepoint, Reason};
+use crate::refusal::Refusal;
+
+impl Process {
+    /// Finds out which functions can be led to an agent, so that [`Process::map_agent`] need not.
+    pub fn plan(&mut self) {
+        let points = probepoint::find(self.modules.image(), &self.memory);
+        let unpatched = self.breakpoints.unpatched();
+        self.plan = Some(Plan::new(self.modules.image(), &unpatched, &points));
+    }
+
+    /// The functions found, and how they would be watched with an agent, as far as can be told beforehand.
+    pub fn foresee(&mut self) -> Vec<Probepoint> {
+        let image = self.modules.image();
+        let mut points = probepoint::find(image, &self.memory);
+        let plan = Plan::new(image, &self.memory, &points);
+        let permitted = agent::permitted(self.memory.process());
+        let of_heap = points.iter_mut().filter(|point| {
+            let known = point.function.function();
+            known.is_some_and(|known| !known.action.is_mapping())
+        });
+        for point in of_heap.filter(|point| point.kind == Kind::Breakpoint) {
+            match permitted.and_then(|()| plan.foresees(point, image)) {
+                Ok(()) => point.kind = Kind::Detour,
+                Err(refusal) => point.refusal = Some(refusal),
+            }
+        }
+        points
+    }
+
+    /// Gives the process memory for the agent; all of its threads are `stopped`. False if the probes are to stay
+    /// breakpoints: [`Probepoint::refusal`] says why.
+    pub fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        if self.plan.is_none() {
+            self.plan();
+        }
+        let Some(plan) = self.plan.take() else {
+            return false;
+        };
+        match Agent::map(&self.memory, plan, tracer, stopped) {
+            Ok(agent) => {
+                self.mapped = Some(agent);
+                true
+            }
+            Err(refusal) => {
+                self.refused = Some(refusal);
+                false
+            }
+        }
+    }
+
+    /// Fills the agent's memory; the threads may run.
+    pub fn fill_agent(&mut self) {
+        let points = probepoint::find(self.modules.image(), &self.memory);
+        let depth = self.walker.depth();
+        if let Some(agent) = &mut self.mapped {
+            self.refused = agent.fill(&mut self.modules, &points, depth).err();
+        }
+    }
+
+    /// Leads the functions that are armed to the agent. All threads of the process must be `stopped`, none of them
+    /// in the middle of a call. Returns where the agent keeps the books from now on; nothing if the
+    /// probes stay breakpoints.
+    pub fn lead_to_agent(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Option<Shared> {
+        let agent = self.mapped.take();
+        let led = match (agent, self.refused) {
+            (Some(agent), None) => self.lead(agent, tracer, stopped),
+            (Some(agent), Some(refusal)) => {
+                agent.unmap(tracer, stopped);
+                Err(refusal)
+            }
+            (None, refusal) => Err(refusal?),
+        };
+        let is_of_heap = |point: &Probepoint| {
+            let known = point.function.function();
+            known.is_some_and(|known| !known.action.is_mapping())
+        };
+        let heap = self.points.iter_mut().filter(|point| is_of_heap(point));
+        for point in heap.filter(|point| point.kind == Kind::Breakpoint) {
+            let planned = self.agent.as_ref().map(|agent| agent.plan().refusal(point));
+            point.refusal = match led {
+                Err(refusal) => Some(refusal),
+                Ok(_) => point.refusal.or(planned.flatten()),
+            };
+        }
+        led.ok()
+    }
+
+    /// Leads functions to `agent`; takes it away again if some free cannot be: all of them go one way.
+    fn lead(
+        &mut self,
+        mut agent: Agent,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<Shared, Refusal> {
+        let returned_to: Vec<Addr> = stopped
+            .iter()
+            .filter_map(|thread| thread.registers().ok())
+            .flat_map(|now| addresses_on_stack(&now, &self.memory, self.modules.rules()))
+            .collect();
+        agent.modules_changed(self.modules.rules(), &[]);
+        for at in agent.keep(&self.points) {
+            self.breakpoints.lift(at); // there is one at a launch
+        }
+        let patched = agent.patch(stopped, &returned_to);
+        let is_free = |id: FunctionId| id.function().is_some_and(|f| f.action == Action::Free);
+        let failed = patched.iter().find_map(|(id, done)| match done {
+            Err(refusal) if is_free(*id) => Some(*refusal),
+            _ => None,
+        });
+        if failed.is_some() {
+            agent.restore(&self.memory);
+        }
+        for (function, done) in patched {
+            let Some(point) = self.points.iter_mut().find(|p| p.function == function) else {
+                continue;
+            };
+            point.refusal = done.err();
+            if failed.is_none() && done.is_ok() {
+                point.kind = Kind::Detour;
+            } else if self
+                .breakpoints
+                .insert(point.address, Purpose::Entry(function))
+                .is_err()
+            {
+                point.kind = Kind::None(Reason::Unwritable);
+            }
+        }
+        if let Some(refusal) = failed {
+            self.modules.rules().remove(agent.code().clone());
+            agent.unmap(tracer, stopped);
+            return Err(refusal);
+        }
+        self.walker.hide(agent.code().clone());
+        let shared = agent.shared();
+        self.agent = Some(agent);
+        Ok(shared)
+    }
+
+    /// Whether a tracer that was killed has left an agent in the process.
+    pub fn remains(&self) -> Remains {
+        agent::remains(&self.memory)
+    }
+
+    /// Whether int3s of a tracer that was killed are still there: the one that stands by takes them out.
+    pub fn has_foreign_breakpoints(&self) -> bool {
+        let image = self.modules.image();
+        let is_foreign = |at: Addr| {
+            let mut now = [0];
+            let in_file = image.module_at(at).and_then(|module| {
+                let bytes = module.file().bytes_at(module.svma(at), 1)?;
+                bytes.first().copied()
+            });
+            self.memory.read(at, &mut now).is_ok() && now == [INT3] && in_file != Some(INT3)
+        };
+        let points = probepoint::find(image, &self.memory);
+        let mut all = points.iter().map(|point| point.address);
+        all.any(is_foreign) || image.linker_brk(&self.memory).is_some_and(is_foreign)
+    }
+
+    /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
+    /// well enough for that.
+    pub fn adopt_remains(&mut self) -> bool {
+        self.agent = Agent::adopt(&self.memory, &mut self.modules);
+        self.agent.is_some()
+    }
+
+    /// Takes the agent out of the process, all of whose threads are `stopped` and have left slots. False, and
+    /// nothing has changed, if one of them has to run a little first.
+    pub fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        let Some(agent) = &mut self.agent else {
+            return true;
+        };
+        if !agent.leave(self.modules.rules(), tracer, stopped) {
+            return false;
+        }
+        agent.unmap(tracer, stopped);
+        self.agent = None;
+        true
+    }
+
+    /// Restores the functions, and leaves the agent's memory to threads that will not come out.
+    pub fn abandon_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.restore(&self.memory);
+        }
+    }
+
+    /// A thread begins: it is stopped, and its registers are these.
+    pub fn thread_begins(&mut self, registers: &Registers) {
+        if let Some(agent) = &mut self.agent {
+            agent.thread_begins(registers.sp());
+        }
+    }
+
+    /// Time passes: the program may have installed a seccomp filter, which might kill it for a system call that
+    /// it does not make itself.
+    pub fn look_for_filters(&self) {
+        if let Some(agent) = &self.agent {
+            let mode = self.memory.process().seccomp();
+            agent.allow_system_calls(mode == Some(SeccompMode::Disabled));
+        }
+    }
+
+    /// A thread with `fs` as its fs base has ended, and no other has the same.
+    pub fn forget_fs_base(&self, fs: u64) {
+        if let Some(agent) = &self.agent {
+            agent.thread_gone(fs);
+        }
+    }
+
+    /// Whether what starts at `start` is called by a function that the agent has noted with `outer`, and no
+    /// signal handler lies between.
+    pub(super) fn is_inside(&mut self, outer: u64, start: Start) -> bool {
+        let entry_sp = Addr::new(outer & !BUSY);
+        let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
+            return false;
+        };
+        let rules = self.modules.rules();
+        let ancestry = self
+            .walker
+            .ancestry(&self.memory, rules, start, (entry_sp, ret));
+        match ancestry {
+            Ancestry::Caller => outer & BUSY == 0,
+            Ancestry::Unknown => is_below(start.sp, entry_sp),
+            Ancestry::CallerOfHandler | Ancestry::Absent => false,
+        }
+    }
+}
