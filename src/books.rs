@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use leaktap_agent::Shared;
 use leaktap_agent::layout::Loss;
 use leaktap_heap::{Held, Key, Region, Regions};
-use leaktap_ledger::{Block, Kept, STRIPES, StackId, Totals};
+use leaktap_ledger::{Block, Kept, Ledger, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
 use leaktap_probe::{FunctionId, Lost, OWN_STRIPE, Recorder, Removed, Stack};
 use leaktap_unwind::End;
@@ -17,8 +17,9 @@ const _: () = assert!(OWN_STRIPE < STRIPES);
 /// What a process did with memory while it was traced.
 #[derive(Debug)]
 pub(crate) struct Books {
-    /// Holds the ledger: in memory shared with the agent, once there is one.
+    /// Where the ledger is: in memory shared with the agent, once there is one.
     shared: Shared,
+    ledger: Ledger,
     injected: bool,
     /// What it mapped itself.
     pub(crate) regions: Regions,
@@ -36,8 +37,10 @@ pub(crate) struct Books {
 
 impl Books {
     pub(crate) fn new() -> io::Result<Books> {
+        let shared = Shared::private()?;
         Ok(Books {
-            shared: Shared::private()?,
+            shared,
+            ledger: shared.ledger(),
             injected: false,
             regions: Regions::default(),
             started: Instant::now(),
@@ -57,6 +60,7 @@ impl Books {
     /// From now on the agent keeps the ledger, which is empty so far.
     pub(crate) fn share(&mut self, shared: Shared) {
         self.shared = shared;
+        self.ledger = shared.ledger();
         self.injected = true;
         self.tick();
     }
@@ -89,7 +93,7 @@ impl Books {
 
     /// Sums over all blocks.
     pub(crate) fn totals(&self) -> Totals {
-        self.shared.ledger().totals()
+        self.ledger.totals()
     }
 
     /// The most bytes that were live at a time: as far as was looked, with an agent.
@@ -131,8 +135,8 @@ impl Books {
             size: region.bytes,
             time: region.time,
         };
-        let blocks: Vec<Held> = self.shared.ledger().live().map(block).collect();
-        blocks.into_iter().chain(self.regions.live().map(region))
+        let regions = self.regions.live().map(region);
+        self.ledger.live().map(block).chain(regions)
     }
 
     /// A stack by its number: raw frames, innermost first, how it ended, and what was called.
@@ -158,7 +162,7 @@ impl Books {
             end: stack.end as u8,
             kind: function.0,
         };
-        self.shared.ledger().intern(&frames, kept)
+        self.ledger.intern(&frames, kept)
     }
 
     fn grew(&mut self, size: u64, replaced: u64) {
@@ -194,7 +198,7 @@ impl Recorder for Books {
                 stack,
                 time,
             };
-            self.shared.ledger().allocated(OWN_STRIPE, &block).ok()
+            self.ledger.allocated(OWN_STRIPE, &block).ok()
         });
         match entered {
             Some(replaced) => self.grew(size, replaced.unwrap_or(0)),
@@ -203,7 +207,7 @@ impl Recorder for Books {
     }
 
     fn freed(&mut self, at: Addr) -> Removed {
-        match self.shared.ledger().freed(OWN_STRIPE, at.get()) {
+        match self.ledger.freed(OWN_STRIPE, at.get()) {
             Some(block) => {
                 self.live_bytes = self.live_bytes.saturating_sub(block.size);
                 Removed::Block(block)
@@ -217,7 +221,7 @@ impl Recorder for Books {
             Removed::Block(block) => Some(block),
             Removed::Unmatched => None,
         };
-        match self.shared.ledger().restore(OWN_STRIPE, block) {
+        match self.ledger.restore(OWN_STRIPE, block) {
             Ok(()) => self.grew(block.map_or(0, |block| block.size), 0),
             Err(_) => self.lost += 1,
         }

@@ -15,7 +15,7 @@ use crate::guard;
 use crate::progress::Now;
 
 /// How often the agent's sums are looked at.
-const SAMPLING: Duration = Duration::from_millis(15);
+const SAMPLING: Duration = Duration::from_millis(45);
 
 /// How the target ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,9 +178,9 @@ impl Target {
 
     /// Time passes: to be told often.
     pub(crate) fn pass_time(&mut self) {
+        self.books.tick();
         if self.sampled.elapsed() >= SAMPLING {
             self.sampled = Instant::now();
-            self.books.tick();
             self.books.sample();
             self.process.look_for_filters();
         }
@@ -189,7 +189,7 @@ impl Target {
     /// A thread begins; it has not run yet.
     pub(crate) fn thread_begins(&mut self, thread: &Stopped) {
         if let Ok(registers) = thread.registers() {
-            self.process.thread_begins(&registers);
+            self.process.thread_begins(thread.tid(), &registers);
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Process {
     /// Why it is not.
     refused: Option<Refusal>,
     agent: Option<Agent>,
+    /// Of the threads, by which the agent knows them.
+    fs_bases: HashMap<Tid, u64>,
 }
 
 /// What a thread is in the middle of.
@@ -98,6 +100,7 @@ impl Process {
             mapped: None,
             refused: None,
             agent: None,
+            fs_bases: HashMap::new(),
         }
     }
 
@@ -246,6 +249,7 @@ impl Process {
 
     /// `tid` is gone: what it was in the middle of never happened.
     pub fn thread_gone(&mut self, tid: Tid, recorder: &mut dyn Recorder) {
+        self.forget_fs_base(tid);
         if let Some(mut thread) = self.threads.remove(&tid) {
             abandon(&mut thread, recorder);
             self.breakpoints.release(&mut thread.held);

@@ -3,7 +3,7 @@
 use leaktap_agent::Shared;
 use leaktap_agent::layout::BUSY;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Registers, SeccompMode, Stopped, Tracer};
+use leaktap_tracee::{Registers, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
@@ -149,6 +149,11 @@ impl Process {
             return Err(refusal);
         }
         self.walker.hide(agent.code().clone());
+        for thread in stopped.iter() {
+            if let Ok(registers) = thread.registers() {
+                self.fs_bases.insert(thread.tid(), registers.fs_base());
+            }
+        }
         let shared = agent.shared();
         self.agent = Some(agent);
         Ok(shared)
@@ -204,9 +209,22 @@ impl Process {
     }
 
     /// A thread begins: it is stopped, and its registers are these.
-    pub fn thread_begins(&mut self, registers: &Registers) {
+    pub fn thread_begins(&mut self, tid: Tid, registers: &Registers) {
         if let Some(agent) = &mut self.agent {
             agent.thread_begins(registers.sp());
+            self.fs_bases.insert(tid, registers.fs_base());
+        }
+    }
+
+    /// The agent need not know a thread any longer that has ended, unless another one has the same fs base.
+    pub(super) fn forget_fs_base(&mut self, tid: Tid) {
+        let Some(fs) = self.fs_bases.remove(&tid) else {
+            return;
+        };
+        if let Some(agent) = &self.agent
+            && !self.fs_bases.values().any(|other| *other == fs)
+        {
+            agent.thread_gone(fs);
         }
     }
 
@@ -216,13 +234,6 @@ impl Process {
         if let Some(agent) = &self.agent {
             let mode = self.memory.process().seccomp();
             agent.allow_system_calls(mode == Some(SeccompMode::Disabled));
-        }
-    }
-
-    /// A thread with `fs` as its fs base has ended, and no other has the same.
-    pub fn forget_fs_base(&self, fs: u64) {
-        if let Some(agent) = &self.agent {
-            agent.thread_gone(fs);
         }
     }
 
