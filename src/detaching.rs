@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use leaktap_tracee::{Died, Event, Signal, Stop, Stopped, Tid};
+use leaktap_tracee::{Died, Event, Options, Signal, Stop, Stopped, Tid};
 
 use crate::target;
 use crate::tracing::{Child, Tracing, is_int3};
@@ -45,13 +45,55 @@ impl Tracing<'_> {
             halted = self.stop_all();
         }
         self.target.disarm();
-        for (_, thread) in halted {
+        let mut halted: Vec<_> = halted.into_values().collect();
+        let last = self.unmap_agent(&mut halted);
+        for thread in halted {
             let _ = match thread.our_trap {
                 true => thread.stopped.detach_without(),
                 false => thread.stopped.detach(),
             };
         }
         self.target.detached(begun.elapsed());
+        if let Some(thread) = last {
+            self.unmap_rest(thread);
+        }
+    }
+
+    /// Takes the agent's memory away; if that takes long, only a part of it, and returns the thread that is to
+    /// do the rest while others run.
+    fn unmap_agent(&mut self, halted: &mut Vec<Halted>) -> Option<Stopped> {
+        loop {
+            let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
+            if self.target.unmap_agent(&mut self.tracer, &mut threads) {
+                return None;
+            }
+            let can_go_on = |thread: &Halted| {
+                let stop = thread.stopped.stop();
+                !thread.our_trap && matches!(stop, Stop::Interrupt | Stop::Signal(_))
+            };
+            if let Some(index) = halted.iter().position(can_go_on) {
+                return Some(halted.swap_remove(index).stopped);
+            }
+        }
+    }
+
+    /// Part by part, between which the thread runs.
+    fn unmap_rest(&mut self, mut last: Stopped) {
+        // New threads and children are none of our business any more; a new program has nothing of ours.
+        let _ = last.set_options(Options::only_exec());
+        while !self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {
+            // What fails here is that the thread has been killed.
+            let Ok(running) = last.resume() else { return };
+            let _ = running.interrupt();
+            match self.tracer.wait_for(running.tid()) {
+                Ok(stopped) => last = stopped,
+                Err(_) => return,
+            }
+            if matches!(last.stop(), Stop::Exec { .. }) {
+                break;
+            }
+        }
+        let _ = last.detach();
     }
 
     /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns how long

@@ -167,6 +167,15 @@ impl Target {
         self.process.withdraw(tracer, stopped)
     }
 
+    /// See [`Process::unmap_agent`].
+    pub(crate) fn unmap_agent(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> bool {
+        self.process.unmap_agent(tracer, stopped)
+    }
+
     /// Some threads will not come out of the agent.
     pub(crate) fn leave_agent(&mut self) {
         self.process.abandon_agent();

@@ -20,7 +20,7 @@ use crate::{Full, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table; each further one has twice as
 /// many as the one before.
-const FIRST_BITS: u32 = 11;
+const FIRST_BITS: u32 = 14;
 
 /// Places in a bucket.
 const PLACES: usize = 3;
@@ -132,7 +132,7 @@ impl Bucket {
 
 impl Ledger {
     #[inline]
-    fn newest(&self) -> u32 {
+    pub(crate) fn newest(&self) -> u32 {
         self.head()
             .tables
             .load(Acquire)

@@ -1,5 +1,6 @@
 //! Where everything is. The only place that makes references from addresses.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::counters::Stripe;
@@ -28,8 +29,8 @@ pub(crate) struct Head {
     pub(crate) nodes: AtomicU32,
 }
 
-/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 17. The next one doubles it:
-/// 17 take 800 million blocks.
+/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 14. The next one doubles it:
+/// 14 take 800 million blocks.
 pub const fn reserved(tables: u32) -> usize {
     let buckets = live::first_bucket(tables) - live::first_bucket(0);
     BUCKETS_AT + buckets as usize * size_of::<Bucket>()
@@ -52,12 +53,19 @@ impl Ledger {
     /// The ledger at `base`; zeroed memory is an empty one.
     ///
     /// # Safety
-    /// `tables` is 1 to 17. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
+    /// `tables` is 1 to 14. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
     /// copy of the handle is used. (A file that is shorter than its mapping faults: it has to be
     /// as long from the start, ftruncate(2).)
     #[inline]
     pub unsafe fn at(base: *mut u8, tables: u32) -> Ledger {
         Ledger { base, tables }
+    }
+
+    /// Where in the region the blocks are that have been used, from the first byte to behind the last: nearly all
+    /// of its memory.
+    pub fn used(&self) -> Range<usize> {
+        let buckets = live::first_bucket(self.newest() + 1) - live::first_bucket(0);
+        BUCKETS_AT..BUCKETS_AT + buckets as usize * size_of::<Bucket>()
     }
 
     #[inline]

@@ -42,6 +42,8 @@ pub struct Process {
     /// Why it is not.
     refused: Option<Refusal>,
     agent: Option<Agent>,
+    /// Still in the process's memory, with no thread inside.
+    withdrawn: Option<Agent>,
     /// Of the threads, by which the agent knows them.
     fs_bases: HashMap<Tid, u64>,
 }
@@ -100,6 +102,7 @@ impl Process {
             mapped: None,
             refused: None,
             agent: None,
+            withdrawn: None,
             fs_bases: HashMap::new(),
         }
     }

@@ -16,6 +16,11 @@ impl Options {
         )
     }
 
+    /// New programs only.
+    pub const fn only_exec() -> Options {
+        Options(libc::PTRACE_O_TRACEEXEC)
+    }
+
     /// Also a stop of a thread about to end, its registers still readable.
     pub const fn exit_events(self) -> Options {
         Options(self.0 | libc::PTRACE_O_TRACEEXIT)

@@ -35,8 +35,8 @@ const STUBS: usize = 64 << 10;
 /// Threads that a test may have: `KEYS << KEY_BITS`.
 const KEY_BITS: u32 = 4;
 
-/// Tables of blocks: 350,000 of them.
-const TABLES: u32 = 6;
+/// Tables of blocks: 300,000 of them.
+const TABLES: u32 = 3;
 
 /// An agent, armed, in this process. Leaked: its code may be running.
 pub(crate) struct Host {

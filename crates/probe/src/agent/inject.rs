@@ -60,6 +60,7 @@ impl Agent {
             stacks: Stacks::default(),
             fs_base,
             detours: Vec::new(),
+            parts: Vec::new(),
             plan,
         })
     }
@@ -132,17 +133,50 @@ impl Agent {
         self.room.publish_stacks(&self.stacks);
     }
 
-    /// Takes the agent's memory away; no thread is inside.
-    pub(crate) fn unmap(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        let Some(syscall) = self.plan.syscall else {
-            return;
+    /// Takes the agent's memory away, a part of it at a time: true if that was the last. No thread is inside.
+    pub(crate) fn unmap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.pop()) else {
+            return true;
         };
         // Nobody left to make the calls: the process has been killed.
-        let _ = with_calls(tracer, stopped, syscall, |calls, _| {
-            remote::unmap(calls, &self.regions.shared);
-            remote::unmap(calls, &self.regions.code);
+        let done = with_calls(tracer, stopped, syscall, |calls, _| {
+            part.iter().for_each(|range| remote::unmap(calls, range));
             Ok(())
         });
+        done.is_err() || self.parts.is_empty()
+    }
+
+    /// Takes all of it away; nothing has ever led there.
+    pub(crate) fn unmap_all(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        self.divide();
+        while !self.unmap(tracer, stopped) {}
+    }
+
+    /// Decides in which parts that is done, the last one first: the kernel takes its time for memory that is in use,
+    /// and the thread that makes the call is stopped for so long.
+    pub(super) fn divide(&mut self) {
+        /// About half a millisecond's worth.
+        const PART: usize = 4 << 20;
+        let shared = &self.regions.shared;
+        let at = |offset: usize| shared.start.wrapping_offset(offset as i64);
+        let used = self.shared.ledger().used();
+        let (start, end) = (
+            LEDGER_AT as usize + used.start,
+            LEDGER_AT as usize + used.end,
+        );
+        let starts = (start..end).step_by(PART);
+        self.parts = starts
+            .map(|part| vec![at(part)..at(end.min(part + PART))])
+            .collect();
+        let mut rest = vec![
+            self.regions.code.clone(),
+            shared.start..at(start),
+            at(end)..shared.end,
+        ];
+        if self.parts.len() == 1 {
+            rest.extend(self.parts.drain(..).flatten());
+        }
+        self.parts.push(rest);
     }
 
     /// Takes the code away from a copy of the process, which has nothing else of the agent's.

@@ -53,6 +53,8 @@ pub(crate) struct Agent {
     stacks: Stacks,
     fs_base: FsBase,
     detours: Vec<Detour>,
+    /// Of its memory, to be unmapped; see [`Agent::divide`].
+    parts: Vec<Vec<Range<Addr>>>,
     plan: Plan,
 }
 

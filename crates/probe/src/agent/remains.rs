@@ -120,6 +120,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         stacks: Stacks::default(),
         fs_base: FsBase::Instruction,
         detours,
+        parts: Vec::new(),
         plan,
     })
 }

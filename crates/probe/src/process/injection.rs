@@ -82,8 +82,8 @@ impl Process {
         let agent = self.mapped.take();
         let led = match (agent, self.refused) {
             (Some(agent), None) => self.lead(agent, tracer, stopped),
-            (Some(agent), Some(refusal)) => {
-                agent.unmap(tracer, stopped);
+            (Some(mut agent), Some(refusal)) => {
+                agent.unmap_all(tracer, stopped);
                 Err(refusal)
             }
             (None, refusal) => Err(refusal?),
@@ -145,7 +145,7 @@ impl Process {
         }
         if let Some(refusal) = failed {
             self.modules.rules().remove(agent.code().clone());
-            agent.unmap(tracer, stopped);
+            agent.unmap_all(tracer, stopped);
             return Err(refusal);
         }
         self.walker.hide(agent.code().clone());
@@ -187,8 +187,8 @@ impl Process {
         self.agent.is_some()
     }
 
-    /// Takes the agent out of the process, all of whose threads are `stopped` and have left slots. False, and
-    /// nothing has changed, if one of them has to run a little first.
+    /// Takes all threads out of the agent; all are `stopped` and have left slots. False, and nothing has changed, if one
+    /// of them has to run a little first. Its memory stays, to be unmapped by [`Process::unmap_agent`].
     pub fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
         let Some(agent) = &mut self.agent else {
             return true;
@@ -196,9 +196,15 @@ impl Process {
         if !agent.leave(self.modules.rules(), tracer, stopped) {
             return false;
         }
-        agent.unmap(tracer, stopped);
-        self.agent = None;
+        self.withdrawn = self.agent.take();
         true
+    }
+
+    /// Unmaps a part of the agent that was withdrawn, by system calls of one of `stopped`; the others may run. Returns
+    /// true if nothing is left.
+    pub fn unmap_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+        let agent = self.withdrawn.as_mut();
+        agent.is_none_or(|agent| agent.unmap(tracer, stopped))
     }
 
     /// Restores the functions, and leaves the agent's memory to threads that will not come out.
