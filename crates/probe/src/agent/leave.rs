@@ -98,11 +98,25 @@ impl Agent {
         let Inside::Out { ip, returns } = inside else {
             return;
         };
+        // Just called by the agent: it has not begun, and can as well be called by its caller.
+        let begun_at = registers.sp();
+        let at_entry = self
+            .detours
+            .iter()
+            .any(|detour| ip == Some(detour.site.at()));
+        let not_begun = at_entry && returns.contains(&begun_at);
+        if not_begun {
+            registers.set_sp(begun_at.wrapping_offset(8 + Call::LEN as i64));
+        }
         if let Some(ip) = ip {
             registers.set_ip(ip);
             let _ = thread.set_registers(&registers); // killed meanwhile
         }
         for slot in returns {
+            if not_begun && slot == begun_at {
+                self.undo(slot.wrapping_offset(8), memory);
+                continue;
+            }
             let past = self.plan.way_out.unwrap_or_default().get();
             let _ = memory.write(slot, &past.to_le_bytes()); // killed meanwhile
             self.undo(slot.wrapping_offset(8), memory);
