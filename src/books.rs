@@ -70,12 +70,13 @@ impl Books {
         self.injected
     }
 
-    /// Some time has passed.
-    pub(crate) fn tick(&mut self) {
+    /// Some time has passed. Returns how long the trace has taken.
+    pub(crate) fn tick(&mut self) -> Duration {
         self.now = self.started.elapsed();
         if self.injected {
             self.shared.live().clock.store(self.now_ms(), Relaxed);
         }
+        self.now
     }
 
     /// Looks at what the agent has counted: `peak_bytes` is the most that was seen so.

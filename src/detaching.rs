@@ -27,6 +27,7 @@ impl Tracing<'_> {
         let begun = Instant::now();
         let mut halted = self.stop_all();
         for attempt in 1.. {
+            self.target.pass_time();
             for thread in halted.values_mut() {
                 // What fails here is that the thread has been killed: nothing to put right in it.
                 let _ = self.settle(thread);

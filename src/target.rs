@@ -1,7 +1,7 @@
 //! The traced process: its probes, its books, and the facts of the trace.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use leaktap_image::{FileCache, Image};
 use leaktap_probe::{Modules, Process, RowCache, Trap};
@@ -42,7 +42,8 @@ pub(crate) struct Target {
     rows: RowCache,
     depth: usize,
     engine: Engine,
-    sampled: Instant,
+    /// When the agent's sums were last looked at.
+    sampled: Duration,
     is_guarded: bool,
     /// It runs another program now, which has not been read.
     pub(crate) is_replaced: bool,
@@ -81,7 +82,7 @@ impl Target {
             rows,
             depth,
             engine,
-            sampled: Instant::now(),
+            sampled: Duration::ZERO,
             is_guarded: false,
             is_replaced: false,
             books: books()?,
@@ -185,11 +186,11 @@ impl Target {
         );
     }
 
-    /// Time passes: to be told often.
+    /// Time passes: to be told before each event, and often.
     pub(crate) fn pass_time(&mut self) {
-        self.books.tick();
-        if self.sampled.elapsed() >= SAMPLING {
-            self.sampled = Instant::now();
+        let now = self.books.tick();
+        if now.saturating_sub(self.sampled) >= SAMPLING {
+            self.sampled = now;
             self.books.sample();
             self.process.look_for_filters();
         }
@@ -204,7 +205,6 @@ impl Target {
 
     /// See [`Process::trap`].
     pub(crate) fn trap(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
-        self.books.tick();
         self.process.trap(tid, registers, &mut self.books)
     }
 
@@ -266,7 +266,10 @@ impl Target {
         self.process.gone(&mut self.books);
         let blocks = live_blocks(&self.books.totals());
         match books() {
-            Ok(books) => self.books = books,
+            Ok(books) => {
+                self.books = books;
+                self.sampled = Duration::ZERO;
+            }
             Err(error) => self
                 .notes
                 .push(format!("after exec: {error}; nothing was counted")),

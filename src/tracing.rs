@@ -122,11 +122,12 @@ impl<'a> Tracing<'a> {
                 }
                 _ => {}
             }
-            match self.tracer.wait(SPINS) {
+            let event = self.tracer.wait(SPINS);
+            self.target.pass_time();
+            match event {
                 Event::NoChildren => break,
                 event => self.on_event(event),
             }
-            self.target.pass_time();
             progress.show(|| self.target.progress());
         }
         self.detach();

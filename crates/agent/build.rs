@@ -13,7 +13,7 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 16] = [
+const SYMBOLS: [(&str, &str); 15] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
@@ -25,7 +25,6 @@ const SYMBOLS: [(&str, &str); 16] = [
     ("AROUND_PASS", "leaktap_around_pass"),
     ("AROUND_RETURN", "leaktap_around_return"),
     ("AROUND_THROWING_CALL", "leaktap_around_throwing_call"),
-    ("AROUND_THROWING_BACK", "leaktap_around_throwing_back"),
     ("AROUND_THROWING_PASS", "leaktap_around_throwing_pass"),
     ("AROUND_THROWING_RETURN", "leaktap_around_throwing_return"),
     ("BEFORE_PASS", "leaktap_before_pass"),

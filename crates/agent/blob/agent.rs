@@ -4,7 +4,7 @@ use core::arch::{asm, global_asm};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, compiler_fence};
 
-use crate::layout::{BUSY, Control, Header, KEYS, Loss, SPARES, Thread};
+use crate::layout::{BUSY, Control, Header, KEYS, Loss, SPARES, Thread, set_of_keys};
 use leaktap_ledger::{Block, Ledger};
 
 // The first page of the image, see `blob.ld`.
@@ -52,8 +52,7 @@ impl Agent {
     /// The state of the thread with `fs` as its fs base, which is this one.
     #[inline]
     pub(crate) fn thread(self, fs: u64) -> Option<*mut Thread> {
-        let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let set = hash.wrapping_shr(self.control.key_bits.wrapping_neg()) as usize;
+        let set = set_of_keys(fs, self.control.key_bits);
         // SAFETY: there are `1 << key_bits` sets of keys, and `set` is below that.
         let keys = unsafe { &*(self.control.keys as *const [AtomicU64; KEYS]).add(set) };
         let [first, ..] = keys;

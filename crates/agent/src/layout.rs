@@ -22,6 +22,13 @@ pub const CACHED_RULES: usize = 512;
 /// Threads that share a cache line of keys.
 pub const KEYS: usize = 8;
 
+/// Which set of keys a thread's is in, by its fs base: of `1 << key_bits` ones.
+#[inline]
+pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {
+    let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash.wrapping_shr(key_bits.wrapping_neg()) as usize
+}
+
 /// Work areas for signal handlers that allocate while they interrupt the agent.
 pub const SPARES: usize = 8;
 

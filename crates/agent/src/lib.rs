@@ -101,9 +101,6 @@ pub const EXITS: [(u64, Exit); 7] = [
 /// pointer at a [`layout::Call`].
 pub const BACK: u64 = offsets::AROUND_BACK;
 
-/// The same of [`Shape::AroundThrowing`].
-pub const BACK_THROWING: u64 = offsets::AROUND_THROWING_BACK;
-
 /// Code and constants of the image, from offset [`HEADER_LEN`] on.
 pub fn text(fs_base: FsBase) -> Vec<u8> {
     /// mov rsi, fs:[0]: as long as rdfsbase and the room behind it

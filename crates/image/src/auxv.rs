@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use leaktap_memory::Addr;
 use procfs::process::Process;
 
@@ -16,12 +18,24 @@ pub(crate) struct Auxv {
     pub(crate) interpreter: Addr,
 }
 
+/// AT_HWCAP2 of process `pid`: what the kernel allows it besides what cpuid says (asm/hwcap2.h).
+///
+/// # Errors
+/// From /proc/PID/auxv: [`Error::NoProcess`], [`Error::Denied`], [`Error::Proc`].
+pub fn hwcap2(pid: i32) -> Result<u64, Error> {
+    Ok(entries(pid)?.get(&26).copied().unwrap_or(0))
+}
+
+fn entries(pid: i32) -> Result<HashMap<u64, u64>, Error> {
+    Process::new(pid)
+        .and_then(|process| process.auxv())
+        .map_err(|error| Error::proc(pid, "auxv", error))
+}
+
 impl Auxv {
     /// Reads `/proc/PID/auxv`. All zero for a process without memory.
     pub(crate) fn read(pid: i32) -> Result<Auxv, Error> {
-        let auxv = Process::new(pid)
-            .and_then(|process| process.auxv())
-            .map_err(|error| Error::proc(pid, "auxv", error))?;
+        let auxv = entries(pid)?;
         let get = |key: u64| auxv.get(&key).copied().unwrap_or(0);
         Ok(Auxv {
             program_headers: Addr::new(get(3)),

@@ -23,6 +23,7 @@ mod scan;
 mod symbolizer;
 mod vdso;
 
+pub use auxv::hwcap2;
 pub use elf::{Cfi, ElfFile, Section, Segment, Slot, Symbol};
 pub use error::Error;
 pub use files::FileCache;

@@ -8,12 +8,13 @@ use std::fs::File;
 use std::ops::Range;
 
 use leaktap_image::Image;
-use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 
 use crate::functions::FunctionId;
 use crate::journal::{Change, Journal};
 use crate::slots::{SlotId, Slots};
+use crate::unpatched::Unpatched;
 
 /// The instruction of one byte.
 pub const INT3: u8 = 0xcc;
@@ -141,7 +142,9 @@ impl Breakpoints {
 
     /// Memory as it is without breakpoints.
     pub(crate) fn unpatched(&self) -> Unpatched<'_> {
-        Unpatched(self)
+        let sites = self.sites.iter();
+        let originals = sites.map(|(&at, site)| (at, vec![site.original[0]]));
+        Unpatched::new(&self.memory, originals.collect())
     }
 
     /// What the breakpoint at `at` is for, if there is one.
@@ -252,24 +255,6 @@ impl Breakpoints {
             one_byte: displaced == 1,
             waiting: 0,
         })
-    }
-}
-
-/// The process's memory without int3s.
-pub(crate) struct Unpatched<'a>(&'a Breakpoints);
-
-impl ReadMemory for Unpatched<'_> {
-    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
-        self.0.memory.read(at, buf)?;
-        for (site_at, site) in &self.0.sites {
-            let offset = site_at
-                .offset_from(at)
-                .and_then(|o| usize::try_from(o).ok());
-            if let Some(byte) = offset.and_then(|offset| buf.get_mut(offset)) {
-                *byte = site.original[0];
-            }
-        }
-        Ok(())
     }
 }
 

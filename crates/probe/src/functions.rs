@@ -63,11 +63,6 @@ impl Size {
 }
 
 impl Action {
-    /// True if what the call did is known only when it returns.
-    pub fn has_result(self) -> bool {
-        !matches!(self, Action::Free)
-    }
-
     /// What a call with these arguments may unmap.
     pub fn unmaps(self, argument: impl Fn(usize) -> u64) -> Option<Range<Addr>> {
         let (Action::Map | Action::Unmap | Action::Remap) = self else {
@@ -90,6 +85,18 @@ impl FunctionId {
     /// The function, or nothing for a number that is none.
     pub fn function(self) -> Option<&'static Function> {
         FUNCTIONS.get(usize::from(self.0))
+    }
+
+    /// True of functions that allocate from the heap or free.
+    pub fn is_of_heap(self) -> bool {
+        self.function()
+            .is_some_and(|known| !known.action.is_mapping())
+    }
+
+    /// True of those that only free.
+    pub fn frees(self) -> bool {
+        self.function()
+            .is_some_and(|known| known.action == Action::Free)
     }
 
     /// How people write the function's name.

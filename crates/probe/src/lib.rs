@@ -21,6 +21,7 @@ mod refusal;
 mod relocate;
 mod slots;
 mod stack;
+mod unpatched;
 
 pub use agent::{OWN_STRIPE, Remains};
 pub use breakpoints::INT3;

@@ -33,11 +33,6 @@ impl Registers {
         self.0.rbp
     }
 
-    /// Sets rbp.
-    pub fn set_bp(&mut self, bp: u64) {
-        self.0.rbp = bp;
-    }
-
     /// r11, which a call may change and no argument is passed in.
     pub fn r11(&self) -> u64 {
         self.0.r11

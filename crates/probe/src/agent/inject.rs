@@ -8,7 +8,7 @@ use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
 use leaktap_agent::{
     FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, TABLES, THREADS_AT,
 };
-use leaktap_image::{Image, Module, mappings};
+use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
@@ -17,7 +17,7 @@ use super::place::place;
 use super::plan::Plan;
 use super::remote;
 use super::room::Room;
-use super::shape::{TWIN, TWIN_TOLD_BY, Way, only_throws, way};
+use super::shape::{Way, is_twin, way};
 use super::stacks::Stacks;
 use super::{Agent, Detour, remains};
 use crate::detour::patch;
@@ -65,32 +65,27 @@ impl Agent {
         })
     }
 
-    /// Fills that memory: code, a detour for each of `points` that there is a place for, rows. The threads may run:
+    /// Fills that memory: code, a detour for each function that there is a place for, rows. The threads may run:
     /// nothing leads there yet.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`].
-    pub(crate) fn fill(
-        &mut self,
-        modules: &mut Modules,
-        points: &[Probepoint],
-        depth: usize,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn fill(&mut self, modules: &mut Modules, depth: usize) -> Result<(), Refusal> {
         let forbidden = |_| Refusal::InjectionForbidden;
         let image = self.regions.code.start;
         let text = leaktap_agent::text(self.fs_base);
         let text_at = image.wrapping_offset(HEADER_LEN as i64);
         self.memory.write(text_at, &text).map_err(forbidden)?;
         let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
-        for point in points {
+        for point in std::mem::take(&mut self.plan.points) {
             if next + STUB_ROOM <= CODE_LEN
-                && let Some(detour) = self.detour(point, next)?
+                && let Some(detour) = self.detour(&point, next)?
             {
                 self.detours.push(detour);
                 next += STUB_ROOM;
             }
         }
-        self.write_stubs(modules.image())?;
+        self.write_stubs()?;
         self.insert_rows(modules.rules());
         if !self.room.publish(modules.rules()) {
             return Err(Refusal::NoMemoryInReach);
@@ -100,15 +95,16 @@ impl Agent {
         self.memory.write(image, &control).map_err(forbidden)
     }
 
-    /// Leads the functions to the agent, but those in whose first instructions a thread is, or
-    /// will return to: `inside` says so. `threads` that stand there are moved on.
+    /// Leads the functions to the agent, but those to whose first instructions a thread will return: to one of
+    /// `returned_to`. `threads` that stand there are moved on. Their stacks are among `mappings`.
     /// Returns whether each function could be patched.
     pub(crate) fn patch(
         &mut self,
         threads: &[&mut Stopped],
         returned_to: &[Addr],
+        mappings: &[Mapping],
     ) -> Vec<(FunctionId, Result<(), Refusal>)> {
-        self.find_stacks(threads);
+        self.find_stacks(threads, mappings);
         // Before the first is patched.
         remains::note(self);
         let mut done = Vec::new();
@@ -124,11 +120,9 @@ impl Agent {
         done
     }
 
-    fn find_stacks(&mut self, threads: &[&mut Stopped]) {
-        if let Ok(all) = mappings(self.memory.process().get()) {
-            for registers in threads.iter().filter_map(|thread| thread.registers().ok()) {
-                self.stacks.add(registers.sp(), &all);
-            }
+    fn find_stacks(&mut self, threads: &[&mut Stopped], mappings: &[Mapping]) {
+        for registers in threads.iter().filter_map(|thread| thread.registers().ok()) {
+            self.stacks.add(registers.sp(), mappings);
         }
         self.room.publish_stacks(&self.stacks);
     }
@@ -235,16 +229,16 @@ impl Agent {
         rules.insert(self.regions.code.clone(), start, Box::new(move || own));
     }
 
-    fn write_stubs(&mut self, image: &Image) -> Result<(), Refusal> {
+    fn write_stubs(&mut self) -> Result<(), Refusal> {
         let code = self.regions.code.start;
         let places: Vec<_> = self
             .detours
             .iter()
-            .map(|detour| (detour.function, detour.moved_at, detour.site.at()))
+            .map(|detour| (detour.function, detour.moved_at))
             .collect();
         let mut failed = Ok(());
         self.detours.retain(|detour| {
-            let Some((way, twin)) = way_of(detour.function, image, &places) else {
+            let Some((way, twin)) = way_of(detour.function, &places) else {
                 return false;
             };
             let descriptor = Descriptor {
@@ -339,35 +333,14 @@ const AT_ENTRY: Rule = Rule::pack(Step::Call {
     bp: SavedBp::Unchanged,
 });
 
-/// How calls of `function` go, and what is called in its place. Nothing if it throws, and has no
-/// twin that does not.
-fn way_of(
-    function: FunctionId,
-    image: &Image,
-    places: &[(FunctionId, Addr, Addr)],
-) -> Option<(Way, Option<Addr>)> {
-    let known = function.function()?;
-    let way = way(known)?;
-    if only_throws(known) {
-        return None;
-    }
+/// How calls of `function` go, and what is called in its place. Nothing if that has no detour.
+fn way_of(function: FunctionId, places: &[(FunctionId, Addr)]) -> Option<(Way, Option<Addr>)> {
+    let way = way(function.function()?)?;
     if way.shape != Shape::AroundThrowing {
         return Some((way, None));
     }
-    let module = |id| {
-        let (.., site) = places.iter().find(|(place, ..)| *place == id)?;
-        image.module_at(*site)
-    };
-    let named = |id: &FunctionId| id.function().is_some_and(|known| known.name == TWIN);
-    let (twin, at, _) = places.iter().find(|(id, ..)| named(id))?;
-    let (mine, its) = (module(function)?, module(*twin)?);
-    (has_twin(mine) && mine.same_as(its)).then_some((way, Some(*at)))
-}
-
-/// Whether [`TWIN`] can be called in the place of the operator new that `module` defines.
-pub(super) fn has_twin(module: &Module) -> bool {
-    let mut told_by = TWIN_TOLD_BY.iter();
-    told_by.any(|name| !module.file().functions(name).is_empty())
+    let (_, twin) = places.iter().find(|(id, _)| is_twin(*id))?;
+    Some((way, Some(*twin)))
 }
 
 /// What forbids to make system calls in a process, or to give it memory; before one could kill it.
@@ -381,7 +354,7 @@ pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
 }
 
 /// How threads tell their fs base. All that are there have glibc's or musl's word at it, or the instruction is
-/// allowed (bit 1 of AT_HWCAP2, getauxval(3)), which is slower.
+/// allowed, which is slower.
 fn fs_base(memory: &Memory, stopped: &[&mut Stopped]) -> FsBase {
     let points_to_itself = |thread: &&mut Stopped| {
         let fs = thread.registers().map_or(0, |now| now.fs_base());
@@ -390,18 +363,10 @@ fn fs_base(memory: &Memory, stopped: &[&mut Stopped]) -> FsBase {
     if stopped.iter().all(points_to_itself) {
         return FsBase::SelfPointer;
     }
-    const AT_HWCAP2: u64 = 26;
-    let own = std::fs::read("/proc/self/auxv").unwrap_or_default();
-    let words = |pair: &[u8]| {
-        let (key, value) = pair.split_first_chunk()?;
-        Some((
-            u64::from_le_bytes(*key),
-            u64::from_le_bytes(*value.first_chunk()?),
-        ))
-    };
-    let mut pairs = own.chunks_exact(16).filter_map(words);
-    match pairs.find(|(key, _)| *key == AT_HWCAP2) {
-        Some((_, value)) if value & 2 != 0 => FsBase::Instruction,
+    /// Of asm/hwcap2.h.
+    const FSGSBASE: u64 = 1 << 1;
+    match hwcap2(memory.process().get()) {
+        Ok(allowed) if allowed & FSGSBASE != 0 => FsBase::Instruction,
         _ => FsBase::SelfPointer,
     }
 }

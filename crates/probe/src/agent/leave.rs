@@ -113,12 +113,10 @@ impl Agent {
             let _ = thread.set_registers(&registers); // killed meanwhile
         }
         for slot in returns {
-            if not_begun && slot == begun_at {
-                self.undo(slot.wrapping_offset(8), memory);
-                continue;
+            if !(not_begun && slot == begun_at) {
+                let past = self.plan.way_out.unwrap_or_default().get();
+                let _ = memory.write(slot, &past.to_le_bytes()); // killed meanwhile
             }
-            let past = self.plan.way_out.unwrap_or_default().get();
-            let _ = memory.write(slot, &past.to_le_bytes()); // killed meanwhile
             self.undo(slot.wrapping_offset(8), memory);
         }
     }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use leaktap_agent::layout::KEYS;
+use leaktap_agent::layout::{KEYS, set_of_keys};
 use leaktap_agent::{FsBase, KEY_BITS, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::Addr;
@@ -158,8 +158,7 @@ impl Agent {
     /// What the thread with `fs` as its fs base is in the middle of: the agent's note of it
     /// ([`leaktap_agent::layout::Thread::outer`]), which is made if there is none yet.
     pub(crate) fn outer(&self, fs: u64) -> Option<&'static AtomicU64> {
-        let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let first = (hash >> (64 - KEY_BITS)) as usize * KEYS;
+        let first = set_of_keys(fs, KEY_BITS) * KEYS;
         let keys = self.shared.keys().get(first..first + KEYS)?;
         let mine = |key: &AtomicU64| key.load(Acquire) == fs;
         let take = |key: &AtomicU64| key.compare_exchange(0, fs, AcqRel, Relaxed).is_ok();

@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use leaktap_agent::Shape;
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::find_syscall;
 
-use super::inject::has_twin;
-use super::shape::{only_throws, way};
+use super::shape::{TWIN_TOLD_BY, is_twin, only_throws, throws};
 use crate::detour::{Site, are_branched_into};
-use crate::functions::Action;
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
 
@@ -27,6 +24,8 @@ const WAY_OUT: [u8; 5] = [
 /// What detours need of a process's code.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
+    /// The functions that it was made for.
+    pub(crate) points: Vec<Probepoint>,
     /// Of each function of the heap, by its address.
     sites: HashMap<Addr, Result<Site, Refusal>>,
     /// A `syscall` instruction.
@@ -39,50 +38,25 @@ pub(crate) struct Plan {
 impl Plan {
     /// Looks at the code of `points` in `memory`, which must show it as it is without breakpoints.
     pub(crate) fn new(image: &Image, memory: &impl ReadMemory, points: &[Probepoint]) -> Plan {
-        let wanted = points.iter().filter(|point| {
-            let known = point.function.function();
-            point.kind == Kind::Breakpoint && known.is_some_and(|known| way(known).is_some())
-        });
+        let wanted = points
+            .iter()
+            .filter(|point| point.kind == Kind::Breakpoint && point.function.is_of_heap());
         let mut sites: HashMap<_, _> = wanted
             .map(|point| (point.address, site(image, memory, point.address)))
             .collect();
         refuse_branched_into(image, &mut sites);
+        refuse_throwing(image, points, &mut sites);
         if let Some(refusal) = refusal_of_frees(points, &sites) {
             sites.values_mut().for_each(|site| *site = Err(refusal));
         }
         Plan {
+            points: points.to_vec(),
             sites,
-            syscall: find(image, memory, |code, _| find_syscall(code)),
-            way_out: find(image, memory, |code, from| {
-                let ends = code.windows(WAY_OUT.len()).enumerate();
-                let mut ends = ends.skip(from).filter(|(_, bytes)| *bytes == WAY_OUT);
-                ends.next().map(|(offset, _)| offset)
+            syscall: find(image, memory, find_syscall),
+            way_out: find(image, memory, |code| {
+                let mut ends = code.windows(WAY_OUT.len());
+                ends.position(|bytes| bytes == WAY_OUT)
             }),
-        }
-    }
-
-    /// Whether the function at `point` will be led to an agent, as far as can be told before that; if not, why.
-    pub(crate) fn foresees(&self, point: &Probepoint, image: &Image) -> Result<(), Refusal> {
-        let known = point.function.function().ok_or(Refusal::TooShort)?;
-        let site = self.sites.get(&point.address).ok_or(Refusal::TooShort)?;
-        site.as_ref().map_err(|refusal| *refusal)?;
-        let module = image.module_at(point.address);
-        let may_throw = way(known).is_some_and(|way| way.shape == Shape::AroundThrowing)
-            && !module.is_some_and(has_twin);
-        match only_throws(known) || may_throw {
-            true => Err(Refusal::MayUnwind),
-            false => Ok(()),
-        }
-    }
-
-    /// Why a function that stayed a breakpoint did so. Nothing for one that is not of the heap.
-    pub(crate) fn refusal(&self, point: &Probepoint) -> Option<Refusal> {
-        let known = point.function.function()?;
-        let throws = only_throws(known) || way(known)?.shape == Shape::AroundThrowing;
-        match self.sites.get(&point.address)? {
-            Err(refusal) => Some(*refusal),
-            Ok(_) if throws => Some(Refusal::MayUnwind),
-            Ok(_) => Some(Refusal::NoMemoryInReach),
         }
     }
 
@@ -142,26 +116,50 @@ fn text(module: &Module) -> impl Iterator<Item = (Addr, Vec<u8>)> + '_ {
     })
 }
 
+/// Refuses functions that throw, unless there is one to call in their place.
+fn refuse_throwing(
+    image: &Image,
+    points: &[Probepoint],
+    sites: &mut HashMap<Addr, Result<Site, Refusal>>,
+) {
+    let is_ok = |sites: &HashMap<_, Result<_, _>>, at| sites.get(at).is_some_and(Result::is_ok);
+    let twin = points.iter().find(|point| is_twin(point.function));
+    let twin = twin.filter(|twin| is_ok(sites, &twin.address));
+    let twin = twin.and_then(|twin| image.module_at(twin.address));
+    for point in points.iter().filter(|point| throws(point.function)) {
+        let module = image.module_at(point.address);
+        let has_twin = !only_throws(point.function)
+            && module
+                .zip(twin)
+                .is_some_and(|(mine, its)| has_twin(mine) && mine.same_as(its));
+        if is_ok(sites, &point.address) && !has_twin {
+            sites.insert(point.address, Err(Refusal::MayUnwind));
+        }
+    }
+}
+
+/// Whether the twin can be called in the place of the operator new that `module` defines.
+fn has_twin(module: &Module) -> bool {
+    let mut told_by = TWIN_TOLD_BY.iter();
+    told_by.any(|name| !module.file().functions(name).is_empty())
+}
+
 /// All functions that free are watched in one way: which of two nested ones counts is known only
 /// to whoever watches both.
 fn refusal_of_frees(
     points: &[Probepoint],
     sites: &HashMap<Addr, Result<Site, Refusal>>,
 ) -> Option<Refusal> {
-    let frees = points.iter().filter(|point| {
-        let known = point.function.function();
-        known.is_some_and(|known| known.action == Action::Free)
-    });
+    let frees = points.iter().filter(|point| point.function.frees());
     let mut found = frees.filter_map(|point| sites.get(&point.address));
     found.find_map(|site| site.as_ref().err().copied())
 }
 
-/// The first place for which `search` finds the same in memory as in a module's file. It is given
-/// code and the offset to begin at.
+/// The first place for which `search`, in the code of a module's file, finds what is in memory, too.
 fn find(
     image: &Image,
     memory: &impl ReadMemory,
-    search: impl Fn(&[u8], usize) -> Option<usize>,
+    search: impl Fn(&[u8]) -> Option<usize>,
 ) -> Option<Addr> {
     /// Longer than what is searched for.
     const LEN: usize = 8;
@@ -171,7 +169,7 @@ fn find(
         .filter(|m| !m.is_vdso())
         .find_map(|module| {
             text(module).find_map(|(at, code)| {
-                let offset = search(&code, 0)?;
+                let offset = search(&code)?;
                 let at = at.wrapping_offset(offset as i64);
                 let expected = code.get(offset..offset + LEN)?;
                 let mut now = [0; LEN];

@@ -4,7 +4,7 @@ use std::mem::size_of;
 
 use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shared};
 use leaktap_image::{Image, Mapping, mappings};
-use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::Memory;
 
 use super::remote::Regions;
@@ -14,16 +14,17 @@ use super::{Agent, Detour, FsBase, Plan};
 use crate::detour::JUMP_LEN;
 use crate::functions::FunctionId;
 use crate::probepoint::{Kind, Probepoint};
+use crate::unpatched::Unpatched;
 
 /// First of the note.
-const MAGIC: u64 = u64::from_le_bytes(*b"leaktap1");
+const MAGIC: u64 = u64::from_le_bytes(*b"leaktap2");
 
 /// What the kernel calls the shared memory in /proc/PID/maps.
 const NAME: &str = "/memfd:leaktap";
 
 const WORD: usize = size_of::<u64>();
-const HEAD: usize = 6;
-const ENTRY: usize = 4;
+const HEAD: usize = 5;
+const ENTRY: usize = 5;
 
 /// Another leaktap's detours in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,6 @@ pub(super) fn note(agent: &Agent) {
         code.start.get(),
         code.end.get(),
         agent.detours.len() as u64,
-        0,
     ];
     for detour in &agent.detours {
         let mut original = [0; WORD];
@@ -55,6 +55,7 @@ pub(super) fn note(agent: &Agent) {
         words.extend([
             detour.function.0.into(),
             detour.address.get(),
+            detour.site.at().get(),
             detour.stub.get(),
             u64::from_le_bytes(original),
         ]);
@@ -80,16 +81,17 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     let all = mappings(memory.process().get()).ok()?;
     let mapping = shared(&all)?;
     let words = words(memory, mapping).filter(|words| is_ours(words))?;
-    let [_, _, start, end, count, _] = *words.first_chunk()?;
+    let [_, _, start, end, count] = *words.first_chunk()?;
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
     let entries: Vec<Entry> = entries
         .take(usize::try_from(count).ok()?)
         .filter_map(Entry::new)
         .collect();
-    let restored = Restored {
-        memory,
-        entries: &entries,
-    };
+    let originals = entries.iter().map(|entry| {
+        let replaced = entry.original.iter().copied().take(JUMP_LEN);
+        (entry.jump, replaced.collect())
+    });
+    let restored = Unpatched::new(memory, originals.collect());
     let points: Vec<_> = entries.iter().map(Entry::point).collect();
     let plan = Plan::new(image, &restored, &points);
     let detours = entries.iter().filter_map(|entry| {
@@ -150,16 +152,19 @@ fn is_ours(words: &[u64]) -> bool {
 struct Entry {
     function: FunctionId,
     address: Addr,
+    /// Where the jump is.
+    jump: Addr,
     stub: Addr,
     original: [u8; WORD],
 }
 
 impl Entry {
     fn new(words: &[u64]) -> Option<Entry> {
-        let [function, address, stub, original] = *words.first_chunk()?;
+        let [function, address, jump, stub, original] = *words.first_chunk()?;
         Some(Entry {
             function: FunctionId(u8::try_from(function).ok()?),
             address: Addr::new(address),
+            jump: Addr::new(jump),
             stub: Addr::new(stub),
             original: original.to_le_bytes(),
         })
@@ -173,37 +178,5 @@ impl Entry {
             kind: Kind::Breakpoint,
             refusal: None,
         }
-    }
-}
-
-/// Memory as it was before the jumps were written.
-struct Restored<'a> {
-    memory: &'a Memory,
-    entries: &'a [Entry],
-}
-
-impl ReadMemory for Restored<'_> {
-    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
-        /// `endbr64`, behind which the jump is if the function begins with one.
-        const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-        self.memory.read(at, buf)?;
-        for entry in self.entries {
-            let mut first = [0; ENDBR64.len()];
-            self.memory.read(entry.address, &mut first)?;
-            let skipped = if first == ENDBR64 {
-                ENDBR64.len() as i64
-            } else {
-                0
-            };
-            let jump = entry.address.wrapping_offset(skipped);
-            for (offset, byte) in (0..).zip(entry.original.iter().take(JUMP_LEN)) {
-                let place = jump.wrapping_offset(offset).offset_from(at);
-                let place = place.and_then(|place| usize::try_from(place).ok());
-                if let Some(place) = place.and_then(|place| buf.get_mut(place)) {
-                    *place = *byte;
-                }
-            }
-        }
-        Ok(())
     }
 }

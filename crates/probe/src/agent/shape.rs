@@ -3,7 +3,7 @@
 use leaktap_agent::Shape;
 use leaktap_agent::layout::Action as Told;
 
-use crate::functions::{Action, Function, Size};
+use crate::functions::{Action, Function, FunctionId, Size};
 
 /// How calls of a function go through the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +17,32 @@ pub(crate) struct Way {
 ///
 /// The nothrow form of the operator would not do: it is `noexcept`, and calls the program's new handler,
 /// which may throw.
-pub(crate) const TWIN: &str = "malloc";
+const TWIN: &str = "malloc";
 pub(crate) const TWIN_TOLD_BY: [&str; 3] = ["mallctl", "tc_malloc", "mi_malloc"];
 
 /// Throwing forms of operator new that take a size alone. (Those with an alignment have no such twin.)
 const THROWING: [&str; 2] = ["_Znwm", "_Znam"];
 const THROWING_ALIGNED: [&str; 2] = ["_ZnwmSt11align_val_t", "_ZnamSt11align_val_t"];
 
-/// True of a function that may throw, and has no twin.
-pub(crate) fn only_throws(function: &Function) -> bool {
-    THROWING_ALIGNED.contains(&function.name)
+/// True of a function that may throw.
+pub(crate) fn throws(function: FunctionId) -> bool {
+    only_throws(function) || is_named(function, &THROWING)
+}
+
+/// True of one of these that has no twin.
+pub(crate) fn only_throws(function: FunctionId) -> bool {
+    is_named(function, &THROWING_ALIGNED)
+}
+
+/// True of the twin.
+pub(crate) fn is_twin(function: FunctionId) -> bool {
+    is_named(function, &[TWIN])
+}
+
+fn is_named(function: FunctionId, names: &[&str]) -> bool {
+    function
+        .function()
+        .is_some_and(|known| names.contains(&known.name))
 }
 
 /// Nothing for a function that only a breakpoint can watch: those that map memory are rare.

@@ -10,7 +10,6 @@ use super::Process;
 use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
-use crate::functions::{Action, FunctionId};
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::refusal::Refusal;
 
@@ -28,14 +27,15 @@ impl Process {
         let mut points = probepoint::find(image, &self.memory);
         let plan = Plan::new(image, &self.memory, &points);
         let permitted = agent::permitted(self.memory.process());
-        let of_heap = points.iter_mut().filter(|point| {
-            let known = point.function.function();
-            known.is_some_and(|known| !known.action.is_mapping())
-        });
-        for point in of_heap.filter(|point| point.kind == Kind::Breakpoint) {
-            match permitted.and_then(|()| plan.foresees(point, image)) {
-                Ok(()) => point.kind = Kind::Detour,
+        let of_heap = points
+            .iter_mut()
+            .filter(|point| point.kind == Kind::Breakpoint && point.function.is_of_heap());
+        for point in of_heap {
+            let site = plan.site(point.address).map(Result::as_ref);
+            match permitted.and(site.transpose().map_err(|refusal| *refusal)) {
                 Err(refusal) => point.refusal = Some(refusal),
+                Ok(Some(_)) => point.kind = Kind::Detour,
+                Ok(None) => {}
             }
         }
         points
@@ -64,10 +64,9 @@ impl Process {
 
     /// Fills the agent's memory; the threads may run.
     pub fn fill_agent(&mut self) {
-        let points = probepoint::find(self.modules.image(), &self.memory);
         let depth = self.walker.depth();
         if let Some(agent) = &mut self.mapped {
-            self.refused = agent.fill(&mut self.modules, &points, depth).err();
+            self.refused = agent.fill(&mut self.modules, depth).err();
         }
     }
 
@@ -88,16 +87,18 @@ impl Process {
             }
             (None, refusal) => Err(refusal?),
         };
-        let is_of_heap = |point: &Probepoint| {
-            let known = point.function.function();
-            known.is_some_and(|known| !known.action.is_mapping())
-        };
-        let heap = self.points.iter_mut().filter(|point| is_of_heap(point));
-        for point in heap.filter(|point| point.kind == Kind::Breakpoint) {
-            let planned = self.agent.as_ref().map(|agent| agent.plan().refusal(point));
-            point.refusal = match led {
-                Err(refusal) => Some(refusal),
-                Ok(_) => point.refusal.or(planned.flatten()),
+        let plan = self.agent.as_ref().map(Agent::plan);
+        let heap = self
+            .points
+            .iter_mut()
+            .filter(|point| point.kind == Kind::Breakpoint && point.function.is_of_heap());
+        for point in heap {
+            let planned = plan.and_then(|plan| plan.site(point.address));
+            point.refusal = match (&led, planned) {
+                (Err(refusal), _) => Some(*refusal),
+                (Ok(_), Some(Err(refusal))) => point.refusal.or(Some(*refusal)),
+                (Ok(_), Some(Ok(_))) => point.refusal.or(Some(Refusal::NoMemoryInReach)),
+                (Ok(_), None) => point.refusal,
             };
         }
         led.ok()
@@ -119,10 +120,9 @@ impl Process {
         for at in agent.keep(&self.points) {
             self.breakpoints.lift(at); // there is one at a launch
         }
-        let patched = agent.patch(stopped, &returned_to);
-        let is_free = |id: FunctionId| id.function().is_some_and(|f| f.action == Action::Free);
+        let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
         let failed = patched.iter().find_map(|(id, done)| match done {
-            Err(refusal) if is_free(*id) => Some(*refusal),
+            Err(refusal) if id.frees() => Some(*refusal),
             _ => None,
         });
         if failed.is_some() {
