@@ -1,7 +1,7 @@
 //! The `leaktap` binary: attached, launching, or told to fail.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -64,24 +64,21 @@ pub(crate) fn run(engine: Engine, program: &[&OsStr]) -> Traced {
     tracing.wait()
 }
 
+/// `leaktap run` or `attach`, with a JSON report in the file `report`.
+pub(crate) fn reporting(what: &str, engine: Engine, report: &Path) -> Command {
+    let mut command = leaktap();
+    command
+        .args([what, "--engine", &engine.to_string()])
+        .args(["--leak-check", "none", "-F", "json", "--report-file"])
+        .arg(report);
+    command
+}
+
 impl Tracing {
     fn start(engine: Engine, what: &str, more: &[&str], rest: &[&OsStr]) -> Tracing {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut command = leaktap();
-        command.args([
-            what,
-            "--engine",
-            &engine.to_string(),
-            "--leak-check",
-            "none",
-            "-F",
-            "json",
-        ]);
-        command
-            .arg("--report-file")
-            .arg(report_file(&directory))
-            .args(more)
-            .args(rest);
+        let mut command = reporting(what, engine, &report_file(&directory));
+        command.args(more).args(rest);
         Tracing {
             process: Watched::spawn(&mut command),
             directory,

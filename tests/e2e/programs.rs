@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::child::{Finished, Watched};
 use crate::compile::sources;
 use crate::engines::{Engine, engines};
-use crate::leaktap::leaktap;
+use crate::leaktap::reporting;
 use crate::report::Report;
 use crate::tools;
 
@@ -22,18 +22,8 @@ fn run(
     let mut command = match under {
         None => Command::new(words[0]),
         Some((engine, report)) => {
-            let mut command = leaktap();
-            command.args([
-                "run",
-                "--engine",
-                &engine.to_string(),
-                "--leak-check",
-                "none",
-                "-F",
-                "json",
-                "--report-file",
-            ]);
-            command.arg(report).arg("--").arg(words[0]);
+            let mut command = reporting("run", engine, report);
+            command.arg("--").arg(words[0]);
             command
         }
     };

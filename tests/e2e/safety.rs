@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::clean::{Snapshot, left_behind};
 use crate::engines::{Engine, engines};
-use crate::fixture::Fixture;
-use crate::leaktap::{Traced, attach, begin_to_attach, begin_to_run, leaktap_with};
+use crate::fixture::{Fixture, Target};
+use crate::leaktap::{Traced, Tracing, attach, begin_to_attach, begin_to_run, leaktap_with};
 use crate::report::Report;
 
 /// How often the target is attached to.
@@ -79,6 +79,15 @@ fn is_of_busy(traced: &Traced, report: &Report) {
     }
 }
 
+/// Waits for the end of leaktap, which has been told to end.
+fn ends_without_a_trace(tracing: Tracing, target: &Target) {
+    let traced = tracing.wait();
+    let left = left_behind(target.pid());
+    if !left.is_empty() {
+        traced.fail("left behind", &left);
+    }
+}
+
 engines! {
     fn many_attaches_to_eight_threads_that_allocate(engine) {
         let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
@@ -134,11 +143,7 @@ engines! {
             let_run(moment(cycle, 3));
             tracing.process().signal(Signal::SIGINT);
             tracing.process().signal(Signal::SIGTERM);
-            let traced = tracing.wait();
-            let left = left_behind(target.pid());
-            if !left.is_empty() {
-                traced.fail("left behind", &left);
-            }
+            ends_without_a_trace(tracing, &target);
         }
         target.work();
         target.end().succeeded();
@@ -151,11 +156,7 @@ engines! {
             let tracing = begin_to_attach(engine, target.pid(), &[]);
             let_run(moment(cycle, 60));
             tracing.process().signal(Signal::SIGINT);
-            let traced = tracing.wait();
-            let left = left_behind(target.pid());
-            if !left.is_empty() {
-                traced.fail("left behind", &left);
-            }
+            ends_without_a_trace(tracing, &target);
         }
         target.work();
         target.end().succeeded();

@@ -136,6 +136,7 @@ impl Attaching<'_> {
                     polls += 1;
                     if polls % POLLS_PER_LOOK == 0 {
                         self.look(since.elapsed() > PATIENCE);
+                        // There may be no event to wait for: see PAUSE.
                         thread::sleep(PAUSE);
                     }
                 }

@@ -110,16 +110,7 @@ fn a_target_killed_at_any_moment_is_reported_as_killed() {
                     let _ = stopped.resume();
                 }
                 let (_, end) = run_out(&mut tracer, tid);
-                assert!(
-                    matches!(
-                        end,
-                        Event::Killed {
-                            signal: Signal::KILL,
-                            ..
-                        }
-                    ),
-                    "{end:?}"
-                );
+                common::assert_killed(&end);
             }
             Err(AttachError::NoSuchProcess { .. } | AttachError::Zombie { .. }) => {}
             Err(error) => panic!("{error}"),

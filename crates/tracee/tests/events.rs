@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Target, run_out};
-use leaktap_tracee::{Died, Event, Options, Signal, Stop, Tid, Tracer};
+use leaktap_tracee::{Died, Event, Options, Stop, Tid, Tracer};
 use nix::sys::signal::Signal as NixSignal;
 
 fn follow(tracer: &mut Tracer, process: Tid, options: Options) {
@@ -113,15 +113,6 @@ fn waiting_for_a_killed_leader_neither_hangs_nor_loses_its_end() {
             assert!(stopped.resume().is_err());
         }
         let (_, end) = run_out(&mut tracer, target.tid);
-        assert!(
-            matches!(
-                end,
-                Event::Killed {
-                    signal: Signal::KILL,
-                    ..
-                }
-            ),
-            "{end:?}"
-        );
+        common::assert_killed(&end);
     }
 }

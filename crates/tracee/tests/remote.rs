@@ -69,17 +69,7 @@ fn a_call_in_a_blocked_thread_interrupts_nothing() {
             assert_eq!(format!("{:?}", stopped.registers().unwrap()), before);
             leader = stopped.resume().unwrap();
         }
-        target.tell("x");
-        let (_, end) = run_out(&mut tracer, target.tid);
-        assert!(
-            matches!(end, Event::Exited { code: 0, .. }),
-            "{call}: {end:?}"
-        );
-        assert_eq!(
-            target.rest(),
-            "0 0\n",
-            "errno of {call}, and signals handled"
-        );
+        common::assert_undisturbed(target, &mut tracer, call);
     }
 }
 
@@ -395,16 +385,7 @@ fn a_thread_killed_during_calls_has_died() {
             assert!(matches!(error, CallError::Died(_)), "{error}");
         }
         let (_, end) = run_out(&mut tracer, tid);
-        assert!(
-            matches!(
-                end,
-                Event::Killed {
-                    signal: Signal::KILL,
-                    ..
-                }
-            ),
-            "{end:?}"
-        );
+        common::assert_killed(&end);
         drop(killer.join().unwrap());
     }
 }

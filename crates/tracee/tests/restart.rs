@@ -4,7 +4,7 @@
 mod common;
 
 use common::Target;
-use leaktap_tracee::{Event, Options, Running, Stop, Stopped, Tracer};
+use leaktap_tracee::{Options, Running, Stop, Stopped, Tracer};
 use nix::errno::Errno;
 use nix::sys::signal::Signal as NixSignal;
 
@@ -55,7 +55,7 @@ fn interrupt(tracer: &mut Tracer, mut leader: Running, target: &Target, number: 
 }
 
 fn survives(fixture: &str, call: &str) {
-    let (mut target, number) = blocked_in(fixture, call);
+    let (target, number) = blocked_in(fixture, call);
     let times = if TIMED.contains(&call) { 5 } else { 100 };
     let mut tracer = Tracer::new();
     for _ in 0..times / 5 {
@@ -79,17 +79,7 @@ fn survives(fixture: &str, call: &str) {
             interrupt(&mut tracer, running, &target, number, times);
         }
     }
-    target.tell("x");
-    let (_, end) = common::run_out(&mut tracer, target.tid);
-    assert!(
-        matches!(end, Event::Exited { code: 0, .. }),
-        "{call}: {end:?}"
-    );
-    assert_eq!(
-        target.rest(),
-        "0 0\n",
-        "errno of {call}, and signals handled"
-    );
+    common::assert_undisturbed(target, &mut tracer, call);
 }
 
 #[test]
@@ -110,13 +100,7 @@ fn other_calls_are_made_again_after_a_stop() {
 fn errno_after(call: &str, signals: &[NixSignal]) -> String {
     let (mut target, number) = blocked_in("blocked", call);
     let mut tracer = Tracer::new();
-    for stopped in tracer
-        .attach(target.tid, Options::follow())
-        .unwrap()
-        .stopped
-    {
-        stopped.resume().unwrap();
-    }
+    common::follow(&mut tracer, &target);
     target.until_in(target.tid, number);
     for &signal in signals {
         target.kill(signal);

@@ -4,8 +4,14 @@
 mod common;
 
 use common::{Target, instruction, run_out};
-use leaktap_tracee::{Event, Options, OptionsError, SeccompMode, Signal, Tracer};
+use leaktap_tracee::{Event, Options, OptionsError, SeccompMode, Signal, Stopped, Tracer};
 use nix::libc;
+
+/// Attaches to a target of one thread.
+fn attach(tracer: &mut Tracer, target: &Target) -> Stopped {
+    let mut attached = tracer.attach(target.tid, Options::follow()).unwrap();
+    attached.stopped.remove(0)
+}
 
 #[test]
 fn a_filter_is_seen_and_suspended_for_our_calls_only() {
@@ -13,11 +19,7 @@ fn a_filter_is_seen_and_suspended_for_our_calls_only() {
     assert_eq!(target.tid.seccomp(), Some(SeccompMode::Filter));
     let at = instruction(target.tid);
     let mut tracer = Tracer::new();
-    let mut stopped = tracer
-        .attach(target.tid, Options::follow())
-        .unwrap()
-        .stopped
-        .remove(0);
+    let mut stopped = attach(&mut tracer, &target);
     let suspended = stopped.set_options(Options::follow().suspend_seccomp());
     if let Err(OptionsError::Refused { .. }) = suspended {
         // Without CAP_SYS_ADMIN, or under a filter of our own: then no call may be tried.
@@ -40,11 +42,7 @@ fn a_call_that_a_filter_kills_for_is_a_death() {
     let target = Target::start("filtered", &[]);
     let at = instruction(target.tid);
     let mut tracer = Tracer::new();
-    let mut stopped = tracer
-        .attach(target.tid, Options::follow())
-        .unwrap()
-        .stopped
-        .remove(0);
+    let mut stopped = attach(&mut tracer, &target);
     let mut calls = tracer.calls(&mut stopped, at).unwrap();
     calls.call(libc::SYS_getpid, [0; 6]).unwrap_err();
     drop(calls);

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::Target;
-use leaktap_tracee::{Event, Options, Signal, Tracer, Wakeups};
+use leaktap_tracee::{Event, Signal, Tracer, Wakeups};
 use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
 use nix::unistd::Pid;
 
@@ -22,13 +22,7 @@ fn handled() -> String {
 fn a_waiting_tracer_is_woken_and_all_is_put_back() {
     let target = Target::start("blocked", &["poll"]);
     let mut tracer = Tracer::new();
-    for stopped in tracer
-        .attach(target.tid, Options::follow())
-        .unwrap()
-        .stopped
-    {
-        stopped.resume().unwrap();
-    }
+    common::follow(&mut tracer, &target);
     let (handlers, mask) = (handled(), SigSet::thread_get_mask().unwrap());
     for _ in 0..3 {
         let wakeups = Wakeups::install(Duration::from_millis(5)).unwrap();
@@ -50,14 +44,5 @@ fn a_waiting_tracer_is_woken_and_all_is_put_back() {
     // No SIGALRM comes late, and the tracer still works.
     target.kill(NixSignal::SIGKILL);
     let (_, end) = common::run_out(&mut tracer, target.tid);
-    assert!(
-        matches!(
-            end,
-            Event::Killed {
-                signal: Signal::KILL,
-                ..
-            }
-        ),
-        "{end:?}"
-    );
+    common::assert_killed(&end);
 }

@@ -135,6 +135,12 @@ fn a_loop_hits_although_data_in_saved_rbp_slots_changes() {
     assert_eq!(hits, 999);
 }
 
+/// Walks from the thread's start under generation 1, all of its stack lent, so that the memo knows it.
+fn remember(memo: &mut Memo<'_, QUADS>, thread: &Thread, program: &[Row]) {
+    let at = (thread.start(), 1, ALL);
+    by_memo(memo, &mut Stacks::default(), at, &thread.stack, program);
+}
+
 /// Four fixed frames, and then the words to tamper with.
 fn simple() -> (Vec<Row>, Thread) {
     let mut thread = Thread::new();
@@ -187,13 +193,7 @@ fn another_generation_ip_or_sp_misses_and_rbp_only_if_it_was_used() {
     let mut sets = vec![Set::EMPTY; 4];
     let mut memo = Memo::<QUADS>::over(&mut sets);
     let start = thread.start();
-    by_memo(
-        &mut memo,
-        &mut Stacks::default(),
-        (start, 1, ALL),
-        &thread.stack,
-        &program,
-    );
+    remember(&mut memo, &thread, &program);
     assert!(hit(&mut memo, start, 1, &thread.stack));
     assert!(hit(&mut memo, Start { bp: 1, ..start }, 1, &thread.stack));
     assert!(!hit(&mut memo, start, 2, &thread.stack));
@@ -215,13 +215,7 @@ fn another_generation_ip_or_sp_misses_and_rbp_only_if_it_was_used() {
     let mut thread = Thread::new();
     thread.call(4, &mut Random(7));
     let start = thread.start();
-    by_memo(
-        &mut memo,
-        &mut Stacks::default(),
-        (start, 1, ALL),
-        &thread.stack,
-        &program,
-    );
+    remember(&mut memo, &thread, &program);
     assert!(hit(&mut memo, start, 1, &thread.stack));
     assert!(!hit(&mut memo, Start { bp: 1, ..start }, 1, &thread.stack));
 }
@@ -290,13 +284,7 @@ fn a_lookup_reads_nothing_past_the_first_difference() {
     let mut sets = vec![Set::EMPTY; 1];
     let mut memo = Memo::<QUADS>::over(&mut sets);
     let start = thread.start();
-    by_memo(
-        &mut memo,
-        &mut Stacks::default(),
-        (start, 1, ALL),
-        &thread.stack,
-        &program,
-    );
+    remember(&mut memo, &thread, &program);
     let mut changed = thread.stack.clone();
     changed.set(thread.sp, 0);
     let mem = Forbidden(&changed, vec![start.sp]);

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Event, Memory, Stop, Stopped, Tid, Tracer, find_syscall};
+use leaktap_tracee::{Event, Memory, Options, Signal, Stop, Stopped, Tid, Tracer, find_syscall};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal as NixSignal, kill};
@@ -260,6 +260,46 @@ pub(crate) fn run_out(tracer: &mut Tracer, of: Tid) -> (Vec<(Tid, Stop)>, Event)
             Event::NoChildren => panic!("{of} was never seen to end: {stops:?}"),
             _ => {}
         }
+    }
+}
+
+/// Asserts that SIGKILL was the end.
+pub(crate) fn assert_killed(end: &Event) {
+    assert!(
+        matches!(
+            end,
+            Event::Killed {
+                signal: Signal::KILL,
+                ..
+            }
+        ),
+        "{end:?}"
+    );
+}
+
+/// Ends a target in the system call `call`; asserts that it noticed neither an error nor a signal.
+pub(crate) fn assert_undisturbed(mut target: Target, tracer: &mut Tracer, call: &str) {
+    target.tell("x");
+    let (_, end) = run_out(tracer, target.tid);
+    assert!(
+        matches!(end, Event::Exited { code: 0, .. }),
+        "{call}: {end:?}"
+    );
+    assert_eq!(
+        target.rest(),
+        "0 0\n",
+        "errno of {call}, and signals handled"
+    );
+}
+
+/// Attaches to `target` and lets all of its threads run.
+pub(crate) fn follow(tracer: &mut Tracer, target: &Target) {
+    for stopped in tracer
+        .attach(target.tid, Options::follow())
+        .unwrap()
+        .stopped
+    {
+        stopped.resume().unwrap();
     }
 }
 
