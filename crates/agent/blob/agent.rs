@@ -49,33 +49,51 @@ impl Agent {
         Some(Agent { control })
     }
 
-    /// The state of the thread with `fs` as its fs base, which is this one.
-    #[inline]
-    pub(crate) fn thread(self, fs: u64) -> Option<*mut Thread> {
+    /// The state of the thread with `fs` as its fs base, which is this one, if no traced call is running in it
+    /// and it has just entered one that is the program's own. Nothing if that takes a closer look.
+    #[inline(always)]
+    pub(crate) fn idle_thread(self, fs: u64, sp: u64) -> Option<*mut Thread> {
+        let (set, [first, ..]) = self.keys(fs);
+        if first.load(Relaxed) != fs || fs == 0 || self.is_from_allocator(sp) {
+            return None;
+        }
+        let thread = self.thread_at(set * KEYS);
+        (outer(thread) == 0).then_some(thread)
+    }
+
+    /// True if the call that was entered with its return address at `sp` is glibc's malloc.o's.
+    #[inline(always)]
+    pub(crate) fn is_from_allocator(self, sp: u64) -> bool {
+        // SAFETY: the call instruction has just written the return address there.
+        let caller = unsafe { *(sp as *const u64) };
+        self.control.allocator.contains(caller)
+    }
+
+    /// The keys among which `fs` is to be found, and which set of them that is.
+    #[inline(always)]
+    fn keys(self, fs: u64) -> (usize, &'static [AtomicU64; KEYS]) {
         let set = set_of_keys(fs, self.control.key_bits);
         // SAFETY: there are `1 << key_bits` sets of keys, and `set` is below that.
         let keys = unsafe { &*(self.control.keys as *const [AtomicU64; KEYS]).add(set) };
-        let [first, ..] = keys;
-        if first.load(Relaxed) == fs && fs != 0 {
-            return Some(self.thread_at(set * KEYS));
-        }
-        self.thread_among(keys, fs, set * KEYS)
+        (set, keys)
     }
 
+    /// The state of the thread with `fs` as its fs base, which is this one.
+    ///
     /// Several threads may be after the same free key: the exchange decides. The state behind a
     /// key was zeroed before the key was.
-    #[cold]
-    fn thread_among(self, keys: &[AtomicU64; KEYS], fs: u64, base: usize) -> Option<*mut Thread> {
+    pub(crate) fn thread(self, fs: u64) -> Option<*mut Thread> {
         if fs == 0 {
             return None;
         }
+        let (set, keys) = self.keys(fs);
         let mine = |key: &AtomicU64| key.load(Relaxed) == fs;
         let take = |key: &AtomicU64| key.compare_exchange(0, fs, Acquire, Relaxed).is_ok();
         let way = keys
             .iter()
             .position(mine)
             .or_else(|| keys.iter().position(take))?;
-        Some(self.numbered(base + way))
+        Some(self.numbered(set * KEYS + way))
     }
 
     /// A state that now knows its number.

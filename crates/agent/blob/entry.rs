@@ -14,7 +14,7 @@
 
 use core::arch::global_asm;
 
-use crate::agent::{Agent, set_outer};
+use crate::agent::{Agent, set_outer, stripe};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
 use crate::layout::{Action, BUSY, Call, Loss, Old};
 use crate::nesting::{Entry, entry};
@@ -133,6 +133,26 @@ extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
     let Some(agent) = Agent::present() else {
         return 0;
     };
+    let sp = call.entry_sp();
+    if call.descriptor().action.shape() != Action::ALLOCATE {
+        return enter_any(call, fs, bp);
+    }
+    let Some(thread) = agent.idle_thread(fs, sp) else {
+        return enter_any(call, fs, bp);
+    };
+    call.thread = thread as u64;
+    call.before = 0;
+    set_outer(thread, sp);
+    1
+}
+
+/// The same for functions that free, too, and for calls that may be another one's.
+#[cold]
+#[inline(never)]
+extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
+    let Some(agent) = Agent::present() else {
+        return 0;
+    };
     let Some(thread) = agent.thread(fs) else {
         agent.lose(Loss::NoThread);
         return 0;
@@ -168,6 +188,21 @@ extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
 /// A function that frees `block` is entered.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64) {
+    let Some(agent) = Agent::present() else {
+        return;
+    };
+    let Some(thread) = agent.idle_thread(fs, sp) else {
+        return free_any(block, fs, sp, bp);
+    };
+    set_outer(thread, sp | BUSY);
+    agent.ledger().freed(stripe(thread), block);
+    set_outer(thread, 0);
+}
+
+/// The same for calls that may be another one's.
+#[cold]
+#[inline(never)]
+extern "C" fn free_any(block: u64, fs: u64, sp: u64, bp: u64) {
     let Some(agent) = Agent::present() else {
         return;
     };

@@ -27,9 +27,7 @@ const STACK_SPAN: u64 = 8 << 20;
 /// Decides for a call that was entered with its return address at `sp`.
 #[inline]
 pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entry {
-    // SAFETY: the call instruction has just written the return address there.
-    let caller = unsafe { *(sp as *const u64) };
-    if agent.control.allocator.contains(caller) {
+    if agent.is_from_allocator(sp) {
         return Entry::Nested;
     }
     match outer(thread) {

@@ -33,6 +33,36 @@ pub(crate) struct Stack {
     ranges: u64,
 }
 
+/// Words from `sp` up that are known to be readable; nothing if that has to be found out.
+#[derive(Clone, Copy)]
+pub(crate) struct Words {
+    sp: *const AtomicU64,
+    /// How many.
+    pub(crate) len: u64,
+}
+
+impl Words {
+    #[inline(always)]
+    pub(crate) fn known(agent: Agent, known: &Known, sp: u64) -> Option<Words> {
+        let ranges: u64 = agent.control.live.ranges.load(Acquire).into();
+        let here = sp & 7 == 0 && sp >= known.low && sp < known.high;
+        (here && ranges == known.ranges).then(|| Words {
+            sp: sp as *const AtomicU64,
+            len: (known.high - sp) / 8,
+        })
+    }
+
+    /// Word `index`.
+    ///
+    /// # Safety
+    /// It is one of them.
+    #[inline(always)]
+    pub(crate) unsafe fn get(self, index: u64) -> u64 {
+        // SAFETY: aligned and readable, says the caller; atomic, because other threads may write there.
+        unsafe { (*self.sp.wrapping_add(index as usize)).load(Relaxed) }
+    }
+}
+
 impl Stack {
     /// The stack at `sp`, where the processor has just read or written a word; `known` is what
     /// was found out before.
@@ -49,18 +79,6 @@ impl Stack {
             stack.discover(sp, ranges == known.ranges);
         }
         stack
-    }
-
-    /// The words from `sp` up, as far as they are known to be readable.
-    #[inline]
-    pub(crate) fn words(&self, sp: Addr) -> &[AtomicU64] {
-        let sp = sp.get();
-        if sp & 7 != 0 || sp < self.low.get() || sp >= self.high.get() {
-            return &[];
-        }
-        let len = (self.high.get() - sp) / 8;
-        // SAFETY: aligned and readable; atomic, because other threads may write there.
-        unsafe { slice::from_raw_parts(sp as *const AtomicU64, len as usize) }
     }
 
     /// What is known now, to be kept for the next time.

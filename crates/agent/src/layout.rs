@@ -5,16 +5,16 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use leaktap_unwind::{Frame, Remembered, Set};
+use leaktap_unwind::{Frame, Memo, Remembered};
 
 /// Most frames of a stack.
 pub const MAX_DEPTH: usize = 256;
 
-/// Most words that a remembered walk may have read, in fours; deeper stacks are walked each time.
-pub const MEMO_QUADS: usize = 32;
+/// Quads of words that a thread remembers of its walks: 6 for a walk of 16 frames.
+pub const MEMO_QUADS: usize = 10 << 10;
 
-/// Sets of walks that a thread remembers; each has [`leaktap_unwind::WAYS`] places.
-pub const MEMO_SETS: usize = 32;
+/// Sets of slots by which they are found.
+pub const MEMO_SETS: usize = 512;
 
 /// Rules that a thread remembers by pc.
 pub const CACHED_RULES: usize = 512;
@@ -190,7 +190,7 @@ pub struct Thread {
     /// Rules by pc.
     pub rules: [Remembered; CACHED_RULES],
     /// Walks.
-    pub walks: [Set<MEMO_QUADS>; MEMO_SETS],
+    pub walks: Memo<MEMO_SETS, MEMO_QUADS>,
 }
 
 /// Whole pages from `low` to `high` that are readable.

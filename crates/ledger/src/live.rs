@@ -65,6 +65,17 @@ pub(crate) const fn first_bucket(table: u32) -> u64 {
     1 << (FIRST_BITS + table)
 }
 
+#[inline(always)]
+fn hash(addr: u64) -> u64 {
+    (addr >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Number of the bucket that a block belongs into: the top bits of its hash.
+#[inline(always)]
+pub(crate) fn home(table: u32, hash: u64) -> u64 {
+    (hash >> 1 | 1 << 63).wrapping_shr((63 - FIRST_BITS).wrapping_sub(table))
+}
+
 /// Sizes from here on are kept in [`COARSE`] units.
 const LARGE: u64 = 1 << 39;
 const COARSE: u64 = 64 << 10;
@@ -131,7 +142,7 @@ impl Bucket {
 }
 
 impl Ledger {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn newest(&self) -> u32 {
         self.head()
             .tables
@@ -140,13 +151,12 @@ impl Ledger {
     }
 
     /// The buckets in which `addr` may be, its own first.
-    #[inline(always)]
     fn buckets(&self, table: u32, addr: u64) -> impl Iterator<Item = &Bucket> {
-        let hash = (addr >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let home = (hash >> 1 | 1 << 63).wrapping_shr((63 - FIRST_BITS).wrapping_sub(table));
+        let hash = hash(addr);
+        let home = home(table, hash);
         // Steps of different lengths, so that full neighbours do not become full neighbourhoods.
         let step = hash >> 16 | 1;
-        let first = 1_u64.wrapping_shl(FIRST_BITS.wrapping_add(table));
+        let first = first_bucket(table);
         (0..PROBES).map(move |probe| {
             let further = home.wrapping_add(probe.wrapping_mul(step));
             self.bucket(further & first.wrapping_sub(1) | first)
@@ -187,25 +197,35 @@ impl Ledger {
     /// Returns the size of the block that was at the same address.
     #[inline(always)]
     fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
+        let home = self.home(self.newest(), hash(block.addr));
+        if home.place_of(block.addr).is_none()
+            && home.passed.load(Relaxed) == 0
+            && let Some(place) = home.claim()
+        {
+            home.fill(place, block);
+            return Ok(None);
+        }
+        self.enter_anywhere(*block)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_anywhere(self, block: Block) -> Result<Option<u64>, Full> {
         let mut replaced = None;
         loop {
             let table = self.newest();
-            let Some(home) = self.buckets(table, block.addr).next() else {
-                return Err(Full);
-            };
-            if home.place_of(block.addr).is_some() || home.passed.load(Relaxed) != 0 {
-                replaced = self
-                    .remove_from(table, block.addr)
-                    .map(|old| old.size)
-                    .or(replaced);
+            replaced = self
+                .remove_from(table, block.addr)
+                .map(|old| old.size)
+                .or(replaced);
+            for bucket in self.buckets(table, block.addr) {
+                if let Some(place) = bucket.claim() {
+                    bucket.fill(place, &block);
+                    return Ok(replaced);
+                }
+                bucket.passed.fetch_add(1, Relaxed);
             }
-            if let Some(place) = home.claim() {
-                home.fill(place, block);
-                return Ok(replaced);
-            }
-            if self.enter_behind(table, block) {
-                return Ok(replaced);
-            }
+            self.unpass(table, block.addr, PROBES as usize);
             self.open_after(table)?;
         }
     }
@@ -224,20 +244,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Enters a block whose own bucket is full. False if all of its buckets are.
-    #[cold]
-    fn enter_behind(&self, table: u32, block: &Block) -> bool {
-        for bucket in self.buckets(table, block.addr) {
-            if let Some(place) = bucket.claim() {
-                bucket.fill(place, block);
-                return true;
-            }
-            bucket.passed.fetch_add(1, Relaxed);
-        }
-        self.unpass(table, block.addr, PROBES as usize);
-        false
-    }
-
     fn unpass(&self, table: u32, addr: u64, buckets: usize) {
         for bucket in self.buckets(table, addr).take(buckets) {
             bucket.passed.fetch_sub(1, Relaxed);
@@ -246,12 +252,11 @@ impl Ledger {
 
     #[inline(always)]
     fn remove(&self, addr: u64) -> Option<Block> {
-        if addr <= CLAIMED {
-            return None;
-        }
         let newest = self.newest();
-        let home = self.buckets(newest, addr).next()?;
-        if let Some(place) = home.place_of(addr) {
+        let home = self.home(newest, hash(addr));
+        if addr > CLAIMED
+            && let Some(place) = home.place_of(addr)
+        {
             let block = home.block(place);
             home.addrs.get(place)?.store(0, Release);
             return block;
@@ -259,8 +264,18 @@ impl Ledger {
         if newest == 0 && home.passed.load(Relaxed) == 0 {
             return None;
         }
-        (0..=newest)
-            .rev()
+        self.remove_anywhere(addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_anywhere(self, addr: u64) -> Option<Block> {
+        if addr <= CLAIMED {
+            return None;
+        }
+        let tables = (0..=self.newest()).rev();
+        tables
+            .into_iter()
             .find_map(|table| self.remove_from(table, addr))
     }
 

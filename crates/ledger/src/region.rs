@@ -117,8 +117,22 @@ impl Ledger {
         }
     }
 
-    /// The bucket with that number, counted over all tables.
+    /// The bucket of `table` that a block with `hash` belongs into.
     #[inline(always)]
+    pub(crate) fn home(&self, table: u32, hash: u64) -> &Bucket {
+        let table = table.min(self.tables.wrapping_sub(1));
+        let index = live::home(table, hash).wrapping_sub(live::first_bucket(0));
+        // SAFETY: a home's number is below the next table's first, and `table` is reserved.
+        unsafe {
+            &*self
+                .base
+                .add(BUCKETS_AT)
+                .cast::<Bucket>()
+                .add(index as usize)
+        }
+    }
+
+    /// The bucket with that number, counted over all tables.
     pub(crate) fn bucket(&self, number: u64) -> &Bucket {
         let index = number.wrapping_sub(live::first_bucket(0));
         let end = live::first_bucket(self.tables).wrapping_sub(live::first_bucket(0));

@@ -33,7 +33,7 @@ pub use build::{Built, CfiSections, rows, signal_returns};
 pub use cache::{Remembered, RuleCache};
 pub use end::{End, UnknownEnd};
 pub use frame::Frame;
-pub use memo::{Keep, Lookup, Memo, Miss, Set, WAYS};
+pub use memo::{Keep, Memo};
 pub use row::{Found, ModuleRows, Row, Rules};
 pub use rule::{Cfa, Rule, SavedBp, Step};
 #[cfg(feature = "build")]

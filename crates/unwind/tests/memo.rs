@@ -3,15 +3,14 @@
 mod common;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
 
 use common::program::{BASE, STACK, Thread, program};
 use common::{Random, Words};
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
-use leaktap_unwind::{End, Frame, Lookup, Memo, ModuleRows, Row, Set, Start, Walk, walk};
+use leaktap_unwind::{End, Frame, Memo, ModuleRows, Row, Start, Walk, walk};
 
-/// Room for 24 words.
-const QUADS: usize = 6;
+/// One of so many sets, and room for so many quads.
+type Small = Memo<64, 1024>;
 const DEPTH: usize = 20;
 /// The whole stack is lent.
 const ALL: usize = usize::MAX;
@@ -46,41 +45,56 @@ fn plain(start: Start, mem: &Words, program: &[Row]) -> Stack {
 }
 
 /// The words of the stack from rsp on, as an agent lends them, up to `words`.
-fn lend(start: Start, mem: &Words, words: usize) -> Vec<AtomicU64> {
+fn lend(start: Start, mem: &Words, words: usize) -> &[u64] {
     let from = mem.index(start.sp).unwrap_or(mem.words.len());
-    let words = mem.words[from..].iter().take(words);
-    words.map(|&word| AtomicU64::new(word)).collect()
+    let above = &mem.words[from..];
+    &above[..above.len().min(words)]
+}
+
+/// What the memo finds with that part of the stack lent.
+fn find<const S: usize, const Q: usize>(
+    memo: &Memo<S, Q>,
+    (start, generation, lent): (Start, u32, usize),
+    mem: &Words,
+) -> Option<u32> {
+    let lent = lend(start, mem, lent);
+    memo.find(start, generation, lent.len() as u64, |at| lent[at as usize])
 }
 
 /// The stack as the memo has it, and whether it was a hit.
-fn by_memo<const W: usize>(
-    memo: &mut Memo<'_, W>,
+fn by_memo<const S: usize, const Q: usize>(
+    memo: &mut Memo<S, Q>,
     stacks: &mut Stacks,
-    (start, generation, lent): (Start, u32, usize),
+    at: (Start, u32, usize),
     mem: &Words,
     program: &[Row],
 ) -> (Stack, bool) {
-    match memo.find(start, generation, &lend(start, mem, lent), mem) {
-        Lookup::Hit(payload) => (stacks.all[payload as usize].clone(), true),
-        Lookup::Miss(miss) => {
-            let mut frames = [Frame::from_raw(0); DEPTH];
-            let mut rules = ModuleRows {
-                base: Addr::new(BASE),
-                rows: program,
-            };
-            let (Walk { depth, end }, keep) = miss.walk(mem, &mut rules, &mut frames);
-            keep.keep(stacks.intern(&frames[..depth], end));
-            ((frames[..depth].to_vec(), end), false)
-        }
+    let (start, generation, _) = at;
+    let found = find(memo, at, mem);
+    let anywhere = memo.find_in(start, generation, mem);
+    assert!(found.is_none() || found == anywhere);
+    if let Some(payload) = anywhere {
+        return (stacks.all[payload as usize].clone(), true);
     }
+    let mut frames = [Frame::from_raw(0); DEPTH];
+    let mut rules = ModuleRows {
+        base: Addr::new(BASE),
+        rows: program,
+    };
+    let (Walk { depth, end }, keep) = memo.walk(start, generation, mem, &mut rules, &mut frames);
+    keep.keep(stacks.intern(&frames[..depth], end));
+    ((frames[..depth].to_vec(), end), false)
 }
 
 /// Runs a random program with recursion; compares at each step; returns hits and walks.
-fn run(seed: u64, sets: &mut [Set<QUADS>], kinds: u64) -> (usize, usize) {
+fn run<const S: usize, const Q: usize>(
+    seed: u64,
+    memo: &mut Memo<S, Q>,
+    kinds: u64,
+) -> (usize, usize) {
     let (program, mut stacks) = (program(), Stacks::default());
     let mut random = Random(seed);
     let mut thread = Thread::new();
-    let mut memo = Memo::over(sets);
     let (mut hits, steps) = (0, 8_000);
     for _ in 0..steps {
         // Mostly short moves up and down: the outer frames stay.
@@ -91,13 +105,8 @@ fn run(seed: u64, sets: &mut [Set<QUADS>], kinds: u64) -> (usize, usize) {
         }
         let start = thread.start();
         let lent = [0, 20, ALL][random.below(3) as usize];
-        let (seen, hit) = by_memo(
-            &mut memo,
-            &mut stacks,
-            (start, 1, lent),
-            &thread.stack,
-            &program,
-        );
+        let at = (start, 1, lent);
+        let (seen, hit) = by_memo(memo, &mut stacks, at, &thread.stack, &program);
         assert_eq!(seen, plain(start, &thread.stack, &program));
         hits += usize::from(hit);
     }
@@ -108,18 +117,27 @@ fn run(seed: u64, sets: &mut [Set<QUADS>], kinds: u64) -> (usize, usize) {
 fn random_call_paths_give_what_a_plain_walk_gives() {
     for (kinds, seeds) in [(1, 3), (3, 4), (4, 4), (6, 4), (7, 8)] {
         for seed in 1..=seeds {
-            let mut sets = vec![Set::EMPTY; 64];
-            let (hits, steps) = run(seed * 0x9e37, &mut sets, kinds);
+            let mut memo = Small::EMPTY;
+            let (hits, steps) = run(seed * 0x9e37, &mut memo, kinds);
             assert!(hits > 0 && hits < steps, "{hits} of {steps}");
         }
+    }
+}
+
+/// One set that everything is after, and quads for some ten walks.
+#[test]
+fn a_memo_that_is_full_again_and_again_forgets_and_says_nothing_wrong() {
+    for seed in 1..=8 {
+        let mut memo = Memo::<1, 70>::EMPTY;
+        let (hits, steps) = run(seed * 0x9e37, &mut memo, 7);
+        assert!(hits > 0 && hits < steps, "{hits} of {steps}");
     }
 }
 
 #[test]
 fn a_loop_hits_although_data_in_saved_rbp_slots_changes() {
     let (program, mut stacks) = (program(), Stacks::default());
-    let mut sets = vec![Set::<QUADS>::EMPTY; 16];
-    let mut memo = Memo::over(&mut sets);
+    let mut memo = Small::EMPTY;
     let mut hits = 0;
     for round in 0..1000 {
         let mut thread = Thread::new();
@@ -136,7 +154,7 @@ fn a_loop_hits_although_data_in_saved_rbp_slots_changes() {
 }
 
 /// Walks from the thread's start under generation 1, all of its stack lent, so that the memo knows it.
-fn remember(memo: &mut Memo<'_, QUADS>, thread: &Thread, program: &[Row]) {
+fn remember(memo: &mut Small, thread: &Thread, program: &[Row]) {
     let at = (thread.start(), 1, ALL);
     by_memo(memo, &mut Stacks::default(), at, &thread.stack, program);
 }
@@ -151,15 +169,14 @@ fn simple() -> (Vec<Row>, Thread) {
     (program(), thread)
 }
 
-fn hit(memo: &mut Memo<'_, QUADS>, start: Start, generation: u32, mem: &impl ReadMemory) -> bool {
-    matches!(memo.find(start, generation, &[], mem), Lookup::Hit(_))
+fn hit(memo: &Small, start: Start, generation: u32, mem: &impl ReadMemory) -> bool {
+    memo.find_in(start, generation, mem).is_some()
 }
 
 #[test]
 fn every_word_that_the_walk_read_matters_and_no_other() {
     let (program, thread) = simple();
-    let mut sets = vec![Set::EMPTY; 1];
-    let mut memo = Memo::<QUADS>::over(&mut sets);
+    let mut memo = Small::EMPTY;
     let start = thread.start();
     let mut stacks = Stacks::default();
     by_memo(
@@ -174,12 +191,9 @@ fn every_word_that_the_walk_read_matters_and_no_other() {
         let mut changed = thread.stack.clone();
         changed.words[index] ^= 8;
         let same = plain(start, &changed, &program) == plain(start, &thread.stack, &program);
-        let hit = hit(&mut memo, start, 1, &changed);
-        for lent in [2, ALL] {
-            let lent = lend(start, &changed, lent);
-            let found = memo.find(start, 1, &lent, &changed);
-            assert_eq!(matches!(found, Lookup::Hit(_)), hit);
-        }
+        let hit = hit(&memo, start, 1, &changed);
+        assert_eq!(find(&memo, (start, 1, ALL), &changed).is_some(), hit);
+        assert_eq!(find(&memo, (start, 1, 2), &changed), None);
         assert!(!hit || same);
         mattering += usize::from(!hit);
     }
@@ -190,81 +204,69 @@ fn every_word_that_the_walk_read_matters_and_no_other() {
 #[test]
 fn another_generation_ip_or_sp_misses_and_rbp_only_if_it_was_used() {
     let (program, thread) = simple();
-    let mut sets = vec![Set::EMPTY; 4];
-    let mut memo = Memo::<QUADS>::over(&mut sets);
+    let mut memo = Small::EMPTY;
     let start = thread.start();
     remember(&mut memo, &thread, &program);
-    assert!(hit(&mut memo, start, 1, &thread.stack));
-    assert!(hit(&mut memo, Start { bp: 1, ..start }, 1, &thread.stack));
-    assert!(!hit(&mut memo, start, 2, &thread.stack));
+    assert!(hit(&memo, start, 1, &thread.stack));
+    assert!(hit(&memo, Start { bp: 1, ..start }, 1, &thread.stack));
+    assert!(!hit(&memo, start, 2, &thread.stack));
     let other = start.ip.wrapping_offset(1);
-    assert!(!hit(
-        &mut memo,
-        Start { ip: other, ..start },
-        1,
-        &thread.stack
-    ));
+    assert!(!hit(&memo, Start { ip: other, ..start }, 1, &thread.stack));
     let other = start.sp.wrapping_offset(8);
-    assert!(!hit(
-        &mut memo,
-        Start { sp: other, ..start },
-        1,
-        &thread.stack
-    ));
+    assert!(!hit(&memo, Start { sp: other, ..start }, 1, &thread.stack));
 
     let mut thread = Thread::new();
     thread.call(4, &mut Random(7));
     let start = thread.start();
     remember(&mut memo, &thread, &program);
-    assert!(hit(&mut memo, start, 1, &thread.stack));
-    assert!(!hit(&mut memo, Start { bp: 1, ..start }, 1, &thread.stack));
+    assert!(hit(&memo, start, 1, &thread.stack));
+    assert!(!hit(&memo, Start { bp: 1, ..start }, 1, &thread.stack));
 }
 
 #[test]
 fn what_was_not_kept_or_cannot_be_compared_is_not_remembered() {
     let (program, thread) = simple();
-    let mut sets = vec![Set::EMPTY; 4];
-    let mut memo = Memo::<QUADS>::over(&mut sets);
+    let mut memo = Small::EMPTY;
     let start = thread.start();
     let mut frames = [Frame::from_raw(0); DEPTH];
     let mut rules = ModuleRows {
         base: Addr::new(BASE),
         rows: &program,
     };
-    let Lookup::Miss(miss) = memo.find(start, 1, &[], &thread.stack) else {
-        panic!("a hit")
-    };
-    let (walk, _) = miss.walk(&thread.stack, &mut rules, &mut frames);
+    let (walk, _) = memo.walk(start, 1, &thread.stack, &mut rules, &mut frames);
     assert_eq!(walk.end, End::Root);
-    assert!(!hit(&mut memo, start, 1, &thread.stack));
+    assert!(!hit(&memo, start, 1, &thread.stack));
 
     // Cut off inside the stack: next time the rest may be readable.
     let mut cut = thread.stack.clone();
     cut.words.truncate(((thread.sp - STACK) / 8) as usize + 2);
-    let Lookup::Miss(miss) = memo.find(start, 1, &[], &cut) else {
-        panic!("a hit")
-    };
-    let (walk, keep) = miss.walk(&cut, &mut rules, &mut frames);
+    let (walk, keep) = memo.walk(start, 1, &cut, &mut rules, &mut frames);
     assert_eq!(walk.end, End::Unreadable);
     keep.keep(1);
-    assert!(!hit(&mut memo, start, 1, &cut));
-    assert!(!hit(&mut memo, start, 1, &thread.stack));
+    assert!(!hit(&memo, start, 1, &cut));
+    assert!(!hit(&memo, start, 1, &thread.stack));
 }
 
 #[test]
-fn walks_of_too_many_words_and_memos_without_sets_are_walked_each_time() {
+fn where_there_is_no_room_every_walk_is_walked() {
     let (program, thread) = simple();
     let at = (thread.start(), 1, ALL);
     let expected = plain(thread.start(), &thread.stack, &program);
-    let mut small = vec![Set::<1>::EMPTY; 4];
-    for sets in [small.as_mut_slice(), &mut []] {
-        let mut memo = Memo::over(sets);
+    fn check<const S: usize, const Q: usize>(
+        (at, expected): ((Start, u32, usize), &Stack),
+        thread: &Thread,
+        program: &[Row],
+    ) {
+        let mut memo = Memo::<S, Q>::EMPTY;
         for _ in 0..3 {
             let mut stacks = Stacks::default();
-            let seen = by_memo(&mut memo, &mut stacks, at, &thread.stack, &program);
+            let seen = by_memo(&mut memo, &mut stacks, at, &thread.stack, program);
             assert_eq!(seen, (expected.clone(), false));
         }
     }
+    check::<0, 1024>((at, &expected), &thread, &program);
+    check::<4, 0>((at, &expected), &thread, &program);
+    check::<4, 3>((at, &expected), &thread, &program);
 }
 
 /// Counts what is read where the plain walk could not.
@@ -281,12 +283,11 @@ impl ReadMemory for Forbidden<'_> {
 #[test]
 fn a_lookup_reads_nothing_past_the_first_difference() {
     let (program, thread) = simple();
-    let mut sets = vec![Set::EMPTY; 1];
-    let mut memo = Memo::<QUADS>::over(&mut sets);
+    let mut memo = Small::EMPTY;
     let start = thread.start();
     remember(&mut memo, &thread, &program);
     let mut changed = thread.stack.clone();
     changed.set(thread.sp, 0);
     let mem = Forbidden(&changed, vec![start.sp]);
-    assert!(!hit(&mut memo, start, 1, &mem));
+    assert!(!hit(&memo, start, 1, &mem));
 }
