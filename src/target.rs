@@ -136,7 +136,7 @@ impl Target {
 
     /// See [`Process::fill_agent`].
     pub(crate) fn fill_agent(&mut self) {
-        self.process.fill_agent();
+        self.process.fill_agent(&mut self.files);
     }
 
     /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`.

@@ -2,8 +2,8 @@ use leaktap_memory::{Addr, ReadMemory};
 
 use crate::auxv::Auxv;
 use crate::files::{FileCache, Opener};
-use crate::link_map::RDebug;
-use crate::maps::{Mapping, mappings};
+use crate::link_map::{LinkState, RDebug};
+use crate::maps::{Mapping, Maps};
 use crate::module::Module;
 use crate::scan::{self, Scan, Skipped};
 use crate::{ElfFile, Error};
@@ -16,9 +16,11 @@ use crate::{ElfFile, Error};
 pub struct Image {
     pid: i32,
     auxv: Auxv,
-    mappings: Vec<Mapping>,
+    maps: Maps,
     modules: Vec<Module>,
     has_program: bool,
+    /// The dynamic linker was not changing its list.
+    at_rest: bool,
     skipped: Vec<Skipped>,
 }
 
@@ -46,10 +48,13 @@ impl Image {
     /// [`Error::NoProcess`], [`Error::NoMemory`], [`Error::Denied`] or [`Error::Proc`] for what is
     /// under /proc. A module that cannot be read is not an error: see [`Image::skipped`].
     pub fn load(pid: i32, memory: &dyn ReadMemory, files: &mut FileCache) -> Result<Image, Error> {
-        Image::scan(pid, memory, files, &[])
+        Image::scan(pid, Maps::read(pid)?, memory, files, &[])
     }
 
     /// Looks again, after dlopen(3) or dlclose(3). After execve(2) load a new image instead.
+    ///
+    /// Nothing, and little work, if the same files are mapped at the same places as the last time, when the dynamic
+    /// linker was at rest: then its list is the same, too.
     ///
     /// # Errors
     /// As [`Image::load`]; the image is as it was then.
@@ -57,23 +62,33 @@ impl Image {
         &mut self,
         memory: &dyn ReadMemory,
         files: &mut FileCache,
-    ) -> Result<Changes, Error> {
-        let now = Image::scan(self.pid, memory, files, &self.modules)?;
+    ) -> Result<Option<Changes>, Error> {
+        let maps = match self.maps.read_again(self.pid)? {
+            None if self.at_rest => return Ok(None),
+            None => Maps::read(self.pid)?,
+            Some(maps) => maps,
+        };
+        if self.at_rest && of_files(&maps).eq(of_files(&self.maps)) {
+            self.maps = maps;
+            return Ok(None);
+        }
+        let now = Image::scan(self.pid, maps, memory, files, &self.modules)?;
         let changes = Changes {
             added: missing(&now.modules, &self.modules),
             removed: missing(&self.modules, &now.modules),
         };
         *self = now;
-        Ok(changes)
+        Ok(Some(changes))
     }
 
     fn scan(
         pid: i32,
+        maps: Maps,
         memory: &dyn ReadMemory,
         files: &mut FileCache,
         before: &[Module],
     ) -> Result<Image, Error> {
-        let mappings = mappings(pid)?;
+        let mappings = &maps.mappings;
         if mappings.is_empty() {
             return Err(Error::NoMemory { pid });
         }
@@ -81,9 +96,13 @@ impl Image {
         let program = mappings
             .iter()
             .find(|map| map.contains(auxv.program_headers));
-        let opener = Opener::new(pid, memory, &mappings, program);
+        let opener = Opener::new(pid, memory, mappings, program);
         let mut found = Scan::code(opener, files, before);
-        let links = scan::r_debug(&found.modules, auxv, memory)
+        let r_debug = scan::r_debug(&found.modules, auxv, memory);
+        let at_rest = r_debug
+            .as_ref()
+            .is_some_and(|r_debug| r_debug.state == LinkState::Consistent);
+        let links = r_debug
             .map(|r_debug| r_debug.links(memory))
             .unwrap_or_default();
         found.listed(&links);
@@ -92,9 +111,10 @@ impl Image {
         Ok(Image {
             pid,
             auxv,
-            mappings,
+            maps,
             modules,
             has_program,
+            at_rest,
             skipped,
         })
     }
@@ -112,7 +132,7 @@ impl Image {
 
     /// All mappings, as of the last look.
     pub fn mappings(&self) -> &[Mapping] {
-        &self.mappings
+        &self.maps.mappings
     }
 
     /// The module that `at` belongs to.
@@ -160,6 +180,12 @@ fn break_function(linker: &ElfFile) -> Option<leaktap_memory::Svma> {
         .into_iter()
         .find(|function| function.dynamic)
         .map(|function| function.svma)
+}
+
+/// Those that may be a module's: of a file, and not shared with others.
+fn of_files(maps: &Maps) -> impl Iterator<Item = &Mapping> {
+    let is_file = |map: &&Mapping| map.inode != 0 && !map.perms.shared;
+    maps.mappings.iter().filter(is_file)
 }
 
 /// Those of `these` that are not among `those`.

@@ -151,6 +151,40 @@ impl Kind {
 /// [`Error::NoProcess`], [`Error::Denied`], or [`Error::Proc`] for a line that is not as in
 /// proc_pid_maps(5). A process without memory has no mappings; that is not an error.
 pub fn mappings(pid: i32) -> Result<Vec<Mapping>, Error> {
+    Ok(Maps::read(pid)?.mappings)
+}
+
+/// `/proc/PID/maps`, as it was read and what it says.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    text: Vec<u8>,
+    pub(crate) mappings: Vec<Mapping>,
+}
+
+impl Maps {
+    /// # Errors
+    /// As [`mappings`].
+    pub(crate) fn read(pid: i32) -> Result<Maps, Error> {
+        let text = text(pid)?;
+        let mappings = parse(&text).map_err(|error| Error::proc(pid, "maps", error))?;
+        Ok(Maps { text, mappings })
+    }
+
+    /// The same again; nothing, and a tenth of the time, if not a letter has changed.
+    ///
+    /// # Errors
+    /// As [`mappings`].
+    pub(crate) fn read_again(&self, pid: i32) -> Result<Option<Maps>, Error> {
+        let text = text(pid)?;
+        if text == self.text {
+            return Ok(None);
+        }
+        let mappings = parse(&text).map_err(|error| Error::proc(pid, "maps", error))?;
+        Ok(Some(Maps { text, mappings }))
+    }
+}
+
+fn text(pid: i32) -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
     let read = |text: &mut Vec<u8>| -> ProcResult<()> {
         Process::new(pid)?
@@ -159,7 +193,7 @@ pub fn mappings(pid: i32) -> Result<Vec<Mapping>, Error> {
         Ok(())
     };
     read(&mut text).map_err(|error| Error::proc(pid, "maps", error))?;
-    parse(&text).map_err(|error| Error::proc(pid, "maps", error))
+    Ok(text)
 }
 
 /// procfs reads the numbers. The names are taken here, as bytes: a file name need not be UTF-8 and

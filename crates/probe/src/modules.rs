@@ -121,12 +121,15 @@ impl Modules {
         self.image.modules().iter().find_map(noted).unwrap_or(0)
     }
 
-    /// Reads the list of modules again; returns where modules were that are gone. The rows of new
-    /// ones are built when they are needed.
-    pub fn refresh(&mut self, memory: &dyn ReadMemory, files: &mut FileCache) -> Vec<Range<Addr>> {
-        let Ok(changes) = self.image.refresh(memory, files) else {
-            return Vec::new(); // the process is being killed: its end comes next
-        };
+    /// Reads the list of modules again; returns where modules were that are gone, or nothing if all is as it
+    /// was. The rows of new ones are built when they are needed.
+    pub fn refresh(
+        &mut self,
+        memory: &dyn ReadMemory,
+        files: &mut FileCache,
+    ) -> Option<Vec<Range<Addr>>> {
+        // An error means that the process is being killed: its end comes next.
+        let changes = self.image.refresh(memory, files).ok().flatten()?;
         let gone: Vec<_> = changes.removed.iter().map(Module::range).collect();
         for range in &gone {
             self.rules.remove(range.clone());
@@ -137,7 +140,7 @@ impl Modules {
         }
         self.system = system(&self.image, memory);
         self.allocator = allocator(&self.image, memory);
-        gone
+        Some(gone)
     }
 }
 

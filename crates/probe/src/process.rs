@@ -33,6 +33,8 @@ pub struct Process {
     modules: Modules,
     walker: Walker,
     points: Vec<Probepoint>,
+    /// Those of the modules as they are, to be armed.
+    found: Option<Vec<Probepoint>>,
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
     linker: Option<Addr>,
@@ -96,6 +98,7 @@ impl Process {
             modules,
             walker: Walker::new(depth),
             points: Vec::new(),
+            found: None,
             threads: HashMap::new(),
             linker: None,
             plan: None,
@@ -125,9 +128,8 @@ impl Process {
     /// Puts probes on all functions found, and on the dynamic linker's `r_brk`. All threads of the
     /// process must be stopped. May be called again, when modules have changed.
     pub fn arm(&mut self) {
+        let points = self.found.take().unwrap_or_else(|| self.find());
         let image = self.modules.image();
-        self.breakpoints.set_modules(image);
-        let points = probepoint::find(image, &self.memory);
         let linker = image.linker_brk(&self.memory);
         if let Some(at) = linker
             && self.breakpoints.insert(at, Purpose::Linker).is_ok()
@@ -148,6 +150,13 @@ impl Process {
             }
             self.points.push(point);
         }
+    }
+
+    /// The functions of the modules as they are now, and room for the instructions that breakpoints there displace.
+    fn find(&mut self) -> Vec<Probepoint> {
+        let image = self.modules.image();
+        self.breakpoints.set_modules(image);
+        probepoint::find(image, &self.memory)
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).
@@ -278,15 +287,22 @@ impl Process {
 
     /// Brings the modules up to date, and arms them.
     pub fn update(&mut self, files: &mut FileCache) {
-        let gone = self.modules.refresh(&self.memory, files);
-        for gone in &gone {
-            self.points.retain(|point| !gone.contains(&point.address));
-            self.breakpoints.forget(gone);
-        }
-        if let Some(agent) = &mut self.agent {
-            agent.modules_changed(self.modules.rules(), &gone);
-        }
+        self.look(files);
         self.arm();
+    }
+
+    /// Brings the modules up to date.
+    fn look(&mut self, files: &mut FileCache) {
+        if let Some(gone) = self.modules.refresh(&self.memory, files) {
+            self.found = None;
+            for gone in &gone {
+                self.points.retain(|point| !gone.contains(&point.address));
+                self.breakpoints.forget(gone);
+            }
+            if let Some(agent) = &mut self.agent {
+                agent.modules_changed(self.modules.rules(), &gone);
+            }
+        }
     }
 
     /// Restores every byte. All threads must be stopped, and [`Process::leave_slot`] asked of each.

@@ -40,9 +40,18 @@ struct Slot {
     last_use: u64,
 }
 
+/// The unused bytes at the end of a mapping.
+#[derive(Debug)]
+struct Pool {
+    range: Range<Addr>,
+    /// Its slots, by index.
+    slots: Range<usize>,
+}
+
 /// The slots of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
+    pools: Vec<Pool>,
     slots: Vec<Slot>,
     by_site: HashMap<Addr, SlotId>,
     uses: u64,
@@ -57,10 +66,13 @@ impl Slots {
             .filter(|m| !m.is_vdso())
             .flat_map(unused)
         {
-            let known = self.slots.iter().any(|slot| range.contains(&slot.at));
+            if self.pools.iter().any(|pool| pool.range == range) {
+                continue;
+            }
+            let first = self.slots.len();
             let end = range.end.wrapping_offset(-(SLOT_LEN as i64));
             let mut at = range.start;
-            while !known && at <= end {
+            while at <= end {
                 self.slots.push(Slot {
                     at,
                     saved: None,
@@ -70,6 +82,8 @@ impl Slots {
                 });
                 at = at.wrapping_offset(SLOT_LEN as i64);
             }
+            let slots = first..self.slots.len();
+            self.pools.push(Pool { range, slots });
         }
     }
 
@@ -126,6 +140,7 @@ impl Slots {
 
     /// What was in `range` is no longer mapped.
     pub(crate) fn forget(&mut self, range: &Range<Addr>) {
+        self.pools.retain(|pool| !range.contains(&pool.range.start));
         for slot in self
             .slots
             .iter_mut()
@@ -157,11 +172,14 @@ impl Slots {
     }
 
     fn nearest_first(&self, site: Addr) -> impl Iterator<Item = (SlotId, &Slot)> {
-        let live = |(_, slot): &(usize, &Slot)| !slot.at.is_null();
-        let mut all: Vec<_> = self.slots.iter().enumerate().filter(live).collect();
-        let pool = |slot: &Slot| slot.at.get().abs_diff(site.get()) >> 12;
-        all.sort_by_key(|(_, slot)| (pool(slot), slot.last_use));
-        all.into_iter().map(|(index, slot)| (SlotId(index), slot))
+        let mut pools: Vec<_> = self.pools.iter().collect();
+        pools.sort_by_key(|pool| pool.range.start.get().abs_diff(site.get()));
+        pools.into_iter().flat_map(|pool| {
+            let slots = self.slots.get(pool.slots.clone()).unwrap_or_default();
+            let mut slots: Vec<_> = pool.slots.clone().map(SlotId).zip(slots).collect();
+            slots.sort_by_key(|(_, slot)| slot.last_use);
+            slots
+        })
     }
 
     /// Moves the instruction of `site` to the nearest slot that no thread is in.

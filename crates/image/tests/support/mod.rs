@@ -118,7 +118,8 @@ impl Target {
     }
 
     pub(crate) fn refresh(&mut self, image: &mut Image) -> leaktap_image::Changes {
-        image.refresh(&self.memory, &mut self.files).unwrap()
+        let changes = image.refresh(&self.memory, &mut self.files).unwrap();
+        changes.unwrap_or_default()
     }
 }
 

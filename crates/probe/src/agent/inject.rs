@@ -13,21 +13,17 @@ use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
-use super::place::place;
 use super::plan::Plan;
 use super::remote;
 use super::room::Room;
 use super::shape::{Way, is_twin, way};
 use super::stacks::Stacks;
-use super::{Agent, Detour, remains};
+use super::{Agent, CODE_LEN, Detour, remains};
 use crate::detour::patch;
 use crate::functions::FunctionId;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 use crate::refusal::Refusal;
-
-/// Bytes of a code region: header page, text and constants, stubs.
-const CODE_LEN: u64 = 64 << 10;
 
 /// Bytes from a stub to the next: the stub, and the displaced instructions with a jump back.
 const STUB_ROOM: u64 = 128;
@@ -45,13 +41,24 @@ impl Agent {
         stopped: &mut [&mut Stopped],
     ) -> Result<Agent, Refusal> {
         permitted(memory.process())?;
-        let all = mappings(memory.process().get()).map_err(|_| Refusal::InjectionForbidden)?;
-        let at = place(&all, &plan.places(), CODE_LEN).ok_or(Refusal::NoMemoryInReach)?;
         let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
         let fs_base = fs_base(memory, stopped);
-        let (regions, shared) = with_calls(tracer, stopped, syscall, |calls, tid| {
-            remote::map(calls, tid, memory, at, CODE_LEN)
-        })?;
+        let mut make = |at: Option<Addr>| {
+            let at = at.ok_or(Refusal::NoMemoryInReach)?;
+            with_calls(tracer, stopped, syscall, |calls, tid| {
+                remote::map(calls, tid, memory, at, CODE_LEN)
+            })
+        };
+        let made = match make(plan.room) {
+            // Something is there by now.
+            Err(Refusal::NoMemoryInReach) => {
+                let now = mappings(memory.process().get());
+                let now = now.map_err(|_| Refusal::InjectionForbidden)?;
+                make(plan.room(&now))
+            }
+            made => made,
+        };
+        let (regions, shared) = made?;
         Ok(Agent {
             memory: memory.clone(),
             shared,

@@ -43,6 +43,9 @@ use remote::Regions;
 use room::Room;
 use stacks::Stacks;
 
+/// Bytes of a code region: header page, text and constants, stubs.
+const CODE_LEN: u64 = 64 << 10;
+
 /// The agent in a process.
 #[derive(Debug)]
 pub(crate) struct Agent {

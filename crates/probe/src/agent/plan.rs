@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use leaktap_image::{Image, Module};
+use leaktap_image::{Image, Mapping, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::find_syscall;
 
+use super::CODE_LEN;
+use super::place::place;
 use super::shape::{TWIN_TOLD_BY, is_twin, only_throws, throws};
 use crate::detour::{Site, are_branched_into};
 use crate::probepoint::{Kind, Probepoint};
@@ -33,6 +35,8 @@ pub(crate) struct Plan {
     /// Code of some function's end that drops the frame of a call through the agent and returns:
     /// unwind tables say the same of it.
     pub(crate) way_out: Option<Addr>,
+    /// Where there was room for a code region.
+    pub(crate) room: Option<Addr>,
 }
 
 impl Plan {
@@ -49,7 +53,7 @@ impl Plan {
         if let Some(refusal) = refusal_of_frees(points, &sites) {
             sites.values_mut().for_each(|site| *site = Err(refusal));
         }
-        Plan {
+        let mut plan = Plan {
             points: points.to_vec(),
             sites,
             syscall: find(image, memory, find_syscall),
@@ -57,13 +61,16 @@ impl Plan {
                 let mut ends = code.windows(WAY_OUT.len());
                 ends.position(|bytes| bytes == WAY_OUT)
             }),
-        }
+            room: None,
+        };
+        plan.room = plan.room(image.mappings());
+        plan
     }
 
-    /// Where jumps will be.
-    pub(crate) fn places(&self) -> Vec<Addr> {
-        let found = self.sites.values().flatten();
-        found.map(Site::at).collect()
+    /// Where, with these mappings, a code region is near enough to all places that jump there.
+    pub(crate) fn room(&self, mappings: &[Mapping]) -> Option<Addr> {
+        let sites: Vec<Addr> = self.sites.values().flatten().map(Site::at).collect();
+        place(mappings, &sites, CODE_LEN)
     }
 
     /// Where the function at `at` can be patched.

@@ -2,6 +2,7 @@
 
 use leaktap_agent::Shared;
 use leaktap_agent::layout::BUSY;
+use leaktap_image::FileCache;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, SeccompMode, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
@@ -14,11 +15,15 @@ use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::refusal::Refusal;
 
 impl Process {
-    /// Finds out which functions can be led to an agent, so that [`Process::map_agent`] need not.
+    /// Finds out which functions there are and which can be led to an agent, so that [`Process::map_agent`] and
+    /// [`Process::arm`] need not while threads are stopped.
     pub fn plan(&mut self) {
-        let points = probepoint::find(self.modules.image(), &self.memory);
+        let points = self.find();
         let unpatched = self.breakpoints.unpatched();
         self.plan = Some(Plan::new(self.modules.image(), &unpatched, &points));
+        // What nothing has bound yet may be bound by then.
+        let is_bound = |point: &Probepoint| point.kind == Kind::Breakpoint;
+        self.found = Some(points).filter(|points| points.iter().all(is_bound));
     }
 
     /// The functions found, and how they would be watched with an agent, as far as can be told beforehand.
@@ -62,12 +67,13 @@ impl Process {
         }
     }
 
-    /// Fills the agent's memory; the threads may run.
-    pub fn fill_agent(&mut self) {
+    /// Fills the agent's memory, and looks for new modules once more; the threads may run.
+    pub fn fill_agent(&mut self, files: &mut FileCache) {
         let depth = self.walker.depth();
         if let Some(agent) = &mut self.mapped {
             self.refused = agent.fill(&mut self.modules, depth).err();
         }
+        self.look(files);
     }
 
     /// Leads the functions that are armed to the agent. All threads of the process must be `stopped`, none of them
