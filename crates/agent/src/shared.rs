@@ -14,8 +14,8 @@ use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
 /// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
 pub const KEY_BITS: u32 = 10;
 
-/// Tables of blocks: 200 million of them.
-pub const TABLES: u32 = 12;
+/// Tables of blocks: 170 million of them.
+pub const TABLES: u32 = 40;
 
 const KEYS_LEN: usize = KEYS << KEY_BITS;
 const THREADS_LEN: usize = KEYS_LEN + SPARES;

@@ -29,11 +29,10 @@ pub(crate) struct Head {
     pub(crate) nodes: AtomicU32,
 }
 
-/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 14. The next one doubles it:
-/// 14 take 800 million blocks.
+/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 40, which take
+/// 170 million blocks.
 pub const fn reserved(tables: u32) -> usize {
-    let buckets = live::first_bucket(tables) - live::first_bucket(0);
-    BUCKETS_AT + buckets as usize * size_of::<Bucket>()
+    BUCKETS_AT + live::first_bucket(tables) as usize * size_of::<Bucket>()
 }
 
 /// A handle on a ledger.
@@ -53,7 +52,7 @@ impl Ledger {
     /// The ledger at `base`; zeroed memory is an empty one.
     ///
     /// # Safety
-    /// `tables` is 1 to 14. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
+    /// `tables` is 1 to 40. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
     /// copy of the handle is used. (A file that is shorter than its mapping faults: it has to be
     /// as long from the start, ftruncate(2).)
     #[inline]
@@ -64,7 +63,7 @@ impl Ledger {
     /// Where in the region the blocks are that have been used, from the first byte to behind the last: nearly all
     /// of its memory.
     pub fn used(&self) -> Range<usize> {
-        let buckets = live::first_bucket(self.newest() + 1) - live::first_bucket(0);
+        let buckets = live::first_bucket(self.newest() + 1);
         BUCKETS_AT..BUCKETS_AT + buckets as usize * size_of::<Bucket>()
     }
 
@@ -121,7 +120,7 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn home(&self, table: u32, hash: u64) -> &Bucket {
         let table = table.min(self.tables.wrapping_sub(1));
-        let index = live::home(table, hash).wrapping_sub(live::first_bucket(0));
+        let index = live::home(table, hash);
         // SAFETY: a home's number is below the next table's first, and `table` is reserved.
         unsafe {
             &*self
@@ -134,9 +133,8 @@ impl Ledger {
 
     /// The bucket with that number, counted over all tables.
     pub(crate) fn bucket(&self, number: u64) -> &Bucket {
-        let index = number.wrapping_sub(live::first_bucket(0));
-        let end = live::first_bucket(self.tables).wrapping_sub(live::first_bucket(0));
-        let index = if index < end { index } else { 0 };
+        let end = live::first_bucket(self.tables);
+        let index = if number < end { number } else { 0 };
         // SAFETY: `index` is one of those that are reserved.
         unsafe {
             &*self
