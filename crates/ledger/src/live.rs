@@ -77,15 +77,21 @@ pub(crate) const fn first_bucket(table: u32) -> u64 {
     (of_its_size << bits(table)) - ((ALIKE as u64) << FIRST_BITS)
 }
 
+/// Number of the bucket that a block belongs into.
+///
+/// 64 bytes of the heap have a bucket, and 4 KiB of it a page of buckets, in the same order but for a shuffle: the
+/// ledger is touched as the heap is, and where that is near in memory, or in a cache, so is this.
+/// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are alike in all
+/// pages would be after the same buckets.
 #[inline(always)]
-fn hash(addr: u64) -> u64 {
-    (addr >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+pub(crate) fn home(table: u32, addr: u64) -> u64 {
+    let page = hash(addr >> 12).wrapping_shr(64_u32.wrapping_sub(bits(table)));
+    first_bucket(table).wrapping_add(page ^ (addr >> 6 & 63))
 }
 
-/// Number of the bucket that a block belongs into: by the top bits of its hash.
 #[inline(always)]
-pub(crate) fn home(table: u32, hash: u64) -> u64 {
-    first_bucket(table).wrapping_add(hash.wrapping_shr(64_u32.wrapping_sub(bits(table))))
+fn hash(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Sizes from here on are kept in [`COARSE`] units.
@@ -164,12 +170,11 @@ impl Ledger {
 
     /// The buckets in which `addr` may be, its own first.
     fn buckets(&self, table: u32, addr: u64) -> impl Iterator<Item = &Bucket> {
-        let hash = hash(addr);
         let first = first_bucket(table);
-        let home = home(table, hash).wrapping_sub(first);
+        let home = home(table, addr).wrapping_sub(first);
         let mask = 1_u64.wrapping_shl(bits(table)).wrapping_sub(1);
         // Steps of different lengths, so that full neighbours do not become full neighbourhoods.
-        let step = hash >> 16 | 1;
+        let step = hash(addr >> 3) >> 16 | 1;
         (0..PROBES).map(move |probe| {
             let further = home.wrapping_add(probe.wrapping_mul(step)) & mask;
             self.bucket(first.wrapping_add(further))
@@ -210,7 +215,7 @@ impl Ledger {
     /// Returns the size of the block that was at the same address.
     #[inline(always)]
     fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
-        let home = self.home(self.newest(), hash(block.addr));
+        let home = self.home(self.newest(), block.addr);
         if home.place_of(block.addr).is_none()
             && home.passed.load(Relaxed) == 0
             && let Some(place) = home.claim()
@@ -266,7 +271,7 @@ impl Ledger {
     #[inline(always)]
     fn remove(&self, addr: u64) -> Option<Block> {
         let newest = self.newest();
-        let home = self.home(newest, hash(addr));
+        let home = self.home(newest, addr);
         if addr > CLAIMED
             && let Some(place) = home.place_of(addr)
         {

@@ -116,11 +116,11 @@ impl Ledger {
         }
     }
 
-    /// The bucket of `table` that a block with `hash` belongs into.
+    /// The bucket of `table` that a block at `addr` belongs into.
     #[inline(always)]
-    pub(crate) fn home(&self, table: u32, hash: u64) -> &Bucket {
+    pub(crate) fn home(&self, table: u32, addr: u64) -> &Bucket {
         let table = table.min(self.tables.wrapping_sub(1));
-        let index = live::home(table, hash);
+        let index = live::home(table, addr);
         // SAFETY: a home's number is below the next table's first, and `table` is reserved.
         unsafe {
             &*self
