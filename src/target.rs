@@ -73,7 +73,8 @@ impl Target {
         let mut files = FileCache::new();
         let mut rows = RowCache::default();
         let mut process = open(pid, depth, &mut files, &mut rows)?;
-        if engine == Engine::Auto {
+        // A program that is being launched has no allocator yet: a plan made now would find nothing.
+        if engine == Engine::Auto && process.is_linked() {
             process.plan();
         }
         let mut target = Target {

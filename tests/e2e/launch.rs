@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::child::{Finished, Watched};
 use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
-use crate::leaktap::{leaktap, leaktap_with};
+use crate::leaktap::{leaktap, leaktap_with, run};
 
 /// Runs `command` with `input`, which is more than a pipe holds.
 fn fed(command: &mut Command, input: &[u8]) -> Finished {
@@ -95,4 +95,16 @@ engines! {
         let large = leaktap_with(run_words(&engine, &["--min-size", "5000"], fixture.program())).succeeded();
         assert!(lines(&large) >= 2 && !large.stderr_text().contains("realloc.c:10"), "{}", large.shown());
     }
+}
+
+/// What was found out before the dynamic linker had mapped an allocator must not count.
+#[test]
+fn a_launched_program_gets_detours() {
+    let fixture = Fixture::new("recursion.c");
+    let traced = run(
+        Engine::Auto,
+        &[fixture.program().as_os_str(), "run".as_ref()],
+    );
+    assert_eq!(traced.succeeded().at("/probes/0/function"), "malloc");
+    assert_eq!(traced.report().at("/probes/0/kind"), "detour");
 }
