@@ -122,13 +122,11 @@ impl Agent {
         let raw = frames.get(..kept).unwrap_or_default();
         // SAFETY: a Frame is a transparent u64.
         let raw = unsafe { core::slice::from_raw_parts(raw.as_ptr().cast::<u64>(), raw.len()) };
-        let id = self.ledger().intern(
-            raw,
-            Kept {
-                end: walk.end as u8,
-                kind,
-            },
-        )?;
+        let kept = Kept {
+            end: walk.end as u8,
+            kind,
+        };
+        let id = self.ledger().intern_along(raw, kept, &mut state.trail)?;
         keep.keep(id.0);
         Some(id)
     }

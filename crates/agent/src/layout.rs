@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use leaktap_ledger::Trail;
 use leaktap_unwind::{Frame, Memo, Remembered};
 
 /// Most frames of a stack.
@@ -17,7 +18,7 @@ pub const MEMO_QUADS: usize = 10 << 10;
 pub const MEMO_SETS: usize = 512;
 
 /// Rules that a thread remembers by pc.
-pub const CACHED_RULES: usize = 512;
+pub const CACHED_RULES: usize = 2048;
 
 /// Threads that share a cache line of keys.
 pub const KEYS: usize = 8;
@@ -187,6 +188,8 @@ pub struct Thread {
     pub generation: u32,
     /// Frames of the walk at hand.
     pub frames: [Frame; MAX_DEPTH],
+    /// Where in the ledger's tree the last new stack was.
+    pub trail: Trail<{ MAX_DEPTH + 1 }>,
     /// Rules by pc.
     pub rules: [Remembered; CACHED_RULES],
     /// Walks.

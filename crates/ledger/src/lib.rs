@@ -6,7 +6,7 @@
 //! the number of events. Knows no process and no clock: times are what the caller says.
 //!
 //! The region is mapped in full from the start, and sparse: pages exist once they are touched. So it grows without anybody's
-//! help: when a table is full, whoever finds out opens the next one, twice as large, and look-ups
+//! help: when a table is full, whoever finds out opens the next one, and look-ups
 //! go from the newest to the oldest. Nothing is ever moved, no thread waits for another, and a
 //! signal handler may interrupt any operation and do one of its own. It outlives a target that is
 //! killed.
@@ -29,7 +29,7 @@ mod stacks;
 pub use counters::Totals;
 pub use live::Block;
 pub use region::{Ledger, STRIPES, reserved};
-pub use stacks::{Kept, StackId};
+pub use stacks::{Kept, StackId, Trail};
 
 /// No room, and none to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,9 +42,55 @@ fn root(Kept { end, kind }: Kept) -> u64 {
     ROOT | u64::from(kind) << 8 | u64::from(end)
 }
 
+/// The way to a stack through the tree, outermost node first: the next stack often shares most of it. Plain integers;
+/// zeroed memory is an empty one. For stacks of one ledger.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Trail<const N: usize> {
+    len: u32,
+    /// One more than each node's index.
+    nodes: [u32; N],
+    frames: [u64; N],
+}
+
+impl<const N: usize> Trail<N> {
+    /// The way to nowhere.
+    pub const EMPTY: Trail<N> = Trail {
+        len: 0,
+        nodes: [0; N],
+        frames: [0; N],
+    };
+
+    /// The node at `index`, if it is `frame`'s.
+    #[inline]
+    fn node(&self, index: usize, frame: u64) -> Option<u32> {
+        let is_on_it = index < self.len as usize && self.frames.get(index) == Some(&frame);
+        self.nodes.get(index).copied().filter(|_| is_on_it)
+    }
+
+    /// From `index` on, the way is another one, by `node`.
+    fn turn(&mut self, index: usize, frame: u64, node: u32) {
+        if let (Some(at), Some(of)) = (self.nodes.get_mut(index), self.frames.get_mut(index)) {
+            (*at, *of) = (node, frame);
+            self.len = index as u32 + 1;
+        }
+    }
+}
+
 impl Ledger {
     /// The number of the stack of `frames`, innermost first; nothing if there is no room.
     pub fn intern(&self, frames: &[u64], kept: Kept) -> Option<StackId> {
+        let mut no_trail = Trail::<0>::EMPTY;
+        self.intern_along(frames, kept, &mut no_trail)
+    }
+
+    /// The same, faster where the stack shares outer frames with the one before.
+    pub fn intern_along<const N: usize>(
+        &self,
+        frames: &[u64],
+        kept: Kept,
+        trail: &mut Trail<N>,
+    ) -> Option<StackId> {
         let head = self.head();
         let names = Set {
             shape: &FRAMES,
@@ -57,10 +103,18 @@ impl Ledger {
             slot: |index| self.node(index),
         };
         let mut at = 0; // one more than the node's index
-        for frame in [root(kept)].iter().chain(frames.iter().rev()) {
-            let name = names.index_of(*frame)?.wrapping_add(1);
+        let mut on_trail = true;
+        let outermost_first = [root(kept)].into_iter().chain(frames.iter().rev().copied());
+        for (index, frame) in outermost_first.enumerate() {
+            if on_trail && let Some(node) = trail.node(index, frame) {
+                at = node;
+                continue;
+            }
+            on_trail = false;
+            let name = names.index_of(frame)?.wrapping_add(1);
             let node = u64::from(name) << 32 | u64::from(at);
             at = nodes.index_of(node)?.wrapping_add(1);
+            trail.turn(index, frame, at);
         }
         Some(StackId(at.wrapping_sub(1)))
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Barrier;
 
-use leaktap_ledger::{Block, Kept, Ledger, StackId, reserved};
+use leaktap_ledger::{Block, Kept, Ledger, StackId, Trail, reserved};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// An empty ledger. Leaked.
@@ -204,10 +204,15 @@ fn a_stack_has_one_number_and_comes_back_whole() {
     let ledger = ledger(1);
     let mut random = Random(7);
     let mut known = HashMap::new();
+    let mut trail = Trail::<12>::EMPTY;
+    let mut stack = Vec::new();
     for _ in 0..20_000 {
-        let depth = random.next() % 20;
-        // Few frames: stacks share callers, and callers appear at any depth.
-        let stack: Vec<u64> = (0..depth).map(|_| 0x5000 + random.next() % 30).collect();
+        // Few frames: stacks share callers, and callers appear at any depth. Most have callers of the one before.
+        let same = random.next() as usize % (stack.len() + 1);
+        stack.drain(..same);
+        for _ in 0..random.next() % 10 {
+            stack.insert(0, 0x5000 + random.next() % 30);
+        }
         let kept = Kept {
             end: (random.next() % 3) as u8,
             kind: (random.next() % 5) as u8,
@@ -215,7 +220,9 @@ fn a_stack_has_one_number_and_comes_back_whole() {
         let id = ledger.intern(&stack, kept).unwrap();
         let before = known.entry((stack.clone(), kept)).or_insert(id);
         assert_eq!(*before, id);
-        assert_eq!(frames(ledger, id), Some((stack, kept)));
+        // Whatever the trail has been before, and though it is shorter than some stacks.
+        assert_eq!(ledger.intern_along(&stack, kept, &mut trail), Some(id));
+        assert_eq!(frames(ledger, id), Some((stack.clone(), kept)));
     }
     assert_eq!(
         frames(ledger, StackId(u32::MAX)),
