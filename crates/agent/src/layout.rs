@@ -12,10 +12,10 @@ use leaktap_unwind::{Frame, Memo, Remembered};
 pub const MAX_DEPTH: usize = 256;
 
 /// Quads of words that a thread remembers of its walks: 6 for a walk of 16 frames.
-pub const MEMO_QUADS: usize = 10 << 10;
+pub const MEMO_QUADS: usize = 24 << 10;
 
 /// Sets of slots by which they are found.
-pub const MEMO_SETS: usize = 512;
+pub const MEMO_SETS: usize = 1024;
 
 /// Rules that a thread remembers by pc.
 pub const CACHED_RULES: usize = 2048;
