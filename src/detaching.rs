@@ -81,7 +81,7 @@ impl Tracing<'_> {
     /// Part by part, between which the thread runs.
     fn unmap_rest(&mut self, mut last: Stopped) {
         // New threads and children are none of our business any more; a new program has nothing of ours.
-        let _ = last.set_options(Options::only_exec());
+        let _ = self.tracer.set_options(&last, Options::only_exec());
         while !self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {
             // What fails here is that the thread has been killed.
             let Ok(running) = last.resume() else { return };

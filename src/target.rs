@@ -175,7 +175,22 @@ impl Target {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> bool {
-        self.process.unmap_agent(tracer, stopped)
+        let unmapped = self.process.unmap_agent(tracer, stopped);
+        if unmapped.is_err() && self.tid().is_filtered() {
+            self.note_filtered("the target");
+        }
+        unmapped.unwrap_or(true)
+    }
+
+    /// What stays, because the seccomp filter of `who` came after us and cannot be suspended.
+    fn note_filtered(&mut self, who: &str) {
+        let note = format!(
+            "{who} has installed a seccomp filter, which only CAP_SYS_ADMIN could suspend: \
+             leaktap's memory stays mapped there, unused"
+        );
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// Some threads will not come out of the agent.
@@ -232,7 +247,10 @@ impl Target {
     /// Lets a child of a fork go, at its first stop, with every byte as the files have it.
     pub(crate) fn release_copy(&mut self, tracer: &mut Tracer, mut stopped: Stopped) {
         if let Ok(memory) = Memory::open(stopped.tid()) {
-            self.process.disarm_copy(&memory, tracer, &mut stopped);
+            let disarmed = self.process.disarm_copy(&memory, tracer, &mut stopped);
+            if disarmed.is_err() && stopped.tid().is_filtered() {
+                self.note_filtered("a forked child");
+            }
         }
         let _ = stopped.detach(); // fails if it has been killed: nothing to let go
     }

@@ -38,7 +38,24 @@ pub(crate) struct Traced {
 
 /// Attaches, and waits until all probes are armed.
 pub(crate) fn attach(engine: Engine, pid: Pid, more: &[&str]) -> Tracing {
-    let tracing = begin_to_attach(engine, pid, more);
+    attached(begin_to_attach(engine, pid, more), pid)
+}
+
+/// The same without `CAP_SYS_ADMIN`.
+pub(crate) fn attach_unprivileged(engine: Engine, pid: Pid) -> Tracing {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let leaktap = reporting("attach", engine, &report_file(&directory));
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set", "-sys_admin"])
+        .arg(leaktap.get_program())
+        .args(leaktap.get_args())
+        .args(["-p", &pid.to_string()]);
+    let process = Watched::spawn(&mut command);
+    attached(Tracing { process, directory }, pid)
+}
+
+fn attached(tracing: Tracing, pid: Pid) -> Tracing {
     let line = tracing.process.stderr_line("leaktap: attached to ");
     assert_eq!(line, Some(format!("leaktap: attached to {pid}")));
     tracing

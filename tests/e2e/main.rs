@@ -15,6 +15,7 @@ mod clean;
 mod compare;
 mod compile;
 mod engines;
+mod filters;
 mod fixture;
 mod leaktap;
 mod report;

@@ -48,6 +48,8 @@ pub struct Process {
     withdrawn: Option<Agent>,
     /// Of the threads, by which the agent knows them.
     fs_bases: HashMap<Tid, u64>,
+    /// How many of them have been looked at for seccomp filters, in this round.
+    looked_at: usize,
 }
 
 /// What a thread is in the middle of.
@@ -107,6 +109,7 @@ impl Process {
             agent: None,
             withdrawn: None,
             fs_bases: HashMap::new(),
+            looked_at: 0,
         }
     }
 
@@ -315,14 +318,23 @@ impl Process {
 
     /// Restores every byte in the copy of this process that a fork made, and takes the agent's code away, which is
     /// all that it has of the agent. `thread` is the copy's only one, at its first stop.
-    pub fn disarm_copy(&mut self, memory: &Memory, tracer: &mut Tracer, thread: &mut Stopped) {
+    ///
+    /// # Errors
+    /// As for [`Process::unmap_agent`].
+    pub fn disarm_copy(
+        &mut self,
+        memory: &Memory,
+        tracer: &mut Tracer,
+        thread: &mut Stopped,
+    ) -> Result<(), Refusal> {
         self.breakpoints.restore(memory);
         if let Some(agent) = &self.agent {
             agent.restore(memory);
             if agent.leave_copy(self.modules.rules(), thread, memory) {
-                agent.unmap_code(tracer, &mut [thread]);
+                agent.unmap_code(tracer, &mut [thread])?;
             }
         }
+        Ok(())
     }
 
     fn entered(

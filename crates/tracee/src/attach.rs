@@ -38,7 +38,6 @@ pub struct Attached {
 struct Attaching<'a> {
     tracer: &'a mut Tracer,
     process: Tid,
-    options: Options,
     /// Every thread that is traced; none for one that has not stopped yet.
     threads: BTreeMap<Tid, Option<Stopped>>,
     late: Vec<Tid>,
@@ -56,11 +55,11 @@ impl Tracer {
     /// [`AttachError`]. Nothing is traced then, and what was stopped runs on.
     pub fn attach(&mut self, process: Tid, options: Options) -> Result<Attached, AttachError> {
         diagnosis::before(process)?;
+        self.options = options;
         let (threads, late) = (BTreeMap::new(), Vec::new());
         let mut attaching = Attaching {
             tracer: self,
             process,
-            options,
             threads,
             late,
         };
@@ -108,7 +107,7 @@ impl Attaching<'_> {
 
     /// False if the thread has ended.
     fn seize(&self, tid: Tid) -> Result<bool, AttachError> {
-        match sys::seize(tid.get(), self.options.bits()) {
+        match sys::seize(tid.get(), self.tracer.options.bits()) {
             Ok(()) => Ok(true),
             Err(Errno::ESRCH) => Ok(false),
             // Ended, not reaped; or traced from its beginning; or really refused.

@@ -154,6 +154,7 @@ impl Tracer {
     /// # Errors
     /// [`LaunchError`]. No child is left then.
     pub fn launch(&mut self, command: &Command, options: Options) -> Result<Stopped, LaunchError> {
+        self.options = options;
         let resources = |source: io::Error| {
             let program = command.program.clone();
             LaunchError::Resources { program, source }

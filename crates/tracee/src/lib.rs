@@ -53,7 +53,7 @@ pub use attach::Attached;
 pub use diagnosis::{AttachError, Denied};
 pub use launch::{Command, LaunchError};
 pub use memory::{Memory, WriteError};
-pub use options::Options;
+pub use options::{Options, may_suspend_seccomp};
 pub use registers::Registers;
 pub use remote::{CallError, RemoteCalls, find_syscall};
 pub use signal::{Signal, SignalInfo};

@@ -1,7 +1,10 @@
 use nix::libc;
 
+use crate::Tid;
+use crate::procfs::Status;
+
 /// `PTRACE_O_*` of ptrace(2): which events stop a tracee. New threads and children inherit them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Options(i32);
 
 impl Options {
@@ -31,13 +34,24 @@ impl Options {
         Options(self.0 | libc::PTRACE_O_EXITKILL)
     }
 
-    /// The tracee's seccomp filters are not asked while it is traced so. Needs `CAP_SYS_ADMIN` and
-    /// a tracer without filters of its own.
-    pub const fn suspend_seccomp(self) -> Options {
+    /// The tracee's seccomp filters are not asked while it is traced so: see [`may_suspend_seccomp`].
+    pub(crate) const fn suspend_seccomp(self) -> Options {
         Options(self.0 | libc::PTRACE_O_SUSPEND_SECCOMP)
     }
 
     pub(crate) const fn bits(self) -> i32 {
         self.0
     }
+}
+
+/// Whether we may suspend a tracee's filters, as far as /proc tells: that takes `CAP_SYS_ADMIN`, and no
+/// filters of our own.
+pub fn may_suspend_seccomp() -> bool {
+    /// Of linux/capability.h.
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let own = Status::of(Tid::new(std::process::id().cast_signed()));
+    own.is_some_and(|own| {
+        let capable = own.bits("CapEff").unwrap_or(0) & CAP_SYS_ADMIN != 0;
+        capable && own.number("Seccomp") == Some(0)
+    })
 }

@@ -5,7 +5,9 @@ use nix::errno::Errno;
 use nix::libc;
 use thiserror::Error;
 
-use crate::{Died, Registers, Signal, SignalInfo, Stop, Stopped, Tid, Tracer, sys};
+use crate::{
+    Died, OptionsError, Registers, SeccompMode, Signal, SignalInfo, Stop, Stopped, Tid, Tracer, sys,
+};
 
 /// The instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -45,8 +47,13 @@ pub enum CallError {
         /// Where it stands.
         stop: Stop,
     },
-    /// There is no `syscall` instruction to be run at that address, or (SIGSYS) a seccomp filter
-    /// forbids the call.
+    /// A seccomp filter watches the thread and we may not suspend it: nothing was tried.
+    #[error("the seccomp filter of thread {tid} cannot be suspended: that takes CAP_SYS_ADMIN")]
+    Filtered {
+        /// The thread.
+        tid: Tid,
+    },
+    /// There is no `syscall` instruction to be run at that address.
     #[error("thread {tid} gets {signal} instead of a system call at {at}")]
     NoInstruction {
         /// The thread.
@@ -76,12 +83,16 @@ pub enum CallError {
 /// to be restarted, a restartable sequence (rseq(2)) to be aborted, a group-stop. A handler for
 /// SIGTRAP survives; SIGTRAP ignored by the program does not stay ignored, as with every step.
 ///
+/// Seccomp filters of the thread, which might kill it, are suspended for these calls alone.
+///
 /// For calls that do not block. Put the thread back by [`RemoteCalls::finish`], or by dropping.
 #[derive(Debug)]
 pub struct RemoteCalls<'a> {
     tracer: &'a mut Tracer,
     stopped: &'a mut Stopped,
     at: Addr,
+    /// The thread's filters are, and have to be put in force again.
+    suspended: bool,
     /// Before the first call.
     before: Option<Before>,
     /// A signal of `FORCED` that somebody has sent meanwhile.
@@ -111,8 +122,18 @@ impl Tracer {
     /// that call's end, so that [`Stopped::stop`] is another one afterwards.
     ///
     /// # Errors
-    /// [`CallError::Died`], [`CallError::Unfit`].
+    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::Filtered`].
     pub fn calls<'a>(
+        &'a mut self,
+        stopped: &'a mut Stopped,
+        at: Addr,
+    ) -> Result<RemoteCalls<'a>, CallError> {
+        let mut calls = self.borrow(stopped, at)?;
+        calls.suspend_filters()?;
+        Ok(calls)
+    }
+
+    fn borrow<'a>(
         &'a mut self,
         stopped: &'a mut Stopped,
         at: Addr,
@@ -131,6 +152,7 @@ impl Tracer {
             tracer: self,
             stopped,
             at,
+            suspended: false,
             before: None,
             sent: None,
         })
@@ -144,7 +166,7 @@ impl Tracer {
     /// # Errors
     /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its way.
     pub fn run_to_int3(&mut self, stopped: &mut Stopped) -> Result<(), CallError> {
-        let mut run = self.calls(stopped, Addr::new(0))?;
+        let mut run = self.borrow(stopped, Addr::new(0))?;
         run.run()?;
         Ok(run.finish()?)
     }
@@ -188,6 +210,22 @@ impl RemoteCalls<'_> {
     /// [`Died`].
     pub fn finish(mut self) -> Result<(), Died> {
         self.restore()
+    }
+
+    fn suspend_filters(&mut self) -> Result<(), CallError> {
+        let tid = self.stopped.tid;
+        if tid.seccomp() == Some(SeccompMode::Disabled) {
+            return Ok(());
+        }
+        let suspending = self.tracer.options.suspend_seccomp();
+        match self.stopped.set_options(suspending) {
+            Ok(()) => {
+                self.suspended = true;
+                Ok(())
+            }
+            Err(OptionsError::Died(died)) => Err(died.into()),
+            Err(OptionsError::Refused { .. }) => Err(CallError::Filtered { tid }),
+        }
     }
 
     /// Saves, once, what calls change. Returns the registers saved.
@@ -269,6 +307,13 @@ impl RemoteCalls<'_> {
     }
 
     fn restore(&mut self) -> Result<(), Died> {
+        if std::mem::take(&mut self.suspended) {
+            // Taking an option away is never refused.
+            match self.stopped.set_options(self.tracer.options) {
+                Err(OptionsError::Died(died)) => return Err(died),
+                Ok(()) | Err(OptionsError::Refused { .. }) => {}
+            }
+        }
         let Some(before) = self.before.take() else {
             return Ok(());
         };

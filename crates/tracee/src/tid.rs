@@ -48,6 +48,18 @@ impl Tid {
         status.is_some_and(|status| status.has_word("x86_Thread_features", "shstk"))
     }
 
+    /// Whether a seccomp filter watches any thread of the process.
+    pub fn has_filtered_thread(self) -> bool {
+        let threads = procfs::threads(self).unwrap_or_default();
+        threads.into_iter().any(Tid::is_filtered)
+    }
+
+    /// Whether a seccomp filter watches the thread.
+    pub fn is_filtered(self) -> bool {
+        self.seccomp()
+            .is_some_and(|mode| mode != SeccompMode::Disabled)
+    }
+
     /// The thread's seccomp mode, unless it is gone.
     pub fn seccomp(self) -> Option<SeccompMode> {
         match procfs::Status::of(self)?.number("Seccomp")? {

@@ -176,11 +176,7 @@ impl Stopped {
         self.tid.alive(sys::detach(self.tid.get(), 0))
     }
 
-    /// Replaces the options that it was attached with.
-    ///
-    /// # Errors
-    /// [`OptionsError`]; the basic ones are never refused.
-    pub fn set_options(&self, options: Options) -> Result<(), OptionsError> {
+    pub(crate) fn set_options(&self, options: Options) -> Result<(), OptionsError> {
         let tid = self.tid;
         sys::set_options(tid.get(), options.bits()).map_err(|errno| match errno {
             Errno::ESRCH => OptionsError::Died(Died { tid }),

@@ -6,7 +6,7 @@ use nix::libc;
 
 use crate::status::Status;
 use crate::tracee::OfThisThread;
-use crate::{Died, Signal, Stop, Stopped, Tid, sys};
+use crate::{Died, Options, OptionsError, Signal, Stop, Stopped, Tid, sys};
 
 /// What [`Tracer::wait`] has seen.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Tracer {
     kept: VecDeque<Event>,
+    /// Of its tracees.
+    pub(crate) options: Options,
     of_this_thread: OfThisThread,
 }
 
@@ -54,6 +56,7 @@ impl Tracer {
     pub fn new() -> Tracer {
         Tracer {
             kept: VecDeque::new(),
+            options: Options::default(),
             of_this_thread: PhantomData,
         }
     }
@@ -72,6 +75,15 @@ impl Tracer {
             std::thread::yield_now();
         }
         block()
+    }
+
+    /// Replaces the options that `stopped`, the last of its tracees, was attached with.
+    ///
+    /// # Errors
+    /// [`OptionsError`]; the basic ones are never refused.
+    pub fn set_options(&mut self, stopped: &Stopped, options: Options) -> Result<(), OptionsError> {
+        self.options = options;
+        stopped.set_options(options)
     }
 
     /// The next event if there is one by now.

@@ -2,7 +2,6 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
 use leaktap_agent::{
@@ -10,7 +9,7 @@ use leaktap_agent::{
 };
 use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::{Addr, ReadMemory, Svma};
-use leaktap_tracee::{Memory, SeccompMode, Stopped, Tid, Tracer};
+use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
 use super::plan::Plan;
@@ -135,22 +134,27 @@ impl Agent {
     }
 
     /// Takes the agent's memory away, a part of it at a time: true if that was the last. No thread is inside.
-    pub(crate) fn unmap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    ///
+    /// # Errors
+    /// [`Refusal::InjectionForbidden`] if no thread may make the calls, or all have been killed.
+    pub(crate) fn unmap(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<bool, Refusal> {
         let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.pop()) else {
-            return true;
+            return Ok(true);
         };
-        // Nobody left to make the calls: the process has been killed.
-        let done = with_calls(tracer, stopped, syscall, |calls, _| {
+        with_calls(tracer, stopped, syscall, |calls, _| {
             part.iter().for_each(|range| remote::unmap(calls, range));
-            Ok(())
-        });
-        done.is_err() || self.parts.is_empty()
+            Ok(self.parts.is_empty())
+        })
     }
 
     /// Takes all of it away; nothing has ever led there.
     pub(crate) fn unmap_all(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
         self.divide();
-        while !self.unmap(tracer, stopped) {}
+        while self.unmap(tracer, stopped) == Ok(false) {}
     }
 
     /// Decides in which parts that is done, the last one first: the kernel takes its time for memory that is in use,
@@ -181,14 +185,19 @@ impl Agent {
     }
 
     /// Takes the code away from a copy of the process, which has nothing else of the agent's.
-    pub(crate) fn unmap_code(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        if let Some(syscall) = self.plan.syscall {
-            // As for `unmap`.
-            let _ = with_calls(tracer, stopped, syscall, |calls, _| {
-                remote::unmap(calls, &self.regions.code);
-                Ok(())
-            });
-        }
+    ///
+    /// # Errors
+    /// As for [`Agent::unmap`].
+    pub(crate) fn unmap_code(
+        &self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<(), Refusal> {
+        let syscall = self.plan.syscall.ok_or(Refusal::InjectionForbidden)?;
+        with_calls(tracer, stopped, syscall, |calls, _| {
+            remote::unmap(calls, &self.regions.code);
+            Ok(())
+        })
     }
 
     /// A detour for `point`, `offset` bytes into the code region. Nothing for one that there is no place for, or that
@@ -290,7 +299,8 @@ impl Agent {
             let offset = offset_of!(Control, inside) + index * size_of::<Region>();
             put_region(offset, &range);
         }
-        self.shared.live().kernel.store(1, Relaxed);
+        let free = !self.memory.process().has_filtered_thread();
+        self.allow_system_calls(free);
     }
 }
 
@@ -350,9 +360,10 @@ fn way_of(function: FunctionId, places: &[(FunctionId, Addr)]) -> Option<(Way, O
     Some((way, Some(*twin)))
 }
 
-/// What forbids to make system calls in a process, or to give it memory; before one could kill it.
+/// What forbids to make system calls in a process, or to give it memory; before one could kill it. What
+/// is to be told of filters, the kernel says only when it is asked to suspend one ([`Tracer::calls`]).
 pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
-    let free = process.seccomp() == Some(SeccompMode::Disabled)
+    let free = (!process.is_filtered() || may_suspend_seccomp())
         // With mlockall(2), all that is mapped would be filled with pages at once.
         && process.locked_kilobytes() == Some(0)
         // A displaced call would not leave its return address there.

@@ -4,7 +4,7 @@ use leaktap_agent::Shared;
 use leaktap_agent::layout::BUSY;
 use leaktap_image::FileCache;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Registers, SeccompMode, Stopped, Tid, Tracer};
+use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
@@ -208,9 +208,17 @@ impl Process {
 
     /// Unmaps a part of the agent that was withdrawn, by system calls of one of `stopped`; the others may run. Returns
     /// true if nothing is left.
-    pub fn unmap_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    ///
+    /// # Errors
+    /// [`Refusal::InjectionForbidden`] if the rest stays: the program has installed a seccomp filter since, or it
+    /// has been killed.
+    pub fn unmap_agent(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<bool, Refusal> {
         let agent = self.withdrawn.as_mut();
-        agent.is_none_or(|agent| agent.unmap(tracer, stopped))
+        agent.map_or(Ok(true), |agent| agent.unmap(tracer, stopped))
     }
 
     /// Restores the functions, and leaves the agent's memory to threads that will not come out.
@@ -241,11 +249,16 @@ impl Process {
     }
 
     /// Time passes: the program may have installed a seccomp filter, which might kill it for a system call that
-    /// it does not make itself.
-    pub fn look_for_filters(&self) {
-        if let Some(agent) = &self.agent {
-            let mode = self.memory.process().seccomp();
-            agent.allow_system_calls(mode == Some(SeccompMode::Disabled));
+    /// it does not make itself. A few threads are looked at each time.
+    pub fn look_for_filters(&mut self) {
+        /// Each takes some 20 µs.
+        const THREADS: usize = 8;
+        let Some(agent) = &self.agent else { return };
+        let from = self.looked_at % self.fs_bases.len().max(1);
+        self.looked_at = from + THREADS;
+        let mut threads = self.fs_bases.keys().skip(from).take(THREADS);
+        if threads.any(|thread| thread.is_filtered()) {
+            agent.allow_system_calls(false);
         }
     }
 
