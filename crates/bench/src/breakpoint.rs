@@ -9,6 +9,7 @@ use std::time::Instant;
 use leaktap_tracee::{Command as Launch, Event, Options, Tracer};
 
 use crate::program::{Program, compile, pin};
+use crate::under::leaktap;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -122,13 +123,4 @@ fn pair(program: &Path, tracer_cpus: &[usize], tracee_cpus: &[usize]) -> Result<
     drop(program);
     leaktap.wait()?;
     Ok((native / 1e3, traced / 1e3))
-}
-
-/// The program beside this one in the target folder.
-pub(crate) fn leaktap() -> Result<std::path::PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("leaktap");
-    match path.exists() {
-        true => Ok(path),
-        false => Err("build it first: cargo build --release".into()),
-    }
 }

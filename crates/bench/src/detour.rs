@@ -1,16 +1,11 @@
 //! `bench detour`: a malloc/free pair under `--engine auto`, beside heaptrack's, and after detaching.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::breakpoint::leaktap;
 use crate::program::{Program, compile};
+use crate::under::{Leaktap, Under};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -71,57 +66,32 @@ fn attached(program: &Path, threads: &str, figures: &mut Figures) -> Result<()> 
     let mut program = Program::start(program, &[threads])?;
     program.measure(PAIRS / 5)?;
     figures.native.push(program.measure(PAIRS)?);
-    let (mut tracer, lines) = attach(program.pid())?;
+    let leaktap = Leaktap::attach(program.pid())?;
     program.measure(PAIRS / 5)?;
-    let (begun, before) = (Instant::now(), busy(&tracer)?);
+    let (begun, before) = (Instant::now(), busy(leaktap.pid())?);
     figures.traced.push(program.measure(PAIRS)?);
-    let share = (busy(&tracer)? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let share = (busy(leaktap.pid())? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
     figures.tracer.push(100.0 * share);
-    kill(Pid::from_raw(tracer.id() as i32), Signal::SIGINT)?;
-    tracer.wait()?;
-    drop(lines);
+    leaktap.detach()?;
     program.measure(PAIRS / 5)?;
     figures.after.push(program.measure(PAIRS)?);
     Ok(())
 }
 
-/// leaktap, once it has attached. Its standard error has to stay open.
-fn attach(pid: i32) -> Result<(Child, BufReader<std::process::ChildStderr>)> {
-    let mut tracer = Command::new(leaktap()?)
-        .args(["attach", "-p", &pid.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(tracer.stderr.take().ok_or("no standard error")?);
-    lines.read_line(&mut String::new())?;
-    Ok((tracer, lines))
-}
-
-/// Processor time that `process` has used: the first field of /proc/PID/schedstat, in nanoseconds.
-fn busy(process: &Child) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", process.id()))?;
+/// Processor time that a process has used: the first field of /proc/PID/schedstat, in nanoseconds.
+fn busy(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     let used = stat.split_whitespace().next().ok_or("no schedstat")?;
     Ok(Duration::from_nanos(used.parse()?))
 }
 
 /// The same program, launched by heaptrack; nothing where it is not installed.
 fn under_heaptrack(program: &Path, threads: &str, folder: &Path) -> Result<Option<f64>> {
-    let recorder = Path::new("/usr/lib/heaptrack/libheaptrack_preload.so");
-    if !recorder.exists() {
+    if !Under::Heaptrack.is_installed() {
         return Ok(None);
     }
-    // What heaptrack's own script does; that closes standard input.
-    let words = [
-        format!("LD_PRELOAD={}", recorder.display()),
-        format!(
-            "DUMP_HEAPTRACK_OUTPUT={}",
-            folder.join("heaptrack").display()
-        ),
-        program.display().to_string(),
-        threads.to_owned(),
-    ];
-    let words: Vec<_> = words.iter().map(String::as_str).collect();
-    let mut program = Program::start(Path::new("/usr/bin/env"), &words)?;
+    let mut command = Under::Heaptrack.command(program, folder)?;
+    let mut program = Program::spawn(command.arg(threads))?;
     program.measure(PAIRS / 50)?;
     Ok(Some(program.measure(PAIRS / 10)?))
 }

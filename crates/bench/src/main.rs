@@ -7,6 +7,8 @@
 mod breakpoint;
 mod detour;
 mod program;
+mod programs;
+mod under;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -25,8 +27,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).as_deref() {
         Some("breakpoint") => breakpoint::run(),
         Some("detour") | None => detour::run(),
+        Some("programs") => programs::run(),
         Some(other) => {
-            Err(format!("no benchmark {other:?}: there are detour and breakpoint").into())
+            let there_are = "there are detour, breakpoint and programs";
+            Err(format!("no benchmark {other:?}: {there_are}").into())
         }
     }
 }

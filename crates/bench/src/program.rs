@@ -17,18 +17,30 @@ pub(crate) struct Program {
     lines: BufReader<ChildStdout>,
 }
 
+/// A file of the folder `targets`.
+pub(crate) fn target(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("targets")
+        .join(file)
+}
+
 /// Compiles `targets/NAME.c` into `folder` with the flags of its first line.
 pub(crate) fn compile(name: &str, folder: &Path) -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("targets/{name}.c"));
+    compile_with(name, &[], folder.join(name))
+}
+
+/// The same into the file `program`, with more flags.
+pub(crate) fn compile_with(name: &str, more: &[&str], program: PathBuf) -> Result<PathBuf> {
+    let source = target(&format!("{name}.c"));
     let text = std::fs::read_to_string(&source)?;
     let flags = text
         .lines()
         .next()
         .and_then(|line| line.strip_prefix("// cc:"));
-    let program = folder.join(name);
     let flags = flags.unwrap_or_default().split_whitespace();
     let status = Command::new("gcc")
         .args(flags)
+        .args(more)
         .arg(&source)
         .arg("-o")
         .arg(&program)
@@ -42,12 +54,15 @@ pub(crate) fn compile(name: &str, folder: &Path) -> Result<PathBuf> {
 impl Program {
     /// Starts `program`.
     pub(crate) fn start(program: &Path, arguments: &[&str]) -> Result<Program> {
-        let mut command = Command::new(program);
-        let piped = command
-            .args(arguments)
+        Program::spawn(Command::new(program).args(arguments))
+    }
+
+    /// Starts what `command` says.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Program> {
+        let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = piped.spawn()?;
+            .stdout(Stdio::piped())
+            .spawn()?;
         let orders = child.stdin.take().ok_or("no standard input")?;
         let lines = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         Ok(Program {
@@ -62,17 +77,30 @@ impl Program {
         self.child.id() as i32
     }
 
-    /// Lets it do `work` units and returns the figure that it prints; other lines are another's who started it.
+    /// Lets it do `work` units and returns the figure that it prints.
     pub(crate) fn measure(&mut self, work: u32) -> Result<f64> {
-        writeln!(self.orders, "{work}")?;
+        let figures = self.ask(&work.to_string())?;
+        Ok(figures.first().copied().unwrap_or(f64::NAN))
+    }
+
+    /// Gives it an order and returns the line of figures that it prints; other lines are another's who started it.
+    pub(crate) fn ask(&mut self, order: &str) -> Result<Vec<f64>> {
+        writeln!(self.orders, "{order}")?;
         loop {
-            let mut line = String::new();
-            if self.lines.read_line(&mut line)? == 0 {
-                return Err("the program ended".into());
+            let figures: std::result::Result<Vec<_>, _> =
+                self.line()?.split_whitespace().map(str::parse).collect();
+            if let Ok(figures) = figures {
+                return Ok(figures);
             }
-            if let Ok(figure) = line.trim().parse() {
-                return Ok(figure);
-            }
+        }
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line)? {
+            0 => Err("the program ended".into()),
+            _ => Ok(line),
         }
     }
 }
