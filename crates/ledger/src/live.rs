@@ -4,8 +4,8 @@
 //! and leaves a mark in each bucket that it passed: a count, so that the mark goes with the block
 //! and no tombstones remain. Most look-ups read one cache line.
 //!
-//! *Memory.* A table is full at 85 % of its places: 25 bytes a block. The next one is touched all over soon, and is at
-//! most a quarter of all once there are eight: 31 bytes a block at most, 28 on average. A look-up that
+//! *Memory.* The tables are full at 85 to 90 % of their places: 25 bytes a block. The next one is touched all over soon,
+//! and is at most a quarter of all once there are eight: 30 bytes a block at most. A look-up that
 //! finds nothing looks into each table; their number grows with the logarithm of that of blocks (20
 //! for 10 million), and these looks do not wait for each other.
 //!
@@ -29,8 +29,11 @@ const ALIKE: u32 = 4;
 /// Places in a bucket.
 const PLACES: usize = 3;
 
-/// Buckets that a block may be in: its own and others.
-const PROBES: u64 = 48;
+/// Buckets of a table that a block may be in: its own and others.
+const PROBES: usize = 48;
+
+/// Of these, those that are tried before other tables, and in other tables.
+const FIRST_PROBES: usize = 8;
 
 /// The address of a place that has been claimed and is not filled yet. No block is there.
 const CLAIMED: u64 = 1;
@@ -176,7 +179,7 @@ impl Ledger {
         // Steps of different lengths, so that full neighbours do not become full neighbourhoods.
         let step = hash(addr >> 3) >> 16 | 1;
         (0..PROBES).map(move |probe| {
-            let further = home.wrapping_add(probe.wrapping_mul(step)) & mask;
+            let further = home.wrapping_add((probe as u64).wrapping_mul(step)) & mask;
             self.bucket(first.wrapping_add(further))
         })
     }
@@ -226,26 +229,43 @@ impl Ledger {
         self.enter_anywhere(*block)
     }
 
+    /// The first table that is tried is the newest: it has most room. The older ones come before its last
+    /// buckets, so that what has become free there is used before another table is opened.
     #[cold]
     #[inline(never)]
     fn enter_anywhere(self, block: Block) -> Result<Option<u64>, Full> {
         let mut replaced = None;
         loop {
-            let table = self.newest();
-            replaced = self
-                .remove_from(table, block.addr)
-                .map(|old| old.size)
-                .or(replaced);
-            for bucket in self.buckets(table, block.addr) {
-                if let Some(place) = bucket.claim() {
-                    bucket.fill(place, &block);
-                    return Ok(replaced);
-                }
-                bucket.passed.fetch_add(1, Relaxed);
+            let newest = self.newest();
+            let remove = |table| self.remove_from(table, block.addr).map(|old| old.size);
+            let enter = |table, probes| self.enter_into(table, probes, &block);
+            replaced = remove(newest).or(replaced);
+            if enter(newest, FIRST_PROBES) {
+                return Ok(replaced);
             }
-            self.unpass(table, block.addr, PROBES as usize);
-            self.open_after(table)?;
+            // Only what is in the newest table may be there twice: see `live`.
+            for table in 0..newest {
+                replaced = remove(table).or(replaced);
+            }
+            let mut older = (0..newest).rev();
+            if older.any(|table| enter(table, FIRST_PROBES)) || enter(newest, PROBES) {
+                return Ok(replaced);
+            }
+            self.open_after(newest)?;
         }
+    }
+
+    /// Enters a block into one of the first `probes` buckets in which it may be in `table`. False if they are full.
+    fn enter_into(&self, table: u32, probes: usize, block: &Block) -> bool {
+        for bucket in self.buckets(table, block.addr).take(probes) {
+            if let Some(place) = bucket.claim() {
+                bucket.fill(place, block);
+                return true;
+            }
+            bucket.passed.fetch_add(1, Relaxed);
+        }
+        self.unpass(table, block.addr, probes);
+        false
     }
 
     /// Opens the table behind `full`, unless somebody else has.

@@ -134,6 +134,29 @@ fn grows_and_stays_within_32_bytes_a_block() {
     assert_eq!(ledger.freed(0, 16), None);
 }
 
+/// What frees leave behind in older tables is used again.
+#[test]
+fn blocks_that_come_and_go_take_no_more_memory_than_those_that_stay() {
+    const LIVE: usize = 500_000;
+    let ledger = ledger(16);
+    let mut random = Random(5);
+    let mut next = 0x5555_0000_0000;
+    let mut blocks = Vec::new();
+    for _ in 0..4 * LIVE {
+        next += 32 + 16 * (random.next() % 30);
+        ledger.allocated(0, &block(next, 1)).unwrap();
+        if blocks.len() < LIVE {
+            blocks.push(next);
+            continue;
+        }
+        let oldest = std::mem::replace(&mut blocks[random.next() as usize % LIVE], next);
+        assert!(ledger.freed(0, oldest).is_some());
+    }
+    assert_eq!(ledger.live().count(), LIVE);
+    let each = ledger.used().len() / LIVE;
+    assert!(each < 32, "{each} bytes a block");
+}
+
 #[test]
 fn sizes_are_exact_up_to_half_a_tebibyte() {
     let ledger = ledger(1);
