@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use leaktap_tracee::{Died, Event, Options, Signal, Stop, Stopped, Tid};
+use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 
 use crate::target;
 use crate::tracing::{Child, Tracing, is_int3};
@@ -24,7 +24,7 @@ impl Tracing<'_> {
     /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
     /// these go when leaktap ends.
     pub(crate) fn detach(mut self) {
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let mut halted = self.stop_all();
         for attempt in 1.. {
             self.target.pass_time();
@@ -42,7 +42,9 @@ impl Tracing<'_> {
             }
             // For a moment, so that threads get out of the agent.
             self.let_run(halted);
+            self.target.halted(begun.elapsed());
             std::thread::yield_now();
+            begun = Instant::now();
             halted = self.stop_all();
         }
         self.target.disarm();
@@ -54,7 +56,8 @@ impl Tracing<'_> {
                 false => thread.stopped.detach(),
             };
         }
-        self.target.detached(begun.elapsed());
+        self.target.halted(begun.elapsed());
+        self.target.detached();
         if let Some(thread) = last {
             self.unmap_rest(thread);
         }
@@ -78,23 +81,47 @@ impl Tracing<'_> {
         }
     }
 
-    /// Part by part, between which the thread runs.
+    /// Part by part, between which the thread runs for some 20 ms: it may be all that the program has.
     fn unmap_rest(&mut self, mut last: Stopped) {
         // New threads and children are none of our business any more; a new program has nothing of ours.
         let _ = self.tracer.set_options(&last, Options::only_exec());
-        while !self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {
-            // What fails here is that the thread has been killed.
-            let Ok(running) = last.resume() else { return };
-            let _ = running.interrupt();
-            match self.tracer.wait_for(running.tid()) {
-                Ok(stopped) => last = stopped,
-                Err(_) => return,
+        loop {
+            let begun = Instant::now();
+            let replaced = matches!(last.stop(), Stop::Exec { .. });
+            if replaced || self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {
+                let _ = last.detach(); // fails if it has been killed
+                self.target.halted(begun.elapsed());
+                return;
             }
-            if matches!(last.stop(), Stop::Exec { .. }) {
-                break;
+            let Ok(running) = last.resume() else { return };
+            self.target.halted(begun.elapsed());
+            let Some(stopped) = self.after_a_while(running) else {
+                return;
+            };
+            last = stopped;
+        }
+    }
+
+    /// The thread, stopped at the next tick of our timer, or for a reason of its own. Nothing if it has been killed.
+    fn after_a_while(&mut self, running: Running) -> Option<Stopped> {
+        let tid = running.tid();
+        loop {
+            match self.tracer.wait(0) {
+                Event::Stopped(stopped) if stopped.tid() == tid => return Some(stopped),
+                Event::Interrupted => {
+                    let _ = running.interrupt(); // wait_for() says if that fails
+                    return self.tracer.wait_for(tid).ok();
+                }
+                Event::Exited { tid: ended, .. } | Event::Killed { tid: ended, .. }
+                    if ended == tid =>
+                {
+                    return None;
+                }
+                Event::NoChildren => return None,
+                // One that is no longer ours.
+                Event::Stopped(_) | Event::Exited { .. } | Event::Killed { .. } => {}
             }
         }
-        let _ = last.detach();
     }
 
     /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns how long

@@ -76,12 +76,11 @@ fn process(target: &Target) -> Process {
 }
 
 fn stopped(target: &Target) -> Stopped {
-    let [first, second] = target.halts.attach.map(|halt| halt.as_secs_f64());
-    let detach = target.halts.detach.as_secs_f64();
+    let halts = target.halts;
     Stopped {
-        attach: first + second,
-        detach,
-        longest: first.max(second).max(detach),
+        attach: halts.attach.as_secs_f64(),
+        detach: halts.detach.as_secs_f64(),
+        longest: halts.longest.as_secs_f64(),
     }
 }
 

@@ -71,18 +71,18 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         target.arm();
     }
     let mut tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
-    let mut halts = [begun.elapsed(), Duration::ZERO];
+    tracing.target.halts.add_attach(begun.elapsed());
     if injects {
         // While the threads run.
         tracing.target.fill_agent();
-        halts[1] = tracing.arm();
+        let halt = tracing.arm();
+        tracing.target.halts.add_attach(halt);
     }
     if !settings.quiet {
         // Scripts wait for this line; where nobody can read it, the trace goes on.
         let _ = writeln!(io::stderr(), "leaktap: attached to {pid}");
     }
     trace(tracing, settings, &wakeups, OnSignal::Detach);
-    target.halts.attach = halts;
     Ok(target)
 }
 

@@ -26,13 +26,29 @@ pub(crate) enum Exit {
     Signal(i32),
 }
 
-/// How long all threads of the target were stopped.
+/// How long threads of the target were stopped, other than to count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Halts {
-    /// To attach: once, or, with an agent, twice.
-    pub(crate) attach: [Duration; 2],
-    /// To detach.
+    /// To attach, in all: once, or, with an agent, twice.
+    pub(crate) attach: Duration,
+    /// To detach, in all: all threads, and then one for each part of the agent's memory.
     pub(crate) detach: Duration,
+    /// The longest.
+    pub(crate) longest: Duration,
+}
+
+impl Halts {
+    /// All threads were stopped for so long, to attach.
+    pub(crate) fn add_attach(&mut self, halt: Duration) {
+        self.attach += halt;
+        self.longest = self.longest.max(halt);
+    }
+
+    /// Some were stopped for so long, to detach.
+    pub(crate) fn add_detach(&mut self, halt: Duration) {
+        self.detach += halt;
+        self.longest = self.longest.max(halt);
+    }
 }
 
 /// A process under trace.
@@ -304,13 +320,15 @@ impl Target {
         self.process.disarm(&mut self.books);
     }
 
-    /// All threads run again, or are gone.
-    pub(crate) fn detached(&mut self, after: Duration) {
-        self.halts.detach = if self.exit.is_none() {
-            after
-        } else {
-            Duration::ZERO
-        };
+    /// Threads that were stopped to detach run again, after so long.
+    pub(crate) fn halted(&mut self, halt: Duration) {
+        if self.exit.is_none() {
+            self.halts.add_detach(halt);
+        }
+    }
+
+    /// All threads run again for good, or are gone.
+    pub(crate) fn detached(&mut self) {
         self.duration = self.books.elapsed();
     }
 
