@@ -1,7 +1,9 @@
-//! Blocks that one thread allocates and another frees, as an allocator hands their addresses round. Small enough for
-//! Miri, which tries orders of memory that this processor does not:
+//! Blocks that one thread allocates and another frees, as an allocator hands their addresses round.
 //!
-//!     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p leaktap-ledger --test handed_on
+//! Miri tries orders of memory that this processor does not. It takes some minutes and a nightly toolchain, so it
+//! is no part of `tests/run`; looking through all buckets, which nothing orders, is left out there:
+//!
+//!     MIRIFLAGS="-Zmiri-many-seeds=0..16 -Zmiri-ignore-leaks" cargo +nightly miri test -p leaktap-ledger --test handed_on
 #![allow(
     clippy::unwrap_used,
     reason = "a failure to prepare is a failure of the test"
@@ -16,7 +18,8 @@ use leaktap_ledger::{Block, Kept, Ledger, StackId, reserved};
 const TABLES: u32 = if cfg!(miri) { 1 } else { 6 };
 const ADDRESSES: u64 = if cfg!(miri) { 40 } else { 200_000 };
 const ROUNDS: u64 = if cfg!(miri) { 60 } else { 300_000 };
-const PASSES: u64 = if cfg!(miri) { 1 } else { u64::MAX };
+/// Looks through all buckets meanwhile.
+const PASSES: u64 = if cfg!(miri) { 0 } else { u64::MAX };
 const THREADS: u64 = 3;
 
 /// An empty ledger. Leaked.
@@ -84,15 +87,15 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
         over.store(true, Relaxed);
         assert!(ends.iter().all(Result::is_ok));
     });
-    let mut left: Vec<u64> = ledger.live().map(|block| block.addr).collect();
-    let mut held: Vec<u64> = held.into_inner().unwrap().iter().map(|b| b.addr).collect();
-    left.sort_unstable();
-    held.sort_unstable();
-    assert_eq!(left, held);
+    for block in held.into_inner().unwrap() {
+        assert_eq!(ledger.freed(0, block.addr), Some(block));
+    }
     let totals = ledger.totals();
-    let live = totals.allocations - totals.frees;
-    assert_eq!(live, held.len() as u64);
+    assert_eq!(totals.allocations, totals.frees);
     assert_eq!((totals.unmatched_frees, totals.missed_frees), (0, 0));
+    if !cfg!(miri) {
+        assert_eq!(ledger.live().count(), 0);
+    }
 }
 
 #[test]
