@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use leaktap_probe::Remains;
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 
 use crate::target;
@@ -50,21 +51,25 @@ impl Tracing<'_> {
         self.target.disarm();
         let mut halted: Vec<_> = halted.into_values().collect();
         let last = self.unmap_agent(&mut halted);
+        let is_alone = halted.is_empty();
         for thread in halted {
             let _ = match thread.our_trap {
                 true => thread.stopped.detach_without(),
                 false => thread.stopped.detach(),
             };
         }
-        self.target.halted(begun.elapsed());
+        if !is_alone || last.is_none() {
+            self.target.halted(begun.elapsed());
+            begun = Instant::now();
+        }
         self.target.detached();
         if let Some(thread) = last {
-            self.unmap_rest(thread);
+            self.unmap_rest(thread, begun);
         }
     }
 
-    /// Takes the agent's memory away; if that takes long, only a part of it, and returns the thread that is to
-    /// do the rest while others run.
+    /// Takes the agent's code away, and returns the thread that is to do the same to the rest of its memory while
+    /// others run: one that sleeps in the kernel, if there is one, since that misses nothing.
     fn unmap_agent(&mut self, halted: &mut Vec<Halted>) -> Option<Stopped> {
         loop {
             let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
@@ -75,34 +80,56 @@ impl Tracing<'_> {
                 let stop = thread.stopped.stop();
                 !thread.our_trap && matches!(stop, Stop::Interrupt | Stop::Signal(_))
             };
-            if let Some(index) = halted.iter().position(can_go_on) {
+            let sleeps = |thread: &Halted| {
+                let registers = thread.stopped.registers();
+                can_go_on(thread) && registers.is_ok_and(|now| now.system_call().is_some())
+            };
+            let index = halted.iter().position(sleeps);
+            if let Some(index) = index.or_else(|| halted.iter().position(can_go_on)) {
                 return Some(halted.swap_remove(index).stopped);
             }
         }
     }
 
     /// Part by part, between which the thread runs for some 20 ms: it may be all that the program has.
-    fn unmap_rest(&mut self, mut last: Stopped) {
+    fn unmap_rest(&mut self, mut last: Stopped, mut begun: Instant) {
         // New threads and children are none of our business any more; a new program has nothing of ours.
         let _ = self.tracer.set_options(&last, Options::only_exec());
         loop {
-            let begun = Instant::now();
             let replaced = matches!(last.stop(), Stop::Exec { .. });
             if replaced || self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {
                 let _ = last.detach(); // fails if it has been killed
                 self.target.halted(begun.elapsed());
                 return;
             }
-            let Ok(running) = last.resume() else { return };
+            let running = last.resume().ok();
             self.target.halted(begun.elapsed());
-            let Some(stopped) = self.after_a_while(running) else {
+            let stopped = running.and_then(|running| self.after_a_while(running));
+            let Some(stopped) = stopped.or_else(|| self.another_thread()) else {
                 return;
             };
             last = stopped;
+            begun = Instant::now();
         }
     }
 
-    /// The thread, stopped at the next tick of our timer, or for a reason of its own. Nothing if it has been killed.
+    /// A thread of the process, if that lives on with the agent's memory although the thread that we had has ended.
+    fn another_thread(&mut self) -> Option<Stopped> {
+        let process = self.target.tid();
+        let attached = self.tracer.attach(process, Options::only_exec()).ok()?;
+        let mut one = None;
+        for thread in attached.stopped {
+            // Not in another program, which was executed meanwhile.
+            if one.is_none() && self.target.process().remains() != Remains::None {
+                one = Some(thread);
+            } else {
+                let _ = thread.detach(); // fails for one that has been killed
+            }
+        }
+        one
+    }
+
+    /// The thread, stopped at the next tick of our timer, or for a reason of its own. Nothing if it has ended.
     fn after_a_while(&mut self, running: Running) -> Option<Stopped> {
         let tid = running.tid();
         loop {

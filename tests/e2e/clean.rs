@@ -93,8 +93,9 @@ fn difference(what: &str, before: &[String], now: &[String]) -> Vec<String> {
 pub(crate) fn left_behind(pid: Pid) -> Vec<String> {
     let mut wrong = Vec::new();
     for task in names_in(&format!("/proc/{pid}/task")) {
-        let status =
-            fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap_or_default();
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")) else {
+            continue; // it has ended
+        };
         let field = |name| {
             status
                 .lines()

@@ -105,6 +105,25 @@ engines! {
         target.end().succeeded();
     }
 
+    /// The thread that unmaps the agent's memory for us, part by part, may end between two parts.
+    fn nothing_is_left_where_threads_end_while_we_detach(engine) {
+        const BLOCKS: u64 = 400_000;
+        for _ in 0..5 {
+            let mut target = Fixture::new("many_blocks.c").start();
+            let tracing = attach(engine, target.pid(), &[]);
+            if engine == Engine::Auto {
+                target.work();
+            }
+            let traced = tracing.detach();
+            let report = traced.succeeded();
+            assert!(engine == Engine::Breakpoint || report.total("live_blocks") >= BLOCKS, "{}", report.summary());
+            let left = left_behind(target.pid());
+            if !left.is_empty() {
+                traced.fail("something is left", &left);
+            }
+        }
+    }
+
     fn a_target_killed_while_attached_is_reported(engine) {
         for death in 0..DEATHS {
             let target = Fixture::new("busy.c").start();

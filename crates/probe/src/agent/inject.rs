@@ -158,7 +158,7 @@ impl Agent {
     }
 
     /// Decides in which parts that is done, the last one first: the kernel takes its time for memory that is in use,
-    /// and the thread that makes the call is stopped for so long.
+    /// and the thread that makes the call is stopped for so long. The code, which a forked child would get, too, is the first.
     pub(super) fn divide(&mut self) {
         /// About half a millisecond's worth.
         const PART: usize = 4 << 20;
@@ -173,15 +173,11 @@ impl Agent {
         self.parts = starts
             .map(|part| vec![at(part)..at(end.min(part + PART))])
             .collect();
-        let mut rest = vec![
-            self.regions.code.clone(),
-            shared.start..at(start),
-            at(end)..shared.end,
-        ];
+        let mut rest = vec![shared.start..at(start), at(end)..shared.end];
         if self.parts.len() == 1 {
             rest.extend(self.parts.drain(..).flatten());
         }
-        self.parts.push(rest);
+        self.parts.extend([rest, vec![self.regions.code.clone()]]);
     }
 
     /// Takes the code away from a copy of the process, which has nothing else of the agent's.
