@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use leaktap_probe::Remains;
-use leaktap_tracee::{Command, Options, Stop, Tid, Tracer, Wakeups};
+use leaktap_tracee::{Command, Options, Stop, Stopped, Tid, Tracer, Wakeups};
 
 use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
@@ -58,11 +58,9 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     target.guard();
     let begun = Instant::now();
     let mut attached = tracer.attach(pid, Options::follow())?;
-    if attached
-        .stopped
-        .iter()
-        .any(|thread| matches!(thread.stop(), Stop::Exec { .. }))
-    {
+    let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
+    // Or it has executed a program just before, and nobody told us.
+    if attached.stopped.iter().any(executes) || !target.process().is_current() {
         target.reopen()?;
     }
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();

@@ -58,6 +58,25 @@ fn traced_to_the_end(
     traced
 }
 
+/// Attaches to it, lets it work and go, finds it as it was `before`, and sees its end.
+fn traced_without_a_trace(
+    fixture: &Fixture,
+    mut target: Target,
+    engine: Engine,
+    before: &Snapshot,
+    end: Signal,
+) {
+    let tracing = attach(engine, target.pid(), &[]);
+    target.work();
+    let traced = tracing.detach();
+    exact(fixture, &traced, Mode::Attach);
+    let changes = before.changes(target.pid());
+    if !changes.is_empty() {
+        traced.fail("the target is not what it was", &changes);
+    }
+    ends_by(target, end);
+}
+
 engines! {
     fn a_filter_is_in_force_during_the_trace(engine) {
         let fixture = Fixture::new("filtered.c");
@@ -73,17 +92,9 @@ engines! {
     fn a_filter_is_in_force_afterwards_and_nothing_is_left(engine) {
         let fixture = Fixture::new("filtered.c");
         for (way, end) in WAYS {
-            let mut target = start(&fixture, way);
+            let target = start(&fixture, way);
             let before = Snapshot::of(target.pid());
-            let tracing = attach(engine, target.pid(), &[]);
-            target.work();
-            let traced = tracing.detach();
-            exact(&fixture, &traced, Mode::Attach);
-            let changes = before.changes(target.pid());
-            if !changes.is_empty() {
-                traced.fail("the target is not what it was", &changes);
-            }
-            ends_by(target, end);
+            traced_without_a_trace(&fixture, target, engine, &before, end);
         }
     }
 
@@ -148,19 +159,10 @@ fn a_filter_that_comes_later_and_cannot_be_suspended_is_told_of() {
 #[test]
 fn what_a_killed_leaktap_leaves_in_a_filtered_program_is_taken_out() {
     let fixture = Fixture::new("filtered.c");
-    let mut target = start(&fixture, "all");
+    let target = start(&fixture, "all");
     let before = Snapshot::of(target.pid());
     let tracing = attach(Engine::Auto, target.pid(), &[]);
     tracing.process().signal(Signal::SIGKILL);
-    let killed = tracing.wait();
-    assert!(!killed.has_report());
-    let tracing = attach(Engine::Auto, target.pid(), &[]);
-    target.work();
-    let traced = tracing.detach();
-    exact(&fixture, &traced, Mode::Attach);
-    let changes = before.changes(target.pid());
-    if !changes.is_empty() {
-        traced.fail("the target is not what it was", &changes);
-    }
-    ends_by(target, Signal::SIGSYS);
+    assert!(!tracing.wait().has_report());
+    traced_without_a_trace(&fixture, target, Engine::Auto, &before, Signal::SIGSYS);
 }

@@ -1,12 +1,14 @@
 //! The target never notices: cycles of attach and detach, and deaths of either side, at random moments.
 
 use std::fs;
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::child::Watched;
 use crate::clean::{Snapshot, left_behind};
 use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
@@ -103,6 +105,28 @@ engines! {
         }
         target.work();
         target.end().succeeded();
+    }
+
+    /// What was read of it before may be another program's: the shell's, here.
+    fn a_process_that_has_just_executed_a_program_is_read_afresh(engine) {
+        let fixture = Fixture::new("recursion.c");
+        for _ in 0..20 {
+            let mut shell = Command::new("sh");
+            let script = ["-c", "exec \"$0\" wait"];
+            let mut target = Watched::spawn(shell.args(script).arg(fixture.program()));
+            let traced = begin_to_attach(engine, target.pid(), &["--duration", "20ms"]).wait();
+            target.stdout_line("ready");
+            target.send(b"\n");
+            target.stdout_line("done");
+            target.close_stdin();
+            target.finish().succeeded();
+            // It may have come too early: before there was an allocator.
+            if traced.has_report() {
+                let probes = traced.report().at("/probes").as_array().cloned().unwrap_or_default();
+                let unprobed = probes.iter().find(|probe| probe["kind"] == "none");
+                assert_eq!(unprobed, None, "{}", traced.report().summary());
+            }
+        }
     }
 
     /// The thread that unmaps the agent's memory for us, part by part, may end between two parts.

@@ -6,7 +6,7 @@ use procfs::process::Process;
 use crate::Error;
 
 /// The part of the auxiliary vector (getauxval(3)) that says where the program is. Zero: absent.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Auxv {
     /// AT_PHDR: the main program's program headers.
     pub(crate) program_headers: Addr,
@@ -16,6 +16,8 @@ pub(crate) struct Auxv {
     pub(crate) entry: Addr,
     /// AT_BASE: where the program interpreter is loaded.
     pub(crate) interpreter: Addr,
+    /// AT_RANDOM: on the first stack, and so nearly always elsewhere when a program is executed again.
+    pub(crate) random: Addr,
 }
 
 /// AT_HWCAP2 of process `pid`: what the kernel allows it besides what cpuid says (asm/hwcap2.h).
@@ -42,6 +44,7 @@ impl Auxv {
             program_header_count: get(5),
             entry: Addr::new(get(9)),
             interpreter: Addr::new(get(7)),
+            random: Addr::new(get(25)),
         })
     }
 }

@@ -119,6 +119,11 @@ impl Image {
         })
     }
 
+    /// False if the process has executed another program since: then load a new image.
+    pub fn is_current(&self) -> bool {
+        Auxv::read(self.pid).is_ok_and(|now| now == self.auxv)
+    }
+
     /// The program first, then in link-map order (preloaded libraries before others), then what
     /// the dynamic linker does not list, by address.
     pub fn modules(&self) -> &[Module] {

@@ -87,7 +87,7 @@ pub(crate) const fn first_bucket(table: u32) -> u64 {
 /// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are alike in all
 /// pages would be after the same buckets.
 #[inline(always)]
-pub(crate) fn home(table: u32, addr: u64) -> u64 {
+fn home(table: u32, addr: u64) -> u64 {
     let page = hash(addr >> 12).wrapping_shr(64_u32.wrapping_sub(bits(table)));
     first_bucket(table).wrapping_add(page ^ (addr >> 6 & 63))
 }
@@ -218,7 +218,7 @@ impl Ledger {
     /// Returns the size of the block that was at the same address.
     #[inline(always)]
     fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
-        let home = self.home(self.newest(), block.addr);
+        let home = self.bucket(home(self.newest(), block.addr));
         if home.place_of(block.addr).is_none()
             && home.passed.load(Relaxed) == 0
             && let Some(place) = home.claim()
@@ -291,7 +291,7 @@ impl Ledger {
     #[inline(always)]
     fn remove(&self, addr: u64) -> Option<Block> {
         let newest = self.newest();
-        let home = self.home(newest, addr);
+        let home = self.bucket(home(newest, addr));
         if addr > CLAIMED
             && let Some(place) = home.place_of(addr)
         {

@@ -116,22 +116,8 @@ impl Ledger {
         }
     }
 
-    /// The bucket of `table` that a block at `addr` belongs into.
-    #[inline(always)]
-    pub(crate) fn home(&self, table: u32, addr: u64) -> &Bucket {
-        let table = table.min(self.tables.wrapping_sub(1));
-        let index = live::home(table, addr);
-        // SAFETY: a home's number is below the next table's first, and `table` is reserved.
-        unsafe {
-            &*self
-                .base
-                .add(BUCKETS_AT)
-                .cast::<Bucket>()
-                .add(index as usize)
-        }
-    }
-
     /// The bucket with that number, counted over all tables.
+    #[inline(always)]
     pub(crate) fn bucket(&self, number: u64) -> &Bucket {
         let end = live::first_bucket(self.tables);
         let index = if number < end { number } else { 0 };

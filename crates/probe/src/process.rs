@@ -118,6 +118,13 @@ impl Process {
         &self.memory
     }
 
+    /// False if the process has executed another program since it was read: its memory is another one, too.
+    pub fn is_current(&self) -> bool {
+        let image = self.modules.image();
+        let entry = image.entry();
+        image.is_current() && (entry.is_null() || self.memory.read(entry, &mut [0]).is_ok())
+    }
+
     /// The process's modules.
     pub fn modules(&self) -> &Modules {
         &self.modules
