@@ -3,7 +3,7 @@
 use core::ops::ControlFlow;
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_unwind::{End, Start, walk_with};
+use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 
 use crate::agent::{Agent, outer, set_outer};
 use crate::layout::{BUSY, Known, Thread};
@@ -72,6 +72,8 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
     let earlier = Addr::new(running & !BUSY);
     let caller_of_earlier = earlier.wrapping_offset(8);
     let (mut met, mut own) = (false, false);
+    let mut rows = AllRows::new(agent);
+    let mut outermost = Addr::default();
     let end = match stack.read_u64(Addr::new(sp)) {
         Ok(ip) => {
             // The program's own code, wherever the stack leads: a handler of operator new, say.
@@ -85,10 +87,11 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
                 sp: Addr::new(sp.wrapping_add(8)),
                 bp,
             };
-            walk_with(start, stack, &mut AllRows::new(agent), |visited| {
+            walk_with(start, stack, &mut rows, |visited| {
                 met = visited.sp == caller_of_earlier
                     && stack.read_u64(earlier) == Ok(visited.frame.address().get());
                 own |= visited.signal && !met;
+                outermost = visited.frame.lookup();
                 if met {
                     ControlFlow::Break(())
                 } else {
@@ -103,7 +106,8 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
         // The agent itself calls nobody: a call made while it is busy is a handler's.
         _ if met && (own || running & BUSY != 0) => Entry::Own { before: running },
         _ if met => Entry::Nested,
-        End::Root => Entry::Own { before: 0 },
+        // Without call frame information, a frame pointer of 0 need not mean the root: musl's code has neither.
+        End::Root if matches!(rows.rule(outermost), Found::Rule(_)) => Entry::Own { before: 0 },
         _ if below && running & BUSY != 0 => Entry::Own { before: running },
         _ if below => Entry::Nested,
         _ => Entry::Own { before: 0 },
