@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::clean::{Snapshot, left_behind};
-use crate::compare::differences;
+use crate::compare::{differences, unlike};
 use crate::compile::Build;
 use crate::engines::Engine;
 use crate::fixture::{Fixture, Target};
@@ -78,7 +78,28 @@ fn again_and_again(fixture: &Fixture, mode: Mode, engine: Engine) {
     }
 }
 
-/// `name: "file"` becomes the tests `name::{launched, attached}::{breakpoint, auto}`.
+/// Both engines see the same: every stack, frame by frame, with as many blocks and bytes.
+fn alike(fixture: &Fixture) {
+    let launched = |engine| run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
+    let attached = |engine| {
+        let mut target = fixture.start();
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        tracing.detach()
+    };
+    assert_alike(&fixture.truth(Mode::Run), launched);
+    assert_alike(&fixture.truth(Mode::Attach), attached);
+}
+
+pub(crate) fn assert_alike(truth: &Truth, traced: impl Fn(Engine) -> Traced) {
+    let (breakpoint, auto) = (traced(Engine::Breakpoint), traced(Engine::Auto));
+    let unlike = unlike(truth, breakpoint.succeeded(), auto.succeeded());
+    if !unlike.is_empty() {
+        auto.fail("< breakpoint, > auto", &unlike);
+    }
+}
+
+/// `name: "file"` becomes the tests `name::{launched, attached}::{breakpoint, auto}` and `name::alike_under_both_engines`.
 macro_rules! exact {
     ($($name:ident: $fixture:expr;)*) => {$(
         mod $name {
@@ -94,6 +115,13 @@ macro_rules! exact {
                     if let Some(fixture) = $fixture {
                         again_and_again(&fixture, Mode::Attach, engine);
                     }
+                }
+            }
+
+            #[test]
+            fn alike_under_both_engines() {
+                if let Some(fixture) = $fixture {
+                    alike(&fixture);
                 }
             }
         }

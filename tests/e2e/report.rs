@@ -18,6 +18,8 @@ pub(crate) struct Site {
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
     pub(crate) frames: Vec<Frame>,
+    /// All of it that does not depend on when and where the program ran.
+    pub(crate) lasting: String,
 }
 
 /// One frame of a stack, innermost first.
@@ -72,10 +74,7 @@ impl Report {
     /// Everything but the sites, on a few lines.
     pub(crate) fn summary(&self) -> String {
         let mut rest = self.json.clone();
-        if let Some(object) = rest.as_object_mut() {
-            object.remove("sites");
-            object.remove("probes");
-        }
+        without(&mut rest, &["sites", "probes"]);
         rest.to_string()
     }
 }
@@ -88,6 +87,7 @@ impl Site {
             blocks: number(&json["blocks"]),
             bytes: number(&json["bytes"]),
             frames: list(&json["frames"]).iter().map(Frame::of).collect(),
+            lasting: lasting(json.clone()),
         }
     }
 
@@ -110,6 +110,22 @@ impl Frame {
             file: text(&json["file"]),
             line: number(&json["line"]),
             inlined: json["inlined"] == Value::Bool(true),
+        }
+    }
+}
+
+fn lasting(mut site: Value) -> String {
+    without(&mut site, &["youngest", "oldest"]);
+    for frame in site["frames"].as_array_mut().into_iter().flatten() {
+        without(frame, &["address"]);
+    }
+    site.to_string()
+}
+
+fn without(json: &mut Value, names: &[&str]) {
+    for name in names {
+        if let Some(object) = json.as_object_mut() {
+            object.remove(*name);
         }
     }
 }

@@ -1,11 +1,21 @@
 //! Stacks are exact: every frame is the one that backtrace(3) finds, through signal frames, libc's qsort and threads.
 
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::SystemTime;
 
 use crate::engines::{Engine, engines};
-use crate::fixture::Fixture;
+use crate::exact::assert_alike;
+use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Traced, attach, run};
 use crate::report::hexadecimal;
+use crate::truth::Mode;
+
+/// Frames that are kept of a stack, unless `--depth` says otherwise.
+const DEPTH: usize = 64;
+
+/// Random programs.
+const SEEDS: usize = 3;
 
 /// The fixture's `trace SIZE 0x... 0x...` lines.
 fn traces(output: &str) -> BTreeMap<u64, Vec<u64>> {
@@ -39,6 +49,75 @@ fn same_stacks(traced: &Traced, output: &str, engine: Engine) {
             seen == expected,
             "{engine}, {size} bytes:\nseen     {seen:x?}\nexpected {expected:x?}"
         );
+    }
+}
+
+/// A new one each time. A failed test shows it; `leaktap run -- random run SEED` is the same again.
+fn seed() -> String {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("later than 1970");
+    since.as_nanos().to_string()
+}
+
+/// Frames of each stack in `leak()`, innermost first, but for the first one: blocks, and their bytes, which tell them apart.
+type Stacks = BTreeMap<Vec<u64>, (u64, u64)>;
+
+fn add(stacks: &mut Stacks, frames: &[u64], blocks: u64, bytes: u64) {
+    let callers = frames.get(1..frames.len().min(DEPTH)).unwrap_or_default();
+    let sums = stacks.entry(callers.to_vec()).or_default();
+    *sums = (sums.0 + blocks, sums.1 + bytes);
+}
+
+/// Fails unless all blocks that `output` tells of are reported, each with its stack.
+fn same_random_stacks(traced: &Traced, output: &str) {
+    let (mut seen, mut expected) = (Stacks::new(), Stacks::new());
+    for (size, frames) in traces(output) {
+        add(&mut expected, &frames, 1, size);
+    }
+    for site in traced.succeeded().sites() {
+        if site
+            .frames
+            .first()
+            .is_some_and(|frame| frame.function == "leak")
+        {
+            add(&mut seen, &site.addresses(), site.blocks, site.bytes);
+        }
+    }
+    let only = |sign: &str, one: &Stacks, other: &Stacks| {
+        let unlike = one
+            .iter()
+            .filter(|(stack, sums)| other.get(*stack) != Some(sums));
+        unlike
+            .map(|stack| format!("{sign} {stack:x?}"))
+            .collect::<Vec<_>>()
+    };
+    let unlike = [only("+", &seen, &expected), only("-", &expected, &seen)].concat();
+    if !unlike.is_empty() || expected.len() < 50 {
+        traced.fail("- missing, + wrong: (stack, (blocks, bytes))", &unlike);
+    }
+}
+
+#[test]
+fn random_call_paths_under_both_engines_and_by_backtrace() {
+    let fixture = Fixture::new("random.c");
+    for _ in 0..SEEDS {
+        let seed = seed();
+        eprintln!("seed {seed}");
+        assert_alike(&fixture.truth(Mode::Run), |engine| {
+            let program = fixture.program().as_os_str();
+            let traced = run(engine, &[program, "run".as_ref(), seed.as_ref()]);
+            same_random_stacks(&traced, &traced.finished.stdout_text());
+            traced
+        });
+        assert_alike(&fixture.truth(Mode::Attach), |engine| {
+            let mut target = Target::start(Command::new(fixture.program()).arg(&seed));
+            let tracing = attach(engine, target.pid(), &[]);
+            target.work();
+            let traced = tracing.detach();
+            let output = target.end().stdout_text();
+            let (_, work) = output.split_once("ready\n").unwrap_or_default();
+            same_random_stacks(&traced, work);
+            traced
+        });
     }
 }
 
