@@ -168,8 +168,9 @@ impl ReadMemory for Stack {
     #[inline]
     fn read_u64(&self, at: Addr) -> Result<u64, Unreadable> {
         let word = at.get();
-        let inside = word >= self.low.get() && word.wrapping_add(8) <= self.high.get();
-        if !(inside && word < u64::MAX - 8) && !self.reach(word) {
+        let (low, high) = (self.low.get(), self.high.get());
+        let inside = word >= low && word.wrapping_add(8) <= high && word < u64::MAX - 8;
+        if !inside && !self.reach(word) {
             return Err(Unreadable { at, len: 8 });
         }
         // SAFETY: all eight bytes are readable; what they hold is only a number.

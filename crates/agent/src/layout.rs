@@ -3,6 +3,7 @@
 //! All of it starts out zeroed. The other end may write at any moment what it may write: each
 //! field says who that is. The tracer believes nothing that it reads here.
 
+use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::Trail;
@@ -119,6 +120,20 @@ pub struct Live {
     pub kernel: AtomicU32,
     /// Milliseconds since the ledger's epoch, as of the last time the tracer looked at a clock.
     pub clock: AtomicU32,
+}
+
+impl Live {
+    /// Gives the agent another table of modules, which is written, at this address. Whoever sees the new generation sees it.
+    pub fn exchange_modules(&self, at: u64) {
+        self.modules.store(at, Release);
+        self.generation.fetch_add(1, Release);
+    }
+
+    /// The same for [`Stacks`].
+    pub fn exchange_stacks(&self, at: u64) {
+        self.stacks.store(at, Release);
+        self.ranges.fetch_add(1, Release);
+    }
 }
 
 /// What the agent tells the tracer.

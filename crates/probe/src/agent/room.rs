@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
 
 use leaktap_agent::layout::Module;
 use leaktap_agent::{ROOM_AT, ROOM_LEN, Shared};
@@ -54,9 +53,7 @@ impl Room {
         let Some(at) = self.put(&table) else {
             return false;
         };
-        let live = self.shared.live();
-        live.modules.store(at, Release);
-        live.generation.fetch_add(1, Release);
+        self.shared.live().exchange_modules(at);
         true
     }
 
@@ -68,9 +65,7 @@ impl Room {
             table.extend(range.end.get().to_le_bytes());
         }
         if let Some(at) = self.put(&table) {
-            let live = self.shared.live();
-            live.stacks.store(at, Release);
-            live.ranges.fetch_add(1, Release);
+            self.shared.live().exchange_stacks(at);
         }
     }
 
