@@ -13,15 +13,16 @@
 //! allocated, so two threads work on one address only if the allocator hands it from one to the
 //! other, which orders them. What threads share is the places: a place is claimed by an exchange,
 //! filled, and published by a store of the address (release); whoever reads an address (acquire)
-//! so reads what belongs to it, or something newer.
+//! so reads what belongs to it, or something newer. That is told by the address, which is not the same any more
+//! for whoever has read (acquire) what was stored (release) after the place was claimed anew.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::{Full, Ledger, StackId};
 
-/// Binary logarithm of the number of buckets of the first table.
-const FIRST_BITS: u32 = 14;
+/// Binary logarithm of the number of buckets of the first table. Under Miri it is full soon.
+const FIRST_BITS: u32 = if cfg!(miri) { 6 } else { 14 };
 
 /// Tables of one size before there are some of twice the size.
 const ALIKE: u32 = 4;
@@ -141,24 +142,30 @@ impl Bucket {
             self.what.get(place),
             self.times.get(place),
         ) {
-            what.store(pack(block.size, block.stack), Relaxed);
-            time.store(block.time, Relaxed);
+            what.store(pack(block.size, block.stack), Release);
+            time.store(block.time, Release);
             addr.store(block.addr, Release);
         }
     }
 
-    /// What is in a place that holds a block.
+    /// What is in a place that holds a block, of which the thread knows that it stays there.
     #[inline]
     fn block(&self, place: usize) -> Option<Block> {
         let addr = self.addrs.get(place)?.load(Acquire);
-        let (size, stack) = unpack(self.what.get(place)?.load(Relaxed));
-        let time = self.times.get(place)?.load(Relaxed);
+        let (size, stack) = unpack(self.what.get(place)?.load(Acquire));
+        let time = self.times.get(place)?.load(Acquire);
         (addr > CLAIMED).then_some(Block {
             addr,
             size,
             stack,
             time,
         })
+    }
+
+    /// The same while it may go and another one come.
+    fn passing_block(&self, place: usize) -> Option<Block> {
+        let block = self.block(place)?;
+        (self.addrs.get(place)?.load(Relaxed) == block.addr).then_some(block)
     }
 }
 
@@ -333,14 +340,15 @@ impl Ledger {
         None
     }
 
-    /// All live blocks, in no order. What comes or goes meanwhile may be there or not.
+    /// All live blocks, in no order. What comes or goes meanwhile may be there or not. (One that goes and comes back to its
+    /// place, while this looks at it, may have the size of another that was there between.)
     ///
     /// An address may be there twice, if a free was not seen and a table opened before the address
     /// was used again: the later one is true.
     pub fn live(&self) -> impl Iterator<Item = Block> + '_ {
         (0..first_bucket(self.newest().wrapping_add(1))).flat_map(|index| {
             let bucket = self.bucket(index);
-            (0..PLACES).filter_map(|place| bucket.block(place))
+            (0..PLACES).filter_map(|place| bucket.passing_block(place))
         })
     }
 }

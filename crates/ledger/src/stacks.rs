@@ -6,15 +6,18 @@ use core::sync::atomic::Ordering::Acquire;
 use crate::Ledger;
 use crate::set::{Set, Shape};
 
+/// Binary logarithm of the number of slots of the first tables. Under Miri they are full soon.
+const FIRST_BITS: u32 = if cfg!(miri) { 4 } else { 12 };
+
 /// Four million frames.
 pub(crate) const FRAMES: Shape = Shape {
-    first_bits: 12,
+    first_bits: FIRST_BITS,
     tables: 10,
 };
 
 /// 16 million nodes: a [`StackId`] has 24 bits.
 pub(crate) const NODES: Shape = Shape {
-    first_bits: 12,
+    first_bits: FIRST_BITS,
     tables: 12,
 };
 

@@ -1,33 +1,30 @@
 //! Blocks that one thread allocates and another frees, as an allocator hands their addresses round.
 //!
 //! Miri tries orders of memory that this processor does not. It takes some minutes and a nightly toolchain, so it
-//! is no part of `tests/run`; looking through all buckets, which nothing orders, is left out there:
+//! is no part of `tests/run`:
 //!
-//!     MIRIFLAGS="-Zmiri-many-seeds=0..16 -Zmiri-ignore-leaks" cargo +nightly miri test -p leaktap-ledger --test handed_on
+//!     MIRIFLAGS="-Zmiri-many-seeds=0..16 -Zmiri-ignore-leaks" cargo +nightly miri test -p leaktap-ledger thread
 #![allow(
     clippy::unwrap_used,
     reason = "a failure to prepare is a failure of the test"
 )]
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+mod support;
 
-use leaktap_ledger::{Block, Kept, Ledger, StackId, reserved};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use leaktap_ledger::{Block, Kept, Ledger, StackId};
+use support::ledger;
 
 const TABLES: u32 = if cfg!(miri) { 1 } else { 6 };
 const ADDRESSES: u64 = if cfg!(miri) { 40 } else { 200_000 };
 const ROUNDS: u64 = if cfg!(miri) { 60 } else { 300_000 };
-/// Looks through all buckets meanwhile.
-const PASSES: u64 = if cfg!(miri) { 0 } else { u64::MAX };
 const THREADS: u64 = 3;
-
-/// An empty ledger. Leaked.
-fn ledger() -> Ledger {
-    let layout = std::alloc::Layout::from_size_align(reserved(TABLES), 4096).unwrap();
-    // SAFETY: new, zeroed memory of the length and alignment that are asked for, and never freed.
-    unsafe { Ledger::at(std::alloc::alloc_zeroed(layout), TABLES) }
-}
+/// Blocks that each thread keeps.
+const HELD: usize = if cfg!(miri) { 2 } else { 20_000 };
 
 /// Any of `pool`, by a number that changes from call to call.
 fn any<T>(pool: &Mutex<Vec<T>>, number: u64) -> Option<T> {
@@ -38,7 +35,7 @@ fn any<T>(pool: &Mutex<Vec<T>>, number: u64) -> Option<T> {
 
 #[test]
 fn a_block_is_found_by_whichever_thread_frees_it() {
-    let ledger = ledger();
+    let ledger = ledger(TABLES);
     // What the allocator has, and what the program has. Neighbours meet in the same buckets.
     let free = Mutex::new((1..=ADDRESSES).map(|n| n * 16).collect::<Vec<u64>>());
     let held = Mutex::new(Vec::new());
@@ -72,10 +69,7 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
             })
             .collect();
         scope.spawn(|| {
-            for _ in 0..PASSES {
-                if over.load(Relaxed) {
-                    break;
-                }
+            while !over.load(Relaxed) {
                 for block in ledger.live() {
                     let is_ours = block.addr % 16 == 0 && block.addr <= 16 * ADDRESSES;
                     assert!(is_ours, "{block:?} was never entered");
@@ -93,15 +87,69 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
     let totals = ledger.totals();
     assert_eq!(totals.allocations, totals.frees);
     assert_eq!((totals.unmatched_frees, totals.missed_frees), (0, 0));
-    if !cfg!(miri) {
-        assert_eq!(ledger.live().count(), 0);
+    assert_eq!(ledger.live().count(), 0);
+}
+
+/// The only block that is ever at `addr`, by a stack of its own.
+fn only_block(ledger: Ledger, addr: u64) -> Block {
+    Block {
+        addr,
+        size: addr * 3,
+        stack: ledger.intern(&frames(addr), Kept::default()).unwrap(),
+        time: !addr as u32,
     }
+}
+
+fn frames(addr: u64) -> [u64; 2] {
+    [0x7000 + addr % 97, 0x6000 + addr % 5]
+}
+
+#[test]
+fn what_is_seen_of_a_block_is_its_own_while_threads_use_places_again() {
+    let ledger = ledger(TABLES);
+    let at_work = AtomicU64::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let at_work = &at_work;
+            scope.spawn(move || {
+                let mut held = VecDeque::new();
+                for round in 0..ROUNDS {
+                    let block = only_block(ledger, 16 * (1 + thread + THREADS * round));
+                    ledger.allocated(thread as usize, &block).unwrap();
+                    held.push_back(block);
+                    if held.len() > HELD {
+                        let oldest = held.pop_front().unwrap();
+                        let freed = ledger.freed(thread as usize, oldest.addr);
+                        assert_eq!(freed, Some(oldest));
+                    }
+                }
+                at_work.fetch_sub(1, Relaxed);
+            });
+        }
+        scope.spawn(|| {
+            while at_work.load(Relaxed) > 0 {
+                for block in ledger.live() {
+                    let Block {
+                        addr, size, time, ..
+                    } = block;
+                    assert_eq!((size, time), (addr * 3, !addr as u32), "{addr:#x}");
+                    let mut seen = Vec::new();
+                    let kept = ledger.stack(block.stack, |frame| seen.push(frame));
+                    assert_eq!(
+                        (&seen[..], kept),
+                        (&frames(addr)[..], Some(Kept::default()))
+                    );
+                }
+            }
+        });
+    });
+    assert_eq!(ledger.live().count() as u64, THREADS * HELD as u64);
 }
 
 #[test]
 fn threads_give_a_stack_one_number_or_two_that_mean_it() {
     const STACKS: u64 = if cfg!(miri) { 6 } else { 2000 };
-    let ledger = ledger();
+    let ledger = ledger(TABLES);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
