@@ -53,14 +53,15 @@ impl Plan {
         if let Some(refusal) = refusal_of_frees(points, &sites) {
             sites.values_mut().for_each(|site| *site = Err(refusal));
         }
+        let way_out = |code: &[u8]| {
+            let mut ends = code.windows(WAY_OUT.len());
+            ends.position(|bytes| bytes == WAY_OUT)
+        };
         let mut plan = Plan {
             points: points.to_vec(),
+            syscall: find(image, memory, &sites, find_syscall),
+            way_out: find(image, memory, &sites, way_out),
             sites,
-            syscall: find(image, memory, find_syscall),
-            way_out: find(image, memory, |code| {
-                let mut ends = code.windows(WAY_OUT.len());
-                ends.position(|bytes| bytes == WAY_OUT)
-            }),
             room: None,
         };
         plan.room = plan.room(image.mappings());
@@ -162,25 +163,26 @@ fn refusal_of_frees(
     found.find_map(|site| site.as_ref().err().copied())
 }
 
-/// The first place for which `search`, in the code of a module's file, finds what is in memory, too.
+/// A place for which `search`, in the code of a module's file, finds what is in memory, too. The modules with `sites` are
+/// searched first: they stay, and are smaller than many a program.
 fn find(
     image: &Image,
     memory: &impl ReadMemory,
+    sites: &HashMap<Addr, Result<Site, Refusal>>,
     search: impl Fn(&[u8]) -> Option<usize>,
 ) -> Option<Addr> {
     /// Longer than what is searched for.
     const LEN: usize = 8;
-    image
-        .modules()
-        .iter()
-        .filter(|m| !m.is_vdso())
-        .find_map(|module| {
-            text(module).find_map(|(at, code)| {
-                let offset = search(&code)?;
-                let at = at.wrapping_offset(offset as i64);
-                let expected = code.get(offset..offset + LEN)?;
-                let mut now = [0; LEN];
-                (memory.read(at, &mut now).is_ok() && now == expected).then_some(at)
-            })
+    let modules = image.modules().iter().filter(|m| !m.is_vdso());
+    let mut modules: Vec<_> = modules.collect();
+    modules.sort_by_key(|module| !sites.keys().any(|&site| module.contains(site)));
+    modules.into_iter().find_map(|module| {
+        text(module).find_map(|(at, code)| {
+            let offset = search(&code)?;
+            let at = at.wrapping_offset(offset as i64);
+            let expected = code.get(offset..offset + LEN)?;
+            let mut now = [0; LEN];
+            (memory.read(at, &mut now).is_ok() && now == expected).then_some(at)
         })
+    })
 }
