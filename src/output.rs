@@ -79,9 +79,9 @@ impl<'a> Output<'a> {
             top: None,
             ..selection
         };
-        let leaks = reports
-            .iter()
-            .any(|report| self.has_leaks(&all.apply(report.clone())));
+        let is_leaky = |report: &Report| self.has_leaks(&all.apply(report.clone()));
+        let status = self.listing.error_exitcode;
+        let status = status.filter(|_| reports.iter().any(is_leaky));
         let reports: Vec<_> = reports
             .into_iter()
             .map(|report| selection.apply(report))
@@ -97,7 +97,7 @@ impl<'a> Output<'a> {
                 self.to_stream(&reports, color, &mut io::stdout().lock())?;
             }
         }
-        Ok(self.listing.error_exitcode.filter(|_| leaks))
+        Ok(status)
     }
 
     fn has_leaks(&self, report: &Report) -> bool {

@@ -1,6 +1,7 @@
 //! From the books of a finished trace to the report: frames get their names.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use leaktap_heap::{Key, Sum, sum};
@@ -168,7 +169,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
 struct Namer<'a> {
     target: &'a Target,
     symbolizer: Symbolizer,
-    named: HashMap<u64, Vec<Frame>>,
+    named: HashMap<u64, Vec<Arc<Frame>>>,
 }
 
 impl Namer<'_> {
@@ -207,7 +208,7 @@ impl Namer<'_> {
         }
     }
 
-    fn names(&mut self, raw: u64) -> Vec<Frame> {
+    fn names(&mut self, raw: u64) -> Vec<Arc<Frame>> {
         if let Some(named) = self.named.get(&raw) {
             return named.clone();
         }
@@ -221,6 +222,7 @@ impl Namer<'_> {
             Some(module) => self.named_in(module, frame, &bare),
             None => vec![bare],
         };
+        let named: Vec<_> = named.into_iter().map(Arc::new).collect();
         self.named.insert(raw, named.clone());
         named
     }

@@ -1,5 +1,7 @@
 //! Frames that belong to allocation itself rather than to whoever wanted memory.
 
+use std::sync::Arc;
+
 use crate::Frame;
 
 /// Functions that only pass a request on to malloc, by the beginning of their demangled names.
@@ -43,7 +45,7 @@ const PASS_ON_FILES: &[&str] = &[
 ];
 
 /// The index of the innermost frame outside of the allocator: 0 where all are inside.
-pub fn caller_of_allocator(frames: &[Frame]) -> usize {
+pub fn caller_of_allocator(frames: &[Arc<Frame>]) -> usize {
     let passes_on = |frame: &Frame| {
         let name = frame.function.as_deref().unwrap_or_default();
         let file = frame.file.as_deref().unwrap_or_default();
@@ -60,12 +62,12 @@ pub fn caller_of_allocator(frames: &[Frame]) -> usize {
 mod tests {
     use super::*;
 
-    fn frames(names: &[&str]) -> Vec<Frame> {
+    fn frames(names: &[&str]) -> Vec<Arc<Frame>> {
         let frame = |name: &&str| Frame {
             function: Some((*name).to_owned()),
             ..Frame::default()
         };
-        names.iter().map(frame).collect()
+        names.iter().map(frame).map(Arc::new).collect()
     }
 
     #[test]

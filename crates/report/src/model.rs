@@ -1,6 +1,8 @@
 //! The JSON report, schema 1, as types. Times are in seconds, sizes in bytes, addresses are
 //! hexadecimal strings.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The schema that this crate writes and reads.
@@ -136,8 +138,9 @@ pub struct Site {
     pub youngest: f64,
     /// Age of the oldest.
     pub oldest: f64,
-    /// The stack, from the innermost frame outside of the allocator.
-    pub frames: Vec<Frame>,
+    /// The stack, from the innermost frame outside of the allocator. Stacks share frames: there are few beside the
+    /// stacks that they are in.
+    pub frames: Vec<Arc<Frame>>,
     /// Why the stack breaks off, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<String>,

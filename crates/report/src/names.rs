@@ -1,6 +1,7 @@
 //! Names and paths as people read them, and as a terminal may see them.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::Frame;
 
@@ -72,7 +73,7 @@ const RUNTIME: &[&str] = &[
 ];
 
 /// The frames up to the program's `main`. All of them where anything but the runtime called it.
-pub(crate) fn up_to_main(frames: &[Frame]) -> &[Frame] {
+pub(crate) fn up_to_main(frames: &[Arc<Frame>]) -> &[Arc<Frame>] {
     let without_start = match frames {
         // `_start` of a stripped program.
         [rest @ .., caller, start] if start.function.is_none() && is_runtime(caller) => rest,
@@ -94,14 +95,14 @@ pub(crate) fn up_to_main(frames: &[Frame]) -> &[Frame] {
     frames.get(..=end).unwrap_or(frames)
 }
 
-fn is_runtime(frame: &Frame) -> bool {
+fn is_runtime(frame: &Arc<Frame>) -> bool {
     let name = name(Some(frame));
     // Rust's shims of closures and pointers: `<F as core::ops::function::FnOnce<..>>::call_once`.
     RUNTIME.iter().any(|start| name.starts_with(start))
         || (name.starts_with('<') && name.contains("core::ops::function::"))
 }
 
-fn name(frame: Option<&Frame>) -> &str {
+fn name(frame: Option<&Arc<Frame>>) -> &str {
     frame
         .and_then(|frame| frame.function.as_deref())
         .unwrap_or_default()
@@ -170,7 +171,7 @@ mod tests {
                 function: Some((*name).to_owned()).filter(|name| !name.is_empty()),
                 ..Frame::default()
             };
-            let frames: Vec<_> = names.iter().map(frame).collect();
+            let frames: Vec<_> = names.iter().map(frame).map(Arc::new).collect();
             assert_eq!(up_to_main(&frames).len(), expected, "{names:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! Which sites of a report are listed, and how they are grouped.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use crate::{Age, Frame, Kind, Report, Site, Source};
 
@@ -69,7 +70,7 @@ impl Selection {
 type Group<'a> = (
     Kind,
     Source,
-    &'a [Frame],
+    &'a [Arc<Frame>],
     Option<(&'a str, Option<&'a str>)>,
 );
 
@@ -86,7 +87,7 @@ impl By {
         let ages = Vec::new();
         match site.frames.first() {
             Some(first) if self != By::Stack => Site {
-                frames: vec![self.place(first)],
+                frames: vec![Arc::new(self.place(first))],
                 ages,
                 truncated: None,
                 ..site
@@ -248,8 +249,8 @@ mod tests {
             site("f", "a.c", 2, &[(3.0, 1, 5)]),
         ];
         all.sites[1].function = "calloc".to_owned();
-        all.sites[1].frames[0].address = "0x55d0c0e7".to_owned();
-        all.sites[1].frames.push(Frame::default());
+        Arc::make_mut(&mut all.sites[1].frames[0]).address = "0x55d0c0e7".to_owned();
+        all.sites[1].frames.push(Arc::default());
         let by_site = Selection {
             by: By::Site,
             ..Selection::default()
@@ -272,7 +273,7 @@ mod tests {
             site("f", "a.c", 1, &[(1.0, 1, 10)]),
         ];
         for (site, offset) in all.sites.iter_mut().zip(["0x1", "0x2"]) {
-            let frame = &mut site.frames[0];
+            let frame = Arc::make_mut(&mut site.frames[0]);
             (frame.function, frame.file, frame.line) = (None, None, None);
             frame.offset = Some(offset.to_owned());
         }

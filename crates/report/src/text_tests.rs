@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::{Age, By, Kind, Probe, SCHEMA, Selection, Stopped, Target, Totals};
 
@@ -55,7 +57,7 @@ pub(crate) fn site(function: &str, file: &str, line: u32, ages: &[(f64, u64, u64
         bytes: ages.iter().map(|a| a.bytes).sum(),
         youngest: ages.iter().map(|a| a.age).fold(f64::MAX, f64::min),
         oldest: ages.iter().map(|a| a.age).fold(0.0, f64::max),
-        frames: vec![Frame {
+        frames: vec![Arc::new(Frame {
             address: "0x55d0c0de".to_owned(),
             module: Some("/usr/bin/x".to_owned()),
             offset: Some("0xde".to_owned()),
@@ -63,7 +65,7 @@ pub(crate) fn site(function: &str, file: &str, line: u32, ages: &[(f64, u64, u64
             file: Some(file.to_owned()),
             line: Some(line),
             ..Frame::default()
-        }],
+        })],
         truncated: None,
         ages,
     }
@@ -95,8 +97,9 @@ fn leaky() -> Report {
         &[(1.0, 1, 20_800)],
     );
     cpp.function = "operator new".to_owned();
-    cpp.frames[0].inlined = true;
-    cpp.frames[0].build_id = Some("c0ffee".to_owned());
+    let innermost = Arc::make_mut(&mut cpp.frames[0]);
+    innermost.inlined = true;
+    innermost.build_id = Some("c0ffee".to_owned());
     let more = [("fill(Cache&)", 30), ("main", 41), ("_start", 0)];
     for (name, line) in more {
         cpp.frames
@@ -105,13 +108,13 @@ fn leaky() -> Report {
     let mut region = site("grow", "/src/pool.c", 7, &[(9.5, 1, 16_384)]);
     (region.source, region.function) = (Source::Mapping, "mmap".to_owned());
     let mut cut = site("leak_here", "/src/x.c", 12, &[(0.4, 2, 128), (9.1, 1, 64)]);
-    cut.frames.push(Frame {
+    cut.frames.push(Arc::new(Frame {
         address: "0x55d0c0ff".to_owned(),
         module: Some("/usr/bin/x".to_owned()),
         offset: Some("0xff".to_owned()),
         by_frame_pointer: true,
         ..Frame::default()
-    });
+    }));
     cut.truncated = Some("no rule".to_owned());
     leaky.sites = vec![cpp, region, cut];
     leaky.notes.push("something".to_owned());
@@ -235,7 +238,7 @@ fn the_target_cannot_write_to_the_terminal() {
     let evil = "\x1b]0;evil\x07\nleaktap: nothing is left";
     let mut report = leaky();
     let (site, probe) = (&mut report.sites[0], &mut report.probes[0]);
-    let frame = &mut site.frames[0];
+    let frame = Arc::make_mut(&mut site.frames[0]);
     for text in [
         &mut report.target.program,
         &mut site.function,
