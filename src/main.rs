@@ -71,7 +71,7 @@ fn run(options: &Run) -> Result<u8, Error> {
         return Ok(error::USAGE); // clap requires it
     };
     let command = Launch::new(program).args(arguments);
-    let target = session::run(&command, &Settings::new(&options.trace, &options.listing))?;
+    let mut target = session::run(&command, &Settings::new(&options.trace, &options.listing))?;
     let status = match target.exit {
         None => 0,
         Some(Exit::Code(code)) => code as u8, // as waitpid(2) gives it: eight bits
@@ -82,18 +82,18 @@ fn run(options: &Run) -> Result<u8, Error> {
         engine: options.trace.engine.name(),
     };
     let output = Output::of_run(&options.trace, &options.listing);
-    Ok(output.of_target(&target, asked)?.unwrap_or(status))
+    Ok(output.of_target(&mut target, asked)?.unwrap_or(status))
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
     let settings = Settings::new(&options.trace, &options.listing);
-    let target = session::attach(Tid::new(options.pid), &settings)?;
+    let mut target = session::attach(Tid::new(options.pid), &settings)?;
     let asked = Asked {
         mode: "attach",
         engine: options.trace.engine.name(),
     };
     let output = Output::of_attach(&options.trace, &options.listing);
-    Ok(output.of_target(&target, asked)?.unwrap_or(0))
+    Ok(output.of_target(&mut target, asked)?.unwrap_or(0))
 }
 
 fn demo() -> Result<u8, Error> {

@@ -46,7 +46,7 @@ impl<'a> Output<'a> {
 
     /// Writes the capture, and prints the report, of a finished trace. A capture that cannot be
     /// written does not keep the report from being printed.
-    pub(crate) fn of_target(&self, target: &Target, asked: Asked) -> Result<Option<u8>, Error> {
+    pub(crate) fn of_target(&self, target: &mut Target, asked: Asked) -> Result<Option<u8>, Error> {
         let report = result::report(target, asked);
         let captured = match self.capture {
             None => Ok(()),

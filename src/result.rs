@@ -27,10 +27,12 @@ pub(crate) struct Asked {
 }
 
 /// The report of all that `target` holds, unfiltered, with the ages of its blocks.
-pub(crate) fn report(target: &Target, asked: Asked) -> Report {
+pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
+    let symbolizer = std::mem::take(&mut target.symbolizer);
+    let target = &*target;
     let mut namer = Namer {
         target,
-        symbolizer: Symbolizer::new(),
+        symbolizer,
         named: HashMap::new(),
     };
     let sums = sum(target.books.held());

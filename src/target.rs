@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use leaktap_image::{FileCache, Image};
+use leaktap_image::{FileCache, Image, Symbolizer};
 use leaktap_probe::{Modules, Process, RowCache, Trap};
 use leaktap_tracee::{Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
@@ -63,6 +63,8 @@ pub(crate) struct Target {
     is_guarded: bool,
     /// It runs another program now, which has not been read.
     pub(crate) is_replaced: bool,
+    /// Names the frames of its stacks.
+    pub(crate) symbolizer: Symbolizer,
     /// What it allocated and has not freed.
     pub(crate) books: Books,
     /// Set when it has ended.
@@ -102,6 +104,7 @@ impl Target {
             sampled: Duration::ZERO,
             is_guarded: false,
             is_replaced: false,
+            symbolizer: Symbolizer::new(),
             books: books()?,
             exit: None,
             halts: Halts::default(),
@@ -149,6 +152,15 @@ impl Target {
             self.fill_agent();
         }
         self.lead_to_agent(tracer, &mut [stopped]);
+        self.read_ahead();
+    }
+
+    /// Has all be read beside the program for which the report, at its end, would have to be waited for.
+    fn read_ahead(&mut self) {
+        if self.process.is_linked() {
+            let files = self.process.modules().outermost();
+            files.for_each(|file| self.symbolizer.read_ahead(file));
+        }
     }
 
     /// See [`Process::fill_agent`].

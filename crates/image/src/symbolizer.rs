@@ -6,6 +6,7 @@ mod lines;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use leaktap_memory::Svma;
 
@@ -34,6 +35,8 @@ pub struct Name {
 pub struct Symbolizer {
     /// By the file's address in our memory, which [`Known`] keeps from being reused.
     files: HashMap<usize, Known>,
+    /// What other threads read, in the same way.
+    ahead: HashMap<usize, JoinHandle<Known>>,
 }
 
 #[derive(Debug)]
@@ -50,14 +53,29 @@ impl Symbolizer {
         Symbolizer::default()
     }
 
+    /// Has another thread read the debug information of `file`, before anybody asks for a name.
+    pub fn read_ahead(&mut self, file: &Arc<ElfFile>) {
+        let address = Arc::as_ptr(file).addr();
+        if self.files.contains_key(&address) || self.ahead.contains_key(&address) {
+            return;
+        }
+        let file = Arc::clone(file);
+        // Without a thread to spare it is read when it is needed.
+        if let Ok(thread) = thread::Builder::new().spawn(|| Known::new(file)) {
+            self.ahead.insert(address, thread);
+        }
+    }
+
     /// The functions at `at`, innermost first: those inlined there, then the one they are part
     /// of. At least one entry, which may say nothing. For a return address pass the one before it
     /// (what an unwinder looks up): the line is that of the call then.
     pub fn names(&mut self, file: &Arc<ElfFile>, at: Svma) -> Vec<Name> {
-        let known = self
-            .files
-            .entry(Arc::as_ptr(file).addr())
-            .or_insert_with(|| Known::new(Arc::clone(file)));
+        let address = Arc::as_ptr(file).addr();
+        let known = self.files.entry(address).or_insert_with(|| {
+            let ahead = self.ahead.remove(&address);
+            let read = ahead.and_then(|thread| thread.join().ok());
+            read.unwrap_or_else(|| Known::new(Arc::clone(file)))
+        });
         let lines = known.lines.as_ref();
         let mut names = lines.map(|lines| lines.names(at)).unwrap_or_default();
         if names.is_empty() {

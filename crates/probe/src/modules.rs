@@ -62,6 +62,17 @@ impl Modules {
         self.image.module_at(at).or_else(gone)
     }
 
+    /// The files in which the outermost frames of nearly all stacks are: the program's, and the C library's.
+    pub fn outermost(&self) -> impl Iterator<Item = &Arc<ElfFile>> {
+        let starts = |module: &&Module| !module.file().functions("__libc_start_main").is_empty();
+        let library = self.image.modules().iter().find(starts);
+        self.image
+            .program()
+            .into_iter()
+            .chain(library)
+            .map(Module::file)
+    }
+
     /// Rules to unwind by.
     pub fn rules(&mut self) -> &mut Table {
         &mut self.rules
