@@ -4,7 +4,7 @@
 use core::sync::atomic::Ordering::Acquire;
 
 use crate::Ledger;
-use crate::set::{Set, Shape};
+use crate::set::{Member, Set, Shape};
 
 /// Binary logarithm of the number of slots of the first tables. Under Miri they are full soon.
 const FIRST_BITS: u32 = if cfg!(miri) { 4 } else { 12 };
@@ -105,21 +105,22 @@ impl Ledger {
             newest: &head.nodes,
             slot: |index| self.node(index),
         };
-        let mut at = 0; // one more than the node's index
+        let mut at: Option<Member> = None;
         let mut on_trail = true;
         let outermost_first = [root(kept)].into_iter().chain(frames.iter().rev().copied());
         for (index, frame) in outermost_first.enumerate() {
             if on_trail && let Some(node) = trail.node(index, frame) {
-                at = node;
+                at = node.checked_sub(1).map(Member::old);
                 continue;
             }
             on_trail = false;
-            let name = names.index_of(frame)?.wrapping_add(1);
-            let node = u64::from(name) << 32 | u64::from(at);
-            at = nodes.index_of(node)?.wrapping_add(1);
-            trail.turn(index, frame, at);
+            let name = names.member(frame, None)?.index.wrapping_add(1);
+            let caller = at.map_or(0, |member| member.index.wrapping_add(1));
+            let node = nodes.member(u64::from(name) << 32 | u64::from(caller), at)?;
+            trail.turn(index, frame, node.index.wrapping_add(1));
+            at = Some(node);
         }
-        Some(StackId(at.wrapping_sub(1)))
+        Some(StackId(at?.index))
     }
 
     /// The frames of a stack, innermost first, put one by one into `frame`, and what else was
