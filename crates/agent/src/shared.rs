@@ -15,7 +15,7 @@ use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
 pub const KEY_BITS: u32 = 10;
 
 /// Tables of blocks: 170 million of them.
-pub const TABLES: u32 = 40;
+pub const TABLES: u32 = 28;
 
 const KEYS_LEN: usize = KEYS << KEY_BITS;
 const THREADS_LEN: usize = KEYS_LEN + SPARES;

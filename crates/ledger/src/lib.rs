@@ -6,8 +6,8 @@
 //! the number of events. Knows no process and no clock: times are what the caller says.
 //!
 //! The region is mapped in full from the start, and sparse: pages exist once they are touched. So it grows without anybody's
-//! help: when a table is full, whoever finds out opens the next one, and look-ups
-//! go from the newest to the oldest. Nothing is ever moved, no thread waits for another, and a
+//! help: when a table is full, whoever finds out opens the next one, for the blocks of areas that come to be used from
+//! then on. Nothing is ever moved, no thread waits for another, and a
 //! signal handler may interrupt any operation and do one of its own. It outlives a target that is
 //! killed.
 //!
@@ -16,6 +16,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod areas;
 mod counters;
 mod live;
 #[allow(

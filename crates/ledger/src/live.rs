@@ -4,10 +4,12 @@
 //! and leaves a mark in each bucket that it passed: a count, so that the mark goes with the block
 //! and no tombstones remain. Most look-ups read one cache line.
 //!
-//! *Memory.* The tables are full at 85 to 90 % of their places: 25 bytes a block. The next one is touched all over soon,
-//! and is at most a quarter of all once there are eight: 30 bytes a block at most. A look-up that
-//! finds nothing looks into each table; their number grows with the logarithm of that of blocks (20
-//! for 10 million), and these looks do not wait for each other.
+//! *Memory.* The tables are full at about 84 % of their places: 25 bytes a block. The next one is touched all over
+//! sooner or later, and is at most a third of the others once there are four: 34 bytes a block then, less than 32 as a rule. The first one
+//! is 8 MiB, but no more of it is touched than of the heap.
+//!
+//! A look-up looks into the tables of the block's area (see `areas`): one, where the heap has grown under trace; where it was
+//! there before, all that have been opened while it was filled with blocks that are known.
 //!
 //! *Ordering.* A block is taken out before it is really freed and entered after it was really
 //! allocated, so two threads work on one address only if the allocator hands it from one to the
@@ -19,10 +21,11 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::areas::MOST_TABLES;
 use crate::{Full, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table. Under Miri it is full soon.
-const FIRST_BITS: u32 = if cfg!(miri) { 6 } else { 14 };
+const FIRST_BITS: u32 = if cfg!(miri) { 6 } else { 17 };
 
 /// Tables of one size before there are some of twice the size.
 const ALIKE: u32 = 4;
@@ -30,11 +33,14 @@ const ALIKE: u32 = 4;
 /// Places in a bucket.
 const PLACES: usize = 3;
 
-/// Buckets of a table that a block may be in: its own and others.
-const PROBES: usize = 48;
+/// Buckets of a table that a block may be in: its own and others. If they are full, so is the table.
+const PROBES: usize = 24;
 
-/// Of these, those that are tried before other tables, and in other tables.
-const FIRST_PROBES: usize = 8;
+/// Buckets by which a table is judged.
+const SAMPLES: usize = 64;
+
+/// It has room if so many percent of their places are taken, or fewer.
+const ROOMY: usize = 70;
 
 /// The address of a place that has been claimed and is not filled yet. No block is there.
 const CLAIMED: u64 = 1;
@@ -126,6 +132,12 @@ impl Bucket {
         self.addrs
             .iter()
             .position(|place| place.load(Acquire) == addr)
+    }
+
+    /// Places that are not free.
+    fn taken(&self) -> usize {
+        let addrs = self.addrs.iter();
+        addrs.filter(|addr| addr.load(Relaxed) != 0).count()
     }
 
     #[inline]
@@ -225,68 +237,87 @@ impl Ledger {
     /// Returns the size of the block that was at the same address.
     #[inline(always)]
     fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
-        let home = self.bucket(home(self.newest(), block.addr));
-        if home.place_of(block.addr).is_none()
-            && home.passed.load(Relaxed) == 0
-            && let Some(place) = home.claim()
-        {
-            home.fill(place, block);
-            return Ok(None);
+        if let Some(area) = self.area_of(block.addr) {
+            let home = self.bucket(home(area.into, block.addr));
+            if home.place_of(block.addr).is_none()
+                && home.passed.load(Relaxed) == 0
+                && let Some(place) = home.claim()
+            {
+                home.fill(place, block);
+                return Ok(None);
+            }
         }
         self.enter_anywhere(*block)
     }
 
-    /// The first table that is tried is the newest: it has most room. The older ones come before its last
-    /// buckets, so that what has become free there is used before another table is opened.
     #[cold]
     #[inline(never)]
     fn enter_anywhere(self, block: Block) -> Result<Option<u64>, Full> {
-        let mut replaced = None;
-        loop {
-            let newest = self.newest();
-            let remove = |table| self.remove_from(table, block.addr).map(|old| old.size);
-            let enter = |table, probes| self.enter_into(table, probes, &block);
-            replaced = remove(newest).or(replaced);
-            if enter(newest, FIRST_PROBES) {
+        let replaced = self.remove_anywhere(block.addr).map(|old| old.size);
+        let roomy = self.head().roomy.load(Acquire).min(self.newest());
+        let mut area = self.turn_area(block.addr, None, roomy);
+        // A table may be full for this block alone, so that it comes here again.
+        for _ in 0..MOST_TABLES {
+            if self.enter_into(area.into, &block) {
                 return Ok(replaced);
             }
-            // Only what is in the newest table may be there twice: see `live`.
-            for table in 0..newest {
-                replaced = remove(table).or(replaced);
-            }
-            let mut older = (0..newest).rev();
-            if older.any(|table| enter(table, FIRST_PROBES)) || enter(newest, PROBES) {
-                return Ok(replaced);
-            }
-            self.open_after(newest)?;
+            let table = self.room_beside(area.into)?;
+            area = self.turn_area(block.addr, Some(area.into), table);
         }
+        Err(Full)
     }
 
-    /// Enters a block into one of the first `probes` buckets in which it may be in `table`. False if they are full.
-    fn enter_into(&self, table: u32, probes: usize, block: &Block) -> bool {
-        for bucket in self.buckets(table, block.addr).take(probes) {
-            if let Some(place) = bucket.claim() {
-                bucket.fill(place, block);
-                return true;
-            }
-            bucket.passed.fetch_add(1, Relaxed);
+    /// A table with room, since `full` has none: an older one of which many blocks have been freed, or a new one.
+    fn room_beside(&self, full: u32) -> Result<u32, Full> {
+        let head = self.head();
+        let newest = self.newest();
+        let roomy = head.roomy.load(Acquire).min(newest);
+        if roomy != full {
+            return Ok(roomy);
         }
-        self.unpass(table, block.addr, probes);
-        false
+        let mut others = (0..=newest).rev().filter(|&table| table != full);
+        let table = match others.find(|&table| self.has_room(table)) {
+            Some(table) => table,
+            None => self.open_after(newest)?,
+        };
+        let _ = head.roomy.compare_exchange(full, table, Release, Relaxed);
+        Ok(table)
     }
 
-    /// Opens the table behind `full`, unless somebody else has.
+    /// Whether many places of a table are free, as far as some buckets tell.
+    fn has_room(&self, table: u32) -> bool {
+        let end = first_bucket(table.wrapping_add(1));
+        let apart = bits(table).wrapping_sub(SAMPLES.ilog2());
+        let samples = (1..=SAMPLES as u64).map(|part| end.wrapping_sub(part << apart));
+        let taken: usize = samples.map(|bucket| self.bucket(bucket).taken()).sum();
+        taken < SAMPLES * PLACES * ROOMY / 100
+    }
+
+    /// Enters a block into one of the buckets in which it may be in `table`. False if they are full.
+    fn enter_into(&self, table: u32, block: &Block) -> bool {
+        let mut buckets = self.buckets(table, block.addr).enumerate();
+        let found = buckets.find_map(|(before, bucket)| Some((before, bucket, bucket.claim()?)));
+        let Some((before, bucket, place)) = found else {
+            return false;
+        };
+        // Nobody looks for the block before this is done.
+        for full in self.buckets(table, block.addr).take(before) {
+            full.passed.fetch_add(1, Relaxed);
+        }
+        bucket.fill(place, block);
+        true
+    }
+
+    /// Opens the table behind `newest`, unless somebody else has.
     #[cold]
-    fn open_after(&self, full: u32) -> Result<(), Full> {
-        let next = full.wrapping_add(1);
+    fn open_after(&self, newest: u32) -> Result<u32, Full> {
+        let next = newest.wrapping_add(1);
         if next >= self.tables {
             return Err(Full);
         }
-        let _ = self
-            .head()
-            .tables
-            .compare_exchange(full, next, Release, Relaxed);
-        Ok(())
+        let tables = &self.head().tables;
+        let _ = tables.compare_exchange(newest, next, Release, Relaxed);
+        Ok(next)
     }
 
     fn unpass(&self, table: u32, addr: u64, buckets: usize) {
@@ -297,8 +328,8 @@ impl Ledger {
 
     #[inline(always)]
     fn remove(&self, addr: u64) -> Option<Block> {
-        let newest = self.newest();
-        let home = self.bucket(home(newest, addr));
+        let area = self.area_of(addr)?;
+        let home = self.bucket(home(area.into, addr));
         if addr > CLAIMED
             && let Some(place) = home.place_of(addr)
         {
@@ -306,7 +337,7 @@ impl Ledger {
             home.addrs.get(place)?.store(0, Release);
             return block;
         }
-        if newest == 0 && home.passed.load(Relaxed) == 0 {
+        if area.is_one_table() && home.passed.load(Relaxed) == 0 {
             return None;
         }
         self.remove_anywhere(addr)
@@ -318,10 +349,8 @@ impl Ledger {
         if addr <= CLAIMED {
             return None;
         }
-        let tables = (0..=self.newest()).rev();
-        tables
-            .into_iter()
-            .find_map(|table| self.remove_from(table, addr))
+        let mut tables = self.area_of(addr)?.tables();
+        tables.find_map(|table| self.remove_from(table, addr))
     }
 
     #[cold]

@@ -3,6 +3,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::areas;
 use crate::counters::Stripe;
 use crate::live::{self, Bucket};
 use crate::stacks;
@@ -16,20 +17,23 @@ const HEAD_LEN: usize = 4096;
 const STRIPES_AT: usize = HEAD_LEN;
 const FRAMES_AT: usize = (STRIPES_AT + STRIPES * size_of::<Stripe>()).next_multiple_of(4096);
 const NODES_AT: usize = FRAMES_AT + 8 * stacks::FRAMES.slots() as usize;
-const BUCKETS_AT: usize = (NODES_AT + 8 * stacks::NODES.slots() as usize).next_multiple_of(4096);
+const AREAS_AT: usize = (NODES_AT + 8 * stacks::NODES.slots() as usize).next_multiple_of(4096);
+const BUCKETS_AT: usize = AREAS_AT + 8 * areas::SLOTS as usize;
 
 /// The first page: what is true of the whole.
 #[repr(C)]
 pub(crate) struct Head {
     /// The newest table of blocks.
     pub(crate) tables: AtomicU32,
+    /// The one for the blocks of areas to come.
+    pub(crate) roomy: AtomicU32,
     /// The newest table of frames.
     pub(crate) frames: AtomicU32,
     /// The newest table of nodes.
     pub(crate) nodes: AtomicU32,
 }
 
-/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 40, which take
+/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 28, which take
 /// 170 million blocks.
 pub const fn reserved(tables: u32) -> usize {
     BUCKETS_AT + live::first_bucket(tables) as usize * size_of::<Bucket>()
@@ -52,7 +56,7 @@ impl Ledger {
     /// The ledger at `base`; zeroed memory is an empty one.
     ///
     /// # Safety
-    /// `tables` is 1 to 40. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
+    /// `tables` is 1 to 28. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
     /// copy of the handle is used. (A file that is shorter than its mapping faults: it has to be
     /// as long from the start, ftruncate(2).)
     #[inline]
@@ -111,6 +115,20 @@ impl Ledger {
             &*self
                 .base
                 .add(NODES_AT)
+                .cast::<AtomicU64>()
+                .add(index as usize)
+        }
+    }
+
+    /// Slot `index` of the map of areas.
+    #[inline(always)]
+    pub(crate) fn area(&self, index: u32) -> &AtomicU64 {
+        let index = if index < areas::SLOTS { index } else { 0 };
+        // SAFETY: `index` is one of them.
+        unsafe {
+            &*self
+                .base
+                .add(AREAS_AT)
                 .cast::<AtomicU64>()
                 .add(index as usize)
         }

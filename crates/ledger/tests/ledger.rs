@@ -87,8 +87,44 @@ fn several_tables_do_what_a_map_does() {
     does_what_a_map_does(3, 400_000, false);
 }
 
+/// As where leaktap attaches to a program with a heap: areas get their blocks late, and come to have some in all tables.
 #[test]
-fn grows_and_stays_within_32_bytes_a_block() {
+fn a_heap_that_is_there_before_the_ledger_comes_to_be_known() {
+    const HEAP: u64 = 1_200_000;
+    let ledger = ledger(8);
+    let mut random = Random(9);
+    let mut known = HashMap::new();
+    for round in 0..2 * HEAP {
+        let addr = 0x5555_0000_0000 + 48 * (random.next() % HEAP);
+        let freed = ledger.freed(0, addr).map(|block| block.size);
+        assert_eq!(freed, known.insert(addr, round), "{addr:#x}");
+        ledger.allocated(0, &block(addr, round)).unwrap();
+    }
+    assert_eq!(ledger.live().count(), known.len());
+    for (addr, size) in known {
+        assert_eq!(ledger.freed(0, addr), Some(block(addr, size)));
+    }
+    assert_eq!(ledger.totals().missed_frees, 0);
+}
+
+/// One block each in more areas than there is room for in the map.
+#[test]
+fn blocks_far_from_each_other_are_found() {
+    const BLOCKS: u64 = 4_500_000;
+    let ledger = ledger(12);
+    let at = |n: u64| (n + 1) << 16;
+    for n in 0..BLOCKS {
+        assert_eq!(ledger.freed(0, at(n)), None);
+        ledger.allocated(0, &block(at(n), n)).unwrap();
+    }
+    for n in 0..BLOCKS {
+        assert_eq!(ledger.freed(0, at(n)), Some(block(at(n), n)));
+    }
+    assert_eq!(ledger.live().count(), 0);
+}
+
+#[test]
+fn grows_and_takes_32_bytes_a_block_amortised() {
     let ledger = ledger(12);
     // As a heap looks: blocks of all sizes, one behind the other.
     let mut random = Random(3);
@@ -96,19 +132,21 @@ fn grows_and_stays_within_32_bytes_a_block() {
         *next += 32 + 16 * (random.next() % 30);
         Some(*next)
     });
-    let mut used = 0;
+    let mut used = ledger.used().len();
     let mut blocks = Vec::new();
     for addr in heap {
         if ledger.allocated(0, &block(addr, 1)).is_err() {
             break;
         }
         blocks.push(addr);
-        // All of a new table may soon have been touched.
         if used != ledger.used().len() {
+            let each = |used: usize| used as f64 / blocks.len() as f64;
+            let (before, opened) = (each(used), each(ledger.used().len()));
+            // All of a new table may soon have been touched.
+            println!("{before:.1}, {opened:.1} bytes a block at {}", blocks.len());
+            assert!(before < 28.0);
+            assert!(blocks.len() < 1_500_000 || before + opened < 2.0 * 32.0);
             used = ledger.used().len();
-            let each = used as f64 / blocks.len() as f64;
-            println!("{each:.1} bytes a block at {}", blocks.len());
-            assert!(blocks.len() < 250_000 || each < 32.0);
         }
     }
     let count = blocks.len() as u64;
@@ -124,7 +162,7 @@ fn grows_and_stays_within_32_bytes_a_block() {
 /// What frees leave behind in older tables is used again.
 #[test]
 fn blocks_that_come_and_go_take_no_more_memory_than_those_that_stay() {
-    const LIVE: usize = 500_000;
+    const LIVE: usize = 1_000_000;
     let ledger = ledger(16);
     let mut random = Random(5);
     let mut next = 0x5555_0000_0000;
@@ -141,7 +179,8 @@ fn blocks_that_come_and_go_take_no_more_memory_than_those_that_stay() {
     }
     assert_eq!(ledger.live().count(), LIVE);
     let each = ledger.used().len() / LIVE;
-    assert!(each < 32, "{each} bytes a block");
+    // As when another table has just been opened.
+    assert!(each < 36, "{each} bytes a block");
 }
 
 #[test]
