@@ -5,8 +5,8 @@
 //! and no tombstones remain. Most look-ups read one cache line.
 //!
 //! *Memory.* The tables are full at about 84 % of their places: 25 bytes a block. The next one is touched all over
-//! sooner or later, and is at most a third of the others once there are four: 34 bytes a block then, less than 32 as a rule. The first one
-//! is 8 MiB, but no more of it is touched than of the heap.
+//! sooner or later, and is a fifth to a third of the others once there are five: 34 bytes a block then, less than 32 as a
+//! rule. The first one is 8 MiB, but no more of it is touched than of the heap.
 //!
 //! A look-up looks into the tables of the block's area (see `areas`): one, where the heap has grown under trace; where it was
 //! there before, all that have been opened while it was filled with blocks that are known.
