@@ -21,7 +21,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 /// A C++ or Rust name without its template arguments.
 pub(crate) fn fold(name: &str) -> String {
     // `<T as Trait>::f` of Rust says who it is.
-    if name.starts_with('<') {
+    if name.starts_with('<') || !name.contains('<') {
         return name.to_owned();
     }
     let mut folded = String::new();

@@ -1,6 +1,8 @@
 //! The report for people.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::names::{fold, last_part, printable, up_to_main, without_compiler};
 use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
@@ -24,8 +26,10 @@ const WIDEST: usize = 48;
 /// As the writer's.
 pub fn render(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     summary(report, style, out)?;
+    let mut lines = Lines::default();
     for (number, site) in (1..).zip(&report.sites) {
         one_site(number, site, style, out)?;
+        stack(site, style, &mut lines, out)?;
     }
     if style.verbose {
         probes(report, out)?;
@@ -119,27 +123,49 @@ fn one_site(number: usize, site: &Site, style: Style, out: &mut dyn Write) -> io
         site.kind.name(),
         ages(site),
         style.dim(&format!("({})", printable(&site.function))),
-    )?;
-    stack(site, style, out)
+    )
 }
 
-fn stack(site: &Site, style: Style, out: &mut dyn Write) -> io::Result<()> {
+/// What is printed of each frame. Stacks share them: most are printed many times.
+#[derive(Default)]
+struct Lines(HashMap<*const Frame, Line>);
+
+struct Line {
+    name: String,
+    /// Of the name, in columns.
+    width: usize,
+    place: String,
+}
+
+impl Lines {
+    fn line(&mut self, frame: &Arc<Frame>, style: Style) -> &Line {
+        self.0.entry(Arc::as_ptr(frame)).or_insert_with(|| {
+            let name = name(frame, style);
+            Line {
+                width: name.chars().count(),
+                name,
+                place: place(frame, style),
+            }
+        })
+    }
+}
+
+fn stack(site: &Site, style: Style, lines: &mut Lines, out: &mut dyn Write) -> io::Result<()> {
     let frames = if style.verbose {
         &site.frames[..]
     } else {
         up_to_main(&site.frames)
     };
-    let names: Vec<_> = frames.iter().map(|frame| name(frame, style)).collect();
-    let width = names
-        .iter()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(WIDEST);
-    for (frame, name) in frames.iter().zip(&names) {
-        match (name.as_str(), place(frame, style)) {
-            ("", place) => writeln!(out, "     {place}")?,
-            (name, place) => writeln!(out, "     {name:<width$}  {place}")?,
+    let widths = frames.iter().map(|frame| lines.line(frame, style).width);
+    let widest = widths.max().unwrap_or(0).min(WIDEST);
+    for frame in frames {
+        let Line { name, width, place } = lines.line(frame, style);
+        match name.as_str() {
+            "" => writeln!(out, "     {place}")?,
+            name => {
+                let padding = widest.saturating_sub(*width);
+                writeln!(out, "     {name}{:padding$}  {place}", "")?;
+            }
         }
     }
     match &site.truncated {
