@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_unwind::{Frame, Remembered, RuleCache, Start};
+use leaktap_unwind::{Frame, RuleCache, Start};
 
 use crate::agent::{Agent, stripe};
 use crate::layout::{Loss, Thread};
@@ -106,13 +106,9 @@ impl Agent {
         generation: u32,
         kind: u8,
     ) -> Option<StackId> {
-        if state.generation != generation {
-            forget(&mut state.rules);
-            state.generation = generation;
-        }
         let mut rows = CachedRows {
             all: AllRows::new(self),
-            cache: RuleCache::over(&mut state.rules),
+            cache: RuleCache::over(&mut state.rules, generation),
         };
         let frames = state.frames.get_mut(..self.control.depth as usize);
         let frames = frames.unwrap_or_default();
@@ -145,13 +141,5 @@ impl Agent {
             }
         }
         kept
-    }
-}
-
-/// A loop of plain stores would become a call of memset.
-fn forget(rules: &mut [Remembered]) {
-    for rule in rules {
-        // SAFETY: a valid reference.
-        unsafe { core::ptr::write_volatile(rule, Remembered::EMPTY) };
     }
 }

@@ -13,13 +13,13 @@ use leaktap_unwind::{Frame, Memo, Remembered};
 pub const MAX_DEPTH: usize = 256;
 
 /// Quads of words that a thread remembers of its walks: 6 for a walk of 16 frames.
-pub const MEMO_QUADS: usize = 24 << 10;
+pub const MEMO_QUADS: usize = 32 << 10;
 
 /// Sets of slots by which they are found.
 pub const MEMO_SETS: usize = 1024;
 
 /// Rules that a thread remembers by pc.
-pub const CACHED_RULES: usize = 2048;
+pub const CACHED_RULES: usize = 4096;
 
 /// Threads that share a cache line of keys.
 pub const KEYS: usize = 8;
@@ -199,8 +199,6 @@ pub struct Thread {
     pub index: AtomicU32,
     /// What is known of the thread's stack.
     pub stack: Known,
-    /// The rows' generation that `rules` are of.
-    pub generation: u32,
     /// Frames of the walk at hand.
     pub frames: [Frame; MAX_DEPTH],
     /// Where in the ledger's tree the last new stack was.

@@ -74,14 +74,14 @@ fn neighbours() -> impl Iterator<Item = u64> {
 /// Work that is only right if no other thread does it on the same state.
 fn work_on(state: *mut Thread) {
     // SAFETY: the state is this thread's, which is what is tested.
-    unsafe { (*state).generation += 1 };
+    unsafe { (*state).stack.low += 1 };
 }
 
 #[test]
 fn a_key_is_one_threads_until_the_tracer_frees_it() {
     let agent = agent();
     let (ends, ended) = mpsc::channel();
-    let done: u32 = std::thread::scope(|scope| {
+    let done: u64 = std::thread::scope(|scope| {
         // As a new thread each time.
         let work = |thread: usize, ends: mpsc::Sender<usize>| {
             let mut done = 0;
@@ -119,17 +119,17 @@ fn a_key_is_one_threads_until_the_tracer_frees_it() {
 }
 
 /// How often [`work_on`] has run on these states, all of whose threads have ended.
-fn worked(agent: Agent, states: Range<usize>) -> u32 {
+fn worked(agent: Agent, states: Range<usize>) -> u64 {
     let first = agent.control.threads as *const Thread;
     // SAFETY: made by `agent`; nobody else works on them any more.
-    let generation = |index| unsafe { (*first.add(index)).generation };
-    states.map(generation).sum()
+    let times = |index| unsafe { (*first.add(index)).stack.low };
+    states.map(times).sum()
 }
 
 #[test]
 fn a_spare_state_is_one_handlers_until_it_is_given_back() {
     let agent = agent();
-    let done: u32 = std::thread::scope(|scope| {
+    let done: u64 = std::thread::scope(|scope| {
         let work = || {
             let mut done = 0;
             for _ in 0..ROUNDS {
@@ -151,10 +151,7 @@ fn a_spare_state_is_one_handlers_until_it_is_given_back() {
     let first = KEYS << KEY_BITS;
     assert_eq!(worked(agent, first..first + SPARES), done);
     let lost = agent.control.told.losses[layout::Loss::NoSpare as usize].load(Relaxed);
-    assert_eq!(
-        u64::from(done) + lost,
-        (SPARES as u64 + 2) * u64::from(ROUNDS)
-    );
+    assert_eq!(done + lost, (SPARES as u64 + 2) * u64::from(ROUNDS));
 }
 
 /// Where the program's code seems to be.

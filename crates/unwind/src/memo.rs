@@ -13,6 +13,9 @@ const WAYS: usize = 8;
 /// rbp an outer one needs.
 const MOST: usize = 32;
 
+/// Parts of the quads that are forgotten at a time, the oldest first.
+const PARTS: usize = 8;
+
 /// Four of the words that a walk read; where it read fewer, the last one again. Or the header of
 /// an entry, before its quads.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +39,15 @@ struct Quad {
 /// One per thread, and for one limit of frames: the limit is not part of the key. Plain integers;
 /// zeroed memory is an empty memo.
 ///
-/// *Layout.* Entries lie behind one another in `quads`; when these are full, all are forgotten. A
+/// *Layout.* Entries lie behind one another in `quads`, none in two of their [`PARTS`]; what was in a part is forgotten
+/// when it is written to again. A
 /// slot is 0, or it names an entry: 16 bits of its key's hash, and the quad where it begins.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Memo<const SETS: usize, const QUADS: usize> {
     sets: [[u32; WAYS]; SETS],
     quads: [Quad; QUADS],
-    /// Quads in use, but for the first one: 0 names none.
+    /// The quad before the next entry: 0 names none.
     used: u32,
 }
 
@@ -137,8 +141,10 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         used: 0,
     };
 
-    /// Quads have to be named by 16 bits.
-    const FITS: () = assert!(QUADS <= 1 << 16);
+    const PART: usize = QUADS / PARTS;
+
+    /// Quads have to be named by 16 bits, and an entry has to fit.
+    const FITS: () = assert!(QUADS <= 1 << 16 && Self::PART >= 2 + MOST);
 
     /// The payload kept with the walk from `start` under the rules of `generation`, if all words that it read are
     /// among the `reach` words from `start.sp` on: only these, by number, are asked of `word`.
@@ -205,8 +211,8 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         frames: &mut [Frame],
     ) -> (Walk, Keep<'_>) {
         let () = Self::FITS;
-        if self.used as usize + 2 + MOST > QUADS {
-            self.forget();
+        if self.used as usize % Self::PART + 2 + MOST > Self::PART {
+            self.begin_part();
         }
         let key = Key { start, generation };
         let at = self.used as usize + 1;
@@ -238,13 +244,17 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         (walk, Keep { place })
     }
 
-    /// Empties the memo.
-    fn forget(&mut self) {
-        self.used = 0;
-        for set in &mut self.sets {
-            // Or this would become a call of memset, which the agent does not have.
-            *core::hint::black_box(set) = [0; WAYS];
+    /// Goes on in the next part, whose entries are forgotten.
+    fn begin_part(&mut self) {
+        let next = (self.used as usize / Self::PART + 1) % PARTS;
+        let first = next * Self::PART;
+        for slot in self.sets.as_flattened_mut() {
+            let entry = (*slot & 0xffff) as usize;
+            if entry.wrapping_sub(first) < Self::PART {
+                *slot = 0;
+            }
         }
+        self.used = first as u32;
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Table {
     /// Sorted by range; no overlaps.
     modules: Vec<Module>,
     cache: Box<[Remembered]>,
+    /// Changes with the modules.
+    generation: u32,
 }
 
 struct Module {
@@ -35,6 +37,7 @@ impl Table {
         Table {
             modules: Vec::new(),
             cache: vec![Remembered::EMPTY; CACHED].into_boxed_slice(),
+            generation: 0,
         }
     }
 
@@ -62,7 +65,7 @@ impl Table {
         let outside =
             |module: &Module| module.range.end <= range.start || range.end <= module.range.start;
         self.modules.retain(outside);
-        self.cache.fill(Remembered::EMPTY);
+        self.generation = self.generation.wrapping_add(1);
     }
 
     /// Entries of call frame information that could not be read, of all modules loaded so far.
@@ -113,11 +116,12 @@ impl Module {
 impl Rules for Table {
     #[inline]
     fn rule(&mut self, lookup: Addr) -> Found {
-        if let Some(found) = RuleCache::over(&mut self.cache).find(lookup) {
+        let generation = self.generation;
+        if let Some(found) = RuleCache::over(&mut self.cache, generation).find(lookup) {
             return found;
         }
         let found = self.search(lookup);
-        RuleCache::over(&mut self.cache).keep(lookup, found);
+        RuleCache::over(&mut self.cache, generation).keep(lookup, found);
         found
     }
 }

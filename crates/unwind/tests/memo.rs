@@ -124,14 +124,35 @@ fn random_call_paths_give_what_a_plain_walk_gives() {
     }
 }
 
-/// One set that everything is after, and quads for some ten walks.
+/// One set that everything is after, and quads for some fifty walks.
 #[test]
 fn a_memo_that_is_full_again_and_again_forgets_and_says_nothing_wrong() {
     for seed in 1..=8 {
-        let mut memo = Memo::<1, 70>::EMPTY;
+        let mut memo = Memo::<1, 272>::EMPTY;
         let (hits, steps) = run(seed * 0x9e37, &mut memo, 7);
         assert!(hits > 0 && hits < steps, "{hits} of {steps}");
     }
+}
+
+/// Parts of sixty quads; an entry has three, and each part keeps room for a long one.
+#[test]
+fn a_full_memo_forgets_the_oldest_walks() {
+    let (program, thread) = simple();
+    let mut memo = Memo::<64, 480>::EMPTY;
+    let mut stacks = Stacks::default();
+    for last in 1..500 {
+        let at = (thread.start(), last, ALL);
+        by_memo(&mut memo, &mut stacks, at, &thread.stack, &program);
+        for generation in last.saturating_sub(40).max(1)..=last {
+            let at = (thread.start(), generation, ALL);
+            assert!(
+                find(&memo, at, &thread.stack).is_some(),
+                "{generation} of {last}"
+            );
+        }
+    }
+    let oldest = (thread.start(), 1, ALL);
+    assert!(find(&memo, oldest, &thread.stack).is_none());
 }
 
 #[test]
@@ -252,21 +273,12 @@ fn where_there_is_no_room_every_walk_is_walked() {
     let (program, thread) = simple();
     let at = (thread.start(), 1, ALL);
     let expected = plain(thread.start(), &thread.stack, &program);
-    fn check<const S: usize, const Q: usize>(
-        (at, expected): ((Start, u32, usize), &Stack),
-        thread: &Thread,
-        program: &[Row],
-    ) {
-        let mut memo = Memo::<S, Q>::EMPTY;
-        for _ in 0..3 {
-            let mut stacks = Stacks::default();
-            let seen = by_memo(&mut memo, &mut stacks, at, &thread.stack, program);
-            assert_eq!(seen, (expected.clone(), false));
-        }
+    let mut memo = Memo::<0, 1024>::EMPTY;
+    for _ in 0..3 {
+        let mut stacks = Stacks::default();
+        let seen = by_memo(&mut memo, &mut stacks, at, &thread.stack, &program);
+        assert_eq!(seen, (expected.clone(), false));
     }
-    check::<0, 1024>((at, &expected), &thread, &program);
-    check::<4, 0>((at, &expected), &thread, &program);
-    check::<4, 3>((at, &expected), &thread, &program);
 }
 
 /// Counts what is read where the plain walk could not.
