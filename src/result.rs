@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use leaktap_heap::{Key, Sum, sum};
 use leaktap_image::{Module, Symbolizer};
-use leaktap_probe::Kind as Probed;
+use leaktap_probe::{Kind as Probed, Refusal};
 use leaktap_report::{
     Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target as Process,
     Totals, caller_of_allocator,
@@ -140,6 +140,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
             group.len()
         ));
     }
+    notes.extend(target.process().refused().map(without_agent));
     let lost = target.books.lost();
     if lost > 0 {
         notes.push(format!("{lost} calls were seen and could not be counted"));
@@ -165,6 +166,20 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What the program has paid for it, and what could be done.
+fn without_agent(refusal: Refusal) -> String {
+    let why = match refusal {
+        Refusal::NoMemoryInReach => {
+            "too few addresses are free in the target (does ulimit -v limit it?)"
+        }
+        Refusal::InjectionForbidden => {
+            "the target has a seccomp filter, locked memory or a shadow stack"
+        }
+        _ => "see its probes (-v)",
+    };
+    format!("breakpoints were used, not detours, and cost some 50 µs a call: {refusal}, {why}")
 }
 
 /// Gives frames their names.

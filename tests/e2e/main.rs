@@ -18,6 +18,7 @@ mod engines;
 mod filters;
 mod fixture;
 mod leaktap;
+mod refused;
 mod report;
 mod server;
 mod tools;

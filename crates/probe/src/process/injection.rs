@@ -93,6 +93,7 @@ impl Process {
             }
             (None, refusal) => Err(refusal?),
         };
+        self.refused = led.as_ref().err().copied();
         let plan = self.agent.as_ref().map(Agent::plan);
         let heap = self
             .points
@@ -163,6 +164,11 @@ impl Process {
         let shared = agent.shared();
         self.agent = Some(agent);
         Ok(shared)
+    }
+
+    /// Why there is no agent, where one was asked for.
+    pub fn refused(&self) -> Option<Refusal> {
+        self.refused
     }
 
     /// Whether a tracer that was killed has left an agent in the process.
