@@ -39,9 +39,8 @@ struct Quad {
 /// One per thread, and for one limit of frames: the limit is not part of the key. Plain integers;
 /// zeroed memory is an empty memo.
 ///
-/// *Layout.* Entries lie behind one another in `quads`, none in two of their [`PARTS`]; what was in a part is forgotten
-/// when it is written to again. A
-/// slot is 0, or it names an entry: 16 bits of its key's hash, and the quad where it begins.
+/// *Layout.* Entries lie behind one another in `quads`, none in two of their parts; what was in a part is forgotten
+/// when it is written to again. A slot is 0, or it names an entry: 16 bits of its key's hash, and the quad where it begins.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Memo<const SETS: usize, const QUADS: usize> {
