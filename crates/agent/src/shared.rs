@@ -2,12 +2,14 @@ use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::{Ledger, reserved};
 use leaktap_unwind::Row;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+use nix::unistd::{Whence, lseek};
 
 use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
 
@@ -83,6 +85,31 @@ impl Shared {
         Ok(Shared {
             base: mapped.as_ptr().cast(),
         })
+    }
+
+    /// Where pieces of `file`, which is such memory, end that have about `bytes` in use each. Together they are all of it.
+    ///
+    /// # Errors
+    /// From fstat(2).
+    pub fn pieces(file: &File, bytes: u64) -> io::Result<Vec<u64>> {
+        let mut ends = Vec::new();
+        let mut at = 0_i64;
+        // Holes are skipped (lseek(2)); behind the last byte in use it fails.
+        while let Ok(used) = lseek(file, at, Whence::SeekData) {
+            at = used.saturating_add_unsigned(bytes);
+            ends.push(at.cast_unsigned());
+        }
+        // So much for pieces that are used all over: others are joined.
+        let used = 512 * file.metadata()?.blocks();
+        let alike = (ends.len() as u64 * bytes).div_ceil(used.max(1)).max(1);
+        let mut pieces: Vec<_> = ends
+            .chunks(alike as usize)
+            .filter_map(<[_]>::last)
+            .copied()
+            .collect();
+        pieces.pop();
+        pieces.push(SHARED_LEN);
+        Ok(pieces)
     }
 
     /// The ledger.

@@ -2,10 +2,12 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
 use leaktap_agent::{
-    FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, TABLES, THREADS_AT,
+    FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, SHARED_LEN, STUB_LEN, Shape, Shared, TABLES,
+    THREADS_AT,
 };
 use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::{Addr, ReadMemory, Svma};
@@ -13,7 +15,7 @@ use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
 use super::plan::Plan;
-use super::remote;
+use super::remote::{self, Regions};
 use super::room::Room;
 use super::shape::{Way, is_twin, way};
 use super::stacks::Stacks;
@@ -133,7 +135,7 @@ impl Agent {
         self.room.publish_stacks(&self.stacks);
     }
 
-    /// Takes the agent's memory away, a part of it at a time: true if that was the last. No thread is inside.
+    /// Takes the agent's memory away, as much as can be done in a moment: true if that was the last. No thread is inside.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`] if no thread may make the calls, or all have been killed.
@@ -142,11 +144,19 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<bool, Refusal> {
-        let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.pop()) else {
+        /// What follows takes as long again, at most.
+        const MOMENT: Duration = Duration::from_micros(200);
+        let begun = Instant::now();
+        let (Some(syscall), false) = (self.plan.syscall, self.parts.is_empty()) else {
             return Ok(true);
         };
         with_calls(tracer, stopped, syscall, |calls, _| {
-            part.iter().for_each(|range| remote::unmap(calls, range));
+            while let Some(part) = self.parts.pop() {
+                remote::unmap(calls, &part);
+                if begun.elapsed() > MOMENT {
+                    break;
+                }
+            }
             Ok(self.parts.is_empty())
         })
     }
@@ -160,24 +170,21 @@ impl Agent {
     /// Decides in which parts that is done, the last one first: the kernel takes its time for memory that is in use,
     /// and the thread that makes the call is stopped for so long. The code, which a forked child would get, too, is the first.
     pub(super) fn divide(&mut self) {
-        /// About half a millisecond's worth.
-        const PART: usize = 4 << 20;
-        let shared = &self.regions.shared;
-        let at = |offset: usize| shared.start.wrapping_offset(offset as i64);
-        let used = self.shared.ledger().used();
-        let (start, end) = (
-            LEDGER_AT as usize + used.start,
-            LEDGER_AT as usize + used.end,
-        );
-        let starts = (start..end).step_by(PART);
-        self.parts = starts
-            .map(|part| vec![at(part)..at(end.min(part + PART))])
-            .collect();
-        let mut rest = vec![shared.start..at(start), at(end)..shared.end];
-        if self.parts.len() == 1 {
-            rest.extend(self.parts.drain(..).flatten());
-        }
-        self.parts.extend([rest, vec![self.regions.code.clone()]]);
+        /// About a quarter of a millisecond's worth.
+        const MOST: u64 = 2 << 20;
+        let Regions { code, shared, file } = &self.regions;
+        let ends = file
+            .as_ref()
+            .and_then(|file| Shared::pieces(file, MOST).ok());
+        let ends = ends.unwrap_or_else(|| vec![SHARED_LEN]).into_iter();
+        let mut start = shared.start;
+        let pieces = ends.map(|end| {
+            let end = shared.start.wrapping_offset(end.cast_signed());
+            std::mem::replace(&mut start, end)..end
+        });
+        self.parts = pieces.collect();
+        self.parts.reverse();
+        self.parts.push(code.clone());
     }
 
     /// Takes the code away from a copy of the process, which has nothing else of the agent's.

@@ -57,7 +57,7 @@ pub(crate) struct Agent {
     fs_base: FsBase,
     detours: Vec<Detour>,
     /// Of its memory, to be unmapped; see [`Agent::divide`].
-    parts: Vec<Vec<Range<Addr>>>,
+    parts: Vec<Range<Addr>>,
     plan: Plan,
 }
 

@@ -34,12 +34,14 @@ const MFD_CLOEXEC: u64 = 1;
 const NAME: &[u8] = b"leaktap\0";
 
 /// The agent's memory in a process.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Regions {
     /// Header page, code, stubs.
     pub(crate) code: Range<Addr>,
     /// What is shared.
     pub(crate) shared: Range<Addr>,
+    /// The same, as a file; nothing if it cannot be opened.
+    pub(crate) file: Option<File>,
 }
 
 /// Makes the agent's memory, its code region at `at`. What was made is unmade if something fails.
@@ -65,7 +67,10 @@ pub(crate) fn map(
         false => Err(Refusal::NoMemoryInReach), // the kernel does not know the flag
     };
     match made {
-        Ok((shared, own)) => Ok((Regions { code, shared }, own)),
+        Ok((shared, file, own)) => {
+            let file = Some(file);
+            Ok((Regions { code, shared, file }, own))
+        }
         Err(refusal) => {
             unmap(calls, &code);
             Err(refusal)
@@ -85,7 +90,7 @@ fn share(
     tid: Tid,
     memory: &Memory,
     header: Addr,
-) -> Result<(Range<Addr>, Shared), Refusal> {
+) -> Result<(Range<Addr>, File, Shared), Refusal> {
     let page = header.get();
     let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
     calls.call(MPROTECT, rights).map_err(refused)?;
@@ -106,9 +111,10 @@ fn share_fd(
     calls: &mut RemoteCalls<'_>,
     tid: Tid,
     fd: u64,
-) -> Result<(Range<Addr>, Shared), Refusal> {
-    let own = open(tid, fd).and_then(|file| Shared::in_file(&file));
-    let own = own.map_err(|_| Refusal::InjectionForbidden)?;
+) -> Result<(Range<Addr>, File, Shared), Refusal> {
+    let forbidden = |_| Refusal::InjectionForbidden;
+    let file = open(tid, fd).map_err(forbidden)?;
+    let own = Shared::in_file(&file).map_err(forbidden)?;
     let map = [
         0,
         SHARED_LEN,
@@ -125,7 +131,7 @@ fn share_fd(
             return Err(refused(error));
         }
     }
-    Ok((range, own))
+    Ok((range, file, own))
 }
 
 /// A descriptor of the target's, opened again.
