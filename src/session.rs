@@ -67,7 +67,6 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let injects = attached.late.is_empty() && target.map_agent(&mut tracer, &mut stopped);
     if !injects {
         target.arm();
-        target.lead_to_agent(&mut tracer, &mut stopped); // which says of each probe why it stays what it is
     }
     let mut tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
     tracing.target.halts.add_attach(begun.elapsed());

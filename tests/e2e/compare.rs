@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::fixture::Fixture;
+use crate::leaktap::Traced;
 use crate::report::{Frame, Report, Site};
-use crate::truth::{Leak, Outside, Place, Truth};
+use crate::truth::{Leak, Mode, Outside, Place, Truth};
 
 /// What is wrong with `report`, if anything.
 pub(crate) fn differences(truth: &Truth, report: &Report) -> Vec<String> {
@@ -38,6 +40,14 @@ pub(crate) fn differences(truth: &Truth, report: &Report) -> Vec<String> {
     }
     wrong.extend(wrong_totals(truth, report));
     wrong
+}
+
+/// Fails the test unless leaktap ended well and its report says what is true of `fixture`.
+pub(crate) fn exact(fixture: &Fixture, traced: &Traced, mode: Mode) {
+    let wrong = differences(&fixture.truth(mode), traced.succeeded());
+    if !wrong.is_empty() {
+        traced.fail("the report is not what is true", &wrong);
+    }
 }
 
 /// What only one of two reports of the same work says: `<` the first, `>` the second. What `truth` leaves open is left out.

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::clean::{Snapshot, left_behind};
-use crate::compare::differences;
+use crate::compare::{differences, exact};
 use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Traced, Tracing, attach, attach_unprivileged, run};
@@ -22,13 +22,6 @@ const WAYS: [(&str, Signal); 4] = [
 
 fn start(fixture: &Fixture, way: &str) -> Target {
     Target::start(Command::new(fixture.program()).args(["wait", way]))
-}
-
-fn exact(fixture: &Fixture, traced: &Traced, mode: Mode) {
-    let wrong = differences(&fixture.truth(mode), traced.succeeded());
-    if !wrong.is_empty() {
-        traced.fail("the report of a filtered program", &wrong);
-    }
 }
 
 /// How the function numbered first, malloc, was watched.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use crate::compare::differences;
+use crate::compare::exact;
 use crate::engines::Engine;
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Traced, attach, attach_unprivileged, run};
@@ -14,11 +14,8 @@ const LIMITED: &str = "ulimit -v 4000000; exec \"$@\"";
 
 /// The report is exact; it says of each function of the heap, and in a note, that there was `refusal`.
 fn told(fixture: &Fixture, traced: &Traced, mode: Mode, refusal: &str) {
-    let report = traced.succeeded();
-    let wrong = differences(&fixture.truth(mode), report);
-    if !wrong.is_empty() {
-        traced.fail("the report of a target without an agent", &wrong);
-    }
+    exact(fixture, traced, mode);
+    let report = traced.report();
     let malloc = report.at("/probes/0");
     assert_eq!(malloc["function"], "malloc");
     assert_eq!(malloc["kind"], "breakpoint");

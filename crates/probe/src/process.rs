@@ -156,6 +156,8 @@ impl Process {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
+                } else if point.function.is_of_heap() {
+                    point.refusal = self.refused;
                 }
             }
             self.points.push(point);
