@@ -19,6 +19,8 @@ const _: () = assert!(OWN_STRIPE < STRIPES);
 pub(crate) struct Books {
     /// Where the ledger is: in memory shared with the agent, once there is one.
     shared: Shared,
+    /// Where it is in the end.
+    home: Shared,
     ledger: Ledger,
     injected: bool,
     /// What it mapped itself.
@@ -40,6 +42,7 @@ impl Books {
         let shared = Shared::private()?;
         Ok(Books {
             shared,
+            home: shared,
             ledger: shared.ledger(),
             injected: false,
             regions: Regions::default(),
@@ -63,6 +66,17 @@ impl Books {
         self.ledger = shared.ledger();
         self.injected = true;
         self.tick();
+    }
+
+    /// Memory of our own, for when the target is let go.
+    pub(crate) fn home(&self) -> Shared {
+        self.home
+    }
+
+    /// All that the agent has counted is there now.
+    pub(crate) fn is_home(&mut self) {
+        self.shared = self.home;
+        self.ledger = self.home.ledger();
     }
 
     /// Whether the agent keeps the ledger.

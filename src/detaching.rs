@@ -51,20 +51,22 @@ impl Tracing<'_> {
         self.target.disarm();
         let mut halted: Vec<_> = halted.into_values().collect();
         let last = self.unmap_agent(&mut halted);
-        let is_alone = halted.is_empty();
         for thread in halted {
             let _ = match thread.our_trap {
                 true => thread.stopped.detach_without(),
                 false => thread.stopped.detach(),
             };
         }
-        if !is_alone || last.is_none() {
-            self.target.halted(begun.elapsed());
-            begun = Instant::now();
-        }
+        let last = last.map(|thread| {
+            // New threads and children are none of our business any more; a new program has nothing of ours.
+            let _ = self.tracer.set_options(&thread, Options::only_exec());
+            thread.resume().ok()
+        });
+        self.target.halted(begun.elapsed());
         self.target.detached();
-        if let Some(thread) = last {
-            self.unmap_rest(thread, begun);
+        if let Some(running) = last {
+            let running = self.bring_books_home(running);
+            self.unmap_rest(running);
         }
     }
 
@@ -91,26 +93,37 @@ impl Tracing<'_> {
         }
     }
 
-    /// Part by part, between which the thread runs for some 20 ms: it may be all that the program has.
-    fn unmap_rest(&mut self, mut last: Stopped, mut begun: Instant) {
-        // New threads and children are none of our business any more; a new program has nothing of ours.
-        let _ = self.tracer.set_options(&last, Options::only_exec());
-        loop {
-            let replaced = matches!(last.stop(), Stop::Exec { .. });
-            if replaced || self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {
-                let _ = last.detach(); // fails if it has been killed
-                self.target.halted(begun.elapsed());
-                return;
+    /// While the target runs, so that there is little to unmap. Returns `thread` if it is still there, in the same program.
+    fn bring_books_home(&mut self, mut thread: Option<Running>) -> Option<Running> {
+        let mut at = Some(0);
+        while let Some(from) = at {
+            at = self.target.bring_home(from);
+            while let Some(event) = self.tracer.poll() {
+                match event {
+                    Event::NoChildren | Event::Interrupted => break,
+                    event => thread = thread.and_then(|thread| goes_on(thread, event)),
+                }
             }
-            let running = last.resume().ok();
-            self.target.halted(begun.elapsed());
-            let stopped = running.and_then(|running| self.after_a_while(running));
-            let Some(stopped) = stopped.or_else(|| self.another_thread()) else {
-                return;
-            };
-            last = stopped;
-            begun = Instant::now();
         }
+        self.target.books.is_home();
+        thread
+    }
+
+    /// Stops `thread`, or another one if that has ended, to have it unmap what is left.
+    fn unmap_rest(&mut self, thread: Option<Running>) {
+        let stopped = thread.and_then(|thread| {
+            let _ = thread.interrupt(); // wait_for() says if that fails
+            self.tracer.wait_for(thread.tid()).ok()
+        });
+        let begun = Instant::now();
+        let Some(mut last) = stopped.or_else(|| self.another_thread()) else {
+            return;
+        };
+        if !matches!(last.stop(), Stop::Exec { .. }) {
+            while !self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {}
+        }
+        let _ = last.detach(); // fails if it has been killed
+        self.target.halted(begun.elapsed());
     }
 
     /// A thread of the process, if that lives on with the agent's memory although the thread that we had has ended.
@@ -127,28 +140,6 @@ impl Tracing<'_> {
             }
         }
         one
-    }
-
-    /// The thread, stopped at the next tick of our timer, or for a reason of its own. Nothing if it has ended.
-    fn after_a_while(&mut self, running: Running) -> Option<Stopped> {
-        let tid = running.tid();
-        loop {
-            match self.tracer.wait(0) {
-                Event::Stopped(stopped) if stopped.tid() == tid => return Some(stopped),
-                Event::Interrupted => {
-                    let _ = running.interrupt(); // wait_for() says if that fails
-                    return self.tracer.wait_for(tid).ok();
-                }
-                Event::Exited { tid: ended, .. } | Event::Killed { tid: ended, .. }
-                    if ended == tid =>
-                {
-                    return None;
-                }
-                Event::NoChildren => return None,
-                // One that is no longer ours.
-                Event::Stopped(_) | Event::Exited { .. } | Event::Killed { .. } => {}
-            }
-        }
     }
 
     /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns how long
@@ -301,5 +292,22 @@ impl Tracing<'_> {
             thread.stopped.set_registers(&registers)?;
         }
         Ok(())
+    }
+}
+
+/// The thread `running` goes on, if it is what `event` has stopped; nothing if it has ended, or runs another program.
+fn goes_on(running: Running, event: Event) -> Option<Running> {
+    let tid = running.tid();
+    match event {
+        Event::Stopped(stopped) => {
+            let replaced = matches!(stopped.stop(), Stop::Exec { .. });
+            if stopped.tid() == tid && !replaced {
+                return stopped.resume().ok();
+            }
+            let _ = stopped.detach(); // fails if it has been killed
+            (!replaced).then_some(running)
+        }
+        Event::Exited { tid: ended, .. } | Event::Killed { tid: ended, .. } if ended == tid => None,
+        _ => Some(running),
     }
 }

@@ -31,7 +31,7 @@ pub(crate) enum Exit {
 pub(crate) struct Halts {
     /// To attach, in all: once, or, with an agent, twice.
     pub(crate) attach: Duration,
-    /// To detach, in all: all threads, and then one for each part of the agent's memory.
+    /// To detach, in all: all threads, and then one that unmaps the agent's memory.
     pub(crate) detach: Duration,
     /// The longest.
     pub(crate) longest: Duration,
@@ -208,6 +208,18 @@ impl Target {
             self.note_filtered("the target");
         }
         unmapped.unwrap_or(true)
+    }
+
+    /// Moves some of the books into our own memory; see [`Process::bring_home`].
+    pub(crate) fn bring_home(&mut self, at: u64) -> Option<u64> {
+        match self.process.bring_home(self.books.home(), at) {
+            Ok(next) => next,
+            Err(error) => {
+                let lost = format!("the books could not be read to their end: {error}");
+                self.notes.push(lost);
+                None
+            }
+        }
     }
 
     /// What stays, because the seccomp filter of `who` came after us and cannot be suspended.

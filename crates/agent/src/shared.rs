@@ -2,12 +2,13 @@ use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::{Ledger, reserved};
 use leaktap_unwind::Row;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 use nix::unistd::{Whence, lseek};
 
@@ -87,29 +88,37 @@ impl Shared {
         })
     }
 
-    /// Where pieces of `file`, which is such memory, end that have about `bytes` in use each. Together they are all of it.
+    /// Moves what is in use of `file`, which is such memory, here: some `bytes` of it from `at` on. Nobody uses it any more. What has come
+    /// here is a hole there, so that it costs the target nothing to unmap; of the beginning, which says whose it is, a copy stays. Returns
+    /// where to go on, nothing if that was all.
     ///
     /// # Errors
-    /// From fstat(2).
-    pub fn pieces(file: &File, bytes: u64) -> io::Result<Vec<u64>> {
-        let mut ends = Vec::new();
-        let mut at = 0_i64;
+    /// From pread(2) and fallocate(2).
+    pub fn move_here(&self, file: &File, at: u64, bytes: u64) -> io::Result<Option<u64>> {
         // Holes are skipped (lseek(2)); behind the last byte in use it fails.
-        while let Ok(used) = lseek(file, at, Whence::SeekData) {
-            at = used.saturating_add_unsigned(bytes);
-            ends.push(at.cast_unsigned());
+        let Ok(used) = lseek(file, at.cast_signed(), Whence::SeekData) else {
+            return Ok(None);
+        };
+        let start = used.cast_unsigned();
+        let end = match start < KEYS_AT {
+            true => KEYS_AT,
+            false => start.saturating_add(bytes).min(SHARED_LEN),
+        };
+        let len = end.saturating_sub(start);
+        // Keys, threads and rows are of no use but to the agent.
+        if !(KEYS_AT..LEDGER_AT).contains(&start) {
+            // SAFETY: within the mapping, by the bounds above; the caller has the only handle that is used.
+            let room = unsafe {
+                let to = self.base.wrapping_add(start as usize);
+                std::slice::from_raw_parts_mut(to, len as usize)
+            };
+            file.read_exact_at(room, start)?;
         }
-        // So much for pieces that are used all over: others are joined.
-        let used = 512 * file.metadata()?.blocks();
-        let alike = (ends.len() as u64 * bytes).div_ceil(used.max(1)).max(1);
-        let mut pieces: Vec<_> = ends
-            .chunks(alike as usize)
-            .filter_map(<[_]>::last)
-            .copied()
-            .collect();
-        pieces.pop();
-        pieces.push(SHARED_LEN);
-        Ok(pieces)
+        if start >= KEYS_AT {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(file, hole, used, len.cast_signed())?;
+        }
+        Ok(Some(end))
     }
 
     /// The ledger.

@@ -3,63 +3,91 @@
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::Ordering::Relaxed;
 
-use leaktap_agent::{LEDGER_AT, ROOM_AT, SHARED_LEN, Shared};
+use leaktap_agent::{KEYS_AT, LEDGER_AT, ROOM_AT, Shared};
+use leaktap_ledger::Block;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 const PIECE: u64 = 64 << 10;
 
-fn memory() -> File {
+fn memory() -> (File, Shared) {
     let file = File::from(memfd_create("test", MFdFlags::MFD_CLOEXEC).unwrap());
-    file.set_len(SHARED_LEN).unwrap();
-    file
+    let shared = Shared::in_file(&file).unwrap();
+    (file, shared)
 }
 
-/// The largest piece, in bytes that are in use, by what is left once the others are gone.
-fn largest(file: &File) -> u64 {
-    let ends = Shared::pieces(file, PIECE).unwrap();
-    assert!(ends.is_sorted());
-    assert_eq!(ends.last(), Some(&SHARED_LEN));
-    let mut left = 512 * file.metadata().unwrap().blocks();
-    let mut largest = 0;
-    // From the last piece on, the file is cut off at the beginning of each.
-    for start in ends.iter().rev().skip(1).chain([&0]) {
-        file.set_len(*start).unwrap();
-        let now = 512 * file.metadata().unwrap().blocks();
-        largest = largest.max(left - now);
-        left = now;
+/// Moves all, and returns in how many pieces.
+fn moved(file: &File) -> (Shared, usize) {
+    let home = Shared::private().unwrap();
+    let mut at = 0;
+    for pieces in 0.. {
+        match home.move_here(file, at, PIECE).unwrap() {
+            Some(next) => at = next,
+            None => return (home, pieces),
+        }
     }
-    largest
+    unreachable!("a file ends")
 }
 
 #[test]
-fn nothing_in_use_is_one_piece() {
-    assert_eq!(Shared::pieces(&memory(), PIECE).unwrap(), [SHARED_LEN]);
+fn nothing_in_use_is_no_piece() {
+    assert_eq!(moved(&memory().0).1, 0);
 }
 
 #[test]
-fn memory_in_use_is_in_pieces_of_about_one_size() {
-    let file = memory();
-    file.write_all_at(&[1], 0).unwrap();
+fn what_was_counted_moves_and_leaves_only_the_beginning() {
+    let (file, shared) = memory();
+    shared.live().clock.store(7, Relaxed);
     file.write_all_at(&vec![1; 2 << 20], ROOM_AT + 8192)
         .unwrap();
-    file.write_all_at(&vec![1; 1 << 20], LEDGER_AT).unwrap();
-    let pieces = Shared::pieces(&file, PIECE).unwrap().len();
-    assert!((24..=50).contains(&pieces), "{pieces}");
-    let largest = largest(&file);
-    assert!(largest <= 3 * PIECE, "{largest}");
+    let ledger = shared.ledger();
+    let stack = ledger.intern(&[1, 2, 3], Default::default()).unwrap();
+    for n in 1..=100_000_u64 {
+        let block = Block {
+            addr: n << 16,
+            size: n,
+            stack,
+            time: 0,
+        };
+        ledger.allocated(0, &block).unwrap();
+    }
+    let sizes = |shared: &Shared| {
+        let mut sizes: Vec<_> = shared.ledger().live().map(|block| block.size).collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    let before = sizes(&shared);
+    assert_eq!(before.len(), 100_000);
+
+    let (home, pieces) = moved(&file);
+    assert!(pieces > 32, "{pieces}");
+    assert_eq!(sizes(&home), before);
+    assert_eq!(home.ledger().totals(), ledger_totals(100_000));
+    let mut frames = Vec::new();
+    home.ledger().stack(stack, |raw| frames.push(raw)).unwrap();
+    assert_eq!(frames, [1, 2, 3]);
+    assert_eq!(home.live().clock.load(Relaxed), 7);
+    assert_eq!(shared.live().clock.load(Relaxed), 7);
+    assert!(512 * file.metadata().unwrap().blocks() <= KEYS_AT);
+}
+
+/// Sums of blocks of 1 to `n` bytes.
+fn ledger_totals(n: u64) -> leaktap_ledger::Totals {
+    leaktap_ledger::Totals {
+        allocations: n,
+        allocated_bytes: n * (n + 1) / 2,
+        ..Default::default()
+    }
 }
 
 #[test]
-fn scattered_pages_are_put_together() {
-    let file = memory();
+fn pages_far_apart_move_one_by_one() {
+    let (file, _) = memory();
     for page in 0..512 {
         file.write_all_at(&[1], LEDGER_AT + page * PIECE * 3)
             .unwrap();
     }
-    // Two MiB in all.
-    let pieces = Shared::pieces(&file, PIECE).unwrap().len();
-    assert!((16..=40).contains(&pieces), "{pieces}");
-    let largest = largest(&file);
-    assert!(largest <= 2 * PIECE, "{largest}");
+    assert_eq!(moved(&file).1, 512);
+    assert_eq!(file.metadata().unwrap().blocks(), 0);
 }

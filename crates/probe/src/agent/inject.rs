@@ -1,13 +1,12 @@
 //! How the agent gets into a process, and how functions are led to it.
 
+use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
 use leaktap_agent::{
-    FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, SHARED_LEN, STUB_LEN, Shape, Shared, TABLES,
-    THREADS_AT,
+    FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
 };
 use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::{Addr, ReadMemory, Svma};
@@ -15,7 +14,7 @@ use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
 use super::plan::Plan;
-use super::remote::{self, Regions};
+use super::remote;
 use super::room::Room;
 use super::shape::{Way, is_twin, way};
 use super::stacks::Stacks;
@@ -135,7 +134,8 @@ impl Agent {
         self.room.publish_stacks(&self.stacks);
     }
 
-    /// Takes the agent's memory away, as much as can be done in a moment: true if that was the last. No thread is inside.
+    /// Takes the agent's memory away: at first the code, which a forked child would get, too, then the rest. True if that was the last.
+    /// No thread is inside.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`] if no thread may make the calls, or all have been killed.
@@ -144,47 +144,27 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<bool, Refusal> {
-        /// What follows takes as long again, at most.
-        const MOMENT: Duration = Duration::from_micros(200);
-        let begun = Instant::now();
-        let (Some(syscall), false) = (self.plan.syscall, self.parts.is_empty()) else {
+        let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.pop()) else {
             return Ok(true);
         };
         with_calls(tracer, stopped, syscall, |calls, _| {
-            while let Some(part) = self.parts.pop() {
-                remote::unmap(calls, &part);
-                if begun.elapsed() > MOMENT {
-                    break;
-                }
-            }
+            remote::unmap(calls, &part);
             Ok(self.parts.is_empty())
         })
     }
 
     /// Takes all of it away; nothing has ever led there.
     pub(crate) fn unmap_all(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        self.divide();
+        self.parts = self.regions.parts();
         while self.unmap(tracer, stopped) == Ok(false) {}
     }
 
-    /// Decides in which parts that is done, the last one first: the kernel takes its time for memory that is in use,
-    /// and the thread that makes the call is stopped for so long. The code, which a forked child would get, too, is the first.
-    pub(super) fn divide(&mut self) {
-        /// About a quarter of a millisecond's worth.
+    /// Moves some of what it has counted to `home`, from `at` on, and frees the memory of the rest; see [`Shared::move_here`].
+    pub(crate) fn bring_home(&self, home: Shared, at: u64) -> io::Result<Option<u64>> {
+        /// Half a millisecond's worth.
         const MOST: u64 = 2 << 20;
-        let Regions { code, shared, file } = &self.regions;
-        let ends = file
-            .as_ref()
-            .and_then(|file| Shared::pieces(file, MOST).ok());
-        let ends = ends.unwrap_or_else(|| vec![SHARED_LEN]).into_iter();
-        let mut start = shared.start;
-        let pieces = ends.map(|end| {
-            let end = shared.start.wrapping_offset(end.cast_signed());
-            std::mem::replace(&mut start, end)..end
-        });
-        self.parts = pieces.collect();
-        self.parts.reverse();
-        self.parts.push(code.clone());
+        let file = self.regions.file.as_ref();
+        file.map_or(Ok(None), |file| home.move_here(file, at, MOST))
     }
 
     /// Takes the code away from a copy of the process, which has nothing else of the agent's.

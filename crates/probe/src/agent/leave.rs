@@ -70,7 +70,7 @@ impl Agent {
         for (thread, registers, inside) in plans {
             self.take_out(thread, registers, inside, &self.memory);
         }
-        self.divide();
+        self.parts = self.regions.parts();
         true
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Agent {
     stacks: Stacks,
     fs_base: FsBase,
     detours: Vec<Detour>,
-    /// Of its memory, to be unmapped; see [`Agent::divide`].
+    /// Of its memory, to be unmapped; see [`Regions::parts`].
     parts: Vec<Range<Addr>>,
     plan: Plan,
 }

@@ -44,6 +44,13 @@ pub(crate) struct Regions {
     pub(crate) file: Option<File>,
 }
 
+impl Regions {
+    /// What has to be unmapped, the last one first.
+    pub(crate) fn parts(&self) -> Vec<Range<Addr>> {
+        vec![self.shared.clone(), self.code.clone()]
+    }
+}
+
 /// Makes the agent's memory, its code region at `at`. What was made is unmade if something fails.
 pub(crate) fn map(
     calls: &mut RemoteCalls<'_>,

@@ -1,5 +1,7 @@
 //! Process and agent: how probes become detours, and are breakpoints again.
 
+use std::io;
+
 use leaktap_agent::Shared;
 use leaktap_agent::layout::BUSY;
 use leaktap_image::FileCache;
@@ -225,6 +227,16 @@ impl Process {
     ) -> Result<bool, Refusal> {
         let agent = self.withdrawn.as_mut();
         agent.map_or(Ok(true), |agent| agent.unmap(tracer, stopped))
+    }
+
+    /// Moves to `home` some of what an agent that was withdrawn has counted: from `at` on, 0 at first, to where is returned, nothing at the
+    /// end. The target may run meanwhile, and has next to nothing left to unmap afterwards.
+    ///
+    /// # Errors
+    /// See [`Shared::move_here`].
+    pub fn bring_home(&self, home: Shared, at: u64) -> io::Result<Option<u64>> {
+        let agent = self.withdrawn.as_ref();
+        agent.map_or(Ok(None), |agent| agent.bring_home(home, at))
     }
 
     /// Restores the functions, and leaves the agent's memory to threads that will not come out.
