@@ -114,7 +114,6 @@ impl Agent {
 
     /// A state that nobody else uses: the thread's own, unless a signal handler has interrupted
     /// the agent at work on it. To be given back by [`Agent::done`]; nothing if there is none.
-    #[inline(always)]
     pub(crate) fn state(self, thread: *mut Thread, before: u64) -> Option<*mut Thread> {
         if before & BUSY == 0 {
             Some(thread)
@@ -124,7 +123,6 @@ impl Agent {
     }
 
     /// The work on `state` is done.
-    #[inline(always)]
     pub(crate) fn done(self, state: *mut Thread, before: u64) {
         if before & BUSY != 0 {
             give_back(state);
@@ -133,7 +131,6 @@ impl Agent {
 
     /// Takes the block at `addr` out of the ledger, before it is really freed. Nothing if that
     /// could not be done, `Some(None)` if there was none.
-    #[inline(always)]
     pub(crate) fn freed(
         self,
         thread: *mut Thread,
@@ -142,6 +139,7 @@ impl Agent {
     ) -> Option<Option<Block>> {
         let state = self.state(thread, before)?;
         let block = self.ledger().freed(stripe(state), addr);
+        self.remember_near(state, addr);
         self.done(state, before);
         Some(block)
     }

@@ -3,8 +3,8 @@
 use core::mem::offset_of;
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{Action, Call, Descriptor, Loss, Old, Thread};
-use crate::record::Allocated;
+use crate::layout::{Action, BUSY, Call, Descriptor, Loss, Old, Thread};
+use crate::record::{Allocated, Sought};
 use leaktap_ledger::{Block, Full, StackId};
 
 /// Where the descriptor is.
@@ -61,22 +61,34 @@ impl Call {
         };
     }
 
-    /// The original has returned `result`.
-    #[inline]
-    pub(crate) fn returned(&self, agent: Agent, result: u64, bp: u64) {
+    /// The original has returned `result`: a block like many before.
+    ///
+    /// # Errors
+    /// Nothing has changed; that takes a closer look.
+    #[inline(always)]
+    pub(crate) fn returned_again(&self, agent: Agent, result: u64, bp: u64) -> Result<(), Sought> {
         let action = self.descriptor().action;
-        if action.shape() == Action::ALLOCATE && result != 0 {
-            return self.allocated(agent, result, bp);
+        if action.shape() != Action::ALLOCATE || result == 0 || self.before & BUSY != 0 {
+            return Err(Sought::NotYet);
         }
+        let call = self.allocation(result, bp).ok_or(Sought::NotYet)?;
+        agent.allocated_again(self.thread(), &call)
+    }
+
+    /// The original has returned `result`.
+    pub(crate) fn returned(&self, agent: Agent, result: u64, bp: u64, sought: Sought) {
+        let action = self.descriptor().action;
         match action.shape() {
+            Action::ALLOCATE if result != 0 => self.allocated(agent, result, bp, sought),
             Action::ALLOCATE if action.is_by_twin() => agent.lose(Loss::Retried),
             // An int: the upper half of the register means nothing.
             Action::ALLOCATE_INTO if result as u32 == 0 => {
                 let [place, ..] = self.arguments;
                 // SAFETY: posix_memalign(3) has just stored a pointer there.
-                self.allocated(agent, unsafe { (place as *const u64).read_unaligned() }, bp);
+                let at = unsafe { (place as *const u64).read_unaligned() };
+                self.allocated(agent, at, bp, sought);
             }
-            Action::REALLOCATE if result != 0 => self.allocated(agent, result, bp),
+            Action::REALLOCATE if result != 0 => self.allocated(agent, result, bp, sought),
             // Null for a size of 0 means that the block was freed (glibc), else that it was not.
             Action::REALLOCATE if action.size(&self.arguments) != Some(0) => self.restore(agent),
             _ => {}
@@ -111,24 +123,26 @@ impl Call {
         agent.done(state, self.before);
     }
 
+    /// What has been allocated, at `at`; nothing if that is nowhere, or of no size that there is.
     #[inline(always)]
-    fn allocated(&self, agent: Agent, at: u64, bp: u64) {
+    fn allocation(&self, at: u64, bp: u64) -> Option<Allocated> {
         let Descriptor { action, kind, .. } = *self.descriptor();
-        let Some(size) = action.size(&self.arguments).filter(|_| at != 0) else {
-            return;
-        };
+        let size = action.size(&self.arguments).filter(|_| at != 0)?;
         let (kind, sp) = (kind as u8, self.entry_sp());
-        if let Some(state) = agent.state(self.thread(), self.before) {
-            agent.allocated(
-                state,
-                &Allocated {
-                    at,
-                    size,
-                    kind,
-                    sp,
-                    bp,
-                },
-            );
+        Some(Allocated {
+            at,
+            size,
+            kind,
+            sp,
+            bp,
+        })
+    }
+
+    fn allocated(&self, agent: Agent, at: u64, bp: u64, sought: Sought) {
+        if let Some(call) = self.allocation(at, bp)
+            && let Some(state) = agent.state(self.thread(), self.before)
+        {
+            agent.allocated(state, &call, sought);
             agent.done(state, self.before);
         }
     }

@@ -14,10 +14,11 @@
 
 use core::arch::global_asm;
 
-use crate::agent::{Agent, set_outer, stripe};
+use crate::agent::{Agent, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
 use crate::layout::{Action, BUSY, Call, Loss, Old};
 use crate::nesting::{Entry, entry};
+use crate::record::Sought;
 
 global_asm!(
     ".macro leaktap_push register",
@@ -177,9 +178,23 @@ extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
     // Not present in a child that was forked by a signal handler meanwhile.
+    let Some(agent) = Agent::present() else {
+        return result;
+    };
+    set_outer(call.thread(), call.entry_sp() | BUSY);
+    if let Err(sought) = call.returned_again(agent, result, bp) {
+        return leave_any(call, result, bp, sought);
+    }
+    set_outer(call.thread(), call.before);
+    result
+}
+
+/// The same for what is not remembered. The thread's state says already that the agent is busy.
+#[cold]
+#[inline(never)]
+fn leave_any(call: &mut Call, result: u64, bp: u64, sought: Sought) -> u64 {
     if let Some(agent) = Agent::present() {
-        set_outer(call.thread(), call.entry_sp() | BUSY);
-        call.returned(agent, result, bp);
+        call.returned(agent, result, bp, sought);
         set_outer(call.thread(), call.before);
     }
     result
@@ -195,11 +210,14 @@ extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64) {
         return free_any(block, fs, sp, bp);
     };
     set_outer(thread, sp | BUSY);
-    agent.ledger().freed(stripe(thread), block);
+    let is_done = agent.freed_again(thread, block);
     set_outer(thread, 0);
+    if !is_done {
+        free_any(block, fs, sp, bp);
+    }
 }
 
-/// The same for calls that may be another one's.
+/// The same for calls that may be another one's, and blocks that are not where they belong.
 #[cold]
 #[inline(never)]
 extern "C" fn free_any(block: u64, fs: u64, sp: u64, bp: u64) {

@@ -6,10 +6,10 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{Frame, RuleCache, Start};
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{Loss, Thread};
+use crate::layout::{Loss, NEARS, Thread};
 use crate::rules::{AllRows, CachedRows};
 use crate::stack::{Stack, Words};
-use leaktap_ledger::{Block, Kept, StackId};
+use leaktap_ledger::{AREA_BITS, Block, Kept, Near, StackId};
 
 /// A call that returned a block.
 #[derive(Clone, Copy)]
@@ -24,6 +24,17 @@ pub(crate) struct Allocated {
     pub(crate) sp: u64,
     /// rbp there.
     pub(crate) bp: u64,
+}
+
+/// What has been done already to know a call's stack.
+#[derive(Clone, Copy)]
+pub(crate) enum Sought {
+    /// Nothing.
+    NotYet,
+    /// It was not found among those that are remembered.
+    InVain,
+    /// All.
+    Found(StackId),
 }
 
 impl Allocated {
@@ -46,51 +57,111 @@ impl Allocated {
 }
 
 impl Agent {
-    /// Enters a block with the stack of the function's caller. `state` is for this call alone.
+    /// Enters a block whose stack is remembered, and where the blocks of its area are: nearly every one. `state` is for this call
+    /// alone.
+    ///
+    /// # Errors
+    /// Nothing has changed.
     #[inline(always)]
-    pub(crate) fn allocated(self, state: *mut Thread, call: &Allocated) {
-        let time = self.control.live.clock.load(Relaxed);
-        let Some(stack) = self.stack(state, call) else {
-            return self.lose(Loss::Full);
-        };
-        let block = Block {
+    pub(crate) fn allocated_again(
+        self,
+        state: *mut Thread,
+        call: &Allocated,
+    ) -> Result<(), Sought> {
+        // SAFETY: the caller says that nobody else uses `state`.
+        let state = unsafe { &*state };
+        let generation = self.control.live.generation.load(Acquire);
+        let stack = self.remembered(state, call, generation);
+        let stack = stack.ok_or(Sought::InVain)?;
+        let stripe = state.index.load(Relaxed) as usize;
+        let block = self.block(call, stack);
+        match near(state, call.at) {
+            // SAFETY: `near` says so.
+            Some(near) if unsafe { self.ledger().allocated_near(stripe, near, &block) } => Ok(()),
+            _ => Err(Sought::Found(stack)),
+        }
+    }
+
+    #[inline(always)]
+    fn block(self, call: &Allocated, stack: StackId) -> Block {
+        Block {
             addr: call.at,
             size: call.size,
             stack,
-            time,
+            time: self.control.live.clock.load(Relaxed),
+        }
+    }
+
+    /// Takes a block out of the ledger, before it is really freed, if its area is remembered and it is where it belongs. False,
+    /// and nothing has changed, if not. `state` is for this call alone.
+    #[inline(always)]
+    pub(crate) fn freed_again(self, state: *mut Thread, addr: u64) -> bool {
+        // SAFETY: as for `allocated_again`.
+        let state = unsafe { &*state };
+        near(state, addr).is_some_and(|near| {
+            let stripe = state.index.load(Relaxed) as usize;
+            // SAFETY: `near` says so.
+            unsafe { self.ledger().freed_near(stripe, near, addr) }
+        })
+    }
+
+    /// Remembers where the blocks of the area of `addr` are.
+    pub(crate) fn remember_near(self, state: *mut Thread, addr: u64) {
+        // SAFETY: as for `allocated_again`.
+        let nears = unsafe { &mut (*state).nears };
+        if let (Some(place), Some(near)) =
+            (nears.get_mut(place_of_near(addr)), self.ledger().near(addr))
+        {
+            *place = near;
+        }
+    }
+
+    /// Enters a block with the stack of the function's caller. `state` is for this call alone.
+    pub(crate) fn allocated(self, state: *mut Thread, call: &Allocated, sought: Sought) {
+        let Some(stack) = self.stack(state, call, sought) else {
+            return self.lose(Loss::Full);
         };
+        let block = self.block(call, stack);
         if self.ledger().allocated(stripe(state), &block).is_err() {
             self.lose(Loss::Full);
         }
+        self.remember_near(state, call.at);
     }
 
+    /// The stack, if it lies in memory that is known and the walk is remembered.
     #[inline(always)]
-    fn stack(self, state: *mut Thread, call: &Allocated) -> Option<StackId> {
+    fn remembered(self, state: &Thread, call: &Allocated, generation: u32) -> Option<StackId> {
+        let words = Words::known(self, &state.stack, call.sp)?;
+        // SAFETY: there is at least this one: the return address.
+        let start = call.start(unsafe { words.get(0) });
+        let above = words.len - 1;
+        // SAFETY: the memo asks for none but the first `above` words behind it.
+        let word = |index: u32| unsafe { words.get(u64::from(index) + 1) };
+        let found = state.walks.find(start, call.key(generation), above, word);
+        found.map(StackId)
+    }
+
+    fn stack(self, state: *mut Thread, call: &Allocated, sought: Sought) -> Option<StackId> {
         let generation = self.control.live.generation.load(Acquire);
         // SAFETY: the caller says that nobody else uses `state`.
         let state = unsafe { &mut *state };
-        if let Some(words) = Words::known(self, &state.stack, call.sp) {
-            // SAFETY: there is at least this one: the return address.
-            let start = call.start(unsafe { words.get(0) });
-            let above = words.len - 1;
-            // SAFETY: the memo asks for none but the first `above` words behind it.
-            let word = |index: u32| unsafe { words.get(u64::from(index) + 1) };
-            let found = state.walks.find(start, call.key(generation), above, word);
-            if let Some(id) = found {
-                return Some(StackId(id));
-            }
+        let remembered = match sought {
+            Sought::NotYet => self.remembered(state, call, generation),
+            Sought::InVain => None,
+            Sought::Found(stack) => Some(stack),
+        };
+        if remembered.is_some() {
+            return remembered;
         }
-        self.walk(state, *call, generation)
-    }
-
-    /// Where the stack is not known well enough, or the walk is not remembered.
-    #[cold]
-    #[inline(never)]
-    fn walk(self, state: &mut Thread, call: Allocated, generation: u32) -> Option<StackId> {
+        let is_known = Words::known(self, &state.stack, call.sp).is_some();
         let memory = Stack::new(self, state.stack, call.sp);
         let ip = memory.read_u64(Addr::new(call.sp)).unwrap_or(0);
         let (start, key) = (call.start(ip), call.key(generation));
-        let id = match state.walks.find_in(start, key, &memory) {
+        let found = match is_known {
+            true => None,
+            false => state.walks.find_in(start, key, &memory),
+        };
+        let id = match found {
             Some(id) => Some(StackId(id)),
             None => self.walk_anew(state, (start, key), &memory, generation, call.kind),
         };
@@ -142,4 +213,17 @@ impl Agent {
         }
         kept
     }
+}
+
+/// Where `state` remembers the area of `addr`, or another one.
+#[inline(always)]
+fn place_of_near(addr: u64) -> usize {
+    (addr >> AREA_BITS) as usize % NEARS
+}
+
+/// What `state` remembers of the area of `addr`.
+#[inline(always)]
+fn near(state: &Thread, addr: u64) -> Option<&Near> {
+    let near = state.nears.get(place_of_near(addr))?;
+    near.is_of(addr).then_some(near)
 }

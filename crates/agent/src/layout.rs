@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use leaktap_ledger::Trail;
+use leaktap_ledger::{Near, Trail};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
 /// Most frames of a stack.
@@ -17,6 +17,9 @@ pub const MEMO_QUADS: usize = 32 << 10;
 
 /// Sets of slots by which they are found.
 pub const MEMO_SETS: usize = 1024;
+
+/// Areas of the heap of which a thread remembers where in the ledger their blocks are: 32 MiB.
+pub const NEARS: usize = 512;
 
 /// Rules that a thread remembers by pc.
 pub const CACHED_RULES: usize = 4096;
@@ -201,6 +204,8 @@ pub struct Thread {
     pub stack: Known,
     /// Frames of the walk at hand.
     pub frames: [Frame; MAX_DEPTH],
+    /// Areas of the heap, by number.
+    pub nears: [Near; NEARS],
     /// Where in the ledger's tree the last new stack was.
     pub trail: Trail<{ MAX_DEPTH + 1 }>,
     /// Rules by pc.
@@ -378,6 +383,10 @@ impl Action {
     /// Bytes asked for by a call with `arguments`; nothing for a product beyond 64 bits.
     #[inline]
     pub fn size(self, arguments: &[u64; 3]) -> Option<u64> {
+        const FIRST: u32 = Action(0).sized(0).0;
+        if self.0 & (0xff << 4) == FIRST {
+            return Some(arguments[0]);
+        }
         let argument = |bits: u32| arguments.get((bits & 0xf) as usize).copied();
         let one = argument(self.0 >> 4)?;
         match argument(self.0 >> 8) {

@@ -16,6 +16,7 @@ mod agent;
 #[path = "../blob/kernel.rs"]
 mod kernel;
 #[path = "../blob/record.rs"]
+#[allow(dead_code, reason = "only what is not remembered is needed")]
 mod record;
 #[path = "../blob/rules.rs"]
 mod rules;
@@ -32,7 +33,7 @@ use agent::{Agent, stripe};
 use leaktap_agent::layout::{self, BUSY, Control, KEYS, Module, Region, SPARES, Thread};
 use leaktap_ledger::{Ledger, reserved};
 use leaktap_unwind::{Cfa, Row, Rule, SavedBp, Step};
-use record::Allocated;
+use record::{Allocated, Sought};
 
 const KEY_BITS: u32 = 1;
 const THREADS: usize = if cfg!(miri) { 3 } else { KEYS };
@@ -210,7 +211,7 @@ fn version_of_a_walk(agent: Agent, thread: *mut Thread, sp: u64) -> u64 {
         sp,
         bp: 0,
     };
-    agent.allocated(thread, &call);
+    agent.allocated(thread, &call, Sought::NotYet);
     let ledger: Ledger = agent.ledger();
     let block = ledger.freed(stripe(thread), sp).unwrap();
     let mut frames = Vec::new();

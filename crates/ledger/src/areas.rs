@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire};
 use crate::Ledger;
 
 /// Binary logarithm of an area's length.
-const AREA_BITS: u32 = 16;
+pub const AREA_BITS: u32 = 16;
 
 /// Binary logarithm of the number of cache lines.
 const LINE_BITS: u32 = if cfg!(miri) { 1 } else { 19 };

@@ -27,8 +27,9 @@ mod region;
 mod set;
 mod stacks;
 
+pub use areas::AREA_BITS;
 pub use counters::Totals;
-pub use live::Block;
+pub use live::{Block, Near};
 pub use region::{Ledger, STRIPES, reserved};
 pub use stacks::{Kept, StackId, Trail};
 

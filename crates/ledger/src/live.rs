@@ -18,10 +18,12 @@
 //! so reads what belongs to it, or something newer. That is told by the address, which is not the same any more
 //! for whoever has read (acquire) what was stored (release) after the place was claimed anew.
 
+use core::ops::Range;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::areas::MOST_TABLES;
+use crate::areas::{AREA_BITS, MOST_TABLES};
+use crate::region::bucket_at;
 use crate::{Full, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table. Under Miri it is full soon.
@@ -88,15 +90,49 @@ pub(crate) const fn first_bucket(table: u32) -> u64 {
 }
 
 /// Number of the bucket that a block belongs into.
+#[inline(always)]
+fn home(table: u32, addr: u64) -> u64 {
+    home_in(first_bucket(table), 64_u32.wrapping_sub(bits(table)), addr)
+}
+
+/// The same for a table that begins with bucket `first` and has as many as there are numbers of 64 - `shift` bits.
 ///
 /// 64 bytes of the heap have a bucket, and 4 KiB of it a page of buckets, in the same order but for a shuffle: the
 /// ledger is touched as the heap is, and where that is near in memory, or in a cache, so is this.
 /// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are alike in all
 /// pages would be after the same buckets.
 #[inline(always)]
-fn home(table: u32, addr: u64) -> u64 {
-    let page = hash(addr >> 12).wrapping_shr(64_u32.wrapping_sub(bits(table)));
-    first_bucket(table).wrapping_add(page ^ (addr >> 6 & 63))
+fn home_in(first: u64, shift: u32, addr: u64) -> u64 {
+    let page = hash(addr >> 12).wrapping_shr(shift);
+    first.wrapping_add(page ^ (addr >> 6 & 63))
+}
+
+/// Where the blocks of an area belong: a thread that remembers it need not look the area up. Plain integers;
+/// zeroed memory remembers nothing.
+///
+/// It may grow old: the area then goes on in another table, but blocks may be in this one all the same.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Near {
+    /// One more than the area's number; 0: of none.
+    area: u64,
+    /// See [`home_in`].
+    first: u32,
+    shift: u32,
+}
+
+impl Near {
+    /// Whether it is of the area of `addr`.
+    #[inline(always)]
+    pub fn is_of(&self, addr: u64) -> bool {
+        self.area == (addr >> AREA_BITS).wrapping_add(1)
+    }
+
+    /// Number of the bucket that a block at `addr`, in this area, belongs into.
+    #[inline(always)]
+    pub(crate) fn home(&self, addr: u64) -> u64 {
+        home_in(self.first.into(), self.shift, addr)
+    }
 }
 
 #[inline(always)]
@@ -145,6 +181,29 @@ impl Bucket {
         self.addrs.iter().position(|place| {
             place.load(Relaxed) == 0 && place.compare_exchange(0, CLAIMED, Acquire, Relaxed).is_ok()
         })
+    }
+
+    /// Enters a block that belongs here, if there is room, and it need not be looked for elsewhere. False, and nothing has
+    /// changed, if not.
+    #[inline(always)]
+    pub(crate) fn enter(&self, block: &Block) -> bool {
+        if self.place_of(block.addr).is_some() || self.passed.load(Relaxed) != 0 {
+            return false;
+        }
+        let Some(place) = self.claim() else {
+            return false;
+        };
+        self.fill(place, block);
+        true
+    }
+
+    /// Takes out the block at `addr`, if it is here. Returns its size.
+    #[inline(always)]
+    pub(crate) fn take(&self, addr: u64) -> Option<u64> {
+        let place = self.place_of(addr).filter(|_| addr > CLAIMED)?;
+        let (size, _) = unpack(self.what.get(place)?.load(Acquire));
+        self.addrs.get(place)?.store(0, Release);
+        Some(size)
     }
 
     #[inline]
@@ -222,6 +281,16 @@ impl Ledger {
         found
     }
 
+    /// What to remember of the area of `addr`; nothing if no block was ever there.
+    pub fn near(&self, addr: u64) -> Option<Near> {
+        let table = self.area_of(addr)?.into.min(self.newest());
+        Some(Near {
+            area: (addr >> AREA_BITS).wrapping_add(1),
+            first: first_bucket(table) as u32,
+            shift: 64_u32.wrapping_sub(bits(table)),
+        })
+    }
+
     /// Undoes a [`Ledger::freed`] that returned `block`.
     ///
     /// # Errors
@@ -237,15 +306,10 @@ impl Ledger {
     /// Returns the size of the block that was at the same address.
     #[inline(always)]
     fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
-        if let Some(area) = self.area_of(block.addr) {
-            let home = self.bucket(home(area.into, block.addr));
-            if home.place_of(block.addr).is_none()
-                && home.passed.load(Relaxed) == 0
-                && let Some(place) = home.claim()
-            {
-                home.fill(place, block);
-                return Ok(None);
-            }
+        if let Some(area) = self.area_of(block.addr)
+            && self.bucket(home(area.into, block.addr)).enter(block)
+        {
+            return Ok(None);
         }
         self.enter_anywhere(*block)
     }
@@ -374,10 +438,18 @@ impl Ledger {
     ///
     /// An address may be there twice, if a free was not seen and a table opened before the address
     /// was used again: the later one is true.
-    pub fn live(&self) -> impl Iterator<Item = Block> + '_ {
-        (0..first_bucket(self.newest().wrapping_add(1))).flat_map(|index| {
+    pub fn live(&self) -> impl Iterator<Item = Block> + use<> {
+        self.live_in(0..usize::MAX)
+    }
+
+    /// The same, of those between two offsets in the ledger's memory.
+    pub fn live_in(self, bytes: Range<usize>) -> impl Iterator<Item = Block> {
+        let end = first_bucket(self.newest().wrapping_add(1));
+        let first = bucket_at(bytes.start);
+        (first..bucket_at(bytes.end).min(end)).flat_map(move |index| {
             let bucket = self.bucket(index);
-            (0..PLACES).filter_map(|place| bucket.passing_block(place))
+            let places: [_; PLACES] = core::array::from_fn(|place| bucket.passing_block(place));
+            places.into_iter().flatten()
         })
     }
 }

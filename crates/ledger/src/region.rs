@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::areas;
 use crate::counters::Stripe;
-use crate::live::{self, Bucket};
+use crate::live::{self, Block, Bucket, Near};
 use crate::stacks;
 
 /// Sets of counters: one for each thread that the agent knows of, a few to spare, and the tracer's.
@@ -37,6 +37,11 @@ pub(crate) struct Head {
 /// 170 million blocks.
 pub const fn reserved(tables: u32) -> usize {
     BUCKETS_AT + live::first_bucket(tables) as usize * size_of::<Bucket>()
+}
+
+/// Number of the bucket at an offset of the region, or of the first one.
+pub(crate) const fn bucket_at(offset: usize) -> u64 {
+    (offset.saturating_sub(BUCKETS_AT) / size_of::<Bucket>()) as u64
 }
 
 /// A handle on a ledger.
@@ -147,5 +152,43 @@ impl Ledger {
                 .cast::<Bucket>()
                 .add(index as usize)
         }
+    }
+
+    /// [`Ledger::allocated`], if the block belongs where `near` says, there is room, and nothing else has to be looked
+    /// at. False, and nothing has changed, if not.
+    ///
+    /// # Safety
+    /// `near` is what this ledger's [`Ledger::near`] returned, and it is of the area of the block.
+    #[inline(always)]
+    pub unsafe fn allocated_near(&self, stripe: usize, near: &Near, block: &Block) -> bool {
+        // SAFETY: as the caller says.
+        let is_entered = unsafe { self.bucket_near(near, block.addr) }.enter(block);
+        if is_entered {
+            self.stripe(stripe).allocated(block.size, None);
+        }
+        is_entered
+    }
+
+    /// [`Ledger::freed`], if the block is where `near` says. False, and nothing has changed, if not.
+    ///
+    /// # Safety
+    /// As for [`Ledger::allocated_near`].
+    #[inline(always)]
+    pub unsafe fn freed_near(&self, stripe: usize, near: &Near, addr: u64) -> bool {
+        // SAFETY: as the caller says.
+        let taken = unsafe { self.bucket_near(near, addr) }.take(addr);
+        if taken.is_some() {
+            self.stripe(stripe).freed(taken);
+        }
+        taken.is_some()
+    }
+
+    /// # Safety
+    /// As for [`Ledger::allocated_near`].
+    #[inline(always)]
+    unsafe fn bucket_near(&self, near: &Near, addr: u64) -> &Bucket {
+        let index = near.home(addr) as usize;
+        // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are reserved.
+        unsafe { &*self.base.add(BUCKETS_AT).cast::<Bucket>().add(index) }
     }
 }

@@ -9,7 +9,7 @@ mod support;
 use std::collections::HashMap;
 use std::sync::Barrier;
 
-use leaktap_ledger::{Block, Kept, Ledger, StackId, Trail};
+use leaktap_ledger::{AREA_BITS, Block, Kept, Ledger, Near, StackId, Trail};
 use support::ledger;
 
 /// Tests with threads do less by this under Miri, whose tables are smaller.
@@ -64,6 +64,11 @@ fn does_what_a_map_does(tables: u32, addresses: u64, twice: bool) {
             }
         }
     }
+    holds(&ledger, model);
+}
+
+/// The ledger has the blocks of the model, and its sums are right.
+fn holds(ledger: &Ledger, model: HashMap<u64, Block>) {
     let mut live: Vec<_> = ledger.live().collect();
     let mut expected: Vec<_> = model.into_values().collect();
     live.sort_by_key(|block| block.addr);
@@ -85,6 +90,47 @@ fn one_table_does_what_a_map_does() {
 #[test]
 fn several_tables_do_what_a_map_does() {
     does_what_a_map_does(3, 400_000, false);
+}
+
+/// As a thread of the target does: what it remembers of an area may be old.
+#[test]
+fn what_is_remembered_of_areas_is_good_when_they_have_gone_on_to_other_tables() {
+    let ledger = ledger(3);
+    let mut nears: HashMap<u64, Near> = HashMap::new();
+    let mut model = HashMap::new();
+    let mut random = Random(5);
+    let (mut near_calls, mut all_calls) = (0, 0);
+    for _ in 0..600_000 {
+        let addr = (1 << AREA_BITS) + 16 * (random.next() % 400_000);
+        let near = nears.get(&(addr >> AREA_BITS)).copied();
+        assert!(near.is_none_or(|near| near.is_of(addr)));
+        assert!(near.is_none_or(|near| !near.is_of(addr + (1 << AREA_BITS))));
+        let is_done = if let Some(there) = model.remove(&addr) {
+            // SAFETY: what is remembered is of this ledger and of this area.
+            let is_done = near.is_some_and(|near| unsafe { ledger.freed_near(0, &near, addr) });
+            if !is_done {
+                assert_eq!(ledger.freed(0, addr), Some(there));
+            }
+            is_done
+        } else {
+            let block = block(addr, random.next());
+            model.insert(addr, block);
+            // SAFETY: as above.
+            let is_done =
+                near.is_some_and(|near| unsafe { ledger.allocated_near(0, &near, &block) });
+            if !is_done {
+                assert_eq!(ledger.allocated(0, &block), Ok(None));
+            }
+            is_done
+        };
+        near_calls += u32::from(is_done);
+        all_calls += 1;
+        if near.is_none() {
+            nears.extend(ledger.near(addr).map(|near| (addr >> AREA_BITS, near)));
+        }
+    }
+    assert!(near_calls > all_calls / 4, "{near_calls} of {all_calls}");
+    holds(&ledger, model);
 }
 
 /// As where leaktap attaches to a program with a heap: areas get their blocks late, and come to have some in all tables.

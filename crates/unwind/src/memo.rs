@@ -40,7 +40,8 @@ struct Quad {
 /// zeroed memory is an empty memo.
 ///
 /// *Layout.* Entries lie behind one another in `quads`, none in two of their parts; what was in a part is forgotten
-/// when it is written to again. A slot is 0, or it names an entry: 16 bits of its key's hash, and the quad where it begins.
+/// when it is written to again. A slot names an entry: 16 bits of its key's hash, and the quad where it begins. Quad 0 is no
+/// entry: a slot of 0 finds nothing.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Memo<const SETS: usize, const QUADS: usize> {
@@ -76,18 +77,18 @@ struct Key {
 }
 
 impl Key {
-    #[inline]
+    /// The bits that choose the set are the top ones, which depend on all of the three.
+    #[inline(always)]
     fn hash(self) -> u64 {
         let Start { ip, sp, .. } = self.start;
-        let ip = (ip.get() ^ u64::from(self.generation) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (ip ^ sp.get()).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        let mixed = ip.get() ^ sp.get().rotate_left(32) ^ u64::from(self.generation);
+        mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Not the bits that choose the set, and not the low ones, which depend on few bits of the
-    /// key; never 0.
-    #[inline]
+    /// What a slot looks like that names an entry of this hash, but for the low 16 bits.
+    #[inline(always)]
     fn tag(hash: u64) -> u32 {
-        (hash >> 16) as u32 & 0xffff | 1
+        (hash >> 20) as u32
     }
 
     fn header(self, quads: u32, used_bp: bool, end: u64) -> Quad {
@@ -117,17 +118,22 @@ impl Quad {
     };
 
     /// The words and where they are.
-    #[inline]
-    fn each(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.numbers.into_iter().zip(self.words)
+    #[inline(always)]
+    fn each(&self) -> impl Iterator<Item = (&u32, &u64)> {
+        self.numbers.iter().zip(&self.words)
     }
 
-    /// Makes `index` and what follows it the word at `offset`.
-    fn fill_from(&mut self, index: usize, offset: u32, value: u64) {
-        let words = self.numbers.iter_mut().zip(&mut self.words);
-        for (at, was) in words.skip(index) {
-            *at = offset;
-            *was = value;
+    /// Makes the words behind `index` the same as that one.
+    fn repeat(&mut self, index: usize) {
+        if let (Some(&number), Some(&word)) = (self.numbers.get(index), self.words.get(index)) {
+            self.numbers
+                .iter_mut()
+                .skip(index)
+                .for_each(|at| *at = number);
+            self.words
+                .iter_mut()
+                .skip(index)
+                .for_each(|was| *was = word);
         }
     }
 }
@@ -144,6 +150,9 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
 
     /// Quads have to be named by 16 bits, and an entry has to fit.
     const FITS: () = assert!(QUADS <= 1 << 16 && Self::PART >= 2 + MOST);
+
+    /// The bits of a slot by which it names a quad.
+    const NAME: usize = QUADS.next_power_of_two() - 1;
 
     /// The payload kept with the walk from `start` under the rules of `generation`, if all words that it read are
     /// among the `reach` words from `start.sp` on: only these, by number, are asked of `word`.
@@ -163,7 +172,7 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
             end <= reach
                 && quads
                     .iter()
-                    .all(|q| q.each().all(|(at, was)| word(at) == was))
+                    .all(|q| q.each().all(|(at, was)| word(*at) == *was))
         })
     }
 
@@ -174,7 +183,7 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
             let mut words = quads.iter().flat_map(Quad::each);
             words.all(|(at, was)| {
                 let at = i64::from(at.cast_signed()).wrapping_mul(8);
-                mem.read_u64(start.sp.wrapping_offset(at)) == Ok(was)
+                mem.read_u64(start.sp.wrapping_offset(at)) == Ok(*was)
             })
         })
     }
@@ -185,10 +194,13 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         let hash = key.hash();
         let tag = Key::tag(hash);
         for &slot in self.sets.get(slot(hash, SETS))? {
-            if slot >> 16 != tag {
+            if (slot ^ tag) > 0xffff {
                 continue;
             }
-            let (header, quads) = self.quads.get((slot & 0xffff) as usize..)?.split_first()?;
+            let (header, quads) = self
+                .quads
+                .get(slot as usize & Self::NAME..)?
+                .split_first()?;
             let [_, payload, len, _] = header.numbers;
             if key.matches(header) && holds(header, quads.get(..len as usize)?) {
                 return Some(payload);
@@ -236,7 +248,7 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         let place = set.get_mut(way).map(|slot| Place {
             payload,
             slot,
-            name: Key::tag(key.hash()) << 16 | at as u32,
+            name: Key::tag(key.hash()) & !0xffff | at as u32,
             used: &mut self.used,
             quads: 1 + len,
         });
@@ -296,10 +308,15 @@ impl<'r, M: ReadMemory> Recorder<'r, M> {
 
     /// How many quads were begun, and `end`, if all that was read was written down.
     fn recorded(&self) -> Option<(u32, u64)> {
+        if let Some(last) = self.len.get().checked_sub(1) {
+            let mut quads = self.quads.try_borrow_mut().ok()?;
+            quads.get_mut(last / 4)?.repeat(last % 4);
+        }
         let quads = u32::try_from(self.len.get().div_ceil(4)).ok()?;
         self.complete.get().then(|| (quads, self.end.get()))
     }
 
+    #[inline(always)]
     fn note(&self, at: Addr, value: u64) -> Option<()> {
         let bytes = at.get().wrapping_sub(self.sp.get()).cast_signed();
         let offset = i32::try_from(bytes >> 3).ok().filter(|_| bytes & 7 == 0)?;
@@ -307,7 +324,8 @@ impl<'r, M: ReadMemory> Recorder<'r, M> {
         let index = self.len.get();
         let mut quads = self.quads.try_borrow_mut().ok()?;
         let quad = quads.get_mut(index / 4)?;
-        quad.fill_from(index % 4, offset.cast_unsigned(), value);
+        *quad.numbers.get_mut(index % 4)? = offset.cast_unsigned();
+        *quad.words.get_mut(index % 4)? = value;
         self.end.set(self.end.get().max(behind));
         self.len.set(index.wrapping_add(1));
         Some(())
