@@ -151,7 +151,7 @@ impl Books {
             time: region.time,
         };
         let regions = self.regions.live().map(region);
-        self.ledger.live().map(block).chain(regions)
+        self.shared.blocks().map(block).chain(regions)
     }
 
     /// A stack by its number: raw frames, innermost first, how it ended, and what was called.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use leaktap_ledger::{Ledger, reserved};
+use leaktap_ledger::{Block, Ledger, reserved};
 use leaktap_unwind::Row;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
@@ -54,6 +54,8 @@ pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;
 #[derive(Clone, Copy, Debug)]
 pub struct Shared {
     base: *mut u8,
+    /// What is mapped there; nothing if it is the tracer's own. It stays open.
+    file: Option<&'static File>,
 }
 
 // SAFETY: all that is reached through it is atomic, but for what `write` does.
@@ -70,6 +72,7 @@ impl Shared {
         let mapped = unsafe { mmap_anonymous(None, LEN, READ_WRITE, flags) }?;
         Ok(Shared {
             base: mapped.as_ptr().cast(),
+            file: None,
         })
     }
 
@@ -77,29 +80,28 @@ impl Shared {
     ///
     /// # Errors
     /// From ftruncate(2) and mmap(2).
-    pub fn in_file(file: &File) -> io::Result<Shared> {
+    pub fn in_file(file: File) -> io::Result<Shared> {
         file.set_len(SHARED_LEN)?;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         // SAFETY: a new mapping. The target could shorten the file, which would end the tracer
         // with SIGBUS; it has no descriptor of it.
-        let mapped = unsafe { mmap(None, LEN, READ_WRITE, flags, file, 0) }?;
+        let mapped = unsafe { mmap(None, LEN, READ_WRITE, flags, &file, 0) }?;
         Ok(Shared {
             base: mapped.as_ptr().cast(),
+            file: Some(Box::leak(Box::new(file))),
         })
     }
 
-    /// Moves what is in use of `file`, which is such memory, here: some `bytes` of it from `at` on. Nobody uses it any more. What has come
+    /// Moves what is in use of `from` here, if that is in a file: some `bytes` of it from `at` on. Nobody uses it any more. What has come
     /// here is a hole there, so that it costs the target nothing to unmap; of the beginning, which says whose it is, a copy stays. Returns
     /// where to go on, nothing if that was all.
     ///
     /// # Errors
     /// From pread(2) and fallocate(2).
-    pub fn move_here(&self, file: &File, at: u64, bytes: u64) -> io::Result<Option<u64>> {
-        // Holes are skipped (lseek(2)); behind the last byte in use it fails.
-        let Ok(used) = lseek(file, at.cast_signed(), Whence::SeekData) else {
+    pub fn move_here(&self, from: &Shared, at: u64, bytes: u64) -> io::Result<Option<u64>> {
+        let Some((file, start)) = from.file.zip(from.seek(at, Whence::SeekData)) else {
             return Ok(None);
         };
-        let start = used.cast_unsigned();
         let end = match start < KEYS_AT {
             true => KEYS_AT,
             false => start.saturating_add(bytes).min(SHARED_LEN),
@@ -116,9 +118,37 @@ impl Shared {
         }
         if start >= KEYS_AT {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(file, hole, used, len.cast_signed())?;
+            fallocate(file, hole, start.cast_signed(), len.cast_signed())?;
         }
         Ok(Some(end))
+    }
+
+    /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte in use (lseek(2)).
+    fn seek(&self, at: u64, what: Whence) -> Option<u64> {
+        let found = lseek(self.file?, at.cast_signed(), what);
+        found.ok().map(i64::cast_unsigned)
+    }
+
+    /// The live blocks. Pages that nobody has used are not looked at, since that would make them.
+    pub fn blocks(&self) -> impl Iterator<Item = Block> + use<> {
+        let (shared, ledger) = (*self, self.ledger());
+        let mut at = LEDGER_AT;
+        let in_use = std::iter::from_fn(move || {
+            let range = match shared.file {
+                Some(_) => {
+                    let start = shared.seek(at, Whence::SeekData)?;
+                    start..shared.seek(start, Whence::SeekHole)?
+                }
+                None if at < SHARED_LEN => at..SHARED_LEN,
+                None => return None,
+            };
+            at = range.end;
+            Some(range)
+        });
+        in_use.flat_map(move |range| {
+            let in_ledger = |offset: u64| offset.saturating_sub(LEDGER_AT) as usize;
+            ledger.live_in(in_ledger(range.start)..in_ledger(range.end))
+        })
     }
 
     /// The ledger.

@@ -13,16 +13,16 @@ const PIECE: u64 = 64 << 10;
 
 fn memory() -> (File, Shared) {
     let file = File::from(memfd_create("test", MFdFlags::MFD_CLOEXEC).unwrap());
-    let shared = Shared::in_file(&file).unwrap();
+    let shared = Shared::in_file(file.try_clone().unwrap()).unwrap();
     (file, shared)
 }
 
 /// Moves all, and returns in how many pieces.
-fn moved(file: &File) -> (Shared, usize) {
+fn moved(from: &Shared) -> (Shared, usize) {
     let home = Shared::private().unwrap();
     let mut at = 0;
     for pieces in 0.. {
-        match home.move_here(file, at, PIECE).unwrap() {
+        match home.move_here(from, at, PIECE).unwrap() {
             Some(next) => at = next,
             None => return (home, pieces),
         }
@@ -32,7 +32,7 @@ fn moved(file: &File) -> (Shared, usize) {
 
 #[test]
 fn nothing_in_use_is_no_piece() {
-    assert_eq!(moved(&memory().0).1, 0);
+    assert_eq!(moved(&memory().1).1, 0);
 }
 
 #[test]
@@ -52,15 +52,18 @@ fn what_was_counted_moves_and_leaves_only_the_beginning() {
         };
         ledger.allocated(0, &block).unwrap();
     }
+    let in_use = || file.metadata().unwrap().blocks();
     let sizes = |shared: &Shared| {
-        let mut sizes: Vec<_> = shared.ledger().live().map(|block| block.size).collect();
+        let mut sizes: Vec<_> = shared.blocks().map(|block| block.size).collect();
         sizes.sort_unstable();
         sizes
     };
+    let used = in_use();
     let before = sizes(&shared);
     assert_eq!(before.len(), 100_000);
+    assert_eq!(in_use(), used, "whoever looks makes no memory");
 
-    let (home, pieces) = moved(&file);
+    let (home, pieces) = moved(&shared);
     assert!(pieces > 32, "{pieces}");
     assert_eq!(sizes(&home), before);
     assert_eq!(home.ledger().totals(), ledger_totals(100_000));
@@ -69,7 +72,7 @@ fn what_was_counted_moves_and_leaves_only_the_beginning() {
     assert_eq!(frames, [1, 2, 3]);
     assert_eq!(home.live().clock.load(Relaxed), 7);
     assert_eq!(shared.live().clock.load(Relaxed), 7);
-    assert!(512 * file.metadata().unwrap().blocks() <= KEYS_AT);
+    assert!(512 * in_use() <= KEYS_AT);
 }
 
 /// Sums of blocks of 1 to `n` bytes.
@@ -83,11 +86,11 @@ fn ledger_totals(n: u64) -> leaktap_ledger::Totals {
 
 #[test]
 fn pages_far_apart_move_one_by_one() {
-    let (file, _) = memory();
+    let (file, shared) = memory();
     for page in 0..512 {
         file.write_all_at(&[1], LEDGER_AT + page * PIECE * 3)
             .unwrap();
     }
-    assert_eq!(moved(&file).1, 512);
+    assert_eq!(moved(&shared).1, 512);
     assert_eq!(file.metadata().unwrap().blocks(), 0);
 }

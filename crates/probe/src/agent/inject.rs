@@ -163,8 +163,7 @@ impl Agent {
     pub(crate) fn bring_home(&self, home: Shared, at: u64) -> io::Result<Option<u64>> {
         /// Half a millisecond's worth.
         const MOST: u64 = 2 << 20;
-        let file = self.regions.file.as_ref();
-        file.map_or(Ok(None), |file| home.move_here(file, at, MOST))
+        home.move_here(&self.shared, at, MOST)
     }
 
     /// Takes the code away from a copy of the process, which has nothing else of the agent's.

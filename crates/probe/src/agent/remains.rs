@@ -113,7 +113,6 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     let regions = Regions {
         code: Addr::new(start)..Addr::new(end),
         shared: mapping.start..mapping.end,
-        file: None,
     };
     (detours.len() == entries.len()).then_some(Agent {
         memory: memory.clone(),

@@ -40,8 +40,6 @@ pub(crate) struct Regions {
     pub(crate) code: Range<Addr>,
     /// What is shared.
     pub(crate) shared: Range<Addr>,
-    /// The same, as a file; nothing if it cannot be opened.
-    pub(crate) file: Option<File>,
 }
 
 impl Regions {
@@ -74,10 +72,7 @@ pub(crate) fn map(
         false => Err(Refusal::NoMemoryInReach), // the kernel does not know the flag
     };
     match made {
-        Ok((shared, file, own)) => {
-            let file = Some(file);
-            Ok((Regions { code, shared, file }, own))
-        }
+        Ok((shared, own)) => Ok((Regions { code, shared }, own)),
         Err(refusal) => {
             unmap(calls, &code);
             Err(refusal)
@@ -97,7 +92,7 @@ fn share(
     tid: Tid,
     memory: &Memory,
     header: Addr,
-) -> Result<(Range<Addr>, File, Shared), Refusal> {
+) -> Result<(Range<Addr>, Shared), Refusal> {
     let page = header.get();
     let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
     calls.call(MPROTECT, rights).map_err(refused)?;
@@ -118,10 +113,10 @@ fn share_fd(
     calls: &mut RemoteCalls<'_>,
     tid: Tid,
     fd: u64,
-) -> Result<(Range<Addr>, File, Shared), Refusal> {
+) -> Result<(Range<Addr>, Shared), Refusal> {
     let forbidden = |_| Refusal::InjectionForbidden;
     let file = open(tid, fd).map_err(forbidden)?;
-    let own = Shared::in_file(&file).map_err(forbidden)?;
+    let own = Shared::in_file(file).map_err(forbidden)?;
     let map = [
         0,
         SHARED_LEN,
@@ -138,7 +133,7 @@ fn share_fd(
             return Err(refused(error));
         }
     }
-    Ok((range, file, own))
+    Ok((range, own))
 }
 
 /// A descriptor of the target's, opened again.
