@@ -2,25 +2,61 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
-use leaktap_image::{ElfFile, FileCache, Image, Module, Segment};
+use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
 
 /// Unwind rows by file, shared by the processes that map it.
 #[derive(Debug, Default)]
 pub struct RowCache {
-    built: HashMap<*const ElfFile, (Arc<ElfFile>, Arc<Built>)>,
+    made: HashMap<*const ElfFile, Rows>,
 }
 
 impl RowCache {
-    /// The rows of `file`, built at the first call.
-    pub fn rows(&mut self, file: &Arc<ElfFile>) -> Arc<Built> {
-        let build = || (Arc::clone(file), Arc::new(build(file)));
-        let (_, built) = self.built.entry(Arc::as_ptr(file)).or_insert_with(build);
+    /// The rows of `file`, not made yet at the first call.
+    fn rows(&mut self, file: &Arc<ElfFile>) -> Rows {
+        let made = self.made.entry(Arc::as_ptr(file));
+        made.or_insert_with(|| Rows::of(file)).clone()
+    }
+}
+
+/// The rows of a file, made by whoever needs them first.
+#[derive(Clone, Debug)]
+struct Rows {
+    file: Arc<ElfFile>,
+    built: Arc<OnceLock<Arc<Built>>>,
+}
+
+impl Rows {
+    fn of(file: &Arc<ElfFile>) -> Rows {
+        Rows {
+            file: Arc::clone(file),
+            built: Arc::default(),
+        }
+    }
+
+    /// The rows. If another thread is making them, when it is done.
+    fn get(&self) -> Arc<Built> {
+        let built = self.built.get_or_init(|| Arc::new(build(&self.file)));
         Arc::clone(built)
     }
+}
+
+/// Has another thread make rows, one file after the other, while this one does something else.
+fn make_ahead(all: Vec<Rows>) {
+    if all.iter().all(|rows| rows.built.get().is_some()) {
+        return;
+    }
+    let make = move || {
+        for rows in all {
+            rows.get();
+        }
+    };
+    // Without a thread to spare they are made when they are needed.
+    drop(thread::Builder::new().spawn(make));
 }
 
 /// The modules of a process.
@@ -34,11 +70,19 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// The modules of `image`, with rows from `cache`: built now, while the target runs.
+    /// The modules of `image`, with rows from `cache`.
     pub fn new(image: Image, memory: &dyn ReadMemory, cache: &mut RowCache) -> Modules {
         let mut rules = Table::new();
-        for module in image.modules() {
-            insert(&mut rules, module, Some(cache.rows(module.file())));
+        let all = image.modules().iter();
+        let all: Vec<_> = all.map(|module| cache.rows(module.file())).collect();
+        for (module, rows) in image.modules().iter().zip(&all) {
+            insert(&mut rules, module, rows.clone());
+        }
+        if is_linked(&image, memory) {
+            // A program at work needs its processors itself, and does not wait for us yet.
+            all.iter().for_each(|rows| drop(rows.get()));
+        } else {
+            make_ahead(all);
         }
         let system = system(&image, memory);
         let allocator = allocator(&image, memory);
@@ -133,7 +177,7 @@ impl Modules {
     }
 
     /// Reads the list of modules again; returns where modules were that are gone, or nothing if all is as it
-    /// was. The rows of new ones are built when they are needed.
+    /// was. The rows of new ones are made from now on.
     pub fn refresh(
         &mut self,
         memory: &dyn ReadMemory,
@@ -146,20 +190,27 @@ impl Modules {
             self.rules.remove(range.clone());
         }
         self.gone.extend(changes.removed);
-        for module in &changes.added {
-            insert(&mut self.rules, module, None);
+        let added = changes.added.iter();
+        let all: Vec<_> = added.map(|module| Rows::of(module.file())).collect();
+        for (module, rows) in changes.added.iter().zip(&all) {
+            insert(&mut self.rules, module, rows.clone());
         }
+        make_ahead(all);
         self.system = system(&self.image, memory);
         self.allocator = allocator(&self.image, memory);
         Some(gone)
     }
 }
 
-fn insert(rules: &mut Table, module: &Module, ready: Option<Arc<Built>>) {
-    let file = Arc::clone(module.file());
-    let base = file.base().at_bias(module.bias());
-    let load = move || ready.unwrap_or_else(|| Arc::new(build(&file)));
-    rules.insert(module.range(), base, Box::new(load));
+/// True if the dynamic linker has mapped what the program needs, or there is none.
+pub(crate) fn is_linked(image: &Image, memory: &dyn ReadMemory) -> bool {
+    let debug = image.r_debug(memory);
+    image.is_static() || debug.is_some_and(|debug| debug.state == LinkState::Consistent)
+}
+
+fn insert(rules: &mut Table, module: &Module, rows: Rows) {
+    let base = module.file().base().at_bias(module.bias());
+    rules.insert(module.range(), base, Box::new(move || rows.get()));
 }
 
 fn build(file: &ElfFile) -> Built {

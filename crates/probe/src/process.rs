@@ -19,7 +19,7 @@ use crate::agent::{Agent, Plan};
 use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
 use crate::calls::{Ancestry, Call, Calls, Entry};
 use crate::functions::{Action, FunctionId};
-use crate::modules::Modules;
+use crate::modules::{Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::{Lost, Recorder, Removed};
@@ -222,9 +222,7 @@ impl Process {
 
     /// True if the dynamic linker has mapped what the program needs, or there is none.
     pub fn is_linked(&self) -> bool {
-        let image = self.modules.image();
-        let debug = image.r_debug(&self.memory);
-        image.is_static() || debug.is_some_and(|debug| debug.state == LinkState::Consistent)
+        is_linked(self.modules.image(), &self.memory)
     }
 
     /// True of the breakpoint that the dynamic linker runs into when its list of modules changes.

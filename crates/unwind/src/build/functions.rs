@@ -106,9 +106,13 @@ impl Functions {
     ) -> gimli::Result<()> {
         let conventions = Conventions::of(section, fde);
         let mut table = fde.rows(section, bases, &mut self.context)?;
+        let mut last = None;
         while let Some(row) = table.next_row()? {
             let rule = Rule::pack(conventions.step(row));
-            self.rows.push(Row::new(*known, rule));
+            // Most of them differ in what happens to other registers.
+            if last.replace(rule) != Some(rule) {
+                self.rows.push(Row::new(*known, rule));
+            }
             let end = row.end_address().wrapping_sub(self.base.0);
             match u32::try_from(end) {
                 Ok(end) => *known = end,
