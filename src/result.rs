@@ -42,6 +42,8 @@ pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
         .map(|(key, sum)| namer.site(key, sum, end))
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
+    // To take debug information apart piece by piece would take as long as some reports do.
+    std::mem::forget(namer);
     Report {
         schema: SCHEMA,
         leaktap: env!("CARGO_PKG_VERSION").to_owned(),

@@ -61,7 +61,15 @@ impl Symbolizer {
         }
         let file = Arc::clone(file);
         // Without a thread to spare it is read when it is needed.
-        if let Ok(thread) = thread::Builder::new().spawn(|| Known::new(file)) {
+        let read = || {
+            let known = Known::new(file);
+            if known.lines.is_none() {
+                // The symbols are sorted at the first look-up.
+                known.symbol(Svma(0));
+            }
+            known
+        };
+        if let Ok(thread) = thread::Builder::new().spawn(read) {
             self.ahead.insert(address, thread);
         }
     }

@@ -16,6 +16,8 @@ mod pattern;
 mod selection;
 mod text;
 
+use std::io::{self, BufWriter, Write};
+
 pub use allocator::caller_of_allocator;
 pub use capture::{read, write};
 pub use error::Error;
@@ -30,7 +32,10 @@ pub use text::{Style, render};
 ///
 /// # Errors
 /// As the writer's.
-pub fn json(report: &Report, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, report)?;
-    out.write_all(b"\n")
+pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    // Thousands of frames are written in small pieces, each of which would be a call through a table.
+    let mut out = BufWriter::new(out);
+    serde_json::to_writer(&mut out, report)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
