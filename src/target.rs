@@ -193,7 +193,6 @@ impl Target {
 
     /// Takes the agent out, if there is one: see [`Process::withdraw`].
     pub(crate) fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
-        self.books.sample();
         self.process.withdraw(tracer, stopped)
     }
 
@@ -354,6 +353,7 @@ impl Target {
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
         self.duration = self.books.elapsed();
+        self.books.sample();
     }
 
     /// Sends the process a signal.

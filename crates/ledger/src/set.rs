@@ -49,6 +49,12 @@ impl Shape {
         ((1 << table) - 1) << self.first_bits
     }
 
+    /// Which table a slot is in.
+    fn table_of(&self, slot: u32) -> u32 {
+        let tables = (slot >> self.first_bits).wrapping_add(1);
+        tables.checked_ilog2().unwrap_or(0)
+    }
+
     /// The slots in which `word` may be, which stems from the one at `parent`.
     fn probes(
         &self,
@@ -100,9 +106,13 @@ impl<'a, F: Fn(u32) -> &'a AtomicU64> Set<'a, F> {
                 .newest
                 .load(Acquire)
                 .min(self.shape.tables.wrapping_sub(1));
-            // What stems from a word that was not there was not there.
-            let is_new = parent.is_some_and(|parent| parent.is_new);
-            let older = (0..if is_new { 0 } else { newest }).rev();
+            // What stems from a word that was not there was not there, nor is it in a table that is older than that word.
+            let oldest = match parent {
+                Some(Member { is_new: true, .. }) => newest,
+                Some(Member { index, .. }) => self.shape.table_of(index),
+                None => 0,
+            };
+            let older = (oldest..newest).rev();
             if let Some(member) = self.put(newest, word, parent, || {
                 let mut older = older.clone();
                 older.find_map(|table| self.find(table, word, parent))

@@ -16,7 +16,7 @@ use std::ops::Range;
 use leaktap_agent::layout::{Action, Call, Descriptor, Old};
 use leaktap_agent::{BACK, EXITS, Exit, HEADER_LEN, STUB_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
-use leaktap_memory::{Addr, ReadMemory};
+use leaktap_memory::{Addr, ReadMemory, StackOverlay};
 use leaktap_tracee::{Memory, Registers, Stopped, Tracer};
 use leaktap_unwind::{End, Start, Table, Visited, walk_with};
 
@@ -29,6 +29,9 @@ pub const OWN_STRIPE: usize = STRIPES - 1;
 
 /// Bytes of a stack that are searched where a walk of it breaks off.
 const SEARCHED: usize = 256 << 10;
+
+/// Bytes of a stack that are copied before it is walked: as much as most walks need.
+const COPIED: usize = 2 << 10;
 
 /// How a thread stands to the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,7 +302,11 @@ fn walk_all(
     rules: &mut Table,
     mut visit: impl FnMut(Visited),
 ) -> End {
-    walk_with(start, memory, rules, |visited| {
+    // All threads are stopped for this: one system call rather than one for each word.
+    let mut copy = [0; COPIED];
+    let len = memory.read_partial(start.sp, &mut copy);
+    let overlay = StackOverlay::new(start.sp, &copy[..len], memory);
+    walk_with(start, &overlay, rules, |visited| {
         visit(visited);
         ControlFlow::Continue(())
     })
