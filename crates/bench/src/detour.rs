@@ -12,13 +12,19 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const ROUNDS: usize = 5;
 const PAIRS: u32 = 5_000_000;
 
-/// What one round of a program gives: nanoseconds a pair.
+/// Nanoseconds a pair, by the clock and of the thread's own processor time.
+type Pair = [f64; 2];
+
+/// Their names. Where threads share a core, the first one has the waiting in it, for the core and for locks.
+const CLOCKS: [&str; 2] = ["wall", "cpu"];
+
+/// What the rounds of a program give.
 #[derive(Default)]
 struct Figures {
-    native: Vec<f64>,
-    traced: Vec<f64>,
-    after: Vec<f64>,
-    heaptrack: Vec<f64>,
+    native: Vec<Pair>,
+    traced: Vec<Pair>,
+    after: Vec<Pair>,
+    heaptrack: Vec<Pair>,
     /// Percent of a core that leaktap itself took.
     tracer: Vec<f64>,
 }
@@ -32,8 +38,16 @@ pub(crate) fn run() -> Result<()> {
         "medians of {ROUNDS} interleaved rounds of {PAIRS} pairs; nanoseconds a pair and thread\n"
     );
     println!(
-        "{:>7}{:>9}{:>10}{:>10}{:>10}{:>11}{:>10}{:>10}",
-        "threads", "native", "leaktap", "overhead", "after", "heaptrack", "overhead", "tracer %"
+        "{:>7}{:>6}{:>9}{:>10}{:>10}{:>10}{:>11}{:>10}{:>10}",
+        "threads",
+        "",
+        "native",
+        "leaktap",
+        "overhead",
+        "after",
+        "heaptrack",
+        "overhead",
+        "tracer %"
     );
     for threads in ["1", "2", "4"] {
         let mut figures = Figures::default();
@@ -43,38 +57,48 @@ pub(crate) fn run() -> Result<()> {
                 figures.heaptrack.push(value);
             }
         }
-        let Figures {
-            native,
-            traced,
-            after,
-            heaptrack,
-            tracer,
-        } = figures;
-        let [native, traced, after, heaptrack, tracer] =
-            [native, traced, after, heaptrack, tracer].map(crate::median);
-        println!(
-            "{threads:>7}{native:>9.1}{traced:>10.1}{:>10.1}{after:>10.1}{heaptrack:>11.1}{:>10.1}{tracer:>10.2}",
-            traced - native,
-            heaptrack - native,
-        );
+        figures.print(threads);
     }
     Ok(())
+}
+
+impl Figures {
+    fn print(&self, threads: &str) {
+        let tracer = crate::median(self.tracer.clone());
+        for (clock, name) in CLOCKS.iter().enumerate() {
+            let of =
+                |rounds: &[Pair]| crate::median(rounds.iter().map(|pair| pair[clock]).collect());
+            let [native, traced, after, heaptrack] =
+                [&self.native, &self.traced, &self.after, &self.heaptrack].map(|rounds| of(rounds));
+            println!(
+                "{threads:>7}{name:>6}{native:>9.1}{traced:>10.1}{:>10.1}{after:>10.1}{heaptrack:>11.1}{:>10.1}{tracer:>10.2}",
+                traced - native,
+                heaptrack - native,
+            );
+        }
+    }
+}
+
+/// What `pairs` of a program take.
+fn measure(program: &mut Program, pairs: u32) -> Result<Pair> {
+    let figures = program.ask(&pairs.to_string())?;
+    Ok(figures.try_into().map_err(|_| "two figures expected")?)
 }
 
 /// Native, traced, and after detaching, from one process.
 fn attached(program: &Path, threads: &str, figures: &mut Figures) -> Result<()> {
     let mut program = Program::start(program, &[threads])?;
-    program.measure(PAIRS / 5)?;
-    figures.native.push(program.measure(PAIRS)?);
+    measure(&mut program, PAIRS / 5)?;
+    figures.native.push(measure(&mut program, PAIRS)?);
     let leaktap = Leaktap::attach(program.pid())?;
-    program.measure(PAIRS / 5)?;
+    measure(&mut program, PAIRS / 5)?;
     let (begun, before) = (Instant::now(), busy(leaktap.pid())?);
-    figures.traced.push(program.measure(PAIRS)?);
+    figures.traced.push(measure(&mut program, PAIRS)?);
     let share = (busy(leaktap.pid())? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
     figures.tracer.push(100.0 * share);
     leaktap.detach()?;
-    program.measure(PAIRS / 5)?;
-    figures.after.push(program.measure(PAIRS)?);
+    measure(&mut program, PAIRS / 5)?;
+    figures.after.push(measure(&mut program, PAIRS)?);
     Ok(())
 }
 
@@ -86,12 +110,12 @@ fn busy(pid: u32) -> Result<Duration> {
 }
 
 /// The same program, launched by heaptrack; nothing where it is not installed.
-fn under_heaptrack(program: &Path, threads: &str, folder: &Path) -> Result<Option<f64>> {
+fn under_heaptrack(program: &Path, threads: &str, folder: &Path) -> Result<Option<Pair>> {
     if !Under::Heaptrack.is_installed() {
         return Ok(None);
     }
     let mut command = Under::Heaptrack.command(program, folder)?;
     let mut program = Program::spawn(command.arg(threads))?;
-    program.measure(PAIRS / 50)?;
-    Ok(Some(program.measure(PAIRS / 10)?))
+    measure(&mut program, PAIRS / 50)?;
+    Ok(Some(measure(&mut program, PAIRS / 10)?))
 }
