@@ -13,7 +13,7 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 15] = [
+const SYMBOLS: [(&str, &str); 18] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
@@ -28,6 +28,9 @@ const SYMBOLS: [(&str, &str); 15] = [
     ("AROUND_THROWING_PASS", "leaktap_around_throwing_pass"),
     ("AROUND_THROWING_RETURN", "leaktap_around_throwing_return"),
     ("BEFORE_PASS", "leaktap_before_pass"),
+    ("GATE", "leaktap_gate"),
+    ("GATE_INT3", "leaktap_gate_int3"),
+    ("GATE_PASS", "leaktap_gate_pass"),
     ("CONSTANTS", "leaktap_constants"),
 ];
 
@@ -137,6 +140,7 @@ fn link(object: &Path, image: &Path) {
         "leaktap_around",
         "leaktap_around_throwing",
         "leaktap_before",
+        "leaktap_gate",
     ] {
         ld.args(["-u", entry]);
     }

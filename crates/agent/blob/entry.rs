@@ -16,7 +16,7 @@ use core::arch::global_asm;
 
 use crate::agent::{Agent, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
-use crate::layout::{Action, BUSY, Call, Loss, Old};
+use crate::layout::{Action, BUSY, Call, Descriptor, Loss, Old};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 
@@ -122,6 +122,43 @@ global_asm!(
     "jmp [r11]",
     ".cfi_endproc",
     ".size leaktap_before, . - leaktap_before",
+    // Functions that a breakpoint watches, but for calls that nobody wants to know of. No argument may change, nor rax, which
+    // says how many vector registers the call of a function like mremap uses.
+    ".globl leaktap_gate",
+    ".type leaktap_gate, @function",
+    "leaktap_gate:",
+    ".cfi_startproc",
+    "leaktap_push rax",
+    "leaktap_push rcx",
+    "leaktap_push rdx",
+    "leaktap_push r8",
+    "leaktap_push r9",
+    "leaktap_push r10",
+    "leaktap_push r11",
+    "leaktap_push rsi",
+    "leaktap_push rdi",
+    "mov rdi, rsp",
+    "lea rsi, [rsp + 72]",
+    "call leaktap_passes",
+    "test eax, eax",
+    "leaktap_pop rdi",
+    "leaktap_pop rsi",
+    "leaktap_pop r11",
+    "leaktap_pop r10",
+    "leaktap_pop r9",
+    "leaktap_pop r8",
+    "leaktap_pop rdx",
+    "leaktap_pop rcx",
+    "leaktap_pop rax",
+    "jnz leaktap_gate_pass",
+    ".globl leaktap_gate_int3",
+    "leaktap_gate_int3:",
+    "int3",
+    ".globl leaktap_gate_pass",
+    "leaktap_gate_pass:",
+    "jmp [r11]",
+    ".cfi_endproc",
+    ".size leaktap_gate, . - leaktap_gate",
     call_len = const Call::LEN,
     descriptor = const DESCRIPTOR,
     arguments = const ARGUMENTS,
@@ -233,4 +270,30 @@ extern "C" fn free_any(block: u64, fs: u64, sp: u64, bp: u64) {
         agent.freed(thread, before, block);
         set_outer(thread, before);
     }
+}
+
+/// What `leaktap_gate` has saved first.
+#[repr(C)]
+struct Gate {
+    arguments: [u64; 2],
+    descriptor: u64,
+}
+
+/// Whether a call that was entered with its return address at `sp` is the C library's own doing, or the allocator's. 0 if it is
+/// the program's, or the tracer has to know for another reason.
+#[unsafe(no_mangle)]
+extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
+    // In a forked child there is nobody to tell.
+    let Some(agent) = Agent::present() else {
+        return 1;
+    };
+    let mut system = agent.control.system.iter();
+    if !system.any(|module| module.contains(*sp)) {
+        return 0;
+    }
+    // SAFETY: the stub has put it there, whose descriptor lies behind its code.
+    let descriptor = unsafe { &*(gate.descriptor as *const Descriptor) };
+    let [start, len] = gate.arguments;
+    let unmaps = descriptor.action == Action::UNMAP && start != 0;
+    u32::from(!unmaps || agent.may_unmap(start, len))
 }

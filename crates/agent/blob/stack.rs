@@ -12,7 +12,7 @@
 use core::cell::Cell;
 use core::slice;
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
 
@@ -60,6 +60,32 @@ impl Words {
     pub(crate) unsafe fn get(self, index: u64) -> u64 {
         // SAFETY: aligned and readable, says the caller; atomic, because other threads may write there.
         unsafe { (*self.sp.wrapping_add(index as usize)).load(Relaxed) }
+    }
+}
+
+impl Agent {
+    /// Memory is about to be unmapped. False if it is the stack of a thread, of which the tracer has to know; else what is known of
+    /// other stacks is known no more.
+    pub(crate) fn may_unmap(self, start: u64, len: u64) -> bool {
+        let end = start.saturating_add(len);
+        let mut stacks = stacks(self).iter();
+        let is_stack = stacks.any(|stack| stack.start < end && start < stack.end);
+        if !is_stack {
+            self.control.live.ranges.fetch_add(1, AcqRel);
+        }
+        !is_stack
+    }
+}
+
+/// The stacks of threads, as the tracer knows them.
+fn stacks(agent: Agent) -> &'static [Region] {
+    let table = agent.control.live.stacks.load(Acquire) as *const Stacks;
+    // SAFETY: the tracer writes a whole table before it writes its address, and keeps it.
+    unsafe {
+        match table.as_ref() {
+            Some(header) => slice::from_raw_parts(table.add(1).cast(), header.len as usize),
+            None => &[],
+        }
     }
 }
 
@@ -121,14 +147,9 @@ impl Stack {
         self.known_stack(at).is_some() || live.kernel.load(Relaxed) == 1 && kernel::is_readable(at)
     }
 
-    /// The stack of a thread that `at` is in, as the tracer knows them.
+    /// The stack of a thread that `at` is in.
     fn known_stack(&self, at: u64) -> Option<&'static Region> {
-        let table = self.agent.control.live.stacks.load(Acquire) as *const Stacks;
-        // SAFETY: the tracer writes a whole table before it writes its address, and keeps it.
-        let stacks: &[Region] = unsafe {
-            let header = table.as_ref()?;
-            slice::from_raw_parts(table.add(1).cast(), header.len as usize)
-        };
+        let stacks = stacks(self.agent);
         let (mut low, mut len) = (0_usize, stacks.len());
         while len > 1 {
             let half = len / 2;

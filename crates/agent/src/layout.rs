@@ -43,6 +43,9 @@ pub const REGIONS: usize = 4;
 /// Most ranges of [`Control::inside`].
 pub const INSIDE: usize = 6;
 
+/// Most modules of [`Control::system`].
+pub const SYSTEM: usize = 3;
+
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
@@ -82,6 +85,9 @@ pub struct Control {
     /// allocator and of the C library: a call from elsewhere is the program's own,
     /// though made while another one runs. Unused ones are empty.
     pub inside: [Region; INSIDE],
+    /// The C library, the dynamic linker and the allocator, where they are not part of the program's own module. Unused ones
+    /// are empty.
+    pub system: [Region; SYSTEM],
     /// Written by the tracer at any time.
     pub live: Live,
     /// Written by the agent.
@@ -114,7 +120,7 @@ pub struct Live {
     pub modules: AtomicU64,
     /// Changes after `modules` did: what was remembered of the old rules is void.
     pub generation: AtomicU32,
-    /// Changes before memory that may have been a stack is unmapped.
+    /// Changes before memory that may have been a stack is unmapped. The agent changes it, too.
     pub ranges: AtomicU32,
     /// Address of the [`Stacks`]; exchanged as `modules` is.
     pub stacks: AtomicU64,
@@ -349,6 +355,10 @@ impl Action {
     pub const REALLOCATE: Action = Action(3);
     /// Frees argument 0.
     pub const FREE: Action = Action(4);
+    /// Maps memory, or moves the end of the heap segment.
+    pub const MAP: Action = Action(5);
+    /// May unmap argument 1 bytes at argument 0.
+    pub const UNMAP: Action = Action(6);
 
     /// The block's size is argument `argument`.
     #[must_use]

@@ -62,6 +62,9 @@ pub enum Shape {
     AroundThrowing,
     /// For a function that frees: goes on to the original without a frame.
     Before,
+    /// For a function that only a breakpoint can watch: [`GATE_INT3`], unless the C library, the dynamic linker or the allocator
+    /// calls it; then goes on to the original without a frame.
+    Gate,
 }
 
 impl Shape {
@@ -71,6 +74,7 @@ impl Shape {
             Shape::Around => offsets::AROUND,
             Shape::AroundThrowing => offsets::AROUND_THROWING,
             Shape::Before => offsets::BEFORE,
+            Shape::Gate => offsets::GATE,
         }
     }
 }
@@ -87,7 +91,7 @@ pub enum Exit {
 }
 
 /// Offsets in the image of all instructions by which a thread leaves the agent.
-pub const EXITS: [(u64, Exit); 7] = [
+pub const EXITS: [(u64, Exit); 9] = [
     (offsets::AROUND_CALL, Exit::Call),
     (offsets::AROUND_PASS, Exit::Pass),
     (offsets::AROUND_RETURN, Exit::Return),
@@ -95,7 +99,13 @@ pub const EXITS: [(u64, Exit); 7] = [
     (offsets::AROUND_THROWING_PASS, Exit::Pass),
     (offsets::AROUND_THROWING_RETURN, Exit::Return),
     (offsets::BEFORE_PASS, Exit::Pass),
+    (offsets::GATE_INT3, Exit::Pass),
+    (offsets::GATE_PASS, Exit::Pass),
 ];
+
+/// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry, but for r11, where its
+/// [`layout::Descriptor`] is.
+pub const GATE_INT3: u64 = offsets::GATE_INT3;
 
 /// Offset in the image that an original called by [`Shape::Around`] returns to, with the stack
 /// pointer at a [`layout::Call`].

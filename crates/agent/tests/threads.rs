@@ -21,6 +21,7 @@ mod record;
 #[path = "../blob/rules.rs"]
 mod rules;
 #[path = "../blob/stack.rs"]
+#[allow(dead_code, reason = "nor is what gates do")]
 mod stack;
 
 use std::alloc::{Layout, alloc_zeroed};

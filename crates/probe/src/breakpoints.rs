@@ -19,6 +19,9 @@ use crate::unpatched::Unpatched;
 /// The instruction of one byte.
 pub const INT3: u8 = 0xcc;
 
+/// Another one, which does nothing.
+pub(crate) const NOP: u8 = 0x90;
+
 /// Bytes of the longest instruction (Intel SDM volume 2, 2.3.11).
 const LONGEST: usize = 15;
 
@@ -130,6 +133,15 @@ impl Breakpoints {
             }
         }
         Ok(())
+    }
+
+    /// The int3 at `at`, in code of our own, comes or goes.
+    pub(crate) fn note_gate(&mut self, at: Addr, comes: bool) {
+        let original = NOP;
+        self.journal.note(match comes {
+            true => Change::Set { at, original },
+            false => Change::Lifted { at },
+        });
     }
 
     /// Takes the breakpoint at `at` away; no thread runs.

@@ -133,6 +133,11 @@ impl Modules {
         self.system.iter().any(|range| range.contains(&at))
     }
 
+    /// Where that is.
+    pub fn system(&self) -> &[Range<Addr>] {
+        &self.system
+    }
+
     /// True if one module has both.
     pub fn is_same(&self, one: Addr, other: Addr) -> bool {
         self.image

@@ -185,6 +185,9 @@ impl Process {
         recorder: &mut dyn Recorder,
     ) -> Trap {
         let at = registers.ip().wrapping_offset(-1);
+        if self.agent.as_ref().is_some_and(|agent| agent.int3() == at) {
+            return self.at_gate(tid, registers, recorder);
+        }
         let Some(purposes) = self.breakpoints.purposes(at) else {
             if !self.breakpoints.was_here(at) {
                 return Trap::Foreign;
@@ -200,6 +203,25 @@ impl Process {
             self.entered(tid, function, registers, recorder);
         }
         self.retry(tid, registers)
+    }
+
+    /// The same at the int3 of the gates, behind which the thread goes on.
+    fn at_gate(
+        &mut self,
+        tid: Tid,
+        registers: &mut Registers,
+        recorder: &mut dyn Recorder,
+    ) -> Trap {
+        let held = &mut self.threads.entry(tid).or_default().held;
+        self.breakpoints.release(held);
+        let gate = self.agent.as_ref().and_then(|agent| agent.gate(registers));
+        if let Some((function, address)) = gate {
+            let behind = registers.ip();
+            registers.set_ip(address);
+            self.entered(tid, function, registers, recorder);
+            registers.set_ip(behind);
+        }
+        Trap::StepOver
     }
 
     /// Moves a thread at one of our breakpoints on to a slot, if one is free.

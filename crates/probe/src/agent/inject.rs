@@ -4,7 +4,7 @@ use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region};
+use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
 use leaktap_agent::{
     FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
 };
@@ -274,6 +274,10 @@ impl Agent {
         if let Some(range) = modules.allocator_code() {
             put_region(offset_of!(Control, allocator), range);
         }
+        for (index, range) in modules.system().iter().take(SYSTEM).enumerate() {
+            let offset = offset_of!(Control, system) + index * size_of::<Region>();
+            put_region(offset, range);
+        }
         let functions = self.detours.iter().map(|detour| detour.site.at());
         let modules = modules.inside(functions).into_iter();
         let inside = std::iter::once(self.regions.code.clone()).chain(modules);
@@ -334,7 +338,7 @@ const AT_ENTRY: Rule = Rule::pack(Step::Call {
 
 /// How calls of `function` go, and what is called in its place. Nothing if that has no detour.
 fn way_of(function: FunctionId, places: &[(FunctionId, Addr)]) -> Option<(Way, Option<Addr>)> {
-    let way = way(function.function()?)?;
+    let way = way(function.function()?);
     if way.shape != Shape::AroundThrowing {
         return Some((way, None));
     }

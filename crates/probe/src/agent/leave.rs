@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::ops::Range;
 
 use leaktap_agent::layout::{Action, Call, Descriptor, Old};
-use leaktap_agent::{BACK, EXITS, Exit, HEADER_LEN, STUB_LEN};
+use leaktap_agent::{BACK, EXITS, Exit, HEADER_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
 use leaktap_memory::{Addr, ReadMemory, StackOverlay};
 use leaktap_tracee::{Memory, Registers, Stopped, Tracer};
@@ -247,10 +247,9 @@ impl Agent {
             return;
         }
         let call = Call::from_bytes(&bytes);
-        let is_its =
-            |stub: Addr| call.descriptor == stub.get() + (STUB_LEN - DESCRIPTOR_LEN) as u64;
-        let detour = self.detours.iter().find(|detour| is_its(detour.stub));
-        let way = detour.and_then(|detour| way(detour.function.function()?));
+        let mut detours = self.detours.iter();
+        let detour = detours.find(|detour| detour.descriptor().get() == call.descriptor);
+        let way = detour.and_then(|detour| Some(way(detour.function.function()?)));
         if !way.is_some_and(|way| way.action.shape() == Action::REALLOCATE) {
             return;
         }
@@ -272,8 +271,6 @@ impl Agent {
 
 /// Bytes of `call [r11 + 8]`.
 const CALL_LEN: i64 = 4;
-
-const DESCRIPTOR_LEN: usize = size_of::<Descriptor>();
 
 /// Return addresses on the stack of a thread with `registers`, and interrupted ones; all of
 /// them, or what looks like one where the walk breaks off.

@@ -20,13 +20,14 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use leaktap_agent::layout::{KEYS, set_of_keys};
-use leaktap_agent::{FsBase, KEY_BITS, Shared};
+use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys};
+use leaktap_agent::{FsBase, GATE_INT3, KEY_BITS, STUB_LEN, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::Addr;
-use leaktap_tracee::Memory;
+use leaktap_tracee::{Memory, Registers};
 use leaktap_unwind::Table;
 
+use crate::breakpoints::NOP;
 use crate::detour::{Moved, Site, patch};
 use crate::functions::FunctionId;
 use crate::modules::Modules;
@@ -76,6 +77,14 @@ struct Detour {
     patched: bool,
 }
 
+impl Detour {
+    /// What the stub names the probe by.
+    fn descriptor(&self) -> Addr {
+        self.stub
+            .wrapping_offset((STUB_LEN - size_of::<Descriptor>()) as i64)
+    }
+}
+
 impl Agent {
     /// The agent that another tracer, now dead, has left in the process of `memory`.
     pub(crate) fn adopt(memory: &Memory, modules: &mut Modules) -> Option<Agent> {
@@ -103,6 +112,18 @@ impl Agent {
     pub(crate) fn has(&self, point: &Probepoint) -> bool {
         let mut detours = self.detours.iter();
         detours.any(|detour| (detour.function, detour.address) == (point.function, point.address))
+    }
+
+    /// Where the int3 of all gates is.
+    pub(crate) fn int3(&self) -> Addr {
+        self.regions.code.start.wrapping_offset(GATE_INT3 as i64)
+    }
+
+    /// The function that a thread has come to that int3 for, and where that begins.
+    pub(crate) fn gate(&self, registers: &Registers) -> Option<(FunctionId, Addr)> {
+        let mut detours = self.detours.iter();
+        let gate = detours.find(|detour| detour.descriptor() == Addr::new(registers.r11()))?;
+        Some((gate.function, gate.address))
     }
 
     /// Forgets detours of functions that are not, or no longer, where they were: those of `points` stay.
@@ -156,6 +177,8 @@ impl Agent {
                 let _ = memory.write(write.at, &write.bytes);
             }
         }
+        // A thread that is on its way there, and is not taken out, must get through.
+        let _ = memory.write(self.int3(), &[NOP]); // as above
     }
 
     /// What the thread with `fs` as its fs base is in the middle of: the agent's note of it

@@ -28,7 +28,7 @@ const WAY_OUT: [u8; 5] = [
 pub(crate) struct Plan {
     /// The functions that it was made for.
     pub(crate) points: Vec<Probepoint>,
-    /// Of each function of the heap, by its address.
+    /// Of each function that may be led to the agent, by its address.
     sites: HashMap<Addr, Result<Site, Refusal>>,
     /// A `syscall` instruction.
     pub(crate) syscall: Option<Addr>,
@@ -42,9 +42,14 @@ pub(crate) struct Plan {
 impl Plan {
     /// Looks at the code of `points` in `memory`, which must show it as it is without breakpoints.
     pub(crate) fn new(image: &Image, memory: &impl ReadMemory, points: &[Probepoint]) -> Plan {
-        let wanted = points
-            .iter()
-            .filter(|point| point.kind == Kind::Breakpoint && point.function.is_of_heap());
+        let malloc = points.iter().find(|point| is_twin(point.function));
+        let malloc = malloc.and_then(|malloc| image.module_at(malloc.address));
+        // Of functions that map memory, the allocator calls those of its own module, which are in reach, too.
+        let is_beside =
+            |point: &Probepoint| malloc.is_some_and(|malloc| malloc.contains(point.address));
+        let wanted = points.iter().filter(|point| {
+            point.kind == Kind::Breakpoint && (point.function.is_of_heap() || is_beside(point))
+        });
         let mut sites: HashMap<_, _> = wanted
             .map(|point| (point.address, site(image, memory, point.address)))
             .collect();

@@ -45,13 +45,17 @@ fn is_named(function: FunctionId, names: &[&str]) -> bool {
         .is_some_and(|known| names.contains(&known.name))
 }
 
-/// Nothing for a function that only a breakpoint can watch: those that map memory are rare.
-pub(crate) fn way(function: &Function) -> Option<Way> {
+/// How a function goes through the agent.
+pub(crate) fn way(function: &Function) -> Way {
     let around = |action| Way {
         shape: Shape::Around,
         action,
     };
-    Some(match function.action {
+    let gate = |action| Way {
+        shape: Shape::Gate,
+        action,
+    };
+    match function.action {
         Action::Allocate(size) if THROWING.contains(&function.name) => Way {
             shape: Shape::AroundThrowing,
             action: sized(Told::ALLOCATE, size).by_twin(),
@@ -65,10 +69,9 @@ pub(crate) fn way(function: &Function) -> Option<Way> {
             ..around(Told::FREE)
         },
         Action::Free => around(Told::FREE),
-        Action::Map | Action::Unmap | Action::Remap | Action::SetBreak | Action::MoveBreak => {
-            return None;
-        }
-    })
+        Action::Map | Action::Unmap | Action::Remap => gate(Told::UNMAP),
+        Action::SetBreak | Action::MoveBreak => gate(Told::MAP),
+    }
 }
 
 fn sized(action: Told, size: Size) -> Told {
@@ -84,9 +87,13 @@ mod tests {
     use crate::functions::all;
 
     #[test]
-    fn every_function_of_the_heap_has_a_way_and_no_other() {
+    fn functions_that_map_memory_have_gates_and_no_others() {
         for (_, function) in all() {
-            assert_eq!(way(function).is_none(), function.action.is_mapping());
+            let has_gate = way(function).shape == Shape::Gate;
+            assert_eq!(has_gate, function.action.is_mapping());
+            // What a breakpoint tells the agent of, a gate has to.
+            let unmaps = function.action.unmaps(|_| 1).is_some();
+            assert_eq!(way(function).action == Told::UNMAP, unmaps);
         }
     }
 
@@ -100,7 +107,7 @@ mod tests {
                 }
                 _ => continue,
             };
-            let told = way(function).and_then(|way| way.action.size(&arguments));
+            let told = way(function).action.size(&arguments);
             assert_eq!(told, known, "{}", function.name);
         }
     }

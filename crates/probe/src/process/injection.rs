@@ -129,6 +129,7 @@ impl Process {
         for at in agent.keep(&self.points) {
             self.breakpoints.lift(at); // there is one at a launch
         }
+        self.breakpoints.note_gate(agent.int3(), true);
         let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
         let failed = patched.iter().find_map(|(id, done)| match done {
             Err(refusal) if id.frees() => Some(*refusal),
@@ -136,14 +137,19 @@ impl Process {
         });
         if failed.is_some() {
             agent.restore(&self.memory);
+            self.breakpoints.note_gate(agent.int3(), false);
         }
         for (function, done) in patched {
             let Some(point) = self.points.iter_mut().find(|p| p.function == function) else {
                 continue;
             };
-            point.refusal = done.err();
+            // Behind a gate there is a breakpoint all the same.
+            let is_of_heap = function.is_of_heap();
+            point.refusal = done.err().filter(|_| is_of_heap);
             if failed.is_none() && done.is_ok() {
-                point.kind = Kind::Detour;
+                if is_of_heap {
+                    point.kind = Kind::Detour;
+                }
             } else if self
                 .breakpoints
                 .insert(point.address, Purpose::Entry(function))
@@ -210,6 +216,7 @@ impl Process {
         if !agent.leave(self.modules.rules(), tracer, stopped) {
             return false;
         }
+        self.breakpoints.note_gate(agent.int3(), false);
         self.withdrawn = self.agent.take();
         true
     }
@@ -243,6 +250,7 @@ impl Process {
     pub fn abandon_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
             agent.restore(&self.memory);
+            self.breakpoints.note_gate(agent.int3(), false);
         }
     }
 

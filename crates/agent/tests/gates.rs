@@ -1,0 +1,108 @@
+//! Gates: who runs into the int3, and who passes.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failure to prepare is a failure of the test"
+)]
+
+mod host;
+
+use std::mem::transmute;
+use std::ptr::null_mut;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use host::Host;
+use leaktap_agent::Shape;
+use leaktap_agent::layout::{Action, Control, Region};
+use nix::libc;
+
+type Six = extern "C" fn(usize, usize, usize, usize, usize, usize) -> usize;
+
+static TRAPS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn on_trap(_: i32) {
+    TRAPS.fetch_add(1, Relaxed);
+}
+
+/// All arguments arrive, in their order.
+extern "C" fn original(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> usize {
+    [a, b, c, d, e, f]
+        .iter()
+        .fold(0, |sum: usize, n| sum.wrapping_mul(31).wrapping_add(*n))
+}
+
+/// A call of a gate: its result, and how often it ran into the int3.
+#[inline(never)]
+fn call(gate: Six, at: usize, len: usize) -> (usize, usize) {
+    let before = TRAPS.load(Relaxed);
+    let result = gate(at, len, 3, 4, 5, 6);
+    (result, TRAPS.load(Relaxed) - before)
+}
+
+fn control(host: &Host) -> *mut Control {
+    (host.control() as *const Control).cast_mut()
+}
+
+/// As if this whole program were the C library.
+fn be_the_library(host: &Host) {
+    let start = 0;
+    let end = u64::MAX;
+    // SAFETY: nobody reads it meanwhile: this test has one thread, and an agent of its own.
+    unsafe { (*control(host)).system[1] = Region { start, end } };
+}
+
+/// Has `stacks` be the stacks of threads.
+fn know(host: &Host, stacks: &[Region]) {
+    let mut table = vec![stacks.len() as u64];
+    table.extend(stacks.iter().flat_map(|stack| [stack.start, stack.end]));
+    let table = table.leak().as_ptr() as u64;
+    host.control().live.stacks.store(table, Release);
+}
+
+#[test]
+fn calls_of_the_library_pass_and_others_do_not_and_stacks_are_told_of() {
+    // SAFETY: the handler only counts.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_trap as *const () as usize;
+        assert_eq!(libc::sigaction(libc::SIGTRAP, &action, null_mut()), 0);
+    }
+    let host = Host::new();
+    let [map, unmap] = [Action::MAP, Action::UNMAP].map(|action| {
+        let original = original as *const () as usize;
+        let gate = host.stub(Shape::Gate, original, original, action);
+        // SAFETY: a stub is called as its original is.
+        unsafe { transmute::<usize, Six>(gate) }
+    });
+    let ranges = || host.control().live.ranges.load(Acquire);
+    let seen = original(0x1000, 0x2000, 3, 4, 5, 6);
+    for gate in [map, unmap] {
+        assert_eq!(call(gate, 0x1000, 0x2000), (seen, 1));
+    }
+    be_the_library(&host);
+    let before = ranges();
+    assert_eq!(call(map, 0x1000, 0x2000), (seen, 0));
+    assert_eq!(call(unmap, 0, 0x2000), (original(0, 0x2000, 3, 4, 5, 6), 0));
+    assert_eq!(ranges(), before, "nothing was unmapped");
+    assert_eq!(call(unmap, 0x1000, 0x2000), (seen, 0));
+    assert_eq!(ranges(), before + 1);
+
+    let start = 0x2000;
+    let end = 0x4000;
+    know(&host, &[Region { start, end }]);
+    for (at, len, traps) in [
+        (0x1000, 0x1000, 0),
+        (0x1000, 0x1001, 1),
+        (0x2000, 0x2000, 1),
+        (0x3fff, 1, 1),
+        (0x3000, usize::MAX, 1),
+        (0x4000, 0x1000, 0),
+        (0x4000, usize::MAX, 0),
+    ] {
+        assert_eq!(call(unmap, at, len).1, traps, "{at:#x} {len:#x}");
+    }
+    // In a forked child nobody serves an int3: there the header page is wiped.
+    host.header().control.store(0, Release);
+    assert_eq!(call(unmap, 0x2000, 0x2000).1, 0);
+    assert_eq!(host.losses(), 0);
+}
