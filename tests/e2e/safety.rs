@@ -263,6 +263,24 @@ fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
     target.end().succeeded();
 }
 
+/// What the C library maps and unmaps for itself runs into no int3 that a killed leaktap could leave.
+#[test]
+fn a_target_whose_heap_comes_and_goes_survives_a_killed_leaktap() {
+    let mut target = Fixture::new("heaps.c").start_for(ALL_CYCLES);
+    for death in 0..DEATHS {
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        let_run(moment(death, 20));
+        tracing.process().signal(Signal::SIGKILL);
+        tracing.wait();
+    }
+    let traced = attach(Engine::Auto, target.pid(), &["--duration", "20ms"]).wait();
+    let report = traced.succeeded();
+    assert!(report.total("allocations") > 0, "{}", report.summary());
+    assert_eq!(report.total("mapped_regions"), 0, "{}", report.summary());
+    target.work();
+    target.end().succeeded();
+}
+
 /// Breakpoints that a killed leaktap has left are taken out by a process that stands by for that.
 #[test]
 fn a_killed_leaktap_leaves_no_breakpoints() {
