@@ -30,8 +30,6 @@ pub(crate) struct Books {
     now: Duration,
     /// Calls that were seen, but not what they did.
     lost: u64,
-    /// Bytes that the C library mapped for itself.
-    pub(crate) libc_mapped: u64,
     /// Bytes that live by what breakpoints have told.
     live_bytes: u64,
     peak_bytes: u64,
@@ -49,7 +47,6 @@ impl Books {
             started: Instant::now(),
             now: Duration::ZERO,
             lost: 0,
-            libc_mapped: 0,
             live_bytes: 0,
             peak_bytes: 0,
         })
@@ -258,10 +255,6 @@ impl Recorder for Books {
 
     fn unmapped(&mut self, at: Addr, len: u64) {
         self.regions.unmap(at, len);
-    }
-
-    fn mapped_by_libc(&mut self, len: u64) {
-        self.libc_mapped += len;
     }
 
     fn lost(&mut self, why: Lost) {

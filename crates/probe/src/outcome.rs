@@ -106,7 +106,6 @@ impl Outcome<'_> {
         };
         if self.modules.is_system(start.ip) {
             self.recorder.unmapped(at, len);
-            self.recorder.mapped_by_libc(len);
         } else {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
             self.recorder.mapped(function, at, len, stack);
@@ -123,9 +122,7 @@ impl Outcome<'_> {
     fn moved_break(&mut self, function: FunctionId, old: u64, new: u64, start: Start) {
         if new < old {
             self.recorder.unmapped(Addr::new(new), old - new);
-        } else if new > old && self.modules.is_system(start.ip) {
-            self.recorder.mapped_by_libc(new - old);
-        } else if new > old {
+        } else if new > old && !self.modules.is_system(start.ip) {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
             let at = Addr::new(old);
             self.recorder.mapped(function, at, new - old, stack);
