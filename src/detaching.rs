@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use leaktap_probe::Remains;
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 
-use crate::target;
+use crate::target::{self, Exit};
 use crate::tracing::{Child, Tracing, is_int3};
 
 /// How often all threads are stopped until all are out of the agent.
 const ATTEMPTS: u32 = 100;
+
+/// How long one thread is waited for while all others run.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A thread stopped for good.
 struct Halted {
@@ -25,31 +28,7 @@ impl Tracing<'_> {
     /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
     /// these go when leaktap ends.
     pub(crate) fn detach(mut self) {
-        let mut begun = Instant::now();
-        let mut halted = self.stop_all();
-        for attempt in 1.. {
-            self.target.pass_time();
-            for thread in halted.values_mut() {
-                // What fails here is that the thread has been killed: nothing to put right in it.
-                let _ = self.settle(thread);
-            }
-            let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            if self.target.withdraw(&mut self.tracer, &mut threads) {
-                break;
-            }
-            if attempt == ATTEMPTS {
-                self.target.leave_agent();
-                break;
-            }
-            // For a moment, so that threads get out of the agent.
-            self.let_run(halted);
-            self.target.halted(begun.elapsed());
-            std::thread::yield_now();
-            begun = Instant::now();
-            halted = self.stop_all();
-        }
-        self.target.disarm();
-        let mut halted: Vec<_> = halted.into_values().collect();
+        let (mut halted, begun) = self.take_out();
         let last = self.unmap_agent(&mut halted);
         for thread in halted {
             let _ = match thread.our_trap {
@@ -64,10 +43,43 @@ impl Tracing<'_> {
         });
         self.target.halted(begun.elapsed());
         self.target.detached();
-        if let Some(running) = last {
-            let running = self.bring_books_home(running);
+        let is_mapped = last.is_some();
+        let running = self.bring_books_home(last.flatten());
+        if is_mapped {
             self.unmap_rest(running);
         }
+    }
+
+    /// Stops all threads where they would be if there were no probes, and takes these out. Returns the threads, and since when they are stopped.
+    fn take_out(&mut self) -> (Vec<Halted>, Instant) {
+        let mut begun = Instant::now();
+        let mut halted = self.stop_all();
+        for attempt in 1.. {
+            self.target.pass_time();
+            for thread in halted.values_mut() {
+                // What fails here is that the thread has been killed: nothing to put right in it.
+                let _ = self.settle(thread);
+            }
+            let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
+            let asleep = self.tasks.iter().filter(|(_, task)| task.asleep);
+            let mut asleep = asleep.map(|(tid, _)| *tid);
+            let is_out = !asleep.any(|tid| self.target.may_be_in_agent(tid));
+            if is_out && self.target.withdraw(&mut self.tracer, &mut threads) {
+                break;
+            }
+            if attempt == ATTEMPTS || !is_out {
+                self.target.leave_agent();
+                break;
+            }
+            // For a moment, so that threads get out of the agent.
+            self.let_run(halted);
+            self.target.halted(begun.elapsed());
+            std::thread::yield_now();
+            begun = Instant::now();
+            halted = self.stop_all();
+        }
+        self.target.disarm();
+        (halted.into_values().collect(), begun)
     }
 
     /// Takes the agent's code away, and returns the thread that is to do the same to the rest of its memory while
@@ -93,27 +105,48 @@ impl Tracing<'_> {
         }
     }
 
-    /// While the target runs, so that there is little to unmap. Returns `thread` if it is still there, in the same program.
+    /// While the target runs, so that there is little to unmap. Returns `thread` if it is still there, in the same program. Where the
+    /// target has ended, the books stay where they are.
     fn bring_books_home(&mut self, mut thread: Option<Running>) -> Option<Running> {
+        if self.target.exit.is_some() || !self.target.has_withdrawn() {
+            return thread;
+        }
         let mut at = Some(0);
         while let Some(from) = at {
             at = self.target.bring_home(from);
-            while let Some(event) = self.tracer.poll() {
-                match event {
-                    Event::NoChildren | Event::Interrupted => break,
-                    event => thread = thread.and_then(|thread| goes_on(thread, event)),
-                }
-            }
+            thread = self.let_all_go_on(thread);
         }
         self.target.books.is_home();
+        thread
+    }
+
+    /// Lets whatever has stopped go on: `thread`, which is returned unless it has ended or runs another program, and others, which
+    /// are none of our business any more.
+    fn let_all_go_on(&mut self, mut thread: Option<Running>) -> Option<Running> {
+        while let Some(event) = self.tracer.poll() {
+            if let Event::NoChildren | Event::Interrupted = event {
+                break;
+            }
+            let (ended, exit) = match event {
+                Event::Exited { tid, code } => (Some(tid), Some(Exit::Code(code))),
+                Event::Killed { tid, signal, .. } => {
+                    (Some(tid), Some(Exit::Signal(signal.number())))
+                }
+                _ => (None, None),
+            };
+            if ended == Some(self.target.tid()) {
+                self.target.exit = exit;
+            }
+            thread = goes_on(thread, event);
+        }
         thread
     }
 
     /// Stops `thread`, or another one if that has ended, to have it unmap what is left.
     fn unmap_rest(&mut self, thread: Option<Running>) {
         let stopped = thread.and_then(|thread| {
-            let _ = thread.interrupt(); // wait_for() says if that fails
-            self.tracer.wait_for(thread.tid()).ok()
+            thread.interrupt().ok()?; // it has ended
+            self.stop_of(thread.tid())
         });
         let begun = Instant::now();
         let Some(mut last) = stopped.or_else(|| self.another_thread()) else {
@@ -124,6 +157,22 @@ impl Tracing<'_> {
         }
         let _ = last.detach(); // fails if it has been killed
         self.target.halted(begun.elapsed());
+        self.let_all_go_on(None);
+    }
+
+    /// The next stop of a thread; nothing if there is none for long. A leader that ends before other threads, or whose place
+    /// another one takes that executes a program, ends without a word.
+    fn stop_of(&mut self, tid: Tid) -> Option<Stopped> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            match self.tracer.poll() {
+                Some(Event::Stopped(stopped)) if stopped.tid() == tid => return Some(stopped),
+                Some(event) => drop(goes_on(None, event)),
+                None if target::has_ended(tid) => return None,
+                None => std::thread::yield_now(),
+            }
+        }
+        None
     }
 
     /// A thread of the process, if that lives on with the agent's memory although the thread that we had has ended.
@@ -270,10 +319,16 @@ impl Tracing<'_> {
         }
     }
 
-    /// Threads that sleep where no signal reaches them do not stop until they wake up.
+    /// Threads that sleep where no signal reaches them do not stop until they wake up. And of a leader that has ended before other
+    /// threads, the kernel says nothing until they have.
     fn give_up_on_sleepers(&mut self) {
+        let leader = self.target.tid();
+        let mut others = self.tasks.keys().filter(|tid| **tid != leader);
+        let lives_on = others.any(|tid| !target::has_ended(*tid));
         for (tid, task) in &mut self.tasks {
-            task.unstoppable |= target::sleeps_uninterruptibly(*tid);
+            task.asleep |= !task.unstoppable && target::sleeps_uninterruptibly(*tid);
+            let ended_first = *tid == leader && lives_on && target::has_ended(leader);
+            task.unstoppable |= task.asleep || ended_first;
         }
     }
 
@@ -295,19 +350,19 @@ impl Tracing<'_> {
     }
 }
 
-/// The thread `running` goes on, if it is what `event` has stopped; nothing if it has ended, or runs another program.
-fn goes_on(running: Running, event: Event) -> Option<Running> {
-    let tid = running.tid();
+/// Whatever `event` has stopped goes on. Returns `thread`, unless it has ended, or runs another program.
+fn goes_on(thread: Option<Running>, event: Event) -> Option<Running> {
+    let is_it = |tid: Tid| thread.as_ref().is_some_and(|thread| thread.tid() == tid);
     match event {
         Event::Stopped(stopped) => {
             let replaced = matches!(stopped.stop(), Stop::Exec { .. });
-            if stopped.tid() == tid && !replaced {
+            if is_it(stopped.tid()) && !replaced {
                 return stopped.resume().ok();
             }
             let _ = stopped.detach(); // fails if it has been killed
-            (!replaced).then_some(running)
+            thread.filter(|_| !replaced)
         }
-        Event::Exited { tid: ended, .. } | Event::Killed { tid: ended, .. } if ended == tid => None,
-        _ => Some(running),
+        Event::Exited { tid, .. } | Event::Killed { tid, .. } if is_it(tid) => None,
+        _ => thread,
     }
 }

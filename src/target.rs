@@ -191,6 +191,16 @@ impl Target {
         self.process.adopt_remains()
     }
 
+    /// See [`Process::may_be_in_agent`].
+    pub(crate) fn may_be_in_agent(&self, asleep: Tid) -> bool {
+        self.process.may_be_in_agent(asleep)
+    }
+
+    /// Whether there is an agent that has been taken out.
+    pub(crate) fn has_withdrawn(&self) -> bool {
+        self.process.has_withdrawn()
+    }
+
     /// Takes the agent out, if there is one: see [`Process::withdraw`].
     pub(crate) fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
         self.process.withdraw(tracer, stopped)
@@ -426,8 +436,17 @@ fn open(
 
 /// True of a thread in a system call that no signal ends: state D of proc_pid_stat(5).
 pub(crate) fn sleeps_uninterruptibly(tid: Tid) -> bool {
+    state(tid) == Some('D')
+}
+
+/// True of a thread that is no more, or, the leader, only waits for the others to end.
+pub(crate) fn has_ended(tid: Tid) -> bool {
+    matches!(state(tid), None | Some('Z' | 'X'))
+}
+
+fn state(tid: Tid) -> Option<char> {
     let stat = ProcInfo::new(tid.get()).and_then(|info| info.stat());
-    stat.is_ok_and(|stat| stat.state == 'D')
+    Some(stat.ok()?.state)
 }
 
 /// True of a thread that has hit an int3 whose SIGTRAP has not been reported: SigPnd of

@@ -56,8 +56,10 @@ pub(crate) struct Tracing<'a> {
 /// A tracee in the target's memory.
 pub(crate) struct Task {
     pub(crate) running: Option<Running>,
-    /// In a system call that cannot be stopped: vfork(2), a dead file server.
+    /// In a system call that cannot be stopped: vfork(2), a dead file server. Or ended, though others live on.
     pub(crate) unstoppable: bool,
+    /// So it was seen to sleep: somewhere, perhaps in the agent.
+    pub(crate) asleep: bool,
     /// A child that shares the target's memory until it calls exec or exits.
     pub(crate) child: bool,
 }
@@ -322,6 +324,7 @@ impl<'a> Tracing<'a> {
             Task {
                 running: None,
                 unstoppable: false,
+                asleep: false,
                 child,
             },
         );

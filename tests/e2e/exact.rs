@@ -142,6 +142,7 @@ exact! {
     deep_recursion: plain("deep.c");
     threads: plain("threads.c");
     thread_death: plain("thread_death.c");
+    headless: plain("headless.c");
     fork: plain("fork.c");
     spawn: plain("spawn.c");
     exec: plain("exec.c");

@@ -110,6 +110,8 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
         End::Root if matches!(rows.rule(outermost), Found::Rule(_)) => Entry::Own { before: 0 },
         _ if below && running & BUSY != 0 => Entry::Own { before: running },
         _ if below => Entry::Nested,
+        // On a stack of its own, from which no way is known.
+        _ if running & BUSY != 0 => Entry::Own { before: running },
         _ => Entry::Own { before: 0 },
     }
 }

@@ -153,13 +153,18 @@ impl Agent {
         if remembered.is_some() {
             return remembered;
         }
-        let is_known = Words::known(self, &state.stack, call.sp).is_some();
+        let words = Words::known(self, &state.stack, call.sp);
         let memory = Stack::new(self, state.stack, call.sp);
         let ip = memory.read_u64(Addr::new(call.sp)).unwrap_or(0);
         let (start, key) = (call.start(ip), call.key(generation));
-        let found = match is_known {
-            true => None,
-            false => state.walks.find_in(start, key, &memory),
+        let may_be_there = words.is_none_or(|words| {
+            state
+                .walks
+                .is_out_of_reach(start, key, words.len.wrapping_sub(1))
+        });
+        let found = match may_be_there {
+            true => state.walks.find_in(start, key, &memory),
+            false => None,
         };
         let id = match found {
             Some(id) => Some(StackId(id)),

@@ -2,12 +2,14 @@ use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::{Block, Ledger, reserved};
 use leaktap_unwind::Row;
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 use nix::unistd::{Whence, lseek};
@@ -97,14 +99,20 @@ impl Shared {
     /// where to go on, nothing if that was all.
     ///
     /// # Errors
-    /// From pread(2) and fallocate(2).
+    /// From lseek(2) and pread(2).
     pub fn move_here(&self, from: &Shared, at: u64, bytes: u64) -> io::Result<Option<u64>> {
-        let Some((file, start)) = from.file.zip(from.seek(at, Whence::SeekData)) else {
+        let Some((file, start)) = from.file.zip(from.seek(at, Whence::SeekData)?) else {
             return Ok(None);
         };
-        let end = match start < KEYS_AT {
-            true => KEYS_AT,
-            false => start.saturating_add(bytes).min(SHARED_LEN),
+        let most = start.saturating_add(bytes);
+        let end = match start {
+            0..KEYS_AT => KEYS_AT,
+            KEYS_AT..LEDGER_AT => most.min(LEDGER_AT),
+            // Where nothing is, reading would make pages here.
+            _ => from
+                .seek(start, Whence::SeekHole)?
+                .unwrap_or(SHARED_LEN)
+                .min(most),
         };
         let len = end.saturating_sub(start);
         // Keys, threads and rows are of no use but to the agent.
@@ -118,15 +126,36 @@ impl Shared {
         }
         if start >= KEYS_AT {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(file, hole, start.cast_signed(), len.cast_signed())?;
+            // If that is impossible, the target has more to unmap.
+            let _ = fallocate(file, hole, start.cast_signed(), len.cast_signed());
         }
         Ok(Some(end))
     }
 
-    /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte in use (lseek(2)).
-    fn seek(&self, at: u64, what: Whence) -> Option<u64> {
-        let found = lseek(self.file?, at.cast_signed(), what);
-        found.ok().map(i64::cast_unsigned)
+    /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte in use (lseek(2)), or if it is in no file.
+    fn seek(&self, at: u64, what: Whence) -> io::Result<Option<u64>> {
+        let Some(file) = self.file else {
+            return Ok(None);
+        };
+        match lseek(file, at.cast_signed(), what) {
+            Ok(found) => Ok(Some(found.cast_unsigned())),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The next piece in use from `at` on. All that is there, where nobody can tell.
+    fn next_in_use(&self, at: u64) -> Option<Range<u64>> {
+        let rest = (at < SHARED_LEN).then_some(at..SHARED_LEN);
+        if self.file.is_none() {
+            return rest;
+        }
+        let Ok(start) = self.seek(at, Whence::SeekData) else {
+            return rest;
+        };
+        let start = start?;
+        let end = self.seek(start, Whence::SeekHole).ok().flatten();
+        Some(start..end.unwrap_or(SHARED_LEN))
     }
 
     /// The live blocks. Pages that nobody has used are not looked at, since that would make them.
@@ -134,14 +163,7 @@ impl Shared {
         let (shared, ledger) = (*self, self.ledger());
         let mut at = LEDGER_AT;
         let in_use = std::iter::from_fn(move || {
-            let range = match shared.file {
-                Some(_) => {
-                    let start = shared.seek(at, Whence::SeekData)?;
-                    start..shared.seek(start, Whence::SeekHole)?
-                }
-                None if at < SHARED_LEN => at..SHARED_LEN,
-                None => return None,
-            };
+            let range = shared.next_in_use(at)?;
             at = range.end;
             Some(range)
         });

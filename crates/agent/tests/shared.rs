@@ -84,6 +84,26 @@ fn ledger_totals(n: u64) -> leaktap_ledger::Totals {
     }
 }
 
+/// What the agent needs for itself may end less than a piece before the ledger.
+#[test]
+fn a_piece_ends_where_the_ledger_begins() {
+    let (file, shared) = memory();
+    file.write_all_at(&[1], LEDGER_AT - 8192).unwrap();
+    let ledger = shared.ledger();
+    let stack = ledger.intern(&[1, 2, 3], Default::default()).unwrap();
+    let block = Block {
+        addr: 1 << 16,
+        size: 1,
+        stack,
+        time: 0,
+    };
+    ledger.allocated(0, &block).unwrap();
+    let (home, _) = moved(&shared);
+    assert_eq!(home.ledger().totals(), ledger_totals(1));
+    assert!(home.ledger().stack(stack, |_| ()).is_some());
+    assert_eq!(home.blocks().collect::<Vec<_>>(), [block]);
+}
+
 #[test]
 fn pages_far_apart_move_one_by_one() {
     let (file, shared) = memory();

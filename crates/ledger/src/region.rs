@@ -188,7 +188,8 @@ impl Ledger {
     #[inline(always)]
     unsafe fn bucket_near(&self, near: &Near, addr: u64) -> &Bucket {
         let index = near.home(addr) as usize;
-        // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are reserved.
+        // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are reserved. (A program that writes
+        // over what its agent remembers harms itself, as by writing over the agent's other addresses: the tracer has no use for this.)
         unsafe { &*self.base.add(BUCKETS_AT).cast::<Bucket>().add(index) }
     }
 }

@@ -32,7 +32,6 @@ pub trait Recorder {
     /// `len` bytes at `at` are no longer mapped.
     fn unmapped(&mut self, at: Addr, len: u64);
 
-
     /// A call was seen, what it did was not.
     fn lost(&mut self, why: Lost);
 }

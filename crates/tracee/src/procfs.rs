@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use leaktap_memory::Addr;
+
 use crate::Tid;
 
 /// The text of /proc/TID/status.
@@ -58,6 +60,21 @@ impl Status {
     }
 }
 
+/// rsp and rip of a thread that sleeps in the kernel: the last two words of /proc/TID/syscall.
+pub(crate) fn asleep_at(tid: Tid) -> Option<(Addr, Addr)> {
+    registers_of(&fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?)
+}
+
+fn registers_of(text: &str) -> Option<(Addr, Addr)> {
+    let mut words = text.split_ascii_whitespace().rev();
+    let mut register = || {
+        let word = words.next()?.strip_prefix("0x")?;
+        u64::from_str_radix(word, 16).ok().map(Addr::new)
+    };
+    let (ip, sp) = (register()?, register()?);
+    Some((sp, ip))
+}
+
 /// The threads of `process`, in the order of their ids.
 pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
     let mut threads = Vec::new();
@@ -88,6 +105,19 @@ pub(crate) fn is_kernel_thread(tid: Tid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn registers_of_sleepers_are_the_last_two_words() {
+        let at = Some((Addr::new(0x7ffe_1238), Addr::new(0x7f00_1234)));
+        for (text, expected) in [
+            ("0 0x3 0x7f 0x400 0x1 0x2 0x0 0x7ffe1238 0x7f001234\n", at),
+            ("-1 0x7ffe1238 0x7f001234\n", at),
+            ("running\n", None),
+            ("", None),
+        ] {
+            assert_eq!(registers_of(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn reads_the_fields_of_a_status() {

@@ -1,3 +1,4 @@
+use leaktap_memory::Addr;
 use std::fmt;
 
 use crate::procfs;
@@ -52,6 +53,12 @@ impl Tid {
     pub fn has_filtered_thread(self) -> bool {
         let threads = procfs::threads(self).unwrap_or_default();
         threads.into_iter().any(Tid::is_filtered)
+    }
+
+    /// Where the stack pointer and the instruction pointer of a thread are that sleeps in the kernel: /proc/TID/syscall,
+    /// proc_pid_syscall(5). Nothing of one that is awake, or gone.
+    pub fn asleep_at(self) -> Option<(Addr, Addr)> {
+        procfs::asleep_at(self)
     }
 
     /// Whether a seccomp filter watches the thread.

@@ -188,6 +188,13 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         })
     }
 
+    /// Whether [`Memo::find`] may have passed over an entry because of its words that are not among the `reach` ones.
+    pub fn is_out_of_reach(&self, start: Start, generation: u32, reach: u64) -> bool {
+        let key = Key { start, generation };
+        let found = self.entry(key, |header, _| header.words.last() > Some(&reach));
+        found.is_some()
+    }
+
     /// The payload of an entry under `key` that `holds`.
     #[inline(always)]
     fn entry(&self, key: Key, holds: impl Fn(&Quad, &[Quad]) -> bool) -> Option<u32> {

@@ -73,6 +73,9 @@ fn by_memo<const S: usize, const Q: usize>(
     let found = find(memo, at, mem);
     let anywhere = memo.find_in(start, generation, mem);
     assert!(found.is_none() || found == anywhere);
+    let reach = lend(start, mem, at.2).len() as u64;
+    let out_of_reach = memo.is_out_of_reach(start, generation, reach);
+    assert!(found == anywhere || out_of_reach, "{found:?} {anywhere:?}");
     if let Some(payload) = anywhere {
         return (stacks.all[payload as usize].clone(), true);
     }

@@ -147,6 +147,7 @@ impl Agent {
         let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.pop()) else {
             return Ok(true);
         };
+        remains::note_without_code(self);
         with_calls(tracer, stopped, syscall, |calls, _| {
             remote::unmap(calls, &part);
             Ok(self.parts.is_empty())

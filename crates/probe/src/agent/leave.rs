@@ -17,7 +17,7 @@ use leaktap_agent::layout::{Action, Call, Descriptor, Old};
 use leaktap_agent::{BACK, EXITS, Exit, HEADER_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
 use leaktap_memory::{Addr, ReadMemory, StackOverlay};
-use leaktap_tracee::{Memory, Registers, Stopped, Tracer};
+use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::{End, Start, Table, Visited, walk_with};
 
 use super::Agent;
@@ -88,6 +88,16 @@ impl Agent {
         }
         self.take_out(thread, registers, inside, memory);
         true
+    }
+
+    /// Whether a thread that is `asleep` has an address of the agent's code on its stack: the kernel tells where that is
+    /// (`/proc/TID/syscall`, proc_pid_syscall(5)). True of one that is awake by now.
+    pub(crate) fn may_have(&self, asleep: Tid) -> bool {
+        let Some((sp, ip)) = asleep.asleep_at() else {
+            return true;
+        };
+        let code = &self.regions.code;
+        code.contains(&ip) || searched(&self.memory, sp, code)
     }
 
     /// Puts a thread where its function is. A call that had not returned has not happened.

@@ -64,6 +64,13 @@ pub(super) fn note(agent: &Agent) {
     agent.shared.write(REMAINS_AT, &bytes);
 }
 
+/// The code is about to go: nothing is to be undone any more but the shared memory, and the program may map something of its own in
+/// the code's place.
+pub(super) fn note_without_code(agent: &Agent) {
+    const GONE: [u8; 3 * WORD] = [0; 3 * WORD];
+    agent.shared.write(REMAINS_AT + 2 * WORD as u64, &GONE);
+}
+
 /// Whether another leaktap's detours are in the process of `memory`.
 pub(crate) fn remains(memory: &Memory) -> Remains {
     let all = mappings(memory.process().get()).unwrap_or_default();

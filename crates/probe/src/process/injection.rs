@@ -207,6 +207,17 @@ impl Process {
         self.agent.is_some()
     }
 
+    /// Whether a thread that cannot be stopped, since it is `asleep`, may come back to the agent.
+    pub fn may_be_in_agent(&self, asleep: Tid) -> bool {
+        let agent = self.agent.as_ref();
+        agent.is_some_and(|agent| agent.may_have(asleep))
+    }
+
+    /// Whether an agent has been taken out whose memory may still be there.
+    pub fn has_withdrawn(&self) -> bool {
+        self.withdrawn.is_some()
+    }
+
     /// Takes all threads out of the agent; all are `stopped` and have left slots. False, and nothing has changed, if one
     /// of them has to run a little first. Its memory stays, to be unmapped by [`Process::unmap_agent`].
     pub fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
