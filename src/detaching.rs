@@ -182,7 +182,8 @@ impl Tracing<'_> {
         let mut one = None;
         for thread in attached.stopped {
             // Not in another program, which was executed meanwhile.
-            if one.is_none() && self.target.process().remains() != Remains::None {
+            let remains = self.target.process().remains_seen_by(thread.tid());
+            if one.is_none() && remains != Remains::None {
                 one = Some(thread);
             } else {
                 let _ = thread.detach(); // fails for one that has been killed

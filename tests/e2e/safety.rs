@@ -25,6 +25,7 @@ fn cycles(engine: Engine) -> u64 {
 /// A deadline, not a measure.
 const ALL_CYCLES: Duration = Duration::from_secs(1200);
 const DEATHS: u64 = 40;
+const BLOCKS_OF_DEPARTS: u64 = 300_000;
 
 /// What `fixtures/busy.c` holds at any moment: 8 threads, 16 blocks each.
 const HELD: u64 = 8 * 16;
@@ -279,6 +280,28 @@ fn a_target_whose_heap_comes_and_goes_survives_a_killed_leaktap() {
     assert_eq!(report.total("mapped_regions"), 0, "{}", report.summary());
     target.work();
     target.end().succeeded();
+}
+
+/// The thread that is to unmap what is left may be gone when it comes to that, and the kernel says nothing of a leader.
+#[test]
+fn nothing_is_left_where_the_first_thread_ends_while_we_detach() {
+    for _ in 0..10 {
+        let mut target = Fixture::new("departs.c").start();
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        let live = traced.succeeded().total("live_blocks");
+        // And what the C library keeps for a thread.
+        let expected = BLOCKS_OF_DEPARTS..BLOCKS_OF_DEPARTS + 9;
+        assert!(expected.contains(&live), "{live}");
+        // The leader shows no mappings any more.
+        let tasks = fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
+        for task in tasks {
+            let maps = fs::read_to_string(task.unwrap().path().join("maps")).unwrap_or_default();
+            assert!(!maps.contains("leaktap"), "{maps}");
+        }
+        target.end().succeeded();
+    }
 }
 
 /// Breakpoints that a killed leaktap has left are taken out by a process that stands by for that.

@@ -199,7 +199,8 @@ pub(crate) fn before(process: Tid) -> Result<(), AttachError> {
     if status.is_dead() && procfs::threads(process).is_ok_and(|threads| threads.len() <= 1) {
         return Err(AttachError::Zombie { process });
     }
-    if let Some(by) = tracer(&status) {
+    // A leader that has ended is ours until its last thread ends.
+    if let Some(by) = tracer(&status).filter(|_| !is_ours(&status)) {
         return Err(traced(process, by));
     }
     match foreign(process) {

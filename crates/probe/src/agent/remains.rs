@@ -5,7 +5,7 @@ use std::mem::size_of;
 use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shared};
 use leaktap_image::{Image, Mapping, mappings};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::Memory;
+use leaktap_tracee::{Memory, Tid};
 
 use super::remote::Regions;
 use super::room::Room;
@@ -71,9 +71,10 @@ pub(super) fn note_without_code(agent: &Agent) {
     agent.shared.write(REMAINS_AT + 2 * WORD as u64, &GONE);
 }
 
-/// Whether another leaktap's detours are in the process of `memory`.
-pub(crate) fn remains(memory: &Memory) -> Remains {
-    let all = mappings(memory.process().get()).unwrap_or_default();
+/// Whether another leaktap's detours are in the process of `memory`, one of whose threads is `thread`: of one that has ended, the kernel
+/// shows no mappings.
+pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
+    let all = mappings(thread.get()).unwrap_or_default();
     let Some(shared) = shared(&all) else {
         return Remains::None;
     };

@@ -181,7 +181,12 @@ impl Process {
 
     /// Whether a tracer that was killed has left an agent in the process.
     pub fn remains(&self) -> Remains {
-        agent::remains(&self.memory)
+        self.remains_seen_by(self.memory.process())
+    }
+
+    /// The same as a thread of it sees it, which lives: the leader may have ended.
+    pub fn remains_seen_by(&self, thread: Tid) -> Remains {
+        agent::remains(&self.memory, thread)
     }
 
     /// Whether int3s of a tracer that was killed are still there: the one that stands by takes them out.
