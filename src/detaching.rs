@@ -61,9 +61,7 @@ impl Tracing<'_> {
                 let _ = self.settle(thread);
             }
             let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            let asleep = self.tasks.iter().filter(|(_, task)| task.asleep);
-            let mut asleep = asleep.map(|(tid, _)| *tid);
-            let is_out = !asleep.any(|tid| self.target.may_be_in_agent(tid));
+            let is_out = !self.asleep().any(|tid| self.target.may_be_in_agent(tid));
             if is_out && self.target.withdraw(&mut self.tracer, &mut threads) {
                 break;
             }
@@ -202,7 +200,9 @@ impl Tracing<'_> {
         } else if self.target.exit.is_none() {
             self.target.arm();
             let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            self.target.lead_to_agent(&mut self.tracer, &mut threads);
+            let asleep: Vec<_> = self.asleep().collect();
+            self.target
+                .lead_to_agent(&mut self.tracer, &mut threads, &asleep);
         }
         self.let_run(halted);
         begun.elapsed()
@@ -251,6 +251,12 @@ impl Tracing<'_> {
         }
     }
 
+    /// Threads that were not waited for any longer.
+    fn asleep(&self) -> impl Iterator<Item = Tid> + '_ {
+        let asleep = self.tasks.iter().filter(|(_, task)| task.asleep);
+        asleep.map(|(tid, _)| *tid)
+    }
+
     fn awaits(&self, halted: &HashMap<Tid, Halted>) -> bool {
         let task_runs = self
             .tasks
@@ -271,6 +277,7 @@ impl Tracing<'_> {
                 Some(child) => self.add(tid, child == Child::SharesMemory),
             }
         }
+        self.is_awake(tid);
         match stopped.stop() {
             Stop::Clone(child) => self.announced(&stopped, child, Child::Thread, halted),
             Stop::Fork(child) => self.announced(&stopped, child, Child::Copy, halted),

@@ -4,16 +4,21 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use leaktap_probe::Remains;
-use leaktap_tracee::{Command, Options, Stop, Stopped, Tid, Tracer, Wakeups};
+use leaktap_tracee::{
+    AttachError, Attached, Command, Options, Running, Stop, Stopped, Tid, Tracer, Wakeups,
+};
 
 use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::target::Target;
+use crate::target::{self, Target};
 use crate::tracing::{OnSignal, Orders, Tracing};
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
+
+/// Longest time that threads which sleep uninterruptibly are waited for, before breakpoints have to do.
+const ASLEEP: Duration = Duration::from_secs(2);
 
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
 const GUARD_AT_WORK: Duration = Duration::from_millis(500);
@@ -57,7 +62,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     };
     target.guard();
     let begun = Instant::now();
-    let mut attached = tracer.attach(pid, Options::follow())?;
+    let mut attached = attach_awake(&mut tracer, pid, settings)?;
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
     if attached.stopped.iter().any(executes) || !target.process().is_current() {
@@ -82,6 +87,29 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     }
     trace(tracing, settings, &wakeups, OnSignal::Detach);
     Ok(target)
+}
+
+/// Attaches when no thread sleeps uninterruptibly, as for a page from disk, since an agent can only be injected then; or at last
+/// all the same.
+fn attach_awake(
+    tracer: &mut Tracer,
+    pid: Tid,
+    settings: &Settings,
+) -> Result<Attached, AttachError> {
+    let begun = Instant::now();
+    loop {
+        let attached = tracer.attach(pid, Options::follow())?;
+        let is_patient = settings.engine == Engine::Auto && begun.elapsed() < ASLEEP;
+        if attached.late.is_empty() || !is_patient {
+            return Ok(attached);
+        }
+        // Those who wake up stop, and wait for us.
+        let late = attached.let_go(tracer);
+        let sleeps = |thread: &Running| target::sleeps_uninterruptibly(thread.tid());
+        while late.iter().any(sleeps) && begun.elapsed() < ASLEEP {
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Prepares for `pid`. What a leaktap that was killed has left in it is taken out first.

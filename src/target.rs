@@ -151,7 +151,7 @@ impl Target {
         if self.map_agent(tracer, &mut [stopped]) {
             self.fill_agent();
         }
-        self.lead_to_agent(tracer, &mut [stopped]);
+        self.lead_to_agent(tracer, &mut [stopped], &[]);
         self.read_ahead();
     }
 
@@ -168,9 +168,14 @@ impl Target {
         self.process.fill_agent(&mut self.files);
     }
 
-    /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`.
-    pub(crate) fn lead_to_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        if let Some(shared) = self.process.lead_to_agent(tracer, stopped) {
+    /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`, or `asleep` in the kernel.
+    pub(crate) fn lead_to_agent(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+        asleep: &[Tid],
+    ) {
+        if let Some(shared) = self.process.lead_to_agent(tracer, stopped, asleep) {
             self.books.share(shared);
         }
     }

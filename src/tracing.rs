@@ -156,6 +156,7 @@ impl<'a> Tracing<'a> {
             }
             return;
         }
+        self.is_awake(tid);
         // What fails here is that the thread has been killed, which wait() reports next.
         let _ = match stopped.stop() {
             Stop::Signal(Signal::TRAP) => self.on_trap(stopped),
@@ -316,6 +317,13 @@ impl<'a> Tracing<'a> {
         let running = stopped.resume()?;
         self.running(running);
         Ok(())
+    }
+
+    /// A thread has stopped that was not waited for any longer.
+    pub(crate) fn is_awake(&mut self, tid: Tid) {
+        if let Some(task) = self.tasks.get_mut(&tid).filter(|task| task.asleep) {
+            (task.asleep, task.unstoppable) = (false, false);
+        }
     }
 
     pub(crate) fn add(&mut self, tid: Tid, child: bool) {

@@ -34,6 +34,29 @@ pub struct Attached {
     pub late: Vec<Running>,
 }
 
+impl Attached {
+    /// Lets all go that have stopped. Returns the others.
+    pub fn let_go(self, tracer: &mut Tracer) -> Vec<Running> {
+        let_go(tracer, self.stopped.into_iter());
+        self.late
+    }
+}
+
+/// Threads that have just been attached to, and children of theirs, are no longer traced.
+fn let_go(tracer: &mut Tracer, threads: impl Iterator<Item = Stopped>) {
+    for stopped in threads {
+        let child = match stopped.stop() {
+            Stop::Fork(child) | Stop::Vfork(child) => Some(child),
+            _ => None,
+        };
+        // Died is as good.
+        let _ = stopped.detach();
+        if let Some(Ok(child)) = child.map(|child| tracer.wait_for(child)) {
+            let _ = child.detach();
+        }
+    }
+}
+
 /// A process half attached to.
 struct Attaching<'a> {
     tracer: &'a mut Tracer,
@@ -192,16 +215,6 @@ impl Attaching<'_> {
     /// Lets everything go. Those asleep beyond interruption cannot be detached from.
     fn release(mut self) {
         self.stop_all();
-        for stopped in self.threads.into_values().flatten() {
-            let child = match stopped.stop() {
-                Stop::Fork(child) | Stop::Vfork(child) => Some(child),
-                _ => None,
-            };
-            // Died is as good.
-            let _ = stopped.detach();
-            if let Some(Ok(child)) = child.map(|child| self.tracer.wait_for(child)) {
-                let _ = child.detach();
-            }
-        }
+        let_go(self.tracer, self.threads.into_values().flatten());
     }
 }

@@ -298,7 +298,7 @@ pub(crate) fn addresses_on_stack(
     });
     found.drain(..found.len().min(1)); // where it stands itself
     if end != End::Root {
-        found.extend(words(memory, top));
+        found.extend(words_on_stack(memory, top));
     }
     found
 }
@@ -320,11 +320,11 @@ fn walk_all(
 }
 
 fn searched(memory: &Memory, from: Addr, code: &Range<Addr>) -> bool {
-    words(memory, from).any(|word| code.contains(&word))
+    words_on_stack(memory, from).any(|word| code.contains(&word))
 }
 
 /// What lies on a stack from `from` up.
-fn words(memory: &Memory, from: Addr) -> impl Iterator<Item = Addr> {
+pub(crate) fn words_on_stack(memory: &Memory, from: Addr) -> impl Iterator<Item = Addr> {
     let mut stack = vec![0; SEARCHED];
     let len = memory.read_partial(from, &mut stack);
     stack.truncate(len);

@@ -35,7 +35,7 @@ use crate::probepoint::Probepoint;
 
 pub(crate) use inject::permitted;
 pub use leave::OWN_STRIPE;
-pub(crate) use leave::addresses_on_stack;
+pub(crate) use leave::{addresses_on_stack, words_on_stack};
 pub(crate) use plan::Plan;
 pub use remains::Remains;
 pub(crate) use remains::remains;

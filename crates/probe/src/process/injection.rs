@@ -10,7 +10,7 @@ use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
-use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack};
+use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack, words_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
 use crate::probepoint::{self, Kind, Probepoint, Reason};
@@ -79,16 +79,24 @@ impl Process {
     }
 
     /// Leads the functions that are armed to the agent. All threads of the process must be `stopped`, none of them
-    /// in the middle of a call. Returns where the agent keeps the books from now on; nothing if the
+    /// in the middle of a call, or `asleep`: they will stop before they run any code. Returns where the agent keeps the books from now on; nothing if the
     /// probes stay breakpoints.
     pub fn lead_to_agent(
         &mut self,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
+        asleep: &[Tid],
     ) -> Option<Shared> {
         let agent = self.mapped.take();
+        let mut asleep_at = Vec::new();
+        for thread in asleep.iter().filter(|_| agent.is_some()) {
+            match thread.asleep_at() {
+                Some(at) => asleep_at.push(at),
+                None => self.refused = self.refused.or(Some(Refusal::ThreadInRegion)),
+            }
+        }
         let led = match (agent, self.refused) {
-            (Some(agent), None) => self.lead(agent, tracer, stopped),
+            (Some(agent), None) => self.lead(agent, tracer, stopped, &asleep_at),
             (Some(mut agent), Some(refusal)) => {
                 agent.unmap_all(tracer, stopped);
                 Err(refusal)
@@ -119,12 +127,17 @@ impl Process {
         mut agent: Agent,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
+        asleep_at: &[(Addr, Addr)],
     ) -> Result<Shared, Refusal> {
-        let returned_to: Vec<Addr> = stopped
+        let mut returned_to: Vec<Addr> = stopped
             .iter()
             .filter_map(|thread| thread.registers().ok())
             .flat_map(|now| addresses_on_stack(&now, &self.memory, self.modules.rules()))
             .collect();
+        for &(sp, ip) in asleep_at {
+            returned_to.push(ip);
+            returned_to.extend(words_on_stack(&self.memory, sp));
+        }
         agent.modules_changed(self.modules.rules(), &[]);
         for at in agent.keep(&self.points) {
             self.breakpoints.lift(at); // there is one at a launch
