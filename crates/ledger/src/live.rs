@@ -437,7 +437,7 @@ impl Ledger {
     /// place, while this looks at it, may have the size of another that was there between.)
     ///
     /// An address may be there twice, if a free was not seen and a table opened before the address
-    /// was used again: the later one is true.
+    /// was used again.
     pub fn live(&self) -> impl Iterator<Item = Block> + use<> {
         self.live_in(0..usize::MAX)
     }
