@@ -13,6 +13,9 @@ use crate::tracing::{Child, Tracing, is_int3};
 /// How often all threads are stopped until all are out of the agent.
 const ATTEMPTS: u32 = 100;
 
+/// The same if one of them is asleep there, which takes each time as long as a thread is waited for.
+const ATTEMPTS_ASLEEP: u32 = 10;
+
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -65,7 +68,7 @@ impl Tracing<'_> {
             if is_out && self.target.withdraw(&mut self.tracer, &mut threads) {
                 break;
             }
-            if attempt == ATTEMPTS || !is_out {
+            if attempt == ATTEMPTS || !is_out && attempt == ATTEMPTS_ASLEEP {
                 self.target.leave_agent();
                 break;
             }
