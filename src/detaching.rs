@@ -13,7 +13,7 @@ use crate::tracing::{Child, Tracing, is_int3};
 /// How often all threads are stopped until all are out of the agent.
 const ATTEMPTS: u32 = 100;
 
-/// The same if one of them is asleep there, which takes each time as long as a thread is waited for.
+/// The same if one of them is asleep, which takes each time as long as a thread is waited for.
 const ATTEMPTS_ASLEEP: u32 = 10;
 
 /// How long one thread is waited for while all others run.
@@ -198,6 +198,14 @@ impl Tracing<'_> {
     pub(crate) fn arm(&mut self) -> Duration {
         let begun = Instant::now();
         let mut halted = self.stop_all();
+        for _ in 0..ATTEMPTS_ASLEEP {
+            if self.asleep().next().is_none() {
+                break;
+            }
+            self.let_run(halted);
+            std::thread::yield_now();
+            halted = self.stop_all();
+        }
         if self.target.exit.is_none() && self.target.is_replaced {
             self.target.exec();
         } else if self.target.exit.is_none() {
