@@ -127,9 +127,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let mut tracer = Tracer::new();
     let attached = tracer.attach(pid, Options::follow())?;
     if !target.adopt_remains() {
-        for stopped in attached.stopped {
-            let _ = stopped.detach(); // fails for one that has been killed
-        }
+        attached.let_go(&mut tracer);
         return Err(Error::Remains { pid });
     }
     Tracing::start(tracer, &mut target, attached.stopped, attached.late).detach();
@@ -154,9 +152,7 @@ fn explain(tracer: &mut Tracer, pid: Tid, error: Error) -> Error {
     match tracer.attach(pid, Options::follow()) {
         Err(refused) => refused.into(),
         Ok(attached) => {
-            for stopped in attached.stopped {
-                let _ = stopped.detach(); // fails for one that has been killed
-            }
+            attached.let_go(tracer);
             error
         }
     }
