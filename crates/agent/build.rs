@@ -35,9 +35,10 @@ const SYMBOLS: [(&str, &str); 18] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "blob",
     "src/layout.rs",
+    "src/published.rs",
     "../memory/src",
     "../ledger/src",
     "../unwind/src",

@@ -15,6 +15,9 @@ mod kernel;
 #[allow(dead_code, reason = "half of it is for the tracer")]
 mod layout;
 mod nesting;
+#[path = "../src/published.rs"]
+#[allow(dead_code, reason = "publishing is for the tracer")]
+mod published;
 mod record;
 mod rules;
 mod stack;

@@ -72,7 +72,7 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
     let earlier = Addr::new(running & !BUSY);
     let caller_of_earlier = earlier.wrapping_offset(8);
     let (mut met, mut own) = (false, false);
-    let mut rows = AllRows::new(agent);
+    let mut rows = AllRows(agent);
     let mut outermost = Addr::default();
     let end = match stack.read_u64(Addr::new(sp)) {
         Ok(ip) => {

@@ -183,7 +183,7 @@ impl Agent {
         kind: u8,
     ) -> Option<StackId> {
         let mut rows = CachedRows {
-            all: AllRows::new(self),
+            all: AllRows(self),
             cache: RuleCache::over(&mut state.rules, generation),
         };
         let frames = state.frames.get_mut(..self.control.depth as usize);

@@ -10,7 +10,6 @@
 //! Nobody unmaps a stack in use; for what only looks like a stack this window remains.
 
 use core::cell::Cell;
-use core::slice;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -18,7 +17,7 @@ use leaktap_memory::{Addr, ReadMemory, Unreadable};
 
 use crate::agent::Agent;
 use crate::kernel;
-use crate::layout::{Known, Region, Stacks};
+use crate::layout::{Known, Region};
 
 const PAGE: u64 = 4096;
 
@@ -67,9 +66,9 @@ impl Agent {
     /// Memory is about to be unmapped. False if it is the stack of a thread, of which the tracer has to know; else what is known of
     /// other stacks is known no more.
     pub(crate) fn may_unmap(self, start: u64, len: u64) -> bool {
-        let end = start.saturating_add(len);
-        let mut stacks = stacks(self).iter();
-        let is_stack = stacks.any(|stack| stack.start < end && start < stack.end);
+        let last = start.saturating_add(len).saturating_sub(1);
+        // Stacks do not overlap: the last one that begins there or before is the one to reach farthest.
+        let is_stack = stack_below(self, last).is_some_and(|stack| start < stack.end);
         if !is_stack {
             self.control.live.ranges.fetch_add(1, AcqRel);
         }
@@ -77,16 +76,11 @@ impl Agent {
     }
 }
 
-/// The stacks of threads, as the tracer knows them.
-fn stacks(agent: Agent) -> &'static [Region] {
-    let table = agent.control.live.stacks.load(Acquire) as *const Stacks;
-    // SAFETY: the tracer writes a whole table before it writes its address, and keeps it.
-    unsafe {
-        match table.as_ref() {
-            Some(header) => slice::from_raw_parts(table.add(1).cast(), header.len as usize),
-            None => &[],
-        }
-    }
+/// The stack of a thread that begins at `at`, or next below.
+fn stack_below(agent: Agent, at: u64) -> Option<Region> {
+    // SAFETY: the tracer publishes stacks, in memory that it never unmaps while threads are in the agent.
+    let [start, end] = unsafe { agent.control.live.stacks.find(at) }?;
+    Some(Region { start, end })
 }
 
 impl Stack {
@@ -148,18 +142,8 @@ impl Stack {
     }
 
     /// The stack of a thread that `at` is in.
-    fn known_stack(&self, at: u64) -> Option<&'static Region> {
-        let stacks = stacks(self.agent);
-        let (mut low, mut len) = (0_usize, stacks.len());
-        while len > 1 {
-            let half = len / 2;
-            let middle = low.wrapping_add(half);
-            if stacks.get(middle).is_some_and(|stack| stack.start <= at) {
-                low = middle;
-            }
-            len = len.wrapping_sub(half);
-        }
-        stacks.get(low).filter(|stack| stack.contains(at))
+    fn known_stack(&self, at: u64) -> Option<Region> {
+        stack_below(self.agent, at).filter(|stack| stack.contains(at))
     }
 
     #[cold]

@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use leaktap_ledger::{Near, Trail};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
+use crate::published::Published;
+
 /// Most frames of a stack.
 pub const MAX_DEPTH: usize = 256;
 
@@ -115,15 +117,14 @@ impl Region {
 /// What the tracer changes while the agent runs.
 #[repr(C, align(64))]
 pub struct Live {
-    /// Address of the [`Modules`]. A new table is written elsewhere first; the old one stays
-    /// until no thread can be reading it.
-    pub modules: AtomicU64,
+    /// Modules with unwind rows, and the agent itself: [`Module`]s.
+    pub modules: Published,
+    /// Stacks of threads, readable up to the end: [`Region`]s.
+    pub stacks: Published,
     /// Changes after `modules` did: what was remembered of the old rules is void.
     pub generation: AtomicU32,
     /// Changes before memory that may have been a stack is unmapped. The agent changes it, too.
     pub ranges: AtomicU32,
-    /// Address of the [`Stacks`]; exchanged as `modules` is.
-    pub stacks: AtomicU64,
     /// 1 if the agent may make system calls. 0 in a process with a seccomp filter, which might
     /// kill it.
     pub kernel: AtomicU32,
@@ -132,15 +133,15 @@ pub struct Live {
 }
 
 impl Live {
-    /// Gives the agent another table of modules, which is written, at this address. Whoever sees the new generation sees it.
-    pub fn exchange_modules(&self, at: u64) {
-        self.modules.store(at, Release);
+    /// Gives the agent another table of modules: see [`Published::publish`]. Whoever sees the new generation sees it.
+    pub fn publish_modules(&self, at: u64) {
+        self.modules.publish(at);
         self.generation.fetch_add(1, Release);
     }
 
-    /// The same for [`Stacks`].
-    pub fn exchange_stacks(&self, at: u64) {
-        self.stacks.store(at, Release);
+    /// The same for stacks.
+    pub fn publish_stacks(&self, at: u64) {
+        self.stacks.publish(at);
         self.ranges.fetch_add(1, Release);
     }
 }
@@ -169,23 +170,7 @@ pub enum Loss {
 /// How many kinds of [`Loss`] there are.
 pub const LOSSES: usize = 4;
 
-/// Memory known to be stacks of threads, readable up to the end: sorted by start, as many
-/// [`Region`]s behind it.
-#[repr(C)]
-pub struct Stacks {
-    /// How many.
-    pub len: u64,
-}
-
-/// Modules with rows, sorted by start, and as many [`Module`]s behind it.
-#[repr(C)]
-pub struct Modules {
-    /// How many.
-    pub len: u64,
-}
-
 /// A module of the process, or the agent itself.
-#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Module {
     /// Where it is.
@@ -196,6 +181,26 @@ pub struct Module {
     pub rows: u64,
     /// How many rows.
     pub len: u64,
+}
+
+impl Module {
+    /// As an entry of [`Live::modules`].
+    pub const fn words(&self) -> [u64; 5] {
+        let Region { start, end } = self.range;
+        [start, end, self.base, self.rows, self.len]
+    }
+
+    /// The same back.
+    #[inline]
+    pub const fn from_words([start, end, base, rows, len]: [u64; 5]) -> Module {
+        let range = Region { start, end };
+        Module {
+            range,
+            base,
+            rows,
+            len,
+        }
+    }
 }
 
 /// What the agent keeps for each thread; written by that thread alone.

@@ -235,6 +235,18 @@ impl Shared {
         }
     }
 
+    /// The same for words, where threads may look meanwhile: a table's place, see [`Published`](crate::published::Published). `offset` is a
+    /// multiple of 8.
+    pub fn store(&self, offset: u64, words: &[u64]) {
+        for (index, word) in words.iter().enumerate() {
+            let at = offset as usize + index * size_of::<u64>();
+            if at < LEDGER_AT as usize {
+                let place: &AtomicU64 = self.at(at);
+                place.store(*word, Relaxed);
+            }
+        }
+    }
+
     /// The same for rows.
     pub fn write_rows(&self, offset: u64, rows: &[Row]) {
         // SAFETY: a Row is 16 bytes of plain integers, without padding.

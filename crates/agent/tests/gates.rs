@@ -53,10 +53,10 @@ fn be_the_library(host: &Host) {
 
 /// Has `stacks` be the stacks of threads.
 fn know(host: &Host, stacks: &[Region]) {
-    let mut table = vec![stacks.len() as u64];
+    let mut table = vec![2 * stacks.len() as u64];
     table.extend(stacks.iter().flat_map(|stack| [stack.start, stack.end]));
     let table = table.leak().as_ptr() as u64;
-    host.control().live.stacks.store(table, Release);
+    host.control().live.stacks.publish(table);
 }
 
 #[test]

@@ -40,6 +40,8 @@ const KEY_BITS: u32 = 1;
 const THREADS: usize = if cfg!(miri) { 3 } else { KEYS };
 const ROUNDS: u32 = if cfg!(miri) { 20 } else { 20_000 };
 const PAGE: usize = 4096;
+/// Words of a place for a table.
+const PLACE: usize = 64;
 
 /// Zeroed memory. Leaked.
 fn zeroed(len: usize, align: usize) -> *mut u8 {
@@ -47,9 +49,26 @@ fn zeroed(len: usize, align: usize) -> *mut u8 {
     unsafe { alloc_zeroed(Layout::from_size_align(len, align).unwrap()) }
 }
 
-/// Words as the tracer writes them, where nobody looks yet. Leaked.
-fn table(words: &[u64]) -> u64 {
-    words.to_vec().leak().as_ptr() as u64
+/// The two places of a table, written to in turn as the tracer does. Leaked.
+struct Places(u64, u64);
+
+impl Places {
+    fn new() -> Places {
+        let place = || zeroed(8 * PLACE, 64) as u64;
+        Places(place(), place())
+    }
+
+    /// A table, where it was the time before last.
+    fn put(&mut self, entries: &[u64]) -> u64 {
+        let Places(next, last) = self;
+        std::mem::swap(next, last);
+        let place = *last as *const AtomicU64;
+        for (index, word) in [entries.len() as u64].iter().chain(entries).enumerate() {
+            // SAFETY: within the place, which has room for more words than any of the tables here.
+            unsafe { (*place.add(index)).store(*word, Relaxed) };
+        }
+        *last
+    }
 }
 
 /// The agent of a process without a stack or a module.
@@ -163,7 +182,7 @@ const CALLER: u64 = 0x80_0000;
 const VERSIONS: u64 = 30;
 
 /// A table of one module, all of whose frames have `version + 1` words.
-fn modules(version: u64) -> u64 {
+fn modules(version: u64) -> [u64; 5] {
     let rule = Rule::pack(Step::Call {
         cfa: Cfa::Sp(8 * (version as i32 + 1)),
         bp: SavedBp::Unchanged,
@@ -178,13 +197,7 @@ fn modules(version: u64) -> u64 {
         rows: rows.as_ptr() as u64,
         len: 1,
     };
-    let Module {
-        range,
-        base,
-        rows,
-        len,
-    } = module;
-    table(&[1, range.start, range.end, base, rows, len])
+    module.words()
 }
 
 /// A stack of a call from [`CODE`], with a caller for each version; its range.
@@ -228,14 +241,11 @@ fn tables_are_exchanged_while_threads_walk_by_them() {
     let live = &agent.control.live;
     let mut stacks: Vec<Region> = (0..THREADS).map(|_| a_stack()).collect();
     stacks.sort_by_key(|stack| stack.start);
-    let publish_stacks = || {
-        let ranges = stacks.iter().flat_map(|stack| [stack.start, stack.end]);
-        live.exchange_stacks(table(
-            &[vec![stacks.len() as u64], ranges.collect()].concat(),
-        ));
-    };
-    publish_stacks();
-    live.modules.store(modules(0), Release);
+    let (mut of_modules, mut of_stacks) = (Places::new(), Places::new());
+    let ranges = stacks.iter().flat_map(|stack| [stack.start, stack.end]);
+    let ranges: Vec<u64> = ranges.collect();
+    live.publish_stacks(of_stacks.put(&ranges));
+    live.modules.publish(of_modules.put(&modules(0)));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (fs, stack) in neighbours().zip(&stacks) {
@@ -253,8 +263,8 @@ fn tables_are_exchanged_while_threads_walk_by_them() {
             });
         }
         for version in 1..=VERSIONS {
-            live.exchange_modules(modules(version));
-            publish_stacks();
+            live.publish_modules(of_modules.put(&modules(version)));
+            live.publish_stacks(of_stacks.put(&ranges));
             std::thread::yield_now();
         }
         over.store(true, Release);

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_agent::layout::{
-    Action, Control, Descriptor, Header, KEYS, Module, Modules, Region, SPARES, Thread,
+    Action, Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread,
 };
 use leaktap_agent::{FsBase, HEADER_LEN, STUB_LEN, Shape};
 use leaktap_ledger::{self as ledger, Ledger};
@@ -241,12 +241,12 @@ fn control(image: usize, depth: u32) -> usize {
         start: 0,
         end: u64::MAX,
     };
-    control.live.modules.store(modules(image) as u64, Relaxed);
+    control.live.modules.publish(modules(image));
     at as usize
 }
 
-/// Rows of every file mapped here, and of the agent.
-fn modules(image: usize) -> usize {
+/// Address of a table of the rows of every file mapped here, and of the agent.
+fn modules(image: usize) -> u64 {
     let mut modules: Vec<Module> = files()
         .iter()
         .filter_map(|(path, start, end)| {
@@ -274,14 +274,10 @@ fn modules(image: usize) -> usize {
         rows(&sections).rows,
     ));
     modules.sort_by_key(|module| module.range.start);
-    let len = mem::size_of::<Modules>() + modules.len() * mem::size_of::<Module>();
-    let at = map(len).as_ptr() as *mut Modules;
-    // SAFETY: room for both.
-    unsafe {
-        (*at).len = modules.len() as u64;
-        std::ptr::copy_nonoverlapping(modules.as_ptr(), at.add(1).cast(), modules.len());
-    }
-    at as usize
+    let entries = modules.iter().flat_map(Module::words);
+    let mut table = vec![5 * modules.len() as u64];
+    table.extend(entries);
+    table.leak().as_ptr() as u64
 }
 
 fn module(start: usize, end: usize, base: usize, rows: Vec<Row>) -> Module {

@@ -1,17 +1,21 @@
-//! Unwind rows in the shared memory.
+//! What the agent looks up in the shared memory: unwind rows, and tables of modules and of stacks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use leaktap_agent::layout::Module;
+use leaktap_agent::layout::{Module, Region};
 use leaktap_agent::{ROOM_AT, ROOM_LEN, Shared};
 use leaktap_memory::Addr;
 use leaktap_unwind::{Built, Table};
 
 use super::stacks::Stacks;
 
-/// What has been put into the part of the shared memory that is for rows and module tables. Nothing is
-/// taken out: a thread may be reading it.
+/// Words of the first places of a table.
+const FIRST_WORDS: usize = 1 << 10;
+
+/// What has been put into the part of the shared memory that is for rows and tables. Nothing is taken out: a thread may be reading
+/// it. But a table is written where an older one was, see [`Published`](leaktap_agent::published::Published).
 #[derive(Debug)]
 pub(crate) struct Room {
     shared: Shared,
@@ -19,6 +23,18 @@ pub(crate) struct Room {
     base: Addr,
     used: u64,
     rows: HashMap<*const Built, (Arc<Built>, u64)>,
+    modules: Places,
+    stacks: Places,
+}
+
+/// The two places of a table: offsets in the shared memory, and how many words each has room for.
+#[derive(Debug, Default)]
+struct Places {
+    /// To be written to next.
+    next: u64,
+    /// Led to.
+    last: u64,
+    words: usize,
 }
 
 impl Room {
@@ -28,44 +44,42 @@ impl Room {
             base,
             used: 0,
             rows: HashMap::new(),
+            modules: Places::default(),
+            stacks: Places::default(),
         }
     }
 
-    /// Gives the agent all of `rules`. False if there is no room left: it goes on with those it has.
+    /// Gives the agent all of `rules`. False if there is no room left for rows: the agent then knows of modules without any.
     pub(crate) fn publish(&mut self, rules: &mut Table) -> bool {
-        let mut modules = Vec::new();
+        let mut entries = Vec::new();
+        let mut complete = true;
         for (range, base, built) in rules.modules() {
-            let Some(rows) = self.put_rows(&built) else {
-                return false;
+            let rows = self.put_rows(&built);
+            complete &= rows.is_some();
+            let module = Module {
+                range: Region {
+                    start: range.start.get(),
+                    end: range.end.get(),
+                },
+                base: base.get(),
+                rows: rows.unwrap_or(0),
+                len: rows.map_or(0, |_| built.rows.len() as u64),
             };
-            let fields = [
-                range.start.get(),
-                range.end.get(),
-                base.get(),
-                rows,
-                built.rows.len() as u64,
-            ];
-            modules.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
+            entries.extend(module.words());
         }
-        let count = modules.len() / size_of::<Module>();
-        let mut table = (count as u64).to_le_bytes().to_vec();
-        table.extend(modules);
-        let Some(at) = self.put(&table) else {
-            return false;
-        };
-        self.shared.live().exchange_modules(at);
-        true
+        match self.put_table(|room| &mut room.modules, &entries) {
+            Some(at) => self.shared.live().publish_modules(at),
+            None => complete = false,
+        }
+        complete
     }
 
     /// Tells the agent where the stacks of threads are.
     pub(crate) fn publish_stacks(&mut self, stacks: &Stacks) {
-        let mut table = (stacks.ranges().len() as u64).to_le_bytes().to_vec();
-        for range in stacks.ranges() {
-            table.extend(range.start.get().to_le_bytes());
-            table.extend(range.end.get().to_le_bytes());
-        }
-        if let Some(at) = self.put(&table) {
-            self.shared.live().exchange_stacks(at);
+        let bounds = |range: &Range<Addr>| [range.start.get(), range.end.get()];
+        let entries: Vec<_> = stacks.ranges().iter().flat_map(bounds).collect();
+        if let Some(at) = self.put_table(|room| &mut room.stacks, &entries) {
+            self.shared.live().publish_stacks(at);
         }
     }
 
@@ -82,11 +96,31 @@ impl Room {
         Some(at)
     }
 
-    /// The address, in the target, of a copy of `bytes`.
-    fn put(&mut self, bytes: &[u8]) -> Option<u64> {
-        let offset = self.take(bytes.len() as u64)?;
-        self.shared.write(offset, bytes);
-        Some(self.base.get() + offset)
+    /// The address, in the target, of a table of `entries`; of none, if there is no room for as many, so that nobody goes by what is not
+    /// true any more. Nothing if there is no place at all.
+    fn put_table(
+        &mut self,
+        places: impl Fn(&mut Room) -> &mut Places,
+        entries: &[u64],
+    ) -> Option<u64> {
+        let mut table = vec![entries.len() as u64];
+        table.extend(entries);
+        if table.len() > places(self).words {
+            let words = table.len().next_power_of_two().max(FIRST_WORDS);
+            let bytes = (words * size_of::<u64>()) as u64;
+            match self.take(bytes).zip(self.take(bytes)) {
+                Some((next, last)) => *places(self) = Places { next, last, words },
+                None => table = vec![0],
+            }
+        }
+        let places = places(self);
+        if places.words == 0 {
+            return None;
+        }
+        std::mem::swap(&mut places.next, &mut places.last);
+        let at = places.last;
+        self.shared.store(at, &table);
+        Some(self.base.get() + at)
     }
 
     /// The offset in the shared memory of `len` bytes that nothing has been put in.
@@ -95,5 +129,45 @@ impl Room {
         let offset = ROOM_AT + self.used;
         self.used = Some(end).filter(|end| *end <= ROOM_LEN)?;
         Some(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room() -> Room {
+        Room::new(Shared::private().expect("memory"), Addr::default())
+    }
+
+    #[test]
+    fn a_table_that_changes_for_ever_uses_nothing_up() {
+        let mut room = room();
+        let mut put = |entries: usize| {
+            let at = room.put_table(|room| &mut room.stacks, &vec![7; entries]);
+            (at, room.used)
+        };
+        let (first, used) = put(FIRST_WORDS - 1);
+        let second = put(0);
+        assert!(second.0 != first && second.1 == used);
+        assert_eq!((put(3), put(FIRST_WORDS - 1)), ((first, used), second));
+        // More than there is a place for.
+        let (larger, used) = put(FIRST_WORDS);
+        assert!(larger > first.max(second.0));
+        assert_eq!((put(1).1, put(1)), (used, (larger, used)));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_known() {
+        let mut room = room();
+        let mut put = |used: u64, entries: usize| {
+            room.used = used;
+            room.put_table(|room| &mut room.modules, &vec![7; entries])
+        };
+        assert_eq!(put(ROOM_LEN, 1), None);
+        let first = put(0, 5);
+        let second = put(ROOM_LEN, FIRST_WORDS);
+        assert!(first.is_some() && second.is_some() && first != second);
+        assert_eq!((put(ROOM_LEN, 5), room.used), (first, ROOM_LEN));
     }
 }
