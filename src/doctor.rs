@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{self, Write};
 
-use leaktap_image::{FileCache, Image};
-use leaktap_probe::{Kind, Modules, Process, Remains, RowCache};
+use leaktap_image::Image;
+use leaktap_probe::{Files, Kind, Modules, Process, Remains};
 use leaktap_tracee::{Memory, Options, Tid, Tracer};
 
 use crate::error::Error;
@@ -64,8 +64,9 @@ fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
         return Ok(false);
     }
     let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
-    let image = Image::load(pid.get(), &memory, &mut FileCache::new())?;
-    let modules = Modules::new(image, &memory, &mut RowCache::default());
+    let mut files = Files::default();
+    let image = Image::load(pid.get(), &memory, &mut files.opened)?;
+    let modules = Modules::new(image, &memory, &mut files);
     let mut process = Process::new(memory, modules, 1);
     write_process(pid, &mut process, out).map_err(printed)
 }

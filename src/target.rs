@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use leaktap_image::{FileCache, Image, Symbolizer};
-use leaktap_probe::{Modules, Process, RowCache, Trap};
+use leaktap_image::{Image, Symbolizer};
+use leaktap_probe::{Files, Modules, Process, Trap};
 use leaktap_tracee::{Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
@@ -54,8 +54,7 @@ impl Halts {
 /// A process under trace.
 pub(crate) struct Target {
     process: Process,
-    files: FileCache,
-    rows: RowCache,
+    files: Files,
     depth: usize,
     engine: Engine,
     /// When the agent's sums were last looked at.
@@ -88,9 +87,8 @@ pub(crate) struct Target {
 impl Target {
     /// Reads all that can be read of the process `pid` while it runs.
     pub(crate) fn prepare(pid: Tid, depth: usize, engine: Engine) -> Result<Target, Error> {
-        let mut files = FileCache::new();
-        let mut rows = RowCache::default();
-        let mut process = open(pid, depth, &mut files, &mut rows)?;
+        let mut files = Files::default();
+        let mut process = open(pid, depth, &mut files)?;
         // A program that is being launched has no allocator yet: a plan made now would find nothing.
         if engine == Engine::Auto && process.is_linked() {
             process.plan();
@@ -98,7 +96,6 @@ impl Target {
         let mut target = Target {
             process,
             files,
-            rows,
             depth,
             engine,
             sampled: Duration::ZERO,
@@ -324,7 +321,7 @@ impl Target {
 
     /// Reads the process afresh: it runs another program since it was read.
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
-        self.process = open(self.tid(), self.depth, &mut self.files, &mut self.rows)?;
+        self.process = open(self.tid(), self.depth, &mut self.files)?;
         self.is_replaced = false;
         if self.is_guarded {
             self.guard();
@@ -421,21 +418,16 @@ fn books() -> Result<Books, Error> {
     Books::new().map_err(|source| Error::System { what, source })
 }
 
-fn open(
-    pid: Tid,
-    depth: usize,
-    files: &mut FileCache,
-    rows: &mut RowCache,
-) -> Result<Process, Error> {
+fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process, Error> {
     let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
-    let image = Image::load(pid.get(), &memory, files)?;
+    let image = Image::load(pid.get(), &memory, &mut files.opened)?;
     if let (None, Some(skipped)) = (image.program(), image.skipped().first()) {
         return Err(Error::Program {
             pid,
             why: skipped.why.to_string(),
         });
     }
-    let modules = Modules::new(image, &memory, rows);
+    let modules = Modules::new(image, &memory, files);
     Ok(Process::new(memory, modules, depth))
 }
 

@@ -108,6 +108,28 @@ engines! {
         target.end().succeeded();
     }
 
+    /// Whatever we have put into a library goes with it, at a moment of which the dynamic linker tells too late.
+    fn a_library_may_be_unloaded_while_we_attach_and_detach(engine) {
+        let mut target = Fixture::new("reload.c").start_for(ALL_CYCLES);
+        let mut allocations = 0;
+        for cycle in 0..50 {
+            let duration = format!("{}ms", 1 + moment(cycle, 20).as_millis());
+            let traced = attach(engine, target.pid(), &["--duration", &duration]).wait();
+            let report = traced.succeeded();
+            allocations += report.total("allocations");
+            assert_eq!(report.total("lost_events"), 0, "{}", report.summary());
+            // The library itself may be half gone.
+            let mut left = left_behind(target.pid());
+            left.retain(|what| !what.contains("libplugin"));
+            if !left.is_empty() {
+                traced.fail("something is left", &left);
+            }
+        }
+        assert!(allocations > 0);
+        target.work();
+        target.end().succeeded();
+    }
+
     /// What was read of it before may be another program's: the shell's, here.
     fn a_process_that_has_just_executed_a_program_is_read_afresh(engine) {
         let fixture = Fixture::new("recursion.c");

@@ -103,14 +103,14 @@ impl Breakpoints {
         self.journal = Journal(Some(file));
     }
 
-    /// Tells where modules are: their unused bytes become slots.
-    pub(crate) fn set_modules(&mut self, image: &Image) {
+    /// Tells where modules are: their unused bytes become slots. Those in `staying` ranges are never unloaded.
+    pub(crate) fn set_modules(&mut self, image: &Image, staying: &[Range<Addr>]) {
         let executable = image
             .modules()
             .iter()
             .flat_map(|module| module.executable());
         self.files = executable.cloned().collect();
-        self.slots.set_modules(image);
+        self.slots.set_modules(image, staying);
     }
 
     /// Sets a breakpoint at `at`, or adds a purpose to the one there.

@@ -28,7 +28,7 @@ pub use breakpoints::INT3;
 pub use detour::{JUMP_LEN, Moved, Site, Write, are_branched_into, patch};
 pub use functions::{Action, FUNCTIONS, Function, FunctionId, Size, all};
 pub use journal::Change;
-pub use modules::{Modules, RowCache};
+pub use modules::{Files, Modules};
 pub use probepoint::{Kind, Probepoint, Reason, find};
 pub use process::{Process, Trap};
 pub use record::{Lost, Recorder, Removed, Stack};

@@ -9,17 +9,26 @@ use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
 
-/// Unwind rows by file, shared by the processes that map it.
+/// Files that processes map: each is opened once, and its unwind rows are made once.
 #[derive(Debug, Default)]
-pub struct RowCache {
-    made: HashMap<*const ElfFile, Rows>,
+pub struct Files {
+    /// Those that are open.
+    pub opened: FileCache,
+    rows: HashMap<*const ElfFile, Rows>,
 }
 
-impl RowCache {
-    /// The rows of `file`, not made yet at the first call.
-    fn rows(&mut self, file: &Arc<ElfFile>) -> Rows {
-        let made = self.made.entry(Arc::as_ptr(file));
-        made.or_insert_with(|| Rows::of(file)).clone()
+impl Files {
+    /// Inserts the rows of `modules`. Returns those rows, which may not have been made yet.
+    fn insert(&mut self, modules: &[Module], rules: &mut Table) -> Vec<Rows> {
+        let insert = |module: &Module| {
+            let made = self.rows.entry(Arc::as_ptr(module.file()));
+            let rows = made.or_insert_with(|| Rows::of(module.file())).clone();
+            let base = module.file().base().at_bias(module.bias());
+            let load = rows.clone();
+            rules.insert(module.range(), base, Box::new(move || load.get()));
+            rows
+        };
+        modules.iter().map(insert).collect()
     }
 }
 
@@ -70,14 +79,10 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// The modules of `image`, with rows from `cache`.
-    pub fn new(image: Image, memory: &dyn ReadMemory, cache: &mut RowCache) -> Modules {
+    /// The modules of `image`, with rows from `files`.
+    pub fn new(image: Image, memory: &dyn ReadMemory, files: &mut Files) -> Modules {
         let mut rules = Table::new();
-        let all = image.modules().iter();
-        let all: Vec<_> = all.map(|module| cache.rows(module.file())).collect();
-        for (module, rows) in image.modules().iter().zip(&all) {
-            insert(&mut rules, module, rows.clone());
-        }
+        let all = files.insert(image.modules(), &mut rules);
         if is_linked(&image, memory) {
             // A program at work needs its processors itself, and does not wait for us yet.
             all.iter().for_each(|rows| drop(rows.get()));
@@ -138,6 +143,12 @@ impl Modules {
         &self.system
     }
 
+    /// The modules that are never unloaded, as far as is known: those, and the program's own.
+    pub fn staying(&self) -> Vec<Range<Addr>> {
+        let own = self.image.program().map(Module::range);
+        self.system.iter().cloned().chain(own).collect()
+    }
+
     /// True if one module has both.
     pub fn is_same(&self, one: Addr, other: Addr) -> bool {
         self.image
@@ -186,21 +197,23 @@ impl Modules {
     pub fn refresh(
         &mut self,
         memory: &dyn ReadMemory,
-        files: &mut FileCache,
+        files: &mut Files,
     ) -> Option<Vec<Range<Addr>>> {
         // An error means that the process is being killed: its end comes next.
-        let changes = self.image.refresh(memory, files).ok().flatten()?;
+        let changes = self
+            .image
+            .refresh(memory, &mut files.opened)
+            .ok()
+            .flatten()?;
         let gone: Vec<_> = changes.removed.iter().map(Module::range).collect();
         for range in &gone {
             self.rules.remove(range.clone());
         }
+        // One that comes and goes is remembered once.
+        let is_among = |module: &Module| changes.removed.iter().any(|new| new.same_as(module));
+        self.gone.retain(|module| !is_among(module));
         self.gone.extend(changes.removed);
-        let added = changes.added.iter();
-        let all: Vec<_> = added.map(|module| Rows::of(module.file())).collect();
-        for (module, rows) in changes.added.iter().zip(&all) {
-            insert(&mut self.rules, module, rows.clone());
-        }
-        make_ahead(all);
+        make_ahead(files.insert(&changes.added, &mut self.rules));
         self.system = system(&self.image, memory);
         self.allocator = allocator(&self.image, memory);
         Some(gone)
@@ -211,11 +224,6 @@ impl Modules {
 pub(crate) fn is_linked(image: &Image, memory: &dyn ReadMemory) -> bool {
     let debug = image.r_debug(memory);
     image.is_static() || debug.is_some_and(|debug| debug.state == LinkState::Consistent)
-}
-
-fn insert(rules: &mut Table, module: &Module, rows: Rows) {
-    let base = module.file().base().at_bias(module.bias());
-    rules.insert(module.range(), base, Box::new(move || rows.get()));
 }
 
 fn build(file: &ElfFile) -> Built {

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
-use leaktap_image::{FileCache, LinkState};
+use leaktap_image::LinkState;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
@@ -19,7 +19,7 @@ use crate::agent::{Agent, Plan};
 use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
 use crate::calls::{Ancestry, Call, Calls, Entry};
 use crate::functions::{Action, FunctionId};
-use crate::modules::{Modules, is_linked};
+use crate::modules::{Files, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::{Lost, Recorder, Removed};
@@ -167,7 +167,7 @@ impl Process {
     /// The functions of the modules as they are now, and room for the instructions that breakpoints there displace.
     fn find(&mut self) -> Vec<Probepoint> {
         let image = self.modules.image();
-        self.breakpoints.set_modules(image);
+        self.breakpoints.set_modules(image, &self.modules.staying());
         probepoint::find(image, &self.memory)
     }
 
@@ -254,7 +254,7 @@ impl Process {
 
     /// Brings modules and probes up to date if the dynamic linker's list is consistent. The thread
     /// that called the linker must be stopped; others may run.
-    pub fn modules_changed(&mut self, files: &mut FileCache) {
+    pub fn modules_changed(&mut self, files: &mut Files) {
         let debug = self.modules.image().r_debug(&self.memory);
         if debug.is_some_and(|debug| debug.state == LinkState::Consistent) {
             self.update(files);
@@ -318,13 +318,13 @@ impl Process {
     }
 
     /// Brings the modules up to date, and arms them.
-    pub fn update(&mut self, files: &mut FileCache) {
+    pub fn update(&mut self, files: &mut Files) {
         self.look(files);
         self.arm();
     }
 
     /// Brings the modules up to date.
-    fn look(&mut self, files: &mut FileCache) {
+    fn look(&mut self, files: &mut Files) {
         if let Some(gone) = self.modules.refresh(&self.memory, files) {
             self.found = None;
             for gone in &gone {

@@ -4,6 +4,9 @@
 //! executable, and never run; and it is near enough to the module's code for rip-relative
 //! operands. So nothing has to be injected. A slot is needed only while a thread is inside it,
 //! and is used for another instruction afterwards; the bytes are put back at the end.
+//!
+//! A module that is unloaded takes its bytes with it, and its linker frees memory before it says so. So an instruction is moved
+//! within its own module, or to one that stays as long as the program does.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -44,6 +47,10 @@ struct Slot {
 #[derive(Debug)]
 struct Pool {
     range: Range<Addr>,
+    /// Where the module is.
+    module: Range<Addr>,
+    /// That is never unloaded.
+    stays: bool,
     /// Its slots, by index.
     slots: Range<usize>,
 }
@@ -58,15 +65,13 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Adds the unused bytes of modules that are new.
-    pub(crate) fn set_modules(&mut self, image: &Image) {
-        for range in image
-            .modules()
-            .iter()
-            .filter(|m| !m.is_vdso())
-            .flat_map(unused)
-        {
-            if self.pools.iter().any(|pool| pool.range == range) {
+    /// Adds the unused bytes of modules that are new. Those in `staying` ranges are never unloaded.
+    pub(crate) fn set_modules(&mut self, image: &Image, staying: &[Range<Addr>]) {
+        let modules = image.modules().iter().filter(|m| !m.is_vdso());
+        for (module, range) in modules.flat_map(|m| unused(m).into_iter().map(|r| (m.range(), r))) {
+            let stays = staying.contains(&module);
+            if let Some(pool) = self.pools.iter_mut().find(|pool| pool.range == range) {
+                pool.stays = stays;
                 continue;
             }
             let first = self.slots.len();
@@ -83,7 +88,12 @@ impl Slots {
                 at = at.wrapping_offset(SLOT_LEN as i64);
             }
             let slots = first..self.slots.len();
-            self.pools.push(Pool { range, slots });
+            self.pools.push(Pool {
+                range,
+                module,
+                stays,
+                slots,
+            });
         }
     }
 
@@ -161,10 +171,14 @@ impl Slots {
             .retain(|site, id| !range.contains(site) && stays(id));
     }
 
-    /// Puts back what was in the slots.
+    /// Puts back what was in the slots, where they are still ours: memory unmapped since then is somebody else's.
     pub(crate) fn restore(&self, memory: &Memory) {
         for slot in &self.slots {
-            if let Some(saved) = &slot.saved {
+            let (Some(saved), Some((_, moved))) = (&slot.saved, &slot.holds) else {
+                continue;
+            };
+            let mut now = vec![0; moved.code.len()];
+            if memory.read(slot.at, &mut now).is_ok() && now[..] == moved.code[..] {
                 // A failure means that the memory has just gone, with the whole process.
                 let _ = memory.write(slot.at, saved);
             }
@@ -172,7 +186,8 @@ impl Slots {
     }
 
     fn nearest_first(&self, site: Addr) -> impl Iterator<Item = (SlotId, &Slot)> {
-        let mut pools: Vec<_> = self.pools.iter().collect();
+        let lasts = |pool: &&Pool| pool.stays || pool.module.contains(&site);
+        let mut pools: Vec<_> = self.pools.iter().filter(lasts).collect();
         pools.sort_by_key(|pool| pool.range.start.get().abs_diff(site.get()));
         pools.into_iter().flat_map(|pool| {
             let slots = self.slots.get(pool.slots.clone()).unwrap_or_default();

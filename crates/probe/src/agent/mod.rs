@@ -23,12 +23,12 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys};
 use leaktap_agent::{FsBase, GATE_INT3, KEY_BITS, STUB_LEN, Shared};
 use leaktap_image::mappings;
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 use leaktap_unwind::Table;
 
 use crate::breakpoints::NOP;
-use crate::detour::{Moved, Site, patch};
+use crate::detour::{JUMP_LEN, Moved, Site, patch};
 use crate::functions::FunctionId;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
@@ -82,6 +82,20 @@ impl Detour {
     fn descriptor(&self) -> Addr {
         self.stub
             .wrapping_offset((STUB_LEN - size_of::<Descriptor>()) as i64)
+    }
+
+    /// Whether the jump is in `memory`, or a part of it: memory unmapped since it was written is somebody else's.
+    fn is_there(&self, memory: &Memory) -> bool {
+        let mut now = [0; JUMP_LEN];
+        let (Ok(jump), Ok(())) = (
+            self.site.jump(self.stub),
+            memory.read(self.site.at(), &mut now),
+        ) else {
+            return false;
+        };
+        // The first byte is an int3 for a while.
+        let [_, rest @ ..] = now;
+        jump.ends_with(&rest) || self.site.replaced().ends_with(&rest)
     }
 }
 
@@ -171,7 +185,8 @@ impl Agent {
 
     /// Puts the functions back as they were, in this process's memory or in a copy of it.
     pub(crate) fn restore(&self, memory: &Memory) {
-        for detour in self.detours.iter().filter(|detour| detour.patched) {
+        let patched = self.detours.iter().filter(|detour| detour.patched);
+        for detour in patched.filter(|detour| detour.is_there(memory)) {
             for write in patch(detour.site.at(), detour.site.replaced()) {
                 // A failure means that the memory has just gone, with the whole process.
                 let _ = memory.write(write.at, &write.bytes);

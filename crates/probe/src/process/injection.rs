@@ -4,7 +4,6 @@ use std::io;
 
 use leaktap_agent::Shared;
 use leaktap_agent::layout::BUSY;
-use leaktap_image::FileCache;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
@@ -13,6 +12,7 @@ use super::Process;
 use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack, words_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
+use crate::modules::Files;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::refusal::Refusal;
 
@@ -70,7 +70,7 @@ impl Process {
     }
 
     /// Fills the agent's memory, and looks for new modules once more; the threads may run.
-    pub fn fill_agent(&mut self, files: &mut FileCache) {
+    pub fn fill_agent(&mut self, files: &mut Files) {
         let depth = self.walker.depth();
         if let Some(agent) = &mut self.mapped {
             self.refused = agent.fill(&mut self.modules, depth).err();
