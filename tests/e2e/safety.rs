@@ -304,6 +304,22 @@ fn a_target_whose_heap_comes_and_goes_survives_a_killed_leaktap() {
     target.end().succeeded();
 }
 
+/// It shares the books with its target, and is no target for that.
+#[test]
+fn a_leaktap_at_work_is_a_program_like_any_other() {
+    let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
+    let tracing = attach(Engine::Auto, target.pid(), &[]);
+    let own = tracing.process().pid();
+    for engine in [Engine::Auto, Engine::Breakpoint] {
+        let traced = attach(engine, own, &["--duration", "50ms"]).wait();
+        traced.succeeded();
+    }
+    let traced = tracing.detach();
+    is_of_busy(&traced, traced.succeeded());
+    target.work();
+    target.end().succeeded();
+}
+
 /// The thread that is to unmap what is left may be gone when it comes to that, and the kernel says nothing of a leader.
 #[test]
 fn nothing_is_left_where_the_first_thread_ends_while_we_detach() {

@@ -8,7 +8,7 @@
 //! A module that is unloaded takes its bytes with it, and its linker frees memory before it says so. So an instruction is moved
 //! within its own module, or to one that stays as long as the program does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use leaktap_image::{Image, Module};
@@ -21,7 +21,7 @@ use crate::relocate::{OutOfLine, out_of_line};
 /// Bytes of a slot: enough for any instruction that can be moved, and the jump back.
 const SLOT_LEN: usize = 32;
 
-/// A slot, by index.
+/// A slot, by number. None has the number of one that was unloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(usize);
 
@@ -51,17 +51,40 @@ struct Pool {
     module: Range<Addr>,
     /// That is never unloaded.
     stays: bool,
-    /// Its slots, by index.
-    slots: Range<usize>,
+    slots: Vec<Slot>,
 }
 
 /// The slots of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
-    pools: Vec<Pool>,
-    slots: Vec<Slot>,
+    /// By the number of their first slot.
+    pools: BTreeMap<usize, Pool>,
+    /// The number of the next slot.
+    next: usize,
     by_site: HashMap<Addr, SlotId>,
     uses: u64,
+}
+
+impl Pool {
+    fn new(range: Range<Addr>, module: Range<Addr>, stays: bool) -> Pool {
+        let len = range.end.offset_from(range.start).unwrap_or(0) / SLOT_LEN as u64;
+        let slot = |index: u64| Slot {
+            at: range
+                .start
+                .wrapping_offset((index * SLOT_LEN as u64) as i64),
+            saved: None,
+            holds: None,
+            threads: 0,
+            last_use: 0,
+        };
+        let slots = (0..len).map(slot).collect();
+        Pool {
+            range,
+            module,
+            stays,
+            slots,
+        }
+    }
 }
 
 impl Slots {
@@ -70,31 +93,28 @@ impl Slots {
         let modules = image.modules().iter().filter(|m| !m.is_vdso());
         for (module, range) in modules.flat_map(|m| unused(m).into_iter().map(|r| (m.range(), r))) {
             let stays = staying.contains(&module);
-            if let Some(pool) = self.pools.iter_mut().find(|pool| pool.range == range) {
-                pool.stays = stays;
-                continue;
+            let mut pools = self.pools.values_mut();
+            match pools.find(|pool| pool.range == range) {
+                Some(pool) => pool.stays = stays,
+                None => self.add(Pool::new(range, module, stays)),
             }
-            let first = self.slots.len();
-            let end = range.end.wrapping_offset(-(SLOT_LEN as i64));
-            let mut at = range.start;
-            while at <= end {
-                self.slots.push(Slot {
-                    at,
-                    saved: None,
-                    holds: None,
-                    threads: 0,
-                    last_use: 0,
-                });
-                at = at.wrapping_offset(SLOT_LEN as i64);
-            }
-            let slots = first..self.slots.len();
-            self.pools.push(Pool {
-                range,
-                module,
-                stays,
-                slots,
-            });
         }
+    }
+
+    fn add(&mut self, pool: Pool) {
+        let first = self.next;
+        self.next += pool.slots.len();
+        self.pools.insert(first, pool);
+    }
+
+    fn slot(&self, SlotId(id): SlotId) -> Option<&Slot> {
+        let (first, pool) = self.pools.range(..=id).next_back()?;
+        pool.slots.get(id - first)
+    }
+
+    fn slot_mut(&mut self, SlotId(id): SlotId) -> Option<&mut Slot> {
+        let (first, pool) = self.pools.range_mut(..=id).next_back()?;
+        pool.slots.get_mut(id - first)
     }
 
     /// The length of the instruction at `site`, if it can be moved to some slot.
@@ -116,22 +136,23 @@ impl Slots {
             Some(&id) => id,
             None => self.fill(site, bytes, memory)?,
         };
-        let slot = self.slots.get_mut(id.0).ok_or(NoSlot)?;
+        let uses = self.uses;
+        let slot = self.slot_mut(id).ok_or(NoSlot)?;
         slot.threads += 1;
-        slot.last_use = self.uses;
+        slot.last_use = uses;
         Ok((id, slot.at))
     }
 
     /// One thread fewer is inside.
     pub(crate) fn release(&mut self, id: SlotId) {
-        if let Some(slot) = self.slots.get_mut(id.0) {
+        if let Some(slot) = self.slot_mut(id) {
             slot.threads = slot.threads.saturating_sub(1);
         }
     }
 
     /// Where a thread at `ip` is, if that is inside slot `id`, which it entered for `site`.
     pub(crate) fn original(&self, id: SlotId, site: Addr, ip: Addr) -> Option<Place> {
-        let slot = self.slots.get(id.0)?;
+        let slot = self.slot(id)?;
         let (_, moved) = slot.holds.as_ref().filter(|(at, _)| *at == site)?;
         let offset = usize::try_from(ip.offset_from(slot.at)?).ok()?;
         if offset >= moved.code.len() {
@@ -150,30 +171,17 @@ impl Slots {
 
     /// What was in `range` is no longer mapped.
     pub(crate) fn forget(&mut self, range: &Range<Addr>) {
-        self.pools.retain(|pool| !range.contains(&pool.range.start));
-        for slot in self
-            .slots
-            .iter_mut()
-            .filter(|slot| range.contains(&slot.at))
-        {
-            // Never chosen again: kept so that ids stay what they are.
-            *slot = Slot {
-                at: Addr::default(),
-                saved: None,
-                holds: None,
-                threads: 1,
-                last_use: 0,
-            };
-        }
-        let slots = &self.slots;
-        let stays = |id: &SlotId| slots.get(id.0).is_some_and(|slot| slot.holds.is_some());
+        let pools = &mut self.pools;
+        pools.retain(|_, pool| !range.contains(&pool.range.start));
+        let numbers = |(first, pool): (&usize, &Pool)| *first..*first + pool.slots.len();
+        let stays = |id: &SlotId| pools.iter().map(numbers).any(|slots| slots.contains(&id.0));
         self.by_site
             .retain(|site, id| !range.contains(site) && stays(id));
     }
 
     /// Puts back what was in the slots, where they are still ours: memory unmapped since then is somebody else's.
     pub(crate) fn restore(&self, memory: &Memory) {
-        for slot in &self.slots {
+        for slot in self.pools.values().flat_map(|pool| &pool.slots) {
             let (Some(saved), Some((_, moved))) = (&slot.saved, &slot.holds) else {
                 continue;
             };
@@ -186,12 +194,11 @@ impl Slots {
     }
 
     fn nearest_first(&self, site: Addr) -> impl Iterator<Item = (SlotId, &Slot)> {
-        let lasts = |pool: &&Pool| pool.stays || pool.module.contains(&site);
+        let lasts = |(_, pool): &(&usize, &Pool)| pool.stays || pool.module.contains(&site);
         let mut pools: Vec<_> = self.pools.iter().filter(lasts).collect();
-        pools.sort_by_key(|pool| pool.range.start.get().abs_diff(site.get()));
-        pools.into_iter().flat_map(|pool| {
-            let slots = self.slots.get(pool.slots.clone()).unwrap_or_default();
-            let mut slots: Vec<_> = pool.slots.clone().map(SlotId).zip(slots).collect();
+        pools.sort_by_key(|(_, pool)| pool.range.start.get().abs_diff(site.get()));
+        pools.into_iter().flat_map(|(first, pool)| {
+            let mut slots: Vec<_> = (*first..).map(SlotId).zip(&pool.slots).collect();
             slots.sort_by_key(|(_, slot)| slot.last_use);
             slots
         })
@@ -208,7 +215,7 @@ impl Slots {
             .filter(free)
             .find_map(fits)
             .ok_or(NoSlot)?;
-        let slot = self.slots.get_mut(id.0).ok_or(NoSlot)?;
+        let slot = self.slot_mut(id).ok_or(NoSlot)?;
         if slot.saved.is_none() {
             let mut saved = [0; SLOT_LEN];
             memory.read(slot.at, &mut saved).map_err(|_| NoSlot)?;
@@ -239,6 +246,44 @@ fn unused(module: &Module) -> Vec<Range<Addr>> {
         .executable()
         .iter()
         .filter_map(behind)
-        .filter(|r| r.start < r.end)
+        .filter(|r| r.start.wrapping_offset(SLOT_LEN as i64) <= r.end)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> Range<Addr> {
+        Addr::new(start)..Addr::new(end)
+    }
+
+    fn is_in(slots: &Slots, site: u64) -> Vec<u64> {
+        let slots = slots.nearest_first(Addr::new(site));
+        slots.map(|(_, slot)| slot.at.get()).collect()
+    }
+
+    #[test]
+    fn an_instruction_is_moved_within_its_module_or_to_one_that_stays() {
+        let mut slots = Slots::default();
+        let library = range(0x1000, 0x3000);
+        slots.add(Pool::new(range(0x2fc0, 0x3000), library.clone(), false));
+        slots.add(Pool::new(
+            range(0x8fd0, 0x9000),
+            range(0x7000, 0xa000),
+            true,
+        ));
+        assert_eq!(is_in(&slots, 0x1234), [0x2fc0, 0x2fe0, 0x8fd0]);
+        assert_eq!(is_in(&slots, 0x5000), [0x8fd0]);
+        let of_library = SlotId(1);
+        slots.by_site.insert(Addr::new(0x1234), of_library);
+        slots.by_site.insert(Addr::new(0x7234), SlotId(2));
+        slots.forget(&library);
+        assert_eq!(is_in(&slots, 0x1234), [0x8fd0]);
+        assert_eq!(slots.by_site.len(), 1);
+        // Another one there has other slots.
+        slots.add(Pool::new(range(0x2fc0, 0x3000), library, false));
+        assert!(slots.slot(of_library).is_none() && slots.slot(SlotId(4)).is_some());
+        assert_eq!(slots.pools.len(), 2);
+    }
 }

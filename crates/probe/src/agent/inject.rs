@@ -59,7 +59,7 @@ impl Agent {
             made => made,
         };
         let (regions, shared) = made?;
-        Ok(Agent {
+        let agent = Agent {
             memory: memory.clone(),
             shared,
             room: Room::new(shared, regions.shared.start),
@@ -69,7 +69,9 @@ impl Agent {
             detours: Vec::new(),
             parts: Vec::new(),
             plan,
-        })
+        };
+        remains::note(&agent);
+        Ok(agent)
     }
 
     /// Fills that memory: code, a detour for each function that there is a place for, rows. The threads may run:

@@ -17,13 +17,13 @@ use crate::probepoint::{Kind, Probepoint};
 use crate::unpatched::Unpatched;
 
 /// First of the note.
-const MAGIC: u64 = u64::from_le_bytes(*b"leaktap2");
+const MAGIC: u64 = u64::from_le_bytes(*b"leaktap3");
 
 /// What the kernel calls the shared memory in /proc/PID/maps.
 const NAME: &str = "/memfd:leaktap";
 
 const WORD: usize = size_of::<u64>();
-const HEAD: usize = 5;
+const HEAD: usize = 6;
 const ENTRY: usize = 5;
 
 /// Another leaktap's detours in a process.
@@ -39,10 +39,11 @@ pub enum Remains {
 
 /// Notes what has to be undone.
 pub(super) fn note(agent: &Agent) {
-    let Regions { code, .. } = &agent.regions;
+    let Regions { code, shared } = &agent.regions;
     let mut words = vec![
         MAGIC,
         leaktap_agent::checksum(),
+        shared.start.get(),
         code.start.get(),
         code.end.get(),
         agent.detours.len() as u64,
@@ -68,28 +69,34 @@ pub(super) fn note(agent: &Agent) {
 /// the code's place.
 pub(super) fn note_without_code(agent: &Agent) {
     const GONE: [u8; 3 * WORD] = [0; 3 * WORD];
-    agent.shared.write(REMAINS_AT + 2 * WORD as u64, &GONE);
+    let at = REMAINS_AT as usize + 3 * WORD;
+    let at = agent.regions.shared.start.wrapping_offset(at as i64);
+    let _ = agent.memory.write(at, &GONE); // gone, with the whole process, or already unmapped
 }
 
 /// Whether another leaktap's detours are in the process of `memory`, one of whose threads is `thread`: of one that has ended, the kernel
 /// shows no mappings.
 pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
     let all = mappings(thread.get()).unwrap_or_default();
-    let Some(shared) = shared(&all) else {
-        return Remains::None;
-    };
-    match words(memory, shared) {
+    let found = |mapping: &Mapping| match words(memory, mapping) {
+        Some(words) if is_ours(&words) && !is_of(&words, mapping) => Remains::None,
         Some(words) if is_ours(&words) => Remains::Known,
         _ => Remains::Unknown,
-    }
+    };
+    let mut found = shared(&all).map(found);
+    found
+        .find(|remains| *remains != Remains::None)
+        .unwrap_or(Remains::None)
 }
 
 /// The agent that another leaktap has left.
 pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     let all = mappings(memory.process().get()).ok()?;
-    let mapping = shared(&all)?;
-    let words = words(memory, mapping).filter(|words| is_ours(words))?;
-    let [_, _, start, end, count] = *words.first_chunk()?;
+    let (mapping, words) = shared(&all).find_map(|mapping| {
+        let is_its = |words: &Vec<u64>| is_ours(words) && is_of(words, mapping);
+        Some((mapping, words(memory, mapping).filter(is_its)?))
+    })?;
+    let [_, _, _, start, end, count] = *words.first_chunk()?;
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
     let entries: Vec<Entry> = entries
         .take(usize::try_from(count).ok()?)
@@ -135,12 +142,12 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     })
 }
 
-fn shared(all: &[Mapping]) -> Option<&Mapping> {
+fn shared(all: &[Mapping]) -> impl Iterator<Item = &Mapping> {
     let is_it = |mapping: &&Mapping| {
         let path = mapping.path().and_then(|path| path.to_str());
         mapping.perms.shared && path == Some(NAME)
     };
-    all.iter().find(is_it)
+    all.iter().filter(is_it)
 }
 
 fn words(memory: &Memory, shared: &Mapping) -> Option<Vec<u64>> {
@@ -153,6 +160,11 @@ fn words(memory: &Memory, shared: &Mapping) -> Option<Vec<u64>> {
 
 fn is_ours(words: &[u64]) -> bool {
     words.starts_with(&[MAGIC, leaktap_agent::checksum()])
+}
+
+/// Whether the memory in `mapping` is shared with an agent there. A leaktap at work has it elsewhere than its target.
+fn is_of(words: &[u64], mapping: &Mapping) -> bool {
+    words.get(2) == Some(&mapping.start.get())
 }
 
 /// A detour, as it was noted.
