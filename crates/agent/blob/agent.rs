@@ -4,7 +4,7 @@ use core::arch::{asm, global_asm};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, compiler_fence};
 
-use crate::layout::{BUSY, Control, Header, KEYS, Loss, SPARES, Thread, set_of_keys};
+use crate::layout::{Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, set_of_keys};
 use leaktap_ledger::{Block, Ledger};
 
 // The first page of the image, see `blob.ld`.
@@ -115,7 +115,7 @@ impl Agent {
     /// A state that nobody else uses: the thread's own, unless a signal handler has interrupted
     /// the agent at work on it. To be given back by [`Agent::done`]; nothing if there is none.
     pub(crate) fn state(self, thread: *mut Thread, before: u64) -> Option<*mut Thread> {
-        if before & BUSY == 0 {
+        if before & TAKEN == 0 {
             Some(thread)
         } else {
             self.spare()
@@ -124,7 +124,7 @@ impl Agent {
 
     /// The work on `state` is done.
     pub(crate) fn done(self, state: *mut Thread, before: u64) {
-        if before & BUSY != 0 {
+        if before & TAKEN != 0 {
             give_back(state);
         }
     }

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{Action, BUSY, Call, Descriptor, Loss, Old, Thread};
+use crate::layout::{Action, Call, Descriptor, Loss, Old, TAKEN, Thread};
 use crate::record::{Allocated, Sought};
 use leaktap_ledger::{Block, Full, StackId};
 
@@ -68,7 +68,7 @@ impl Call {
     #[inline(always)]
     pub(crate) fn returned_again(&self, agent: Agent, result: u64, bp: u64) -> Result<(), Sought> {
         let action = self.descriptor().action;
-        if action.shape() != Action::ALLOCATE || result == 0 || self.before & BUSY != 0 {
+        if action.shape() != Action::ALLOCATE || result == 0 || self.before & TAKEN != 0 {
             return Err(Sought::NotYet);
         }
         let call = self.allocation(result, bp).ok_or(Sought::NotYet)?;

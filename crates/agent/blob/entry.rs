@@ -16,7 +16,7 @@ use core::arch::global_asm;
 
 use crate::agent::{Agent, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
-use crate::layout::{Action, BUSY, Call, Descriptor, Loss, Old};
+use crate::layout::{Action, BUSY, Call, Descriptor, Loss, Old, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 
@@ -207,7 +207,7 @@ extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
         call.old = Old::default();
         call.take_old(agent);
     }
-    set_outer(thread, sp);
+    set_outer(thread, running(sp, before));
     1
 }
 

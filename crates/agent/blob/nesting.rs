@@ -6,7 +6,7 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 
 use crate::agent::{Agent, outer, set_outer};
-use crate::layout::{BUSY, Known, Thread};
+use crate::layout::{BUSY, Known, TAKEN, Thread};
 use crate::rules::AllRows;
 use crate::stack::Stack;
 
@@ -41,16 +41,16 @@ pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entr
 /// The same decisions as the breakpoint engine's (`Ancestry` in the probe crate).
 #[cold]
 fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> Entry {
-    let busy = running & BUSY != 0;
+    let taken = running & TAKEN != 0;
     // Interrupted while it worked for this thread, the agent's notes may be half written.
-    let known = if busy {
+    let known = if taken {
         Known::NOTHING
     } else {
         take(thread, running)
     };
     let stack = Stack::new(agent, known, sp);
     let entry = decide(&stack, agent, running, sp, bp);
-    if !busy {
+    if !taken {
         give_back(thread, running, stack.known());
     }
     entry
@@ -69,7 +69,7 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
 }
 
 fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry {
-    let earlier = Addr::new(running & !BUSY);
+    let earlier = Addr::new(running & !TAKEN);
     let caller_of_earlier = earlier.wrapping_offset(8);
     let (mut met, mut own) = (false, false);
     let mut rows = AllRows(agent);

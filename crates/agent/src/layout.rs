@@ -51,6 +51,18 @@ pub const SYSTEM: usize = 3;
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
+/// The same where the agent was interrupted: a signal handler has called a function since, which runs.
+pub const UNDER: u64 = 2;
+
+/// The thread's state may be half written: it is not for a signal handler.
+pub const TAKEN: u64 = BUSY | UNDER;
+
+/// [`Thread::outer`] while a call runs whose return address is at `sp`; before that it was `before`.
+#[inline]
+pub const fn running(sp: u64, before: u64) -> u64 {
+    if before & TAKEN == 0 { sp } else { sp | UNDER }
+}
+
 /// The first page of a code region, private to the process.
 ///
 /// It is wiped in a forked child (`MADV_WIPEONFORK`, madvise(2)), where the detours so become
@@ -207,7 +219,7 @@ impl Module {
 #[repr(C, align(64))]
 pub struct Thread {
     /// Stack pointer at the entry of the outermost call that is running, 0 if none is; with
-    /// [`BUSY`]. Of a spare: 1 while it is in use.
+    /// [`BUSY`] and [`UNDER`]. Of a spare: 1 while it is in use.
     pub outer: AtomicU64,
     /// Which one this is: whose counters are its own.
     pub index: AtomicU32,

@@ -7,13 +7,13 @@
 mod host;
 
 use std::ffi::c_void;
-use std::mem::transmute;
+use std::mem::{offset_of, transmute};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use host::Host;
-use leaktap_agent::layout::Action;
+use leaktap_agent::layout::{Action, BUSY, Thread};
 use nix::libc;
 
 type Malloc = extern "C" fn(usize) -> *mut c_void;
@@ -88,6 +88,71 @@ fn a_handler_that_interrupts_an_allocation_allocates_for_itself() {
     let failed = unsafe { libc::sigaltstack(&other, std::ptr::null_mut()) };
     assert_eq!(failed, 0);
     interrupted_call(libc::SA_ONSTACK);
+}
+
+static NESTED: OnceLock<(Host, Malloc)> = OnceLock::new();
+static UNCHANGED: AtomicBool = AtomicBool::new(false);
+
+/// As if it had interrupted the agent at work.
+extern "C" fn allocate_while_busy(_: i32) {
+    let (host, malloc) = NESTED.get().unwrap();
+    host.thread().outer.fetch_or(BUSY, Relaxed);
+    let before = state(host);
+    malloc(333);
+    UNCHANGED.store(state(host) == before, Relaxed);
+    host.thread().outer.fetch_and(!BUSY, Relaxed);
+}
+
+/// What the agent keeps for the calling thread, but for what that is in the middle of.
+fn state(host: &Host) -> Vec<u8> {
+    let from = offset_of!(Thread, stack);
+    let state = (&raw const *host.thread()).cast::<u8>();
+    // SAFETY: the rest of a Thread, which nobody else writes to.
+    unsafe { std::slice::from_raw_parts(state.add(from), size_of::<Thread>() - from) }.to_vec()
+}
+
+extern "C" fn allocate_in_turn(_: i32) {
+    let (host, _) = NESTED.get().unwrap();
+    // SAFETY: called as its original is.
+    let malloc: Malloc = unsafe { transmute(host.probe(bump as *const () as usize, MALLOC)) };
+    malloc(444);
+}
+
+/// Allocators that are interrupted: the program's, and the handler's.
+extern "C" fn hanging_up(size: usize) -> *mut c_void {
+    // SAFETY: raises a signal that has a handler.
+    unsafe { libc::raise(libc::SIGHUP) };
+    bump(size)
+}
+
+extern "C" fn in_handler(size: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { libc::raise(libc::SIGUSR2) };
+    bump(size)
+}
+
+#[test]
+fn a_handler_of_a_handler_keeps_away_from_the_agent_at_work() {
+    let (host, _) = NESTED.get_or_init(|| {
+        let host = Host::new();
+        let malloc = host.probe(in_handler as *const () as usize, MALLOC);
+        // SAFETY: called as its original is.
+        (host, unsafe { transmute::<usize, Malloc>(malloc) })
+    });
+    handle(libc::SIGHUP, allocate_while_busy, 0);
+    handle(libc::SIGUSR2, allocate_in_turn, 0);
+    // SAFETY: called as its original is.
+    let malloc: Malloc = unsafe { transmute(host.probe(hanging_up as *const () as usize, MALLOC)) };
+    malloc(222);
+    let mut live = host.live();
+    live.sort_by_key(|block| block.size);
+    let sizes: Vec<_> = live.iter().map(|block| block.size).collect();
+    assert_eq!(sizes, [222, 333, 444]);
+    for pair in live.windows(2) {
+        assert!(pair[1].frames.ends_with(&pair[0].frames), "{pair:?}");
+    }
+    assert!(UNCHANGED.load(Relaxed));
+    assert_eq!(host.thread().outer.load(Relaxed), 0);
 }
 
 static STORM: OnceLock<(Host, Malloc, Free)> = OnceLock::new();

@@ -9,8 +9,9 @@ mod injection;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{Acquire, Release};
 
+use leaktap_agent::layout::running;
 use leaktap_image::LinkState;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -429,7 +430,9 @@ impl Process {
         let note = self.agent.as_ref().filter(|_| !known.action.is_mapping());
         let noted = note.and_then(|agent| {
             let outer = agent.outer(registers.fs_base())?;
-            Some((outer, outer.swap(entry_sp.get(), AcqRel)))
+            let before = outer.load(Acquire);
+            outer.store(running(entry_sp.get(), before), Release);
+            Some((outer, before))
         });
         let removed = match known.action {
             Action::Reallocate(_) if arguments[0] != 0 => {

@@ -3,7 +3,7 @@
 use std::io;
 
 use leaktap_agent::Shared;
-use leaktap_agent::layout::BUSY;
+use leaktap_agent::layout::{BUSY, TAKEN};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
@@ -320,7 +320,7 @@ impl Process {
     /// Whether what starts at `start` is called by a function that the agent has noted with `outer`, and no
     /// signal handler lies between.
     pub(super) fn is_inside(&mut self, outer: u64, start: Start) -> bool {
-        let entry_sp = Addr::new(outer & !BUSY);
+        let entry_sp = Addr::new(outer & !TAKEN);
         let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
             return false;
         };
