@@ -131,7 +131,7 @@ impl Agent {
 
     fn find_stacks(&mut self, threads: &[&mut Stopped], mappings: &[Mapping]) {
         for registers in threads.iter().filter_map(|thread| thread.registers().ok()) {
-            self.stacks.add(registers.sp(), mappings);
+            self.stacks.add(&registers, mappings);
         }
         self.room.publish_stacks(&self.stacks);
     }

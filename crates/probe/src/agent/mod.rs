@@ -168,12 +168,12 @@ impl Agent {
         }
     }
 
-    /// A thread begins, with its stack pointer at `sp`; it is stopped.
-    pub(crate) fn thread_begins(&mut self, sp: Addr) {
-        if !self.stacks.contains(sp)
+    /// A thread with `registers` begins; it is stopped.
+    pub(crate) fn thread_begins(&mut self, registers: &Registers) {
+        if !self.stacks.contains(registers.sp())
             && let Ok(mappings) = mappings(self.memory.process().get())
         {
-            self.stacks.add(sp, &mappings);
+            self.stacks.add(registers, &mappings);
             self.room.publish_stacks(&self.stacks);
         }
     }

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use leaktap_image::{Kind, Mapping};
 use leaktap_memory::Addr;
+use leaktap_tracee::Registers;
+
+const PAGE: u64 = 4096;
 
 /// Linux maps nothing so near below the main thread's stack (`mmap_base` in arch/x86/mm/mmap.c): whatever of
 /// it is used is part of the stack.
@@ -24,8 +27,13 @@ impl Stacks {
         self.0.iter().any(|range| range.contains(&sp))
     }
 
-    /// Adds the one that `sp` is on, one of `mappings`.
-    pub(crate) fn add(&mut self, sp: Addr, mappings: &[Mapping]) {
+    /// Adds the one that the thread of `registers` is on, one of `mappings`. It ends where the thread's own data begins, if that is behind it (so
+    /// glibc and musl have it): the kernel may have made one mapping of it and of a block of malloc's.
+    pub(crate) fn add(&mut self, registers: &Registers, mappings: &[Mapping]) {
+        self.add_at(registers.sp(), Addr::new(registers.fs_base()), mappings);
+    }
+
+    fn add_at(&mut self, sp: Addr, fs: Addr, mappings: &[Mapping]) {
         let Some(mapping) = mappings.iter().find(|mapping| mapping.contains(sp)) else {
             return;
         };
@@ -36,8 +44,12 @@ impl Stacks {
             Kind::Stack => Addr::new(mapping.end.get().saturating_sub(BELOW_MAIN_STACK)),
             _ => mapping.start,
         };
-        self.remove(&(start..mapping.end));
-        self.0.push(start..mapping.end);
+        let end = match sp < fs && mapping.contains(fs) {
+            true => Addr::new(fs.get().next_multiple_of(PAGE)),
+            false => mapping.end,
+        };
+        self.remove(&(start..end));
+        self.0.push(start..end);
         self.0.sort_unstable_by_key(|range| range.start);
     }
 
@@ -75,19 +87,25 @@ mod tests {
         };
         let main = 0x7ffd_0000_0000;
         let all = [
-            mapping(0x1000, 0x5000, Kind::Anonymous),
+            mapping(0x1000, 0x7000, Kind::Anonymous),
+            mapping(0x8000, 0x9000, Kind::Anonymous),
+            mapping(0xa000, 0xb000, Kind::Anonymous),
             mapping(main, main + 0x2000, Kind::Stack),
         ];
         let mut stacks = Stacks::default();
-        stacks.add(Addr::new(main + 8), &all);
-        stacks.add(Addr::new(0x2000), &all);
-        stacks.add(Addr::new(0x2008), &all);
-        stacks.add(Addr::new(0x6000), &all);
-        assert_eq!(stacks.ranges().len(), 2);
+        let mut add = |sp, fs| stacks.add_at(Addr::new(sp), Addr::new(fs), &all);
+        add(main + 8, 0x7000);
+        add(0x2000, 0x4010);
+        add(0x2008, 0);
+        add(0x7000, 0);
+        // Its data are below it, and in a mapping of its own.
+        add(0x8800, 0x8010);
+        add(0xa800, main);
+        assert_eq!(stacks.ranges().len(), 4);
         assert!(stacks.contains(Addr::new(main - 0x10_0000)));
         assert!(!stacks.contains(Addr::new(0x5000)));
         assert!(!stacks.remove(&(Addr::new(0x5000)..Addr::new(0x6000))));
         assert!(stacks.remove(&(Addr::new(0x4fff)..Addr::new(0x6000))));
-        assert_eq!(stacks.ranges().len(), 1);
+        assert_eq!(stacks.ranges().len(), 3);
     }
 }

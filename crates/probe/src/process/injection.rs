@@ -286,7 +286,7 @@ impl Process {
     /// A thread begins: it is stopped, and its registers are these.
     pub fn thread_begins(&mut self, tid: Tid, registers: &Registers) {
         if let Some(agent) = &mut self.agent {
-            agent.thread_begins(registers.sp());
+            agent.thread_begins(registers);
             self.fs_bases.insert(tid, registers.fs_base());
         }
     }
