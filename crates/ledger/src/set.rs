@@ -2,13 +2,15 @@
 //!
 //! A slot is one word, so a single exchange puts a word in, and there is no state in between.
 //!
-//! A word may stem from another one of the set: a node of a tree from its parent. It then lies behind that one, where
-//! there is room, so that a path through the tree is in few cache lines and pages, not in one each.
+//! A word may stem from another one of the set: a node of a tree from its parent. It then lies behind that one, as long as there
+//! is room, so that a path through the tree is in few cache lines and pages, not in one each. Where there is none, it goes to the newest
+//! table, and the parent notes that: a word that is new is looked for where a child of its parent's has gone, and not in every
+//! table.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// Slots looked at for a word behind the one that it stems from.
+/// Slots behind a word for those that stem from it.
 const BEHIND: u32 = 8;
 
 /// Places that its hash names, and slots looked at in each, before the next table is opened. Paths fill slots in
@@ -16,27 +18,12 @@ const BEHIND: u32 = 8;
 const HOMES: u32 = 8;
 const HOME: u32 = 4;
 
-/// A word of a set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
-    /// Its slot.
-    pub(crate) index: u32,
-    /// It has just been put in.
-    pub(crate) is_new: bool,
-}
-
-impl Member {
-    /// One that was there.
-    pub(crate) const fn old(index: u32) -> Member {
-        let is_new = false;
-        Member { index, is_new }
-    }
-}
-
 /// Shape of a set: table `t` has `1 << (first_bits + t)` slots.
 pub(crate) struct Shape {
     pub(crate) first_bits: u32,
     pub(crate) tables: u32,
+    /// As many bits of each word as there are tables: which of them have words that stem from this one. None, if none stem from any.
+    pub(crate) notes: u64,
 }
 
 impl Shape {
@@ -55,35 +42,36 @@ impl Shape {
         tables.checked_ilog2().unwrap_or(0)
     }
 
-    /// The slots in which `word` may be, which stems from the one at `parent`.
-    fn probes(
-        &self,
-        table: u32,
-        word: u64,
-        parent: Option<Member>,
-    ) -> impl Iterator<Item = u32> + use<> {
+    /// The slot `offset` slots into a table, counted in a circle.
+    fn slot_in(&self, table: u32, offset: u32) -> u32 {
+        let bits = self.first_bits.wrapping_add(table);
+        let mask = 1_u32.wrapping_shl(bits).wrapping_sub(1);
+        self.first_slot(table).wrapping_add(offset & mask)
+    }
+
+    /// The slots behind `parent`.
+    fn behind(&self, parent: u32) -> impl Iterator<Item = u32> {
+        let table = self.table_of(parent);
+        let offset = parent.wrapping_sub(self.first_slot(table));
+        (1..=BEHIND).map(move |n| self.slot_in(table, offset.wrapping_add(n)))
+    }
+
+    /// The slots in which `word` may be in a table, wherever it stems from.
+    fn homes(&self, table: u32, word: u64) -> impl Iterator<Item = u32> {
         let bits = self.first_bits.wrapping_add(table);
         let mut hash = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let (first, mask) = (
-            self.first_slot(table),
-            1_u32.wrapping_shl(bits).wrapping_sub(1),
-        );
-        let parent = parent.map(|parent| parent.index.wrapping_sub(first));
-        let parent = parent.filter(|&offset| offset <= mask);
-        let skipped = if parent.is_some() { 0 } else { BEHIND };
-        let behind = parent.unwrap_or(0).wrapping_add(1);
-        (skipped..BEHIND + HOMES * HOME).map(move |probe| {
-            let offset = match probe.checked_sub(BEHIND) {
-                None => behind.wrapping_add(probe),
-                Some(probe) => {
-                    let hash = hash.rotate_left(probe / HOME * 8);
-                    let home = hash.wrapping_shr(64_u32.wrapping_sub(bits)) as u32;
-                    home.wrapping_add(probe % HOME)
-                }
-            };
-            first.wrapping_add(offset & mask)
+        (0..HOMES * HOME).map(move |probe| {
+            let hash = hash.rotate_left(probe / HOME * 8);
+            let home = hash.wrapping_shr(64_u32.wrapping_sub(bits)) as u32;
+            self.slot_in(table, home.wrapping_add(probe % HOME))
         })
+    }
+
+    /// The note that words which stem from one are in `table`.
+    fn note(&self, table: u32) -> u64 {
+        let first = self.notes.trailing_zeros();
+        1_u64.wrapping_shl(first.wrapping_add(table)) & self.notes
     }
 }
 
@@ -95,79 +83,81 @@ pub(crate) struct Set<'a, F> {
 }
 
 impl<'a, F: Fn(u32) -> &'a AtomicU64> Set<'a, F> {
-    /// `word`, which is not 0 and is put in if need be; nothing if there is no room. Always with the same `parent`, if
-    /// with any.
+    /// `word`, which is not 0, has no notes and stems from no other one; it is put in if need be. Nothing if there is no room.
     ///
-    /// Two threads may put the same word into two tables at the same time: it then has two
+    /// Two threads may put the same word into two tables at the same time, or not see what the other one notes: it then has two
     /// indices, which both mean it.
-    pub(crate) fn member(&self, word: u64, parent: Option<Member>) -> Option<Member> {
-        loop {
-            let newest = self
-                .newest
-                .load(Acquire)
-                .min(self.shape.tables.wrapping_sub(1));
-            // What stems from a word that was not there was not there, nor is it in a table that is older than that word.
-            let oldest = match parent {
-                Some(Member { is_new: true, .. }) => newest,
-                Some(Member { index, .. }) => self.shape.table_of(index),
-                None => 0,
-            };
-            let older = (oldest..newest).rev();
-            if let Some(member) = self.put(newest, word, parent, || {
-                let mut older = older.clone();
-                older.find_map(|table| self.find(table, word, parent))
-            }) {
-                return Some(member);
-            }
-            let next = newest.wrapping_add(1);
-            if next >= self.shape.tables {
-                return None;
-            }
-            let _ = self.newest.compare_exchange(newest, next, Release, Relaxed);
-        }
+    pub(crate) fn member(&self, word: u64) -> Option<u32> {
+        self.in_tables(word, |_| true, |_| {})
     }
 
-    fn find(&self, table: u32, word: u64, parent: Option<Member>) -> Option<Member> {
-        for index in self.shape.probes(table, word, parent) {
+    /// The same for a word that stems from `parent`, and always does.
+    pub(crate) fn child(&self, word: u64, parent: u32) -> Option<u32> {
+        // As long as there is room, none has to go elsewhere.
+        let mut behind = self.shape.behind(parent);
+        if let Some(index) = behind.find_map(|index| self.at(index, word)) {
+            return Some(index);
+        }
+        let of_parent = (self.slot)(parent);
+        let noted = of_parent.load(Acquire);
+        self.in_tables(
+            word,
+            |table| noted & self.shape.note(table) != 0,
+            |table| {
+                of_parent.fetch_or(self.shape.note(table), AcqRel);
+            },
+        )
+    }
+
+    /// `word` in one of the tables that `may_have` it, else put into the newest one, after `note`.
+    fn in_tables(
+        &self,
+        word: u64,
+        may_have: impl Fn(u32) -> bool,
+        note: impl Fn(u32),
+    ) -> Option<u32> {
+        let last = self.shape.tables.wrapping_sub(1);
+        let newest = self.newest.load(Acquire).min(last);
+        let mut tables = (0..=newest).rev().filter(|&table| may_have(table));
+        if let Some(index) = tables.find_map(|table| self.find(table, word)) {
+            return Some(index);
+        }
+        for table in newest..=last {
+            note(table);
+            let mut homes = self.shape.homes(table, word);
+            if let Some(index) = homes.find_map(|index| self.at(index, word)) {
+                return Some(index);
+            }
+            let next = table.wrapping_add(1);
+            let _ = self
+                .newest
+                .compare_exchange(table, next.min(last), Release, Relaxed);
+        }
+        None
+    }
+
+    fn find(&self, table: u32, word: u64) -> Option<u32> {
+        for index in self.shape.homes(table, word) {
             match (self.slot)(index).load(Acquire) {
                 // It would be here.
                 0 => return None,
-                found if found == word => return Some(Member::old(index)),
+                found if found & !self.shape.notes == word => return Some(index),
                 _ => {}
             }
         }
         None
     }
 
-    /// Finds `word` in the newest table or in what `older` looks through, else puts it in.
-    fn put(
-        &self,
-        table: u32,
-        word: u64,
-        parent: Option<Member>,
-        older: impl Fn() -> Option<Member>,
-    ) -> Option<Member> {
-        let mut looked = false;
-        for index in self.shape.probes(table, word, parent) {
-            let slot = (self.slot)(index);
-            let mut found = slot.load(Acquire);
-            if found == 0 {
-                if !looked && let Some(member) = older() {
-                    return Some(member);
-                }
-                looked = true;
-                found = match slot.compare_exchange(0, word, AcqRel, Acquire) {
-                    Ok(_) => {
-                        let is_new = true;
-                        return Some(Member { index, is_new });
-                    }
-                    Err(other) => other,
-                };
-            }
-            if found == word {
-                return Some(Member::old(index));
-            }
+    /// `word` in this slot, if it is there, or nothing was.
+    fn at(&self, index: u32, word: u64) -> Option<u32> {
+        let slot = (self.slot)(index);
+        let mut found = slot.load(Acquire);
+        if found == 0 {
+            found = match slot.compare_exchange(0, word, AcqRel, Acquire) {
+                Ok(_) => return Some(index),
+                Err(other) => other,
+            };
         }
-        if looked { None } else { older() }
+        (found & !self.shape.notes == word).then_some(index)
     }
 }

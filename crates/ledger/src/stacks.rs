@@ -4,22 +4,27 @@
 use core::sync::atomic::Ordering::Acquire;
 
 use crate::Ledger;
-use crate::set::{Member, Set, Shape};
+use crate::set::{Set, Shape};
 
-/// Binary logarithm of the number of slots of the first tables. Under Miri they are full soon.
-const FIRST_BITS: u32 = if cfg!(miri) { 4 } else { 12 };
-
-/// Four million frames.
+/// Four million frames. The first tables are small: what is looked up all the time is then near each other.
 pub(crate) const FRAMES: Shape = Shape {
-    first_bits: FIRST_BITS,
+    first_bits: if cfg!(miri) { 4 } else { 12 },
     tables: 10,
+    notes: 0,
 };
 
-/// 16 million nodes: a [`StackId`] has 24 bits.
+/// 16 million nodes: a [`StackId`] has 24 bits. Each has one more than its frame's index in the upper half, notes, and one more than its
+/// caller's index, or 0.
 pub(crate) const NODES: Shape = Shape {
-    first_bits: FIRST_BITS,
-    tables: 12,
+    first_bits: if cfg!(miri) { 8 } else { 16 },
+    tables: 8,
+    notes: 0xff << 24,
 };
+
+/// The caller in a node.
+const CALLER: u32 = (1 << 24) - 1;
+
+const _: () = assert!(NODES.slots() <= CALLER);
 
 /// Marks the frame of a root, which no return address has: see [`root`].
 const ROOT: u64 = 1 << 62;
@@ -105,22 +110,24 @@ impl Ledger {
             newest: &head.nodes,
             slot: |index| self.node(index),
         };
-        let mut at: Option<Member> = None;
+        let mut at: Option<u32> = None;
         let mut on_trail = true;
         let outermost_first = [root(kept)].into_iter().chain(frames.iter().rev().copied());
         for (index, frame) in outermost_first.enumerate() {
             if on_trail && let Some(node) = trail.node(index, frame) {
-                at = node.checked_sub(1).map(Member::old);
+                at = node.checked_sub(1);
                 continue;
             }
             on_trail = false;
-            let name = names.member(frame, None)?.index.wrapping_add(1);
-            let caller = at.map_or(0, |member| member.index.wrapping_add(1));
-            let node = nodes.member(u64::from(name) << 32 | u64::from(caller), at)?;
-            trail.turn(index, frame, node.index.wrapping_add(1));
+            let name = u64::from(names.member(frame)?.wrapping_add(1)) << 32;
+            let node = match at {
+                None => nodes.member(name),
+                Some(caller) => nodes.child(name | u64::from(caller.wrapping_add(1)), caller),
+            }?;
+            trail.turn(index, frame, node.wrapping_add(1));
             at = Some(node);
         }
-        Some(StackId(at?.index))
+        Some(StackId(at?))
     }
 
     /// The frames of a stack, innermost first, put one by one into `frame`, and what else was
@@ -131,7 +138,7 @@ impl Ledger {
             let node = self.node(at).load(Acquire);
             let name = ((node >> 32) as u32).checked_sub(1)?;
             let word = self.frame(name).load(Acquire);
-            let Some(parent) = (node as u32).checked_sub(1) else {
+            let Some(parent) = (node as u32 & CALLER).checked_sub(1) else {
                 let is_root = word & ROOT != 0;
                 return is_root.then_some(Kept {
                     end: word as u8,
