@@ -174,7 +174,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
 fn without_agent(refusal: Refusal) -> String {
     let why = match refusal {
         Refusal::NoMemoryInReach => {
-            "too few addresses are free in the target (does ulimit -v limit it?)"
+            "too few addresses are free in the target, or ulimit -v limits them"
         }
         Refusal::InjectionForbidden => {
             "the target has a seccomp filter, locked memory or a shadow stack"

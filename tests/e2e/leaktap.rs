@@ -43,11 +43,16 @@ pub(crate) fn attach(engine: Engine, pid: Pid, more: &[&str]) -> Tracing {
 
 /// The same without `CAP_SYS_ADMIN`.
 pub(crate) fn attach_unprivileged(engine: Engine, pid: Pid) -> Tracing {
+    attach_by(&["setpriv", "--bounding-set", "-sys_admin"], engine, pid)
+}
+
+/// The same by a program that executes its arguments.
+pub(crate) fn attach_by(by: &[&str], engine: Engine, pid: Pid) -> Tracing {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let leaktap = reporting("attach", engine, &report_file(&directory));
-    let mut command = Command::new("setpriv");
+    let mut command = Command::new(by[0]);
     command
-        .args(["--bounding-set", "-sys_admin"])
+        .args(&by[1..])
         .arg(leaktap.get_program())
         .args(leaktap.get_args())
         .args(["-p", &pid.to_string()]);

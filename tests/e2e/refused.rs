@@ -6,11 +6,15 @@ use std::process::Command;
 use crate::compare::exact;
 use crate::engines::Engine;
 use crate::fixture::{Fixture, Target};
-use crate::leaktap::{Traced, attach, attach_unprivileged, run};
+use crate::leaktap::{Traced, attach, attach_by, attach_unprivileged, run};
 use crate::truth::Mode;
 
-/// Runs its arguments with four gigabytes of addresses.
+/// Runs its arguments with four gigabytes of addresses, or thirty: more than would be reserved, which they would then lack.
 const LIMITED: &str = "ulimit -v 4000000; exec \"$@\"";
+const LESS_LIMITED: &str = "ulimit -v 30000000; exec \"$@\"";
+
+/// Runs its arguments, none of whose files may grow beyond half a megabyte.
+const SMALL_FILES: &str = "ulimit -f 1000; exec \"$@\"";
 
 /// The report is exact; it says of each function of the heap, and in a note, that there was `refusal`.
 fn told(fixture: &Fixture, traced: &Traced, mode: Mode, refusal: &str) {
@@ -27,13 +31,26 @@ fn told(fixture: &Fixture, traced: &Traced, mode: Mode, refusal: &str) {
 #[test]
 fn a_process_with_few_addresses_is_attached_to() {
     let fixture = Fixture::new("recursion.c");
-    let mut command = Command::new("sh");
-    let mut target = Target::start(command.args(["-c", LIMITED, "sh"]).arg(fixture.program()));
-    let tracing = attach(Engine::Auto, target.pid(), &[]);
+    for limited in [LIMITED, LESS_LIMITED] {
+        let mut command = Command::new("sh");
+        let mut target = Target::start(command.args(["-c", limited, "sh"]).arg(fixture.program()));
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        told(&fixture, &traced, Mode::Attach, "NoMemoryInReach");
+        assert!(target.end().status.success());
+    }
+}
+
+#[test]
+fn a_user_whose_files_may_not_grow_attaches() {
+    let fixture = Fixture::new("recursion.c");
+    let mut target = fixture.start();
+    let tracing = attach_by(&["sh", "-c", SMALL_FILES, "sh"], Engine::Auto, target.pid());
     target.work();
     let traced = tracing.detach();
-    told(&fixture, &traced, Mode::Attach, "NoMemoryInReach");
-    assert!(target.end().status.success());
+    told(&fixture, &traced, Mode::Attach, "InjectionForbidden");
+    target.end().succeeded();
 }
 
 #[test]

@@ -215,13 +215,14 @@ engines! {
         target.end().succeeded();
     }
 
-    /// Ctrl-C while it still attaches: whatever it had done by then is undone.
+    /// Ctrl-C, or the like, while it still attaches: whatever it had done by then is undone.
     fn a_user_who_changes_his_mind_leaves_a_clean_target(engine) {
         let mut target = Fixture::new("busy.c").start();
         for cycle in 0..20 {
             let tracing = begin_to_attach(engine, target.pid(), &[]);
             let_run(moment(cycle, 60));
-            tracing.process().signal(Signal::SIGINT);
+            let signals = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
+            tracing.process().signal(signals[cycle as usize % signals.len()]);
             ends_without_a_trace(tracing, &target);
         }
         target.work();

@@ -90,6 +90,18 @@ pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
     Ok(threads)
 }
 
+/// Whether the addresses of `process` are limited: RLIMIT_AS, getrlimit(2). Also of one that is gone.
+pub(crate) fn has_few_addresses(process: Tid) -> bool {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits"));
+    !limits.is_ok_and(|limits| has_all_addresses(&limits))
+}
+
+fn has_all_addresses(limits: &str) -> bool {
+    let mut lines = limits.lines();
+    let limit = lines.find_map(|line| line.strip_prefix("Max address space"));
+    limit.is_some_and(|limit| limit.trim_start().starts_with("unlimited"))
+}
+
 /// True of a thread of the kernel: `PF_KTHREAD` in the flags of /proc/PID/stat.
 pub(crate) fn is_kernel_thread(tid: Tid) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
@@ -117,6 +129,15 @@ mod tests {
         ] {
             assert_eq!(registers_of(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_addresses_is_the_first_of_its_line() {
+        let line = "Max data size  unlimited  unlimited  bytes\nMax address space         ";
+        let limits = |soft: &str| format!("{line}{soft}            unlimited            bytes\n");
+        assert!(has_all_addresses(&limits("unlimited")));
+        assert!(!has_all_addresses(&limits("20480000000")));
+        assert!(!has_all_addresses(""));
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Tid {
         procfs::Status::of(self)?.number("VmLck")
     }
 
+    /// Whether the addresses of its process are limited (RLIMIT_AS, getrlimit(2)): what is reserved then lacks elsewhere.
+    pub fn has_few_addresses(self) -> bool {
+        procfs::has_few_addresses(self)
+    }
+
     /// Whether return addresses are checked against a shadow stack (CET; `x86_Thread_features`).
     pub fn has_shadow_stack(self) -> bool {
         let status = procfs::Status::of(self);

@@ -11,13 +11,13 @@ use crate::{Signal, sys};
 
 /// Lets signals, and a clock, wake a [`Tracer`](crate::Tracer) that waits.
 ///
-/// Handlers for SIGINT, SIGTERM and SIGHUP note the signal and interrupt waitpid(2), without
+/// Handlers for SIGINT, SIGQUIT, SIGTERM and SIGHUP note the signal and interrupt waitpid(2), without
 /// `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts nothing; neither
 /// does one that the kernel gives to another thread. So a timer interrupts the installing thread
 /// again and again.
 ///
-/// SIGHUP stays ignored where it was, for nohup(1). SIGINT does not: a shell's background job
-/// ignores it, and is still to be ended by `kill -INT`.
+/// SIGHUP stays ignored where it was, for nohup(1). SIGINT and SIGQUIT do not: a shell's background job
+/// ignores them, and is still to be ended by `kill -INT`.
 ///
 /// One at a time in a process. All is put back when it is dropped.
 pub struct Wakeups {
@@ -34,7 +34,8 @@ impl Wakeups {
     /// From sigaction(2), timer_create(2) and timer_settime(2); nothing is changed then.
     pub fn install(period: Duration) -> io::Result<Wakeups> {
         sys::REQUESTED.store(0, Ordering::Relaxed);
-        let signals = [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP];
+        use NixSignal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+        let signals = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
         let mut waking = SigSet::empty();
         waking.add(NixSignal::SIGALRM);
         signals.into_iter().for_each(|signal| waking.add(signal));
@@ -44,7 +45,7 @@ impl Wakeups {
             mask,
             timer: None,
         };
-        for signal in [libc::SIGALRM, libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in waking.iter().map(|signal| signal as i32) {
             if signal != libc::SIGHUP || !sys::ignored_at_start(signal) {
                 wakeups.handlers.push(sys::set_handler(signal)?);
             }
@@ -53,7 +54,7 @@ impl Wakeups {
         Ok(wakeups)
     }
 
-    /// The last of SIGINT, SIGTERM and SIGHUP that has come since this was asked.
+    /// The last of SIGINT, SIGQUIT, SIGTERM and SIGHUP that has come since this was asked.
     pub fn take(&self) -> Option<Signal> {
         match sys::REQUESTED.swap(0, Ordering::Relaxed) {
             0 => None,

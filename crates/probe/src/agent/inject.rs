@@ -357,7 +357,13 @@ pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
         && process.locked_kilobytes() == Some(0)
         // A displaced call would not leave its return address there.
         && !process.has_shadow_stack();
-    free.then_some(()).ok_or(Refusal::InjectionForbidden)
+    if !free {
+        return Err(Refusal::InjectionForbidden);
+    }
+    match process.has_few_addresses() {
+        true => Err(Refusal::NoMemoryInReach),
+        false => Ok(()),
+    }
 }
 
 /// How threads tell their fs base. All that are there have glibc's or musl's word at it, or the instruction is

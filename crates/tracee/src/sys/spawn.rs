@@ -49,6 +49,8 @@ extern "C" fn record_start() {
         }
     }
     IGNORED.store(ignored, Ordering::Relaxed);
+    // Where a file may not grow (RLIMIT_FSIZE, getrlimit(2)), that is an error, and not our end with a tracee in our hands.
+    dispose(libc::SIGXFSZ, libc::SIG_IGN);
     BLOCKED.store(swap_mask(libc::SIG_BLOCK, 0), Ordering::Relaxed);
     for fd in 0..3 {
         // SAFETY: F_GETFD only asks whether the descriptor exists.
@@ -56,6 +58,18 @@ extern "C" fn record_start() {
             CLOSED.fetch_or(1 << fd, Ordering::Relaxed);
         }
     }
+}
+
+/// Has `handler` be what happens on `signal`: SIG_IGN or SIG_DFL. Nothing changes for SIGKILL and SIGSTOP.
+fn dispose(signal: c_int, handler: usize) {
+    let action = KernelAction {
+        handler,
+        ..KernelAction::default()
+    };
+    let (new, none) = (&raw const action, ptr::null_mut::<KernelAction>());
+    let size = KERNEL_SIGSET;
+    // SAFETY: an action without handler, in the kernel's layout.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, none, size) };
 }
 
 /// True if `signal` was ignored when this process began (nohup(1), a shell's background job).
@@ -129,22 +143,7 @@ unsafe fn start_as_found() {
     for signal in 1..=64 {
         let ignore = ignored & (1 << (signal - 1)) != 0;
         let handler = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
-        let action = KernelAction {
-            handler,
-            ..KernelAction::default()
-        };
-        let (none, size) = (ptr::null_mut::<KernelAction>(), KERNEL_SIGSET);
-        // SAFETY: an action without handler, in the kernel's layout. It fails for SIGKILL and
-        // SIGSTOP, which have no other action anyway.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                &raw const action,
-                none,
-                size,
-            );
-        }
+        dispose(signal, handler);
     }
     for fd in 0..3 {
         if CLOSED.load(Ordering::Relaxed) & (1 << fd) != 0 {
