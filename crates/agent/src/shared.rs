@@ -11,6 +11,7 @@ use leaktap_ledger::{Block, Ledger, reserved};
 use leaktap_unwind::Row;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 use nix::unistd::{Whence, lseek};
 
@@ -67,8 +68,20 @@ impl Shared {
     /// In memory of the tracer's own.
     ///
     /// # Errors
-    /// From mmap(2).
+    /// From memfd_create(2), ftruncate(2) and mmap(2).
     pub fn private() -> io::Result<Shared> {
+        Shared::uncommitted().or_else(|_| Shared::anonymous())
+    }
+
+    /// In a file of its own, unless files may not be as long (RLIMIT_FSIZE): where the kernel commits to no more memory than there is
+    /// (vm.overcommit_memory, proc_sys_vm(5)), it does so for each page of a file that is touched, but at once for all that is mapped without
+    /// one. That not only fails: other programs get no memory while it is tried.
+    fn uncommitted() -> io::Result<Shared> {
+        let file = memfd_create("leaktap's own", MFdFlags::MFD_CLOEXEC)?;
+        Shared::in_file(file.into())
+    }
+
+    fn anonymous() -> io::Result<Shared> {
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new mapping.
         let mapped = unsafe { mmap_anonymous(None, LEN, READ_WRITE, flags) }?;
@@ -281,13 +294,15 @@ mod tests {
 
     #[test]
     fn what_is_written_is_there_and_nothing_else_is_touched() {
-        let shared = Shared::private().expect("memory");
-        let at = offset_of!(Control, live) + offset_of!(Live, clock);
-        shared.write(at as u64, &7_u32.to_le_bytes());
-        assert_eq!(shared.live().clock.load(Relaxed), 7);
-        shared.write(LEDGER_AT - 1, &[1, 2]);
-        shared.write(u64::MAX, &[1]);
-        assert!(shared.ledger().live().next().is_none());
-        assert!(shared.outer(KEYS_LEN).is_none());
+        for shared in [Shared::anonymous(), Shared::uncommitted()] {
+            let shared = shared.expect("memory");
+            let at = offset_of!(Control, live) + offset_of!(Live, clock);
+            shared.write(at as u64, &7_u32.to_le_bytes());
+            assert_eq!(shared.live().clock.load(Relaxed), 7);
+            shared.write(LEDGER_AT - 1, &[1, 2]);
+            shared.write(u64::MAX, &[1]);
+            assert!(shared.blocks().next().is_none());
+            assert!(shared.outer(KEYS_LEN).is_none());
+        }
     }
 }
