@@ -176,6 +176,10 @@ fn without_agent(refusal: Refusal) -> String {
         Refusal::NoMemoryInReach => {
             "too few addresses are free in the target, or ulimit -v limits them"
         }
+        Refusal::LinkerAtWork => "the target was loading libraries all the time: attach again",
+        Refusal::ThreadAsleep => {
+            "a thread of the target slept where nothing wakes it: attach again"
+        }
         Refusal::InjectionForbidden => {
             "the target has a seccomp filter, locked memory or a shadow stack"
         }

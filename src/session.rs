@@ -17,8 +17,8 @@ use crate::tracing::{OnSignal, Orders, Tracing};
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
 
-/// Longest time that threads which sleep uninterruptibly are waited for, before breakpoints have to do.
-const ASLEEP: Duration = Duration::from_secs(2);
+/// Longest time that threads which sleep uninterruptibly, or the dynamic linker, are waited for, before breakpoints have to do.
+const UNREST: Duration = Duration::from_secs(2);
 
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
 const GUARD_AT_WORK: Duration = Duration::from_millis(500);
@@ -61,15 +61,20 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         Err(error) => return Err(explain(&mut tracer, pid, error)),
     };
     target.guard();
-    let begun = Instant::now();
-    let mut attached = attach_awake(&mut tracer, pid, settings)?;
+    let (mut attached, begun) = attach_at_rest(&mut tracer, pid, &mut target, settings)?;
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
     if attached.stopped.iter().any(executes) || !target.process().is_current() {
         target.reopen()?;
     }
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
-    let injects = attached.late.is_empty() && target.map_agent(&mut tracer, &mut stopped);
+    let injects = match target.may_inject(&attached.late) {
+        Ok(()) => target.map_agent(&mut tracer, &mut stopped),
+        Err(refusal) => {
+            target.refuse(refusal);
+            false
+        }
+    };
     if !injects {
         target.arm();
     }
@@ -89,24 +94,28 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     Ok(target)
 }
 
-/// Attaches when no thread sleeps uninterruptibly, as for a page from disk, since an agent can only be injected then; or at last
-/// all the same.
-fn attach_awake(
+/// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker is at rest, since an agent can only be
+/// injected then; or at last all the same. Returns since when threads are stopped, too.
+fn attach_at_rest(
     tracer: &mut Tracer,
     pid: Tid,
+    target: &mut Target,
     settings: &Settings,
-) -> Result<Attached, AttachError> {
-    let begun = Instant::now();
+) -> Result<(Attached, Instant), AttachError> {
+    let first = Instant::now();
     loop {
+        let begun = Instant::now();
         let attached = tracer.attach(pid, Options::follow())?;
-        let is_patient = settings.engine == Engine::Auto && begun.elapsed() < ASLEEP;
-        if attached.late.is_empty() || !is_patient {
-            return Ok(attached);
+        let is_patient = settings.engine == Engine::Auto && first.elapsed() < UNREST;
+        let is_ready = target.may_inject(&attached.late).is_ok();
+        if is_ready || !is_patient || !target.process().is_current() {
+            return Ok((attached, begun));
         }
         // Those who wake up stop, and wait for us.
         let late = attached.let_go(tracer);
+        target.halts.add_attach(begun.elapsed());
         let sleeps = |thread: &Running| target::sleeps_uninterruptibly(thread.tid());
-        while late.iter().any(sleeps) && begun.elapsed() < ASLEEP {
+        while late.iter().any(sleeps) && first.elapsed() < UNREST {
             std::thread::yield_now();
         }
     }

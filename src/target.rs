@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
-use leaktap_probe::{Files, Modules, Process, Trap};
-use leaktap_tracee::{Memory, Registers, Signal, Stopped, Tid, Tracer};
+use leaktap_probe::{Files, Modules, Process, Refusal, Trap};
+use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
@@ -141,6 +141,24 @@ impl Target {
             && self.books.totals().allocations == 0
             && self.process.is_linked()
             && self.process.map_agent(tracer, stopped)
+    }
+
+    /// Whether nothing speaks against an agent, as far as its threads go: `late` ones are asleep.
+    pub(crate) fn may_inject(&self, late: &[Running]) -> Result<(), Refusal> {
+        if !late.is_empty() {
+            return Err(Refusal::ThreadAsleep);
+        }
+        match self.process.is_linked() {
+            true => Ok(()),
+            false => Err(Refusal::LinkerAtWork),
+        }
+    }
+
+    /// Breakpoints have to do.
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        if self.engine == Engine::Auto {
+            self.process.refuse(refusal);
+        }
     }
 
     /// All of it, at once: while a program is being launched, `stopped` is its only thread.

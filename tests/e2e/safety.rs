@@ -118,6 +118,8 @@ engines! {
             let report = traced.succeeded();
             allocations += report.total("allocations");
             assert_eq!(report.total("lost_events"), 0, "{}", report.summary());
+            let kind = &report.at("/probes/0")["kind"];
+            assert!(engine == Engine::Breakpoint || kind == "detour", "{}", report.summary());
             // The library itself may be half gone.
             let mut left = left_behind(target.pid());
             left.retain(|what| !what.contains("libplugin"));

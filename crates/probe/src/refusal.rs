@@ -17,6 +17,10 @@ pub enum Refusal {
     NoMemoryInReach,
     /// The process may not be given new mappings (seccomp, SELinux, no /proc).
     InjectionForbidden,
+    /// The dynamic linker was loading or unloading modules whenever all threads were stopped.
+    LinkerAtWork,
+    /// A thread slept where no signal reaches it, so that nobody could tell where it would go on.
+    ThreadAsleep,
     /// The function may throw through the frame that a detour would put below it.
     MayUnwind,
 }

@@ -60,6 +60,7 @@ impl Process {
         match Agent::map(&self.memory, plan, tracer, stopped) {
             Ok(agent) => {
                 self.mapped = Some(agent);
+                self.refused = None;
                 true
             }
             Err(refusal) => {
@@ -67,6 +68,11 @@ impl Process {
                 false
             }
         }
+    }
+
+    /// The probes are to stay breakpoints.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refused = Some(refusal);
     }
 
     /// Fills the agent's memory, and looks for new modules once more; the threads may run.
