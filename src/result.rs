@@ -181,7 +181,8 @@ fn without_agent(refusal: Refusal) -> String {
             "a thread of the target slept where nothing wakes it: attach again"
         }
         Refusal::InjectionForbidden => {
-            "the target has a seccomp filter, locked memory or a shadow stack"
+            "the target has a seccomp filter, locked memory, a shadow stack or no file descriptor left, or ulimit -f \
+             limits leaktap's files"
         }
         _ => "see its probes (-v)",
     };
