@@ -91,6 +91,10 @@ impl Tracing<'_> {
             if self.target.unmap_agent(&mut self.tracer, &mut threads) {
                 return None;
             }
+            // Nothing may be there when it does what it has to be let go for.
+            if self.target.process().must_leave() {
+                continue;
+            }
             let can_go_on = |thread: &Halted| {
                 let stop = thread.stopped.stop();
                 !thread.our_trap && matches!(stop, Stop::Interrupt | Stop::Signal(_))

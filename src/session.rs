@@ -153,6 +153,9 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     target.inject(&mut tracer, &mut stopped);
     let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
     trace(tracing, settings, &wakeups, OnSignal::PassOn);
+    if target.process().must_leave() {
+        target.await_end(&wakeups);
+    }
     target.require_allocator()
 }
 

@@ -130,6 +130,9 @@ impl<'a> Tracing<'a> {
                 Event::NoChildren => break,
                 event => self.on_event(event),
             }
+            if self.target.must_leave() {
+                break;
+            }
             progress.show(|| self.target.progress());
         }
         self.detach();

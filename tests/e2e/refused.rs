@@ -73,3 +73,43 @@ fn a_process_whose_calls_are_filtered_is_attached_to() {
     told(&fixture, &traced, Mode::Attach, "InjectionForbidden");
     target.end();
 }
+
+/// What is reserved is not filled: the trace ends before that.
+#[test]
+fn a_program_that_locks_its_memory_is_let_go_first() {
+    let fixture = Fixture::new("locks.c");
+    let is_let_go = |traced: &Traced| {
+        let report = traced.report();
+        let notes = report.notes();
+        assert!(
+            notes.iter().any(|note| note.contains("mlockall")),
+            "{notes:?}"
+        );
+        // The ten blocks from before, what the C library keeps for a thread, and perhaps one that is being freed.
+        let live = report.total("live_bytes");
+        assert!((10_000..12_000).contains(&live), "{live}");
+    };
+    let traced = run(Engine::Auto, &[fixture.program().as_ref(), "run".as_ref()]);
+    is_let_go(&traced);
+    assert_eq!(traced.finished.status.code(), Some(7));
+
+    let mut target = fixture.start();
+    let tracing = attach(Engine::Auto, target.pid(), &[]);
+    target.work();
+    let traced = tracing.wait();
+    is_let_go(&traced);
+    assert_eq!(target.end().status.code(), Some(7));
+
+    // No agent, nothing reserved: it goes on.
+    let traced = run(
+        Engine::Breakpoint,
+        &[fixture.program().as_ref(), "run".as_ref()],
+    );
+    assert!(
+        traced.report().total("live_bytes") >= 30_000,
+        "{}",
+        traced.report().summary()
+    );
+    assert_eq!(traced.report().notes(), [""; 0]);
+    assert_eq!(traced.finished.status.code(), Some(7));
+}

@@ -34,6 +34,8 @@ pub(crate) enum Purpose {
     Result,
     /// `r_brk`.
     Linker,
+    /// mlockall(2).
+    Lock,
 }
 
 /// What the breakpoint at an address is for: it may be for several things.
@@ -129,7 +131,7 @@ impl Breakpoints {
                     site.purposes.result = true;
                     site.waiting += 1;
                 }
-                Purpose::Linker => {}
+                Purpose::Linker | Purpose::Lock => {}
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! [`Process::returned`] walks its stack and tells the [`Recorder`].
 
 mod injection;
+mod lock;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -39,6 +40,10 @@ pub struct Process {
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
     linker: Option<Addr>,
+    /// mlockall, where there is a breakpoint on it.
+    lock: Option<Addr>,
+    /// A thread waits there.
+    must_leave: bool,
     plan: Option<Plan>,
     /// In the process, and nothing leads to it yet.
     mapped: Option<Agent>,
@@ -86,7 +91,7 @@ pub enum Trap {
     /// One of our breakpoints: the registers now step over it.
     StepOver,
     /// One of our breakpoints, but every slot is held by another thread: interrupt those that
-    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops.
+    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops. Or [`Process::must_leave`].
     Wait,
     /// Not ours: the program's own.
     Foreign,
@@ -104,6 +109,8 @@ impl Process {
             found: None,
             threads: HashMap::new(),
             linker: None,
+            lock: None,
+            must_leave: false,
             plan: None,
             mapped: None,
             refused: None,
@@ -136,7 +143,7 @@ impl Process {
         &self.points
     }
 
-    /// Puts probes on all functions found, and on the dynamic linker's `r_brk`. All threads of the
+    /// Puts probes on all functions found, on the dynamic linker's `r_brk` and on mlockall. All threads of the
     /// process must be stopped. May be called again, when modules have changed.
     pub fn arm(&mut self) {
         let points = self.found.take().unwrap_or_else(|| self.find());
@@ -147,6 +154,7 @@ impl Process {
         {
             self.linker = linker;
         }
+        self.arm_lock();
         for mut point in points {
             if self.points.iter().any(|old| old.address == point.address) {
                 continue;
@@ -197,6 +205,7 @@ impl Process {
             return Trap::StepOver;
         };
         registers.set_ip(at);
+        self.look_for_lock(at, registers);
         if purposes.result {
             self.returned(tid, at, registers, recorder);
         }
@@ -225,8 +234,11 @@ impl Process {
         Trap::StepOver
     }
 
-    /// Moves a thread at one of our breakpoints on to a slot, if one is free.
+    /// Moves a thread at one of our breakpoints on to a slot, if one is free and the process need not be let go.
     pub fn retry(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
+        if self.must_leave {
+            return Trap::Wait;
+        }
         let held = &mut self.threads.entry(tid).or_default().held;
         match self.breakpoints.step_over(registers.ip(), held) {
             Ok(slot) => {

@@ -221,7 +221,8 @@ impl Process {
         };
         let points = probepoint::find(image, &self.memory);
         let mut all = points.iter().map(|point| point.address);
-        all.any(is_foreign) || image.linker_brk(&self.memory).is_some_and(is_foreign)
+        let others = [image.linker_brk(&self.memory), self.lock_all()];
+        all.any(is_foreign) || others.into_iter().flatten().any(is_foreign)
     }
 
     /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
