@@ -63,16 +63,19 @@ impl Words {
 }
 
 impl Agent {
-    /// Memory is about to be unmapped. False if it is the stack of a thread, of which the tracer has to know; else what is known of
-    /// other stacks is known no more.
-    pub(crate) fn may_unmap(self, start: u64, len: u64) -> bool {
-        let last = start.saturating_add(len).saturating_sub(1);
-        // Stacks do not overlap: the last one that begins there or before is the one to reach farthest.
-        let is_stack = stack_below(self, last).is_some_and(|stack| start < stack.end);
-        if !is_stack {
-            self.control.live.ranges.fetch_add(1, AcqRel);
+    /// Memory is about to be unmapped: what is known of stacks there is known no more.
+    pub(crate) fn unmaps(self, start: u64, len: u64) {
+        let live = &self.control.live;
+        let mut last = start.saturating_add(len).checked_sub(1);
+        // Stacks do not overlap: those below the first that does not reach there do not either, but for empty ones.
+        while let Some(stack) = last.and_then(|last| stack_below(self, last)) {
+            if start < stack.end {
+                // SAFETY: as in `stack_below`.
+                unsafe { live.stacks.empty([stack.start, stack.end]) };
+            }
+            last = stack.start.checked_sub(1).filter(|_| start < stack.start);
         }
-        !is_stack
+        live.ranges.fetch_add(1, AcqRel);
     }
 }
 

@@ -260,6 +260,21 @@ impl Shared {
         }
     }
 
+    /// The entries of the table at `offset`: see [`Shared::store`]. None, should it be longer than anything here.
+    pub fn table(&self, offset: u64) -> &'static [AtomicU64] {
+        let len: &AtomicU64 = self.at(offset.min(LEDGER_AT) as usize);
+        let len = len.load(Relaxed) as usize;
+        let first = offset as usize + size_of::<u64>();
+        let end = len
+            .checked_mul(size_of::<u64>())
+            .and_then(|bytes| bytes.checked_add(first));
+        if end.is_none_or(|end| end > LEDGER_AT as usize) {
+            return &[];
+        }
+        // SAFETY: atomic words within the mapping, which stays.
+        unsafe { std::slice::from_raw_parts(self.at::<AtomicU64>(first), len) }
+    }
+
     /// The same for rows.
     pub fn write_rows(&self, offset: u64, rows: &[Row]) {
         // SAFETY: a Row is 16 bytes of plain integers, without padding.

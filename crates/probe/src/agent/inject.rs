@@ -130,10 +130,12 @@ impl Agent {
     }
 
     fn find_stacks(&mut self, threads: &[&mut Stopped], mappings: &[Mapping]) {
-        for registers in threads.iter().filter_map(|thread| thread.registers().ok()) {
-            self.stacks.add(&registers, mappings);
-        }
-        self.room.publish_stacks(&self.stacks);
+        self.room.change_stacks(&mut self.stacks, |stacks| {
+            for registers in threads.iter().filter_map(|thread| thread.registers().ok()) {
+                stacks.add(&registers, mappings);
+            }
+            true
+        });
     }
 
     /// Takes the agent's memory away: at first the code, which a forked child would get, too, then the rest. True if that was the last.

@@ -161,21 +161,23 @@ impl Agent {
 
     /// Memory is about to be unmapped: it may have been a stack.
     pub(crate) fn unmapping(&mut self, range: &Range<Addr>) {
-        if self.stacks.remove(range) {
-            self.room.publish_stacks(&self.stacks);
-        } else {
-            self.shared.live().ranges.fetch_add(1, AcqRel);
-        }
+        let change = |stacks: &mut Stacks| stacks.remove(range);
+        self.room.change_stacks(&mut self.stacks, change);
+        self.shared.live().ranges.fetch_add(1, AcqRel);
     }
 
     /// A thread with `registers` begins; it is stopped.
     pub(crate) fn thread_begins(&mut self, registers: &Registers) {
-        if !self.stacks.contains(registers.sp())
-            && let Ok(mappings) = mappings(self.memory.process().get())
-        {
-            self.stacks.add(registers, &mappings);
-            self.room.publish_stacks(&self.stacks);
-        }
+        let process = self.memory.process();
+        self.room.change_stacks(&mut self.stacks, |stacks| {
+            if stacks.contains(registers.sp()) {
+                return false;
+            }
+            mappings(process.get()).is_ok_and(|mappings| {
+                stacks.add(registers, &mappings);
+                true
+            })
+        });
     }
 
     /// Whether the agent may ask the kernel what it does not know otherwise.

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use leaktap_agent::layout::{Module, Region};
+use leaktap_agent::published::empty;
 use leaktap_agent::{ROOM_AT, ROOM_LEN, Shared};
 use leaktap_memory::Addr;
 use leaktap_unwind::{Built, Table};
@@ -74,13 +77,51 @@ impl Room {
         complete
     }
 
-    /// Tells the agent where the stacks of threads are.
-    pub(crate) fn publish_stacks(&mut self, stacks: &Stacks) {
+    /// Takes note of the stacks that are no more, has `change` change `stacks`, and, if that says that it did, tells the agent of them.
+    pub(crate) fn change_stacks(
+        &mut self,
+        stacks: &mut Stacks,
+        change: impl FnOnce(&mut Stacks) -> bool,
+    ) {
+        let before = self.stacks.last;
+        let gone = self.empty_stacks(before);
+        for start in &gone {
+            stacks.forget(*start);
+        }
+        if !change(stacks) {
+            return;
+        }
         let bounds = |range: &Range<Addr>| [range.start.get(), range.end.get()];
         let entries: Vec<_> = stacks.ranges().iter().flat_map(bounds).collect();
-        if let Some(at) = self.put_table(|room| &mut room.stacks, &entries) {
-            self.shared.live().publish_stacks(at);
+        let Some(at) = self.put_table(|room| &mut room.stacks, &entries) else {
+            return;
+        };
+        self.shared.live().stacks.prepare(at);
+        // Since they were looked at, and not in the new table.
+        let gone_since = self.empty_stacks(before).into_iter();
+        for start in gone_since.filter(|start| !gone.contains(start)) {
+            if let Some(range) = stacks.forget(start) {
+                empty(self.shared.table(self.stacks.last), bounds(&range));
+            }
         }
+        self.shared.live().publish_stacks(at);
+    }
+
+    /// Where stacks began that the agent has found to be no more, in the table at an offset.
+    fn empty_stacks(&self, table: u64) -> Vec<u64> {
+        let entries = match table {
+            0 => &[], // there is none yet
+            offset => self.shared.table(offset),
+        };
+        let range = |entry: &[AtomicU64]| match entry {
+            [start, end] => (start.load(Relaxed), end.load(Relaxed)),
+            _ => (0, 1),
+        };
+        let ranges = entries.chunks_exact(2).map(range);
+        ranges
+            .filter(|(start, end)| start == end)
+            .map(|(start, _)| start)
+            .collect()
     }
 
     /// The address, in the target, of the rows of `built`.
@@ -169,5 +210,37 @@ mod tests {
         let second = put(ROOM_LEN, FIRST_WORDS);
         assert!(first.is_some() && second.is_some() && first != second);
         assert_eq!((put(ROOM_LEN, 5), room.used), (first, ROOM_LEN));
+    }
+
+    /// What the agent finds to be no more is forgotten: before a change, or while it is made.
+    #[test]
+    fn stacks_that_are_no_more_are_forgotten() {
+        let mut room = room();
+        let mut stacks = Stacks::default();
+        let range = |start: u64| Addr::new(start)..Addr::new(start + 0x1000);
+        room.change_stacks(&mut stacks, |stacks| {
+            for start in [0x2000, 0x4000, 0x6000] {
+                stacks.insert(range(start));
+            }
+            true
+        });
+        let ends = |room: &Room, start: u64| {
+            empty(room.shared.table(room.stacks.last), [start, start + 0x1000])
+        };
+        ends(&room, 0x2000);
+        let (shared, at) = (room.shared, room.stacks.last);
+        room.change_stacks(&mut stacks, |stacks| {
+            assert_eq!(stacks.ranges(), [range(0x4000), range(0x6000)]);
+            // Another thread's, where the first was.
+            stacks.insert(range(0x2000));
+            empty(shared.table(at), [0x6000, 0x7000]);
+            true
+        });
+        assert_eq!(stacks.ranges(), [range(0x2000), range(0x4000)]);
+        let table = room.shared.table(room.stacks.last);
+        let words: Vec<_> = table.iter().map(|word| word.load(Relaxed)).collect();
+        assert_eq!(words, [0x2000, 0x3000, 0x4000, 0x5000, 0x6000, 0x6000]);
+        room.change_stacks(&mut stacks, |_| false);
+        assert_eq!(stacks.ranges(), [range(0x2000), range(0x4000)]);
     }
 }

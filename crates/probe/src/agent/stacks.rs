@@ -48,9 +48,20 @@ impl Stacks {
             true => Addr::new(fs.get().next_multiple_of(PAGE)),
             false => mapping.end,
         };
-        self.remove(&(start..end));
-        self.0.push(start..end);
+        self.insert(start..end);
+    }
+
+    /// Adds one, in the place of those that have bytes in common with it.
+    pub(crate) fn insert(&mut self, range: Range<Addr>) {
+        self.remove(&range);
+        self.0.push(range);
         self.0.sort_unstable_by_key(|range| range.start);
+    }
+
+    /// Forgets the one that begins at `start`, and returns it.
+    pub(crate) fn forget(&mut self, start: u64) -> Option<Range<Addr>> {
+        let index = self.0.iter().position(|range| range.start.get() == start)?;
+        Some(self.0.remove(index))
     }
 
     /// Forgets those that have bytes in common with `range`. Returns whether there were any.
