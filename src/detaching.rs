@@ -31,6 +31,10 @@ impl Tracing<'_> {
     /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
     /// these go when leaktap ends.
     pub(crate) fn detach(mut self) {
+        self.let_target_go();
+    }
+
+    pub(crate) fn let_target_go(&mut self) {
         let (mut halted, begun) = self.take_out();
         let last = self.unmap_agent(&mut halted);
         for thread in halted {
@@ -132,19 +136,31 @@ impl Tracing<'_> {
             if let Event::NoChildren | Event::Interrupted = event {
                 break;
             }
-            let (ended, exit) = match event {
-                Event::Exited { tid, code } => (Some(tid), Some(Exit::Code(code))),
-                Event::Killed { tid, signal, .. } => {
-                    (Some(tid), Some(Exit::Signal(signal.number())))
-                }
-                _ => (None, None),
-            };
-            if ended == Some(self.target.tid()) {
-                self.target.exit = exit;
-            }
-            thread = goes_on(thread, event);
+            thread = self.goes_on(thread, event);
         }
         thread
+    }
+
+    /// Whatever `event` has stopped goes on. Returns `thread`, unless it has ended, or runs another program.
+    pub(crate) fn goes_on(&mut self, thread: Option<Running>, event: Event) -> Option<Running> {
+        let is_it = |tid: Tid| thread.as_ref().is_some_and(|thread| thread.tid() == tid);
+        let (ended, exit) = match event {
+            Event::Stopped(stopped) => {
+                let replaced = matches!(stopped.stop(), Stop::Exec { .. });
+                if is_it(stopped.tid()) && !replaced {
+                    return stopped.resume().ok();
+                }
+                let _ = stopped.detach(); // fails if it has been killed
+                return thread.filter(|_| !replaced);
+            }
+            Event::Exited { tid, code } => (tid, Exit::Code(code)),
+            Event::Killed { tid, signal, .. } => (tid, Exit::Signal(signal.number())),
+            Event::Interrupted | Event::NoChildren => return thread,
+        };
+        if ended == self.target.tid() {
+            self.target.exit = Some(exit);
+        }
+        thread.filter(|thread| thread.tid() != ended)
     }
 
     /// Stops `thread`, or another one if that has ended, to have it unmap what is left.
@@ -172,7 +188,7 @@ impl Tracing<'_> {
         while begun.elapsed() < PATIENCE {
             match self.tracer.poll() {
                 Some(Event::Stopped(stopped)) if stopped.tid() == tid => return Some(stopped),
-                Some(event) => drop(goes_on(None, event)),
+                Some(event) => drop(self.goes_on(None, event)),
                 None if target::has_ended(tid) => return None,
                 None => std::thread::yield_now(),
             }
@@ -370,22 +386,5 @@ impl Tracing<'_> {
             thread.stopped.set_registers(&registers)?;
         }
         Ok(())
-    }
-}
-
-/// Whatever `event` has stopped goes on. Returns `thread`, unless it has ended, or runs another program.
-fn goes_on(thread: Option<Running>, event: Event) -> Option<Running> {
-    let is_it = |tid: Tid| thread.as_ref().is_some_and(|thread| thread.tid() == tid);
-    match event {
-        Event::Stopped(stopped) => {
-            let replaced = matches!(stopped.stop(), Stop::Exec { .. });
-            if is_it(stopped.tid()) && !replaced {
-                return stopped.resume().ok();
-            }
-            let _ = stopped.detach(); // fails if it has been killed
-            thread.filter(|_| !replaced)
-        }
-        Event::Exited { tid, .. } | Event::Killed { tid, .. } if is_it(tid) => None,
-        _ => thread,
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use leaktap_probe::Remains;
+use leaktap_probe::{Process, Remains};
 use leaktap_tracee::{
     AttachError, Attached, Command, Options, Running, Stop, Stopped, Tid, Tracer, Wakeups,
 };
@@ -19,6 +19,9 @@ const WAKE_UP: Duration = Duration::from_millis(20);
 
 /// Longest time that threads which sleep uninterruptibly, or the dynamic linker, are waited for, before breakpoints have to do.
 const UNREST: Duration = Duration::from_secs(2);
+
+/// How often a process is looked at that is not at rest, while it runs.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
 const GUARD_AT_WORK: Duration = Duration::from_millis(500);
@@ -115,8 +118,12 @@ fn attach_at_rest(
         let late = attached.let_go(tracer);
         target.halts.add_attach(begun.elapsed());
         let sleeps = |thread: &Running| target::sleeps_uninterruptibly(thread.tid());
-        while late.iter().any(sleeps) && first.elapsed() < UNREST {
-            std::thread::yield_now();
+        let is_restless = |process: &Process| !process.is_linked() && process.is_current();
+        // It runs for a while at least: a linker at work has to get on, and timeouts start anew with each stop.
+        std::thread::sleep(PAUSE);
+        while (late.iter().any(sleeps) || is_restless(target.process())) && first.elapsed() < UNREST
+        {
+            std::thread::sleep(PAUSE);
         }
     }
 }
@@ -153,9 +160,6 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     target.inject(&mut tracer, &mut stopped);
     let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
     trace(tracing, settings, &wakeups, OnSignal::PassOn);
-    if target.process().must_leave() {
-        target.await_end(&wakeups);
-    }
     target.require_allocator()
 }
 

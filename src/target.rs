@@ -5,9 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
 use leaktap_probe::{Files, Modules, Process, Refusal, Trap};
-use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer, Wakeups};
-use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
+use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
@@ -275,19 +273,6 @@ impl Target {
             );
         }
         must_leave
-    }
-
-    /// The program that was launched runs on by itself: waits for its end, or a signal to leaktap.
-    pub(crate) fn await_end(&mut self, wakeups: &Wakeups) {
-        let pid = nix::unistd::Pid::from_raw(self.tid().get());
-        while self.exit.is_none() {
-            self.exit = match waitpid(pid, None) {
-                Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
-                Err(Errno::EINTR) if wakeups.take() != Some(Signal::TERM) => None,
-                _ => return,
-            };
-        }
     }
 
     /// Some threads will not come out of the agent.

@@ -35,7 +35,7 @@ pub(crate) struct Orders<'a> {
 pub(crate) enum OnSignal {
     /// Detach and report.
     Detach,
-    /// SIGINT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is passed on
+    /// SIGINT, SIGQUIT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is passed on
     /// to it once, and the second one detaches.
     PassOn,
 }
@@ -112,17 +112,9 @@ impl<'a> Tracing<'a> {
     pub(crate) fn run(mut self, orders: &Orders<'_>, progress: &mut Progress) {
         let mut passed_on = false;
         while self.target.exit.is_none() && !self.tasks.is_empty() {
-            if orders.until.is_some_and(|until| Instant::now() >= until) {
+            let is_over = orders.until.is_some_and(|until| Instant::now() >= until);
+            if is_over || self.is_told_to_end(orders, &mut passed_on) {
                 break;
-            }
-            match (orders.wakeups.take(), orders.on_signal) {
-                (Some(_), OnSignal::Detach) => break,
-                (Some(Signal::TERM), OnSignal::PassOn) if passed_on => break,
-                (Some(Signal::TERM), OnSignal::PassOn) => {
-                    passed_on = true;
-                    self.target.send(Signal::TERM);
-                }
-                _ => {}
             }
             let event = self.tracer.wait(SPINS);
             self.target.pass_time();
@@ -135,7 +127,32 @@ impl<'a> Tracing<'a> {
             }
             progress.show(|| self.target.progress());
         }
-        self.detach();
+        self.let_target_go();
+        // The program that was launched runs on by itself.
+        let has_left = self.target.process().must_leave() && orders.on_signal == OnSignal::PassOn;
+        while has_left && self.target.exit.is_none() {
+            if self.is_told_to_end(orders, &mut passed_on) {
+                break;
+            }
+            match self.tracer.wait(0) {
+                Event::NoChildren => break,
+                event => drop(self.goes_on(None, event)),
+            }
+        }
+    }
+
+    /// Whether a signal to leaktap says so.
+    fn is_told_to_end(&mut self, orders: &Orders<'_>, passed_on: &mut bool) -> bool {
+        match (orders.wakeups.take(), orders.on_signal) {
+            (Some(_), OnSignal::Detach) => true,
+            (Some(Signal::TERM), OnSignal::PassOn) if *passed_on => true,
+            (Some(Signal::TERM), OnSignal::PassOn) => {
+                *passed_on = true;
+                self.target.send(Signal::TERM);
+                false
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn on_event(&mut self, event: Event) {

@@ -277,25 +277,33 @@ extern "C" fn free_any(block: u64, fs: u64, sp: u64, bp: u64) {
 struct Gate {
     arguments: [u64; 2],
     descriptor: u64,
+    /// r10, r9, r8, rdx.
+    _others: [u64; 4],
+    fourth: u64,
 }
 
+/// Of mmap(2).
+const MAP_FIXED: u64 = 0x10;
+
 /// Whether a call that was entered with its return address at `sp` is the C library's own doing, or the allocator's. 0 if it is
-/// the program's, or the tracer has to know for another reason.
+/// the program's. Whosever it is: what it unmaps is no stack any more.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
     // In a forked child there is nobody to tell.
     let Some(agent) = Agent::present() else {
         return 1;
     };
-    let mut system = agent.control.system.iter();
-    if !system.any(|module| module.contains(*sp)) {
-        return 0;
-    }
     // SAFETY: the stub has put it there, whose descriptor lies behind its code.
     let descriptor = unsafe { &*(gate.descriptor as *const Descriptor) };
     let [start, len] = gate.arguments;
-    if descriptor.action == Action::UNMAP && start != 0 {
+    let unmaps = match descriptor.action {
+        Action::UNMAP => true,
+        Action::MAP_AT => gate.fourth & MAP_FIXED != 0,
+        _ => false,
+    };
+    if unmaps && start != 0 {
         agent.unmaps(start, len);
     }
-    1
+    let mut system = agent.control.system.iter();
+    u32::from(system.any(|module| module.contains(*sp)))
 }

@@ -111,7 +111,7 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
         _ if below && running & BUSY != 0 => Entry::Own { before: running },
         _ if below => Entry::Nested,
         // On a stack of its own, from which no way is known.
-        _ if running & BUSY != 0 => Entry::Own { before: running },
+        _ if running & TAKEN != 0 => Entry::Own { before: running },
         _ => Entry::Own { before: 0 },
     }
 }

@@ -376,6 +376,8 @@ impl Action {
     pub const MAP: Action = Action(5);
     /// May unmap argument 1 bytes at argument 0.
     pub const UNMAP: Action = Action(6);
+    /// The same if argument 3 has MAP_FIXED, mmap(2): without it, argument 0 is a wish.
+    pub const MAP_AT: Action = Action(7);
 
     /// The block's size is argument `argument`.
     #[must_use]

@@ -71,12 +71,17 @@ fn calls_of_the_library_pass_and_others_do_not_and_stacks_are_forgotten() {
         assert_eq!(libc::sigaction(libc::SIGTRAP, &action, null_mut()), 0);
     }
     let host = Host::new();
-    let [map, unmap] = [Action::MAP, Action::UNMAP].map(|action| {
+    let [map, unmap, map_at] = [Action::MAP, Action::UNMAP, Action::MAP_AT].map(|action| {
         let original = original as *const () as usize;
         let gate = host.stub(Shape::Gate, original, original, action);
         // SAFETY: a stub is called as its original is.
         unsafe { transmute::<usize, Six>(gate) }
     });
+    let stacks = |known: &[AtomicU64]| {
+        let entries = known[1..].chunks(2);
+        let stacks = entries.filter(|e| e[0].load(Relaxed) < e[1].load(Relaxed));
+        stacks.count()
+    };
     let ranges = || host.control().live.ranges.load(Acquire);
     let seen = original(0x1000, 0x2000, 3, 4, 5, 6);
     for gate in [map, unmap] {
@@ -107,10 +112,14 @@ fn calls_of_the_library_pass_and_others_do_not_and_stacks_are_forgotten() {
         let before = ranges();
         let known = know(&host, [0x2000..0x4000, 0x4000..0x5000, 0x6000..0x8000]);
         assert_eq!(call(unmap, at, len), (original(at, len, 3, 4, 5, 6), 0));
-        let entries = known[1..].chunks(2);
-        let stacks = entries.filter(|e| e[0].load(Relaxed) < e[1].load(Relaxed));
-        assert_eq!(stacks.count(), left, "{at:#x} {len:#x}");
+        assert_eq!(stacks(known), left, "{at:#x} {len:#x}");
         assert_eq!(ranges(), before + 1);
+    }
+    // A place that mmap is only wished to choose need not be it.
+    for (flags, left) in [(0x22, 3), (0x32, 2), (0x10_0022, 3)] {
+        let known = know(&host, [0x2000..0x4000, 0x4000..0x5000, 0x6000..0x8000]);
+        map_at(0x2000, 0x1000, 3, flags, 5, 6);
+        assert_eq!(stacks(known), left, "{flags:#x}");
     }
     // In a forked child nobody serves an int3: there the header page is wiped.
     host.header().control.store(0, Release);

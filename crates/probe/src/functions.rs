@@ -65,9 +65,13 @@ impl Size {
 impl Action {
     /// What a call with these arguments may unmap.
     pub fn unmaps(self, argument: impl Fn(usize) -> u64) -> Option<Range<Addr>> {
-        let (Action::Map | Action::Unmap | Action::Remap) = self else {
-            return None;
-        };
+        /// Of mmap(2): without it, argument 0 is a wish.
+        const MAP_FIXED: u64 = 0x10;
+        match self {
+            Action::Map if argument(3) & MAP_FIXED != 0 => {}
+            Action::Unmap | Action::Remap => {}
+            _ => return None,
+        }
         let start = Addr::new(argument(0));
         Some(start..start.checked_add(argument(1)).unwrap_or(start))
     }

@@ -93,9 +93,12 @@ impl Detour {
         ) else {
             return false;
         };
-        // The first byte is an int3 for a while.
-        let [_, rest @ ..] = now;
-        jump.ends_with(&rest) || self.site.replaced().ends_with(&rest)
+        // The first byte is an int3 for a while, and of the others some may have been written.
+        let mut each = now
+            .iter()
+            .zip(jump.iter().zip(self.site.replaced()))
+            .skip(1);
+        each.all(|(now, (new, old))| now == new || now == old)
     }
 }
 

@@ -69,7 +69,8 @@ pub(crate) fn way(function: &Function) -> Way {
             ..around(Told::FREE)
         },
         Action::Free => around(Told::FREE),
-        Action::Map | Action::Unmap | Action::Remap => gate(Told::UNMAP),
+        Action::Map => gate(Told::MAP_AT),
+        Action::Unmap | Action::Remap => gate(Told::UNMAP),
         Action::SetBreak | Action::MoveBreak => gate(Told::MAP),
     }
 }
@@ -92,8 +93,10 @@ mod tests {
             let has_gate = way(function).shape == Shape::Gate;
             assert_eq!(has_gate, function.action.is_mapping());
             // What a breakpoint tells the agent of, a gate has to.
-            let unmaps = function.action.unmaps(|_| 1).is_some();
-            assert_eq!(way(function).action == Told::UNMAP, unmaps);
+            let unmaps = |flags| function.action.unmaps(|_| flags).is_some();
+            let told = way(function).action;
+            assert_eq!(told == Told::UNMAP, unmaps(2));
+            assert_eq!(told == Told::UNMAP || told == Told::MAP_AT, unmaps(0x10));
         }
     }
 

@@ -101,6 +101,10 @@ impl Process {
                 None => self.refused = self.refused.or(Some(Refusal::ThreadInRegion)),
             }
         }
+        // What is reserved would count, and be filled by the next such call.
+        if agent.is_some() && self.memory.process().locked_kilobytes() != Some(0) {
+            self.refused = self.refused.or(Some(Refusal::InjectionForbidden));
+        }
         let led = match (agent, self.refused) {
             (Some(agent), None) => self.lead(agent, tracer, stopped, &asleep_at),
             (Some(mut agent), Some(refusal)) => {
