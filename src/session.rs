@@ -71,14 +71,9 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         target.reopen()?;
     }
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
-    let injects = match target.may_inject(&attached.late) {
-        Ok(()) => target.map_agent(&mut tracer, &mut stopped),
-        Err(refusal) => {
-            target.refuse(refusal);
-            false
-        }
-    };
+    let injects = attached.late.is_empty() && target.map_agent(&mut tracer, &mut stopped);
     if !injects {
+        target.refuse(&attached.late);
         target.arm();
     }
     let mut tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
@@ -110,7 +105,7 @@ fn attach_at_rest(
         let begun = Instant::now();
         let attached = tracer.attach(pid, Options::follow())?;
         let is_patient = settings.engine == Engine::Auto && first.elapsed() < UNREST;
-        let is_ready = target.may_inject(&attached.late).is_ok();
+        let is_ready = attached.late.is_empty() && target.process().is_linked();
         if is_ready || !is_patient || !target.process().is_current() {
             return Ok((attached, begun));
         }

@@ -143,19 +143,13 @@ impl Target {
             && self.process.map_agent(tracer, stopped)
     }
 
-    /// Whether nothing speaks against an agent, as far as its threads go: `late` ones are asleep.
-    pub(crate) fn may_inject(&self, late: &[Running]) -> Result<(), Refusal> {
-        if !late.is_empty() {
-            return Err(Refusal::ThreadAsleep);
-        }
-        match self.process.is_linked() {
-            true => Ok(()),
-            false => Err(Refusal::LinkerAtWork),
-        }
-    }
-
-    /// Breakpoints have to do.
-    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+    /// Breakpoints have to do, for one of these reasons if there is no other: `late` threads are asleep, or the dynamic linker is at work.
+    pub(crate) fn refuse(&mut self, late: &[Running]) {
+        let refusal = match late {
+            [] if self.process.is_linked() => return,
+            [] => Refusal::LinkerAtWork,
+            _ => Refusal::ThreadAsleep,
+        };
         if self.engine == Engine::Auto {
             self.process.refuse(refusal);
         }

@@ -40,7 +40,7 @@ pub struct Process {
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
     linker: Option<Addr>,
-    /// mlockall, where there is a breakpoint on it.
+    /// mlockall.
     lock: Option<Addr>,
     /// A thread waits there.
     must_leave: bool,
@@ -177,7 +177,8 @@ impl Process {
     fn find(&mut self) -> Vec<Probepoint> {
         let image = self.modules.image();
         self.breakpoints.set_modules(image, &self.modules.staying());
-        probepoint::find(image, &self.memory)
+        self.lock = self.lock_all();
+        probepoint::find(self.modules.image(), &self.memory)
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).

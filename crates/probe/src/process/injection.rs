@@ -70,9 +70,9 @@ impl Process {
         }
     }
 
-    /// The probes are to stay breakpoints.
+    /// The probes are to stay breakpoints, unless it is known already why.
     pub fn refuse(&mut self, refusal: Refusal) {
-        self.refused = Some(refusal);
+        self.refused = self.refused.or(Some(refusal));
     }
 
     /// Fills the agent's memory, and looks for new modules once more; the threads may run.

@@ -14,10 +14,9 @@ const MCL_ONFAULT: u64 = 4;
 impl Process {
     /// Puts a breakpoint on mlockall, if there is one.
     pub(super) fn arm_lock(&mut self) {
-        if let Some(at) = self.lock_all()
-            && self.breakpoints.insert(at, Purpose::Lock).is_ok()
-        {
-            self.lock = Some(at);
+        if let Some(at) = self.lock {
+            // One that cannot be set is as none.
+            let _ = self.breakpoints.insert(at, Purpose::Lock);
         }
     }
 
