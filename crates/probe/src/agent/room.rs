@@ -52,7 +52,8 @@ impl Room {
         }
     }
 
-    /// Gives the agent all of `rules`. False if there is no room left for rows: the agent then knows of modules without any.
+    /// Gives the agent all of `rules`. False if there is no room left for rows, or for so many modules: it then knows of modules without rows,
+    /// or of none.
     pub(crate) fn publish(&mut self, rules: &mut Table) -> bool {
         let mut entries = Vec::new();
         let mut complete = true;
@@ -65,7 +66,7 @@ impl Room {
                     end: range.end.get(),
                 },
                 base: base.get(),
-                rows: rows.unwrap_or(0),
+                rows: rows.unwrap_or(self.base.get()), // not null, though there are none
                 len: rows.map_or(0, |_| built.rows.len() as u64),
             };
             entries.extend(module.words());
@@ -224,10 +225,7 @@ mod tests {
             }
             true
         });
-        let ends = |room: &Room, start: u64| {
-            empty(room.shared.table(room.stacks.last), [start, start + 0x1000])
-        };
-        ends(&room, 0x2000);
+        empty(room.shared.table(room.stacks.last), [0x2000, 0x3000]);
         let (shared, at) = (room.shared, room.stacks.last);
         room.change_stacks(&mut stacks, |stacks| {
             assert_eq!(stacks.ranges(), [range(0x4000), range(0x6000)]);
