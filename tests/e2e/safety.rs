@@ -292,7 +292,17 @@ fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
 /// What the C library maps and unmaps for itself runs into no int3 that a killed leaktap could leave.
 #[test]
 fn a_target_whose_heap_comes_and_goes_survives_a_killed_leaktap() {
-    let mut target = Fixture::new("heaps.c").start_for(ALL_CYCLES);
+    survives_deaths("heaps.c");
+}
+
+/// Nor does it for the stacks of threads, of which the agent has to know.
+#[test]
+fn a_target_whose_threads_come_and_go_survives_a_killed_leaktap() {
+    survives_deaths("stacks.c");
+}
+
+fn survives_deaths(fixture: &str) {
+    let mut target = Fixture::new(fixture).start_for(ALL_CYCLES);
     for death in 0..DEATHS {
         let tracing = attach(Engine::Auto, target.pid(), &[]);
         let_run(moment(death, 20));
