@@ -16,7 +16,7 @@ use core::arch::global_asm;
 
 use crate::agent::{Agent, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
-use crate::layout::{Action, BUSY, Call, Descriptor, Loss, Old, running};
+use crate::layout::{Action, BUSY, Call, Descriptor, Loss, MAP_FIXED, Old, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 
@@ -281,9 +281,6 @@ struct Gate {
     _others: [u64; 4],
     fourth: u64,
 }
-
-/// Of mmap(2).
-const MAP_FIXED: u64 = 0x10;
 
 /// Whether a call that was entered with its return address at `sp` is the C library's own doing, or the allocator's. 0 if it is
 /// the program's. Whosever it is: what it unmaps is no stack any more.

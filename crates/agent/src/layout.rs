@@ -353,6 +353,9 @@ impl Call {
     }
 }
 
+/// Of mmap(2): the address is not only a wish.
+pub const MAP_FIXED: u64 = 0x10;
+
 /// What a call does, as bits: see the constructors.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,7 +379,7 @@ impl Action {
     pub const MAP: Action = Action(5);
     /// May unmap argument 1 bytes at argument 0.
     pub const UNMAP: Action = Action(6);
-    /// The same if argument 3 has MAP_FIXED, mmap(2): without it, argument 0 is a wish.
+    /// The same if argument 3 has [`MAP_FIXED`].
     pub const MAP_AT: Action = Action(7);
 
     /// The block's size is argument `argument`.

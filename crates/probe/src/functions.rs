@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use leaktap_agent::layout::MAP_FIXED;
 use leaktap_memory::Addr;
 
 /// Index into [`FUNCTIONS`]: the one byte that a live block keeps of who allocated it.
@@ -65,8 +66,6 @@ impl Size {
 impl Action {
     /// What a call with these arguments may unmap.
     pub fn unmaps(self, argument: impl Fn(usize) -> u64) -> Option<Range<Addr>> {
-        /// Of mmap(2): without it, argument 0 is a wish.
-        const MAP_FIXED: u64 = 0x10;
         match self {
             Action::Map if argument(3) & MAP_FIXED != 0 => {}
             Action::Unmap | Action::Remap => {}
