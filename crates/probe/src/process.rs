@@ -6,10 +6,10 @@
 
 mod injection;
 mod lock;
+mod thread;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use leaktap_agent::layout::running;
@@ -18,15 +18,18 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
 use crate::agent::{Agent, Plan};
-use crate::breakpoints::{Breakpoints, Held, NoSlot, Purpose};
-use crate::calls::{Ancestry, Call, Calls, Entry};
+use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
+use crate::calls::{Ancestry, Call, Entry};
 use crate::functions::{Action, FunctionId};
 use crate::modules::{Files, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
-use crate::record::{Lost, Recorder, Removed};
+use crate::record::{Lost, Recorder};
 use crate::refusal::Refusal;
 use crate::stack::{self, Walker};
+
+pub(crate) use thread::Undo;
+use thread::{Thread, abandon, undo};
 
 /// An address space under trace.
 #[derive(Debug)]
@@ -56,33 +59,6 @@ pub struct Process {
     fs_bases: HashMap<Tid, u64>,
     /// How many of them have been looked at for seccomp filters, in this round.
     looked_at: usize,
-}
-
-/// What a thread is in the middle of.
-#[derive(Debug, Default)]
-struct Thread {
-    calls: Calls<Undo>,
-    held: Held,
-    free: Option<Free>,
-}
-
-/// What a call that did not take place has changed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Undo {
-    /// What a realloc took out of the books.
-    pub(crate) removed: Option<Removed>,
-    /// The agent's note of what the thread is in the middle of, and what it said before.
-    noted: Option<(&'static AtomicU64, u64)>,
-}
-
-/// The last free that a thread entered.
-#[derive(Clone, Copy, Debug)]
-struct Free {
-    function: FunctionId,
-    entry: Addr,
-    entry_sp: Addr,
-    block: Addr,
-    removed: Removed,
 }
 
 /// What a SIGTRAP turned out to be.
@@ -214,25 +190,6 @@ impl Process {
             self.entered(tid, function, registers, recorder);
         }
         self.retry(tid, registers)
-    }
-
-    /// The same at the int3 of the gates, behind which the thread goes on.
-    fn at_gate(
-        &mut self,
-        tid: Tid,
-        registers: &mut Registers,
-        recorder: &mut dyn Recorder,
-    ) -> Trap {
-        let held = &mut self.threads.entry(tid).or_default().held;
-        self.breakpoints.release(held);
-        let gate = self.agent.as_ref().and_then(|agent| agent.gate(registers));
-        if let Some((function, address)) = gate {
-            let behind = registers.ip();
-            registers.set_ip(address);
-            self.entered(tid, function, registers, recorder);
-            registers.set_ip(behind);
-        }
-        Trap::StepOver
     }
 
     /// Moves a thread at one of our breakpoints on to a slot, if one is free and the process need not be let go.
@@ -485,53 +442,5 @@ impl Process {
         };
         outcome.of(&call, registers.result(), start);
         self.breakpoints.returned(at);
-    }
-}
-
-impl Thread {
-    /// Books a free, unless it is made on behalf of the one before: `operator delete` calling or
-    /// jumping to `free`.
-    fn freed(
-        &mut self,
-        function: FunctionId,
-        registers: &Registers,
-        block: Addr,
-        recorder: &mut dyn Recorder,
-    ) {
-        let inside = |last: Free| {
-            last.function != function && last.block == block && registers.sp() <= last.entry_sp
-        };
-        if block.is_null() || self.free.is_some_and(inside) {
-            return;
-        }
-        self.free = Some(Free {
-            function,
-            entry: registers.ip(),
-            entry_sp: registers.sp(),
-            block,
-            removed: recorder.freed(block),
-        });
-    }
-}
-
-impl Undo {
-    /// The call is over: the agent's note of it goes.
-    fn forget_note(&self) {
-        if let Some((outer, before)) = self.noted {
-            outer.store(before, Release);
-        }
-    }
-}
-
-fn undo(undo: Undo, recorder: &mut dyn Recorder) {
-    undo.forget_note();
-    if let Some(removed) = undo.removed {
-        recorder.unfreed(removed);
-    }
-}
-
-fn abandon(thread: &mut Thread, recorder: &mut dyn Recorder) {
-    for call in thread.calls.drain() {
-        undo(call.undo, recorder);
     }
 }

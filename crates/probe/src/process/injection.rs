@@ -8,12 +8,13 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
-use super::Process;
+use super::{Process, Trap};
 use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack, words_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
 use crate::modules::Files;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
+use crate::record::Recorder;
 use crate::refusal::Refusal;
 
 impl Process {
@@ -195,6 +196,25 @@ impl Process {
         let shared = agent.shared();
         self.agent = Some(agent);
         Ok(shared)
+    }
+
+    /// [`Process::trap`] at the int3 of the gates, behind which the thread goes on.
+    pub(super) fn at_gate(
+        &mut self,
+        tid: Tid,
+        registers: &mut Registers,
+        recorder: &mut dyn Recorder,
+    ) -> Trap {
+        let held = &mut self.threads.entry(tid).or_default().held;
+        self.breakpoints.release(held);
+        let gate = self.agent.as_ref().and_then(|agent| agent.gate(registers));
+        if let Some((function, address)) = gate {
+            let behind = registers.ip();
+            registers.set_ip(address);
+            self.entered(tid, function, registers, recorder);
+            registers.set_ip(behind);
+        }
+        Trap::StepOver
     }
 
     /// Why there is no agent, where one was asked for.

@@ -1,0 +1,87 @@
+//! What a thread is in the middle of, and how that is taken back.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Release;
+
+use leaktap_memory::Addr;
+use leaktap_tracee::Registers;
+
+use crate::breakpoints::Held;
+use crate::calls::Calls;
+use crate::functions::FunctionId;
+use crate::record::{Recorder, Removed};
+
+/// What a thread is in the middle of.
+#[derive(Debug, Default)]
+pub(super) struct Thread {
+    pub(super) calls: Calls<Undo>,
+    pub(super) held: Held,
+    pub(super) free: Option<Free>,
+}
+
+/// What a call that did not take place has changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Undo {
+    /// What a realloc took out of the books.
+    pub(crate) removed: Option<Removed>,
+    /// The agent's note of what the thread is in the middle of, and what it said before.
+    pub(super) noted: Option<(&'static AtomicU64, u64)>,
+}
+
+/// The last free that a thread entered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Free {
+    function: FunctionId,
+    pub(super) entry: Addr,
+    pub(super) entry_sp: Addr,
+    block: Addr,
+    pub(super) removed: Removed,
+}
+
+impl Thread {
+    /// Books a free, unless it is made on behalf of the one before: `operator delete` calling or
+    /// jumping to `free`.
+    pub(super) fn freed(
+        &mut self,
+        function: FunctionId,
+        registers: &Registers,
+        block: Addr,
+        recorder: &mut dyn Recorder,
+    ) {
+        let inside = |last: Free| {
+            last.function != function && last.block == block && registers.sp() <= last.entry_sp
+        };
+        if block.is_null() || self.free.is_some_and(inside) {
+            return;
+        }
+        self.free = Some(Free {
+            function,
+            entry: registers.ip(),
+            entry_sp: registers.sp(),
+            block,
+            removed: recorder.freed(block),
+        });
+    }
+}
+
+impl Undo {
+    /// The call is over: the agent's note of it goes.
+    pub(super) fn forget_note(&self) {
+        if let Some((outer, before)) = self.noted {
+            outer.store(before, Release);
+        }
+    }
+}
+
+pub(super) fn undo(undo: Undo, recorder: &mut dyn Recorder) {
+    undo.forget_note();
+    if let Some(removed) = undo.removed {
+        recorder.unfreed(removed);
+    }
+}
+
+pub(super) fn abandon(thread: &mut Thread, recorder: &mut dyn Recorder) {
+    for call in thread.calls.drain() {
+        undo(call.undo, recorder);
+    }
+}
