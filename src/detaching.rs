@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use leaktap_probe::Remains;
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 
-use crate::target::{self, Exit};
+use crate::target;
 use crate::tracing::{Child, Tracing, is_int3};
 
 /// How often all threads are stopped until all are out of the agent.
@@ -30,11 +30,7 @@ impl Tracing<'_> {
     /// Lets the target go as if it had never been traced. Threads that wait in vfork(2), or in an
     /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
     /// these go when leaktap ends.
-    pub(crate) fn detach(mut self) {
-        self.let_target_go();
-    }
-
-    pub(crate) fn let_target_go(&mut self) {
+    pub(crate) fn detach(&mut self) {
         let (mut halted, begun) = self.take_out();
         let last = self.unmap_agent(&mut halted);
         for thread in halted {
@@ -144,23 +140,22 @@ impl Tracing<'_> {
     /// Whatever `event` has stopped goes on. Returns `thread`, unless it has ended, or runs another program.
     pub(crate) fn goes_on(&mut self, thread: Option<Running>, event: Event) -> Option<Running> {
         let is_it = |tid: Tid| thread.as_ref().is_some_and(|thread| thread.tid() == tid);
-        let (ended, exit) = match event {
+        match event {
             Event::Stopped(stopped) => {
                 let replaced = matches!(stopped.stop(), Stop::Exec { .. });
                 if is_it(stopped.tid()) && !replaced {
                     return stopped.resume().ok();
                 }
                 let _ = stopped.detach(); // fails if it has been killed
-                return thread.filter(|_| !replaced);
+                thread.filter(|_| !replaced)
             }
-            Event::Exited { tid, code } => (tid, Exit::Code(code)),
-            Event::Killed { tid, signal, .. } => (tid, Exit::Signal(signal.number())),
-            Event::Interrupted | Event::NoChildren => return thread,
-        };
-        if ended == self.target.tid() {
-            self.target.exit = Some(exit);
+            Event::Exited { tid, .. } | Event::Killed { tid, .. } => {
+                let lives = !is_it(tid);
+                self.on_event(event);
+                thread.filter(|_| lives)
+            }
+            Event::Interrupted | Event::NoChildren => thread,
         }
-        thread.filter(|thread| thread.tid() != ended)
     }
 
     /// Stops `thread`, or another one if that has ended, to have it unmap what is left.

@@ -20,7 +20,8 @@ const WAKE_UP: Duration = Duration::from_millis(20);
 /// Longest time that threads which sleep uninterruptibly, or the dynamic linker, are waited for, before breakpoints have to do.
 const UNREST: Duration = Duration::from_secs(2);
 
-/// How often a process is looked at that is not at rest, while it runs.
+/// How long a process that is not at rest runs before it is looked at again. It is not traced then, so there is no event to wait for; and with
+/// less, a linker at work would not get on, and timeouts of the process would start anew with each stop, and never end.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
@@ -114,11 +115,12 @@ fn attach_at_rest(
         target.halts.add_attach(begun.elapsed());
         let sleeps = |thread: &Running| target::sleeps_uninterruptibly(thread.tid());
         let is_restless = |process: &Process| !process.is_linked() && process.is_current();
-        // It runs for a while at least: a linker at work has to get on, and timeouts start anew with each stop.
-        std::thread::sleep(PAUSE);
-        while (late.iter().any(sleeps) || is_restless(target.process())) && first.elapsed() < UNREST
-        {
+        loop {
             std::thread::sleep(PAUSE);
+            let is_at_rest = !late.iter().any(sleeps) && !is_restless(target.process());
+            if is_at_rest || first.elapsed() >= UNREST {
+                break;
+            }
         }
     }
 }

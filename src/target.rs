@@ -256,19 +256,6 @@ impl Target {
         }
     }
 
-    /// Whether the trace has to end: see [`Process::must_leave`].
-    pub(crate) fn must_leave(&mut self) -> bool {
-        let must_leave = self.process.must_leave();
-        if must_leave {
-            self.notes.push(
-                "the trace ended when the target called mlockall(2), which would have filled all memory reserved \
-                 for the books: with --engine breakpoint it goes on"
-                    .to_owned(),
-            );
-        }
-        must_leave
-    }
-
     /// Some threads will not come out of the agent.
     pub(crate) fn leave_agent(&mut self) {
         self.process.abandon_agent();
@@ -389,6 +376,13 @@ impl Target {
 
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
+        if self.process.must_leave() {
+            self.notes.push(
+                "the trace ended when the target called mlockall(2), which would have filled all memory reserved \
+                 for the books: with --engine breakpoint it goes on"
+                    .to_owned(),
+            );
+        }
         self.duration = self.books.elapsed();
         self.books.sample();
     }

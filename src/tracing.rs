@@ -122,12 +122,12 @@ impl<'a> Tracing<'a> {
                 Event::NoChildren => break,
                 event => self.on_event(event),
             }
-            if self.target.must_leave() {
+            if self.target.process().must_leave() {
                 break;
             }
             progress.show(|| self.target.progress());
         }
-        self.let_target_go();
+        self.detach();
         // The program that was launched runs on by itself.
         let has_left = self.target.process().must_leave() && orders.on_signal == OnSignal::PassOn;
         while has_left && self.target.exit.is_none() {
