@@ -13,13 +13,10 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 18] = [
+const SYMBOLS: [(&str, &str); 15] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
-    ("AROUND_FS", "leaktap_around_fs"),
-    ("AROUND_THROWING_FS", "leaktap_around_throwing_fs"),
-    ("BEFORE_FS", "leaktap_before_fs"),
     ("AROUND_CALL", "leaktap_around_call"),
     ("AROUND_BACK", "leaktap_around_back"),
     ("AROUND_PASS", "leaktap_around_pass"),

@@ -9,8 +9,7 @@
 //! A thread in here needs nobody's help to get out: it gets to one of the labels `_call`, `_pass` and
 //! `_return`, where the tracer can take it over, or it is inside the original, to return to `_back`.
 //!
-//! `rdfsbase` is followed by four bytes of room: on a kernel without FSGSBASE (AT_HWCAP2) the
-//! tracer writes `mov rsi, fs:[0]` there, where glibc and musl keep the same number.
+//! The fs base is read by `rdfsbase`, never from memory: a program may have set it to anything.
 
 use core::arch::global_asm;
 
@@ -42,10 +41,7 @@ global_asm!(
     "sub rsp, {descriptor}",
     ".cfi_adjust_cfa_offset {descriptor}",
     "mov rdi, rsp",
-    ".globl \\name\\()_fs",
-    "\\name\\()_fs:",
     "rdfsbase rsi",
-    ".byte 0x0f, 0x1f, 0x40, 0x00", // nop
     "mov rdx, rbp",
     "call leaktap_enter",
     "mov r11, [rsp + {descriptor}]",
@@ -104,10 +100,7 @@ global_asm!(
     "sub rsp, 8",
     ".cfi_adjust_cfa_offset 8",
     "lea rdx, [rsp + 40]",
-    ".globl leaktap_before_fs",
-    "leaktap_before_fs:",
     "rdfsbase rsi",
-    ".byte 0x0f, 0x1f, 0x40, 0x00", // nop
     "mov rcx, rbp",
     "call leaktap_free",
     "add rsp, 8",

@@ -48,16 +48,6 @@ pub const CONSTANTS: u64 = offsets::CONSTANTS;
 static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/text.bin"));
 static EH_FRAME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/eh_frame.bin"));
 
-/// How the agent learns a thread's fs base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FsBase {
-    /// `rdfsbase`, where the kernel allows it: bit 1 of AT_HWCAP2 (getauxval(3)).
-    Instruction,
-    /// The word at the fs base, which glibc and musl make the fs base itself (ELF TLS ABI for
-    /// x86-64). A thread without one would fault; but it would in their malloc, too.
-    SelfPointer,
-}
-
 /// How a detour goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -117,21 +107,8 @@ pub const GATE_INT3: u64 = offsets::GATE_INT3;
 pub const BACK: u64 = offsets::AROUND_BACK;
 
 /// Code and constants of the image, from offset [`HEADER_LEN`] on.
-pub fn text(fs_base: FsBase) -> Vec<u8> {
-    /// mov rsi, fs:[0]: as long as rdfsbase and the room behind it
-    const SELF_POINTER: [u8; 9] = [0x64, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0, 0];
-    let mut text = TEXT.to_vec();
-    if fs_base == FsBase::SelfPointer {
-        for at in [
-            offsets::AROUND_FS,
-            offsets::AROUND_THROWING_FS,
-            offsets::BEFORE_FS,
-        ] {
-            let at = (at - HEADER_LEN) as usize;
-            text[at..at + SELF_POINTER.len()].copy_from_slice(&SELF_POINTER);
-        }
-    }
-    text
+pub fn text() -> &'static [u8] {
+    TEXT
 }
 
 /// Tells one build of the agent from others (FNV-1a of its text).

@@ -21,6 +21,8 @@ pub enum Refusal {
     LinkerAtWork,
     /// A thread slept where no signal reaches it, so that nobody could tell where it would go on.
     ThreadAsleep,
+    /// The kernel does not let a thread read its fs base by an instruction (FSGSBASE, Linux 5.9).
+    NoFsBase,
     /// The function may throw through the frame that a detour would put below it.
     MayUnwind,
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use leaktap_agent::layout::{
     Action, Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread,
 };
-use leaktap_agent::{FsBase, HEADER_LEN, STUB_LEN, Shape};
+use leaktap_agent::{HEADER_LEN, STUB_LEN, Shape};
 use leaktap_ledger::{self as ledger, Ledger};
 use leaktap_memory::{Addr, Svma};
 use leaktap_unwind::{CfiSections, Row, rows};
@@ -77,7 +77,7 @@ impl Host {
 
     pub(crate) fn with_depth(depth: u32) -> Host {
         let image = map(REGION_LEN);
-        let text = leaktap_agent::text(fs_base());
+        let text = leaktap_agent::text();
         assert!(HEADER_LEN as usize + text.len() <= STUBS);
         let code = image.as_ptr() as usize + HEADER_LEN as usize;
         // SAFETY: within the new mapping; text and stubs are two pages or more.
@@ -209,15 +209,6 @@ fn write_code(at: usize, code: &[u8]) {
         .open("/proc/self/mem")
         .unwrap();
     memory.write_all_at(code, at as u64).unwrap();
-}
-
-/// Bit 1 of AT_HWCAP2.
-fn fs_base() -> FsBase {
-    // SAFETY: no preconditions.
-    match unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 {
-        0 => FsBase::SelfPointer,
-        _ => FsBase::Instruction,
-    }
 }
 
 fn control(image: usize, depth: u32) -> usize {

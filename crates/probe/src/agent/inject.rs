@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
 use leaktap_agent::{
-    FsBase, HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
+    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
 };
 use leaktap_image::{Mapping, hwcap2, mappings};
-use leaktap_memory::{Addr, ReadMemory, Svma};
+use leaktap_memory::{Addr, Svma};
 use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
@@ -42,7 +42,6 @@ impl Agent {
     ) -> Result<Agent, Refusal> {
         permitted(memory.process())?;
         let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
-        let fs_base = fs_base(memory, stopped);
         let mut make = |at: Option<Addr>| {
             let at = at.ok_or(Refusal::NoMemoryInReach)?;
             with_calls(tracer, stopped, syscall, |calls, tid| {
@@ -65,7 +64,6 @@ impl Agent {
             room: Room::new(shared, regions.shared.start),
             regions,
             stacks: Stacks::default(),
-            fs_base,
             detours: Vec::new(),
             parts: Vec::new(),
             plan,
@@ -82,9 +80,9 @@ impl Agent {
     pub(crate) fn fill(&mut self, modules: &mut Modules, depth: usize) -> Result<(), Refusal> {
         let forbidden = |_| Refusal::InjectionForbidden;
         let image = self.regions.code.start;
-        let text = leaktap_agent::text(self.fs_base);
+        let text = leaktap_agent::text();
         let text_at = image.wrapping_offset(HEADER_LEN as i64);
-        self.memory.write(text_at, &text).map_err(forbidden)?;
+        self.memory.write(text_at, text).map_err(forbidden)?;
         let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
         for point in std::mem::take(&mut self.plan.points) {
             if next + STUB_ROOM <= CODE_LEN
@@ -362,28 +360,21 @@ pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
     if !free {
         return Err(Refusal::InjectionForbidden);
     }
+    if !has_fs_base(process) {
+        return Err(Refusal::NoFsBase);
+    }
     match process.has_few_addresses() {
         true => Err(Refusal::NoMemoryInReach),
         false => Ok(()),
     }
 }
 
-/// How threads tell their fs base. All that are there have glibc's or musl's word at it, or the instruction is
-/// allowed, which is slower.
-fn fs_base(memory: &Memory, stopped: &[&mut Stopped]) -> FsBase {
-    let points_to_itself = |thread: &&mut Stopped| {
-        let fs = thread.registers().map_or(0, |now| now.fs_base());
-        fs != 0 && memory.read_u64(Addr::new(fs)) == Ok(fs)
-    };
-    if stopped.iter().all(points_to_itself) {
-        return FsBase::SelfPointer;
-    }
+/// Whether threads may read their fs base by an instruction. What lies in memory there is the program's affair: it may
+/// have set it to 0.
+fn has_fs_base(process: Tid) -> bool {
     /// Of asm/hwcap2.h.
     const FSGSBASE: u64 = 1 << 1;
-    match hwcap2(memory.process().get()) {
-        Ok(allowed) if allowed & FSGSBASE != 0 => FsBase::Instruction,
-        _ => FsBase::SelfPointer,
-    }
+    hwcap2(process.get()).is_ok_and(|allowed| allowed & FSGSBASE != 0)
 }
 
 /// Makes system calls in the first of `stopped` that can.

@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys};
-use leaktap_agent::{FsBase, GATE_INT3, KEY_BITS, STUB_LEN, Shared};
+use leaktap_agent::{GATE_INT3, KEY_BITS, STUB_LEN, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
@@ -55,7 +55,6 @@ pub(crate) struct Agent {
     regions: Regions,
     room: Room,
     stacks: Stacks,
-    fs_base: FsBase,
     detours: Vec<Detour>,
     /// Of its memory, to be unmapped; see [`Regions::parts`].
     parts: Vec<Range<Addr>>,

@@ -10,7 +10,7 @@ use leaktap_tracee::{Memory, Tid};
 use super::remote::Regions;
 use super::room::Room;
 use super::stacks::Stacks;
-use super::{Agent, Detour, FsBase, Plan};
+use super::{Agent, Detour, Plan};
 use crate::detour::JUMP_LEN;
 use crate::functions::FunctionId;
 use crate::probepoint::{Kind, Probepoint};
@@ -135,7 +135,6 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         room: Room::new(own, mapping.start),
         regions,
         stacks: Stacks::default(),
-        fs_base: FsBase::Instruction,
         detours,
         parts: Vec::new(),
         plan,
