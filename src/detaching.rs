@@ -4,17 +4,25 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use leaktap_probe::Remains;
+use leaktap_probe::{Held, Remains};
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 
 use crate::target;
 use crate::tracing::{Child, Tracing, is_int3};
 
-/// How often all threads are stopped until all are out of the agent.
-const ATTEMPTS: u32 = 100;
+/// How long threads may take to get out of the agent, and those that are asleep to wake up.
+const LEAVING: Duration = Duration::from_secs(5);
 
-/// The same if one of them is asleep, which takes each time as long as a thread is waited for.
-const ATTEMPTS_ASLEEP: u32 = 10;
+/// How long the threads run before all are stopped again: at first, and at most. It doubles.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often events are looked for in such a pause. None need come: a timer of ours would be one more signal to be told apart.
+const LOOK: Duration = Duration::from_micros(100);
+
+/// How long threads that are asleep may take to wake up, before breakpoints have to do. Each attempt takes as long as a thread
+/// is waited for.
+const ASLEEP: Duration = Duration::from_millis(500);
 
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -56,26 +64,27 @@ impl Tracing<'_> {
     /// Stops all threads where they would be if there were no probes, and takes these out. Returns the threads, and since when they are stopped.
     fn take_out(&mut self) -> (Vec<Halted>, Instant) {
         let mut begun = Instant::now();
+        let (deadline, mut pause) = (begun + LEAVING, FIRST_PAUSE);
         let mut halted = self.stop_all();
-        for attempt in 1.. {
+        loop {
             self.target.pass_time();
             for thread in halted.values_mut() {
                 // What fails here is that the thread has been killed: nothing to put right in it.
                 let _ = self.settle(thread);
             }
             let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            let is_out = !self.asleep().any(|tid| self.target.may_be_in_agent(tid));
-            if is_out && self.target.withdraw(&mut self.tracer, &mut threads) {
+            let is_asleep = self.asleep().any(|tid| self.target.may_be_in_agent(tid));
+            let held = match is_asleep {
+                true => Err(Held::Asleep),
+                false => self.target.withdraw(&mut self.tracer, &mut threads),
+            };
+            let Err(why) = held else { break };
+            if begun >= deadline {
+                self.target.leave_agent(why);
                 break;
             }
-            if attempt == ATTEMPTS || !is_out && attempt == ATTEMPTS_ASLEEP {
-                self.target.leave_agent();
-                break;
-            }
-            // For a moment, so that threads get out of the agent.
-            self.let_run(halted);
-            self.target.halted(begun.elapsed());
-            std::thread::yield_now();
+            self.let_run_for(pause, halted, begun);
+            pause = (pause * 2).min(LAST_PAUSE);
             begun = Instant::now();
             halted = self.stop_all();
         }
@@ -213,10 +222,8 @@ impl Tracing<'_> {
     pub(crate) fn arm(&mut self) -> Duration {
         let begun = Instant::now();
         let mut halted = self.stop_all();
-        for _ in 0..ATTEMPTS_ASLEEP {
-            if self.asleep().next().is_none() {
-                break;
-            }
+        let deadline = begun + ASLEEP;
+        while self.asleep().next().is_some() && Instant::now() < deadline {
             self.let_run(halted);
             std::thread::yield_now();
             halted = self.stop_all();
@@ -265,8 +272,28 @@ impl Tracing<'_> {
         halted
     }
 
+    /// Lets all run for so long that those get on who have to. They have been stopped since `begun`.
+    fn let_run_for(&mut self, pause: Duration, halted: HashMap<Tid, Halted>, begun: Instant) {
+        self.let_run(halted);
+        self.target.halted(begun.elapsed());
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            match self.tracer.poll() {
+                Some(Event::NoChildren) => return,
+                Some(event) => self.on_event(event),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
     fn let_run(&mut self, halted: HashMap<Tid, Halted>) {
-        for (tid, thread) in halted {
+        for (tid, mut thread) in halted {
+            if let Stop::Signal(_) = thread.stopped.stop()
+                && !thread.our_trap
+            {
+                self.target
+                    .leave_for_signal(&mut self.tracer, &mut thread.stopped);
+            }
             let running = match thread.our_trap {
                 true => thread.stopped.resume_without(),
                 false => thread.stopped.resume(),
@@ -346,6 +373,9 @@ impl Tracing<'_> {
         };
         if self.tasks.contains_key(&child) {
             return;
+        }
+        if kind == Child::Copy {
+            self.target.copy_begins(parent, child);
         }
         self.expected.insert(child, kind);
         if let Some(stopped) = self.unborn.remove(&child) {

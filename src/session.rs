@@ -144,7 +144,9 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         return Err(Error::Remains { pid });
     }
     Tracing::start(tracer, &mut target, attached.stopped, attached.late).detach();
-    Target::prepare(pid, settings.depth, settings.engine)
+    let mut clean = Target::prepare(pid, settings.depth, settings.engine)?;
+    clean.note_remains();
+    Ok(clean)
 }
 
 /// Launches a program and traces it until its end.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
-use leaktap_probe::{Files, Modules, Process, Refusal, Trap};
+use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
 use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
@@ -216,8 +216,24 @@ impl Target {
     }
 
     /// Takes the agent out, if there is one: see [`Process::withdraw`].
-    pub(crate) fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    pub(crate) fn withdraw(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<(), Held> {
         self.process.withdraw(tracer, stopped)
+    }
+
+    /// See [`Process::leave_for_signal`].
+    pub(crate) fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+        self.process.leave_for_signal(tracer, stopped);
+    }
+
+    /// See [`Process::copy_begins`].
+    pub(crate) fn copy_begins(&mut self, parent: &Stopped, child: Tid) {
+        if let Ok(registers) = parent.registers() {
+            self.process.copy_begins(&registers, child);
+        }
     }
 
     /// See [`Process::unmap_agent`].
@@ -256,13 +272,22 @@ impl Target {
         }
     }
 
-    /// Some threads will not come out of the agent.
-    pub(crate) fn leave_agent(&mut self) {
+    /// The agent could not be taken out in time.
+    pub(crate) fn leave_agent(&mut self, why: Held) {
         self.process.abandon_agent();
-        self.notes.push(
-            "a thread did not leave the injected code in time: that stays mapped, unused"
-                .to_owned(),
-        );
+        self.notes.push(format!(
+            "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes it out if it can",
+            self.tid()
+        ));
+    }
+
+    /// There were remains of a leaktap that was killed, or could not take all of it with it: says what has become of them.
+    pub(crate) fn note_remains(&mut self) {
+        let remains = "what an earlier leaktap had left in the target";
+        self.notes.push(match self.process.remains() {
+            Remains::None => format!("{remains} was taken out first"),
+            _ => format!("{remains} is still mapped there, unused"),
+        });
     }
 
     /// Time passes: to be told before each event, and often.

@@ -230,8 +230,9 @@ impl<'a> Tracing<'a> {
         Ok(())
     }
 
-    /// A signal about to be delivered: its frame must not hold an address of a slot.
-    fn on_signal(&mut self, stopped: Stopped) -> Result<(), Died> {
+    /// A signal about to be delivered: its frame must not hold an address of a slot, or of the agent.
+    fn on_signal(&mut self, mut stopped: Stopped) -> Result<(), Died> {
+        self.target.leave_for_signal(&mut self.tracer, &mut stopped);
         let mut registers = stopped.registers()?;
         if self.target.leave_slot(stopped.tid(), &mut registers) {
             stopped.set_registers(&registers)?;
@@ -241,6 +242,9 @@ impl<'a> Tracing<'a> {
 
     fn on_new(&mut self, stopped: Stopped, child: Tid, kind: Child) -> Result<(), Died> {
         let kind = self.kind(&stopped, child, kind)?;
+        if kind == Child::Copy {
+            self.target.copy_begins(&stopped, child);
+        }
         if let Some(first_stop) = self.unborn.remove(&child) {
             self.born(first_stop, kind);
         } else if !self.tasks.contains_key(&child) {

@@ -30,6 +30,7 @@ mod ends;
 mod errors;
 mod exact;
 mod launch;
+mod leaving;
 mod preload;
 mod programs;
 mod safety;

@@ -18,6 +18,7 @@ use crate::call::{ARGUMENTS, DESCRIPTOR};
 use crate::layout::{Action, BUSY, Call, Descriptor, Loss, MAP_FIXED, Old, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
+use crate::unreturned::returns;
 
 global_asm!(
     ".macro leaktap_push register",
@@ -212,6 +213,7 @@ extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
         return result;
     };
     set_outer(call.thread(), call.entry_sp() | BUSY);
+    returns(call.thread(), call.entry_sp());
     if let Err(sought) = call.returned_again(agent, result, bp) {
         return leave_any(call, result, bp, sought);
     }

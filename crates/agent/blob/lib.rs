@@ -21,6 +21,7 @@ mod published;
 mod record;
 mod rules;
 mod stack;
+mod unreturned;
 
 unsafe extern "C" {
     /// Defined nowhere, so that code that may panic does not link.

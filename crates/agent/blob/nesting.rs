@@ -50,6 +50,9 @@ fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> E
     };
     let stack = Stack::new(agent, known, sp);
     let entry = decide(&stack, agent, running, sp, bp);
+    if let Entry::Own { .. } = entry {
+        agent.put_on_record(thread, running & !TAKEN, sp);
+    }
     if !taken {
         give_back(thread, running, stack.known());
     }

@@ -80,7 +80,7 @@ impl Agent {
 }
 
 /// The stack of a thread that begins at `at`, or next below.
-fn stack_below(agent: Agent, at: u64) -> Option<Region> {
+pub(crate) fn stack_below(agent: Agent, at: u64) -> Option<Region> {
     // SAFETY: the tracer publishes stacks, in memory that it never unmaps while threads are in the agent.
     let [start, end] = unsafe { agent.control.live.stacks.find(at) }?;
     Some(Region { start, end })

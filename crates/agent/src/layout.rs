@@ -3,6 +3,7 @@
 //! All of it starts out zeroed. The other end may write at any moment what it may write: each
 //! field says who that is. The tracer believes nothing that it reads here.
 
+use core::mem::offset_of;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -35,6 +36,9 @@ pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {
     let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash.wrapping_shr(key_bits.wrapping_neg()) as usize
 }
+
+/// Calls of a thread that are on record though another one runs.
+pub const UNRETURNED: usize = 32;
 
 /// Work areas for signal handlers that allocate while they interrupt the agent.
 pub const SPARES: usize = 8;
@@ -87,6 +91,8 @@ pub struct Control {
     pub key_bits: u32,
     /// Tables of blocks that the ledger may open.
     pub tables: u32,
+    /// The process, as it sees itself (getpid(2)).
+    pub process: u32,
     /// Frames to keep of a stack, at most [`MAX_DEPTH`].
     pub depth: u32,
     /// How many of `regions` there are.
@@ -223,6 +229,8 @@ pub struct Thread {
     pub outer: AtomicU64,
     /// Which one this is: whose counters are its own.
     pub index: AtomicU32,
+    /// Calls that have not returned, but the one of `outer`.
+    pub unreturned: Unreturned,
     /// What is known of the thread's stack.
     pub stack: Known,
     /// Frames of the walk at hand.
@@ -235,6 +243,42 @@ pub struct Thread {
     pub rules: [Remembered; CACHED_RULES],
     /// Walks.
     pub walks: Memo<MEMO_SETS, MEMO_QUADS>,
+}
+
+/// Calls that had not returned when another one began in the thread: in a signal handler, on another stack, or after
+/// longjmp(3), which most often means that they never will. With [`Thread::outer`], the record of all return addresses that
+/// the agent has put on stacks.
+#[repr(C)]
+pub struct Unreturned {
+    /// How many of `calls` are not 0.
+    pub len: AtomicU32,
+    /// 1 once there was no place for one more.
+    pub is_incomplete: AtomicU32,
+    /// Stack pointers at their entries, or 0.
+    pub calls: [AtomicU64; UNRETURNED],
+}
+
+impl Thread {
+    /// Bytes of a thread's state that [`Thread::running`] looks at, from its beginning.
+    pub const HEAD_LEN: usize = offset_of!(Thread, stack);
+
+    /// Stack pointers at the entries of all calls that may return to the agent, from the first bytes of a thread's
+    /// state as they were read; false behind them if there may be more.
+    pub fn running(head: &[u8; Thread::HEAD_LEN]) -> (impl Iterator<Item = u64> + '_, bool) {
+        const CALLS: usize = offset_of!(Thread, unreturned) + offset_of!(Unreturned, calls);
+        const INCOMPLETE: usize =
+            offset_of!(Thread, unreturned) + offset_of!(Unreturned, is_incomplete);
+        let word = |bytes: &[u8]| {
+            bytes
+                .first_chunk()
+                .map_or(0, |word| u64::from_le_bytes(*word))
+        };
+        let outer = head.get(offset_of!(Thread, outer)..).map_or(0, word);
+        let calls = head.get(CALLS..).unwrap_or_default().chunks_exact(8);
+        let all = core::iter::once(outer & !TAKEN).chain(calls.map(word));
+        let complete = head.get(INCOMPLETE..INCOMPLETE + 4) == Some(&[0; 4]);
+        (all.filter(|sp| *sp != 0), complete)
+    }
 }
 
 /// Whole pages from `low` to `high` that are readable.
@@ -331,6 +375,11 @@ impl Old {
 impl Call {
     /// Bytes from a call to the return address behind it.
     pub const LEN: usize = size_of::<Call>();
+
+    /// Where the original's return address to the agent is, for a call that was entered with its own at `entry_sp`.
+    pub const fn return_slot(entry_sp: u64) -> u64 {
+        entry_sp.wrapping_sub(Call::LEN as u64 + 8)
+    }
 
     /// The call as read from memory.
     pub fn from_bytes(bytes: &[u8; Call::LEN]) -> Call {

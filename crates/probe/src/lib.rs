@@ -23,7 +23,7 @@ mod slots;
 mod stack;
 mod unpatched;
 
-pub use agent::{OWN_STRIPE, Remains};
+pub use agent::{Held, OWN_STRIPE, Remains};
 pub use breakpoints::INT3;
 pub use detour::{JUMP_LEN, Moved, Site, Write, are_branched_into, patch};
 pub use functions::{Action, FUNCTIONS, Function, FunctionId, Size, all};

@@ -57,6 +57,8 @@ pub struct Process {
     withdrawn: Option<Agent>,
     /// Of the threads, by which the agent knows them.
     fs_bases: HashMap<Tid, u64>,
+    /// Of threads that fork, the calls that return to the agent, by the child.
+    copies: HashMap<Tid, Vec<Addr>>,
     /// How many of them have been looked at for seccomp filters, in this round.
     looked_at: usize,
 }
@@ -93,6 +95,7 @@ impl Process {
             agent: None,
             withdrawn: None,
             fs_bases: HashMap::new(),
+            copies: HashMap::new(),
             looked_at: 0,
         }
     }
@@ -265,6 +268,7 @@ impl Process {
     /// `tid` is gone: what it was in the middle of never happened.
     pub fn thread_gone(&mut self, tid: Tid, recorder: &mut dyn Recorder) {
         self.forget_fs_base(tid);
+        self.copies.remove(&tid);
         if let Some(mut thread) = self.threads.remove(&tid) {
             abandon(&mut thread, recorder);
             self.breakpoints.release(&mut thread.held);
@@ -328,9 +332,11 @@ impl Process {
         thread: &mut Stopped,
     ) -> Result<(), Refusal> {
         self.breakpoints.restore(memory);
+        let calls = self.copies.remove(&thread.tid());
         if let Some(agent) = &self.agent {
             agent.restore(memory);
-            if agent.leave_copy(self.modules.rules(), thread, memory) {
+            // Else its code stays there, and only passes calls on.
+            if calls.is_some_and(|calls| agent.leave_copy(thread, memory, &calls).is_ok()) {
                 agent.unmap_code(tracer, &mut [thread])?;
             }
         }

@@ -36,6 +36,12 @@ impl Status {
             .ok()
     }
 
+    /// The last number of a field.
+    pub(crate) fn last_number(&self, name: &str) -> Option<i32> {
+        let last = self.field(name)?.split_ascii_whitespace().next_back();
+        last?.parse().ok()
+    }
+
     /// True of a field that lists `word`.
     pub(crate) fn has_word(&self, name: &str, word: &str) -> bool {
         let words = self.field(name).unwrap_or_default();
@@ -142,9 +148,12 @@ mod tests {
 
     #[test]
     fn reads_the_fields_of_a_status() {
-        let status =
-            Status("Name:\tx\nState:\tZ (zombie)\nTgid:\t7\nSigIgn:\t0000000000001000\n".into());
+        let status = Status(
+            "Name:\tx\nState:\tZ (zombie)\nTgid:\t7\nSigIgn:\t0000000000001000\nNSpid:\t9\t7\n"
+                .into(),
+        );
         assert_eq!(status.number("Tgid"), Some(7));
+        assert_eq!(status.last_number("NSpid"), Some(7));
         assert_eq!(status.bits("SigIgn"), Some(0x1000));
         assert!(status.is_dead());
         assert_eq!(status.number("TracerPid"), None);

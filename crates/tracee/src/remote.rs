@@ -1,10 +1,12 @@
 use std::io;
+use std::ops::Range;
+use std::time::Instant;
 
 use leaktap_memory::Addr;
 use nix::errno::Errno;
-use nix::libc;
 use thiserror::Error;
 
+use crate::signal::FORCED;
 use crate::{
     Died, OptionsError, Registers, SeccompMode, Signal, SignalInfo, Stop, Stopped, Tid, Tracer, sys,
 };
@@ -17,17 +19,6 @@ const FIRST_ERROR: i64 = -4095;
 
 /// `-ERESTARTSYS` to `-ERESTART_RESTARTBLOCK`: interrupted, to be made again.
 const RESTART: std::ops::RangeInclusive<i64> = -516..=-512;
-
-/// The signals that the kernel forces upon a thread for what it does. Where such a one is blocked
-/// it takes the program's handler away, so they stay open; SIGTRAP ends every step.
-const FORCED: [i32; 6] = [
-    libc::SIGTRAP,
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGSYS,
-];
 
 /// Where `struct rseq` of linux/rseq.h keeps the descriptor of the critical section it is in.
 const RSEQ_CS: u64 = 8;
@@ -172,6 +163,25 @@ impl Tracer {
     }
 }
 
+impl Tracer {
+    /// Lets `stopped` run instruction by instruction, and no signal reach it, as long as it is in `code`. It has stopped as
+    /// before then, and is somewhere else. False if it was still there at the deadline.
+    ///
+    /// # Errors
+    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults there.
+    pub fn step_out(
+        &mut self,
+        stopped: &mut Stopped,
+        code: &Range<Addr>,
+        deadline: Instant,
+    ) -> Result<bool, CallError> {
+        let mut steps = self.borrow(stopped, Addr::new(0))?;
+        let is_out = steps.step_out(code, deadline)?;
+        steps.finish()?;
+        Ok(is_out)
+    }
+}
+
 impl RemoteCalls<'_> {
     /// Makes the system call `number` (`SYS_*`) and returns its result.
     ///
@@ -267,6 +277,22 @@ impl RemoteCalls<'_> {
             before.registers = registers;
         }
         Ok(())
+    }
+
+    /// Steps until the thread, which will go on there, is not in `code`, or it is late.
+    fn step_out(&mut self, code: &Range<Addr>, deadline: Instant) -> Result<bool, CallError> {
+        self.begin()?;
+        loop {
+            self.advance(sys::step, |_, info| Ok(info.code() > 0))?;
+            let registers = self.stopped.registers()?;
+            if let Some(before) = &mut self.before {
+                before.registers = registers;
+            }
+            let is_out = !code.contains(&registers.ip());
+            if is_out || Instant::now() >= deadline {
+                return Ok(is_out);
+            }
+        }
     }
 
     /// Lets the thread go on by `how` to the SIGTRAP that `is_end` takes for the one, whatever else

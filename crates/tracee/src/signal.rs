@@ -5,6 +5,18 @@ use nix::libc::{self, siginfo_t};
 
 use crate::sys;
 
+/// The signals that the kernel forces upon a thread for what it does. Where such a one is blocked
+/// it takes the program's handler away, so they stay open for system calls that are not the
+/// program's; SIGTRAP ends every step.
+pub(crate) const FORCED: [i32; 6] = [
+    libc::SIGTRAP,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGSYS,
+];
+
 /// A signal, real-time ones (32 to 64) included.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(i32);
@@ -123,6 +135,11 @@ impl SignalInfo {
         /// Of sigaction(2).
         const SI_KERNEL: i32 = 0x80;
         self.signal() == Signal::TRAP && self.code() == SI_KERNEL
+    }
+
+    /// True of a signal that the kernel raised for what the thread has just done.
+    pub fn is_fault(&self) -> bool {
+        self.code() > 0 && FORCED.contains(&self.0.si_signo)
     }
 
     /// `si_addr`: the faulting address, for SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP of the

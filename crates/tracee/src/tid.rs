@@ -37,6 +37,12 @@ impl Tid {
         procfs::Status::of(self)?.number("Tgid").map(Tid)
     }
 
+    /// The id as its own pid namespace has it: what getpid(2) answers there.
+    pub fn in_its_namespace(self) -> i32 {
+        let innermost = procfs::Status::of(self).and_then(|status| status.last_number("NSpid"));
+        innermost.unwrap_or(self.0)
+    }
+
     /// Kilobytes of its process's memory that are locked (mlock(2)): with mlockall(2), whatever is
     /// mapped is filled with pages at once.
     pub fn locked_kilobytes(self) -> Option<i32> {

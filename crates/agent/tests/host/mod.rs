@@ -221,6 +221,7 @@ fn control(image: usize, depth: u32) -> usize {
     control.keys = map(keys * 8).as_ptr() as u64;
     control.threads = map((keys + SPARES) * mem::size_of::<Thread>()).as_ptr() as u64;
     control.key_bits = KEY_BITS;
+    control.process = std::process::id();
     control.depth = depth;
     control.live.kernel.store(1, Relaxed);
     control.regions[0] = Region {

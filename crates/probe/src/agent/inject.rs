@@ -65,6 +65,7 @@ impl Agent {
             regions,
             stacks: Stacks::default(),
             detours: Vec::new(),
+            is_unguarded: false,
             parts: Vec::new(),
             plan,
         };
@@ -271,6 +272,8 @@ impl Agent {
         put_u64(offset_of!(Control, threads), base + THREADS_AT);
         put_u32(offset_of!(Control, key_bits), KEY_BITS);
         put_u32(offset_of!(Control, tables), TABLES);
+        let process = self.memory.process().in_its_namespace();
+        put_u32(offset_of!(Control, process), process as u32);
         put_u32(offset_of!(Control, depth), depth as u32);
         put_u32(offset_of!(Control, region_count), 1);
         put_region(offset_of!(Control, regions), &self.regions.code);

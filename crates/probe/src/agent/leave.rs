@@ -4,172 +4,191 @@
 //! - A thread in the agent's own code is run, alone, to one of the agent's exits. It gets there without
 //!   anybody's help: the agent waits for nobody.
 //! - One in displaced instructions stands where the same are in the function.
-//! - One inside a function that the agent has called returns past the agent: its return address is
-//!   exchanged for that of code which drops the agent's frame and returns. It may be blocked for ever.
+//! - A call that the agent has made returns past the agent: its return address is exchanged for that of code which drops
+//!   the agent's frame and returns. Which these are is on record ([`Agent::calls`]), on whatever stack they lie; no stack is
+//!   walked. One that is overwritten, or unmapped, is nobody's any more.
 //!
-//! What remains (a signal handler that interrupted the agent's own code, an operator new that has yet
-//! to be asked why it failed) has to run for a while; until then nothing is changed.
+//! No signal frame holds an address of the agent's: a thread that gets a signal there is first taken out
+//! ([`Agent::step_out`]). Only while there was no tracer, or in code that takes too long, it may have been otherwise.
+//!
+//! What remains ([`Held`]) has to run for a while; until then nothing is changed.
 
-use std::ops::ControlFlow;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Action, Call, Descriptor, Old};
 use leaktap_agent::{BACK, EXITS, Exit, HEADER_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
-use leaktap_memory::{Addr, ReadMemory, StackOverlay};
+use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
-use leaktap_unwind::{End, Start, Table, Visited, walk_with};
 
 use super::Agent;
+use super::held::Held;
 use super::shape::way;
 use crate::breakpoints::INT3;
 
 /// The tracer's own sums in the ledger: no thread's number is as high.
 pub const OWN_STRIPE: usize = STRIPES - 1;
 
-/// Bytes of a stack that are searched where a walk of it breaks off.
+/// Bytes of a stack that are searched.
 const SEARCHED: usize = 256 << 10;
 
-/// Bytes of a stack that are copied before it is walked: as much as most walks need.
-const COPIED: usize = 2 << 10;
-
-/// How a thread stands to the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Inside {
-    /// It can be taken out: where it stands in the function, if in displaced instructions, and where on its
-    /// stack are return addresses to the agent, right below a [`Call`].
-    Out {
-        ip: Option<Addr>,
-        returns: Vec<Addr>,
-    },
-    /// It has to run first.
-    Busy,
-}
+/// How long a thread may take from where it is in the agent to an exit, step by step. Most take a hundredth of that.
+const STEPPING: Duration = Duration::from_secs(1);
 
 impl Agent {
-    /// Takes all of the process's threads out of the agent and restores the functions; or does
-    /// nothing, and returns false, if one of them has to run first.
+    /// Takes all of the process's threads out of the agent and restores the functions.
+    ///
+    /// # Errors
+    /// Why that has to wait. Nothing has changed then.
     pub(crate) fn leave(
         &mut self,
-        rules: &mut Table,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
-    ) -> bool {
-        if !self.run_out(tracer, stopped) {
-            return false;
-        }
-        let mut plans = Vec::new();
+    ) -> Result<(), Held> {
+        self.run_out(tracer, stopped)?;
+        let mut threads = Vec::new();
         for thread in stopped.iter() {
             let Ok(registers) = thread.registers() else {
                 continue; // killed
             };
-            let inside = self.inside(&registers, rules, &self.memory);
-            if inside == Inside::Busy {
-                return false;
+            let ip = self.place(&registers)?;
+            if self.is_unguarded && self.has_signal_frame(&self.memory, registers.sp()) {
+                return Err(Held::InHandler);
             }
-            plans.push((thread, registers, inside));
+            threads.push((thread, registers, ip));
         }
+        let calls = self.calls().ok_or(Held::NotOnRecord)?;
+        let mut slots = self.slots(&calls, &self.memory)?;
         self.restore(&self.memory);
-        for (thread, registers, inside) in plans {
-            self.take_out(thread, registers, inside, &self.memory);
+        for (thread, registers, ip) in threads {
+            if let Some(ip) = ip {
+                self.move_to(ip, thread, registers, &mut slots, &self.memory);
+            }
         }
+        self.redirect(&slots, &self.memory);
         self.parts = self.regions.parts();
-        true
+        Ok(())
     }
 
-    /// The same for the one thread of a copy of the process, whose functions have been restored.
-    pub(crate) fn leave_copy(&self, rules: &mut Table, thread: &Stopped, memory: &Memory) -> bool {
-        let Ok(registers) = thread.registers() else {
-            return false; // killed
-        };
-        let inside = self.inside(&registers, rules, memory);
-        if inside == Inside::Busy {
-            return false;
-        }
-        self.take_out(thread, registers, inside, memory);
-        true
-    }
-
-    /// Whether a thread that is `asleep` has an address of the agent's code on its stack: the kernel tells where that is
-    /// (`/proc/TID/syscall`, proc_pid_syscall(5)). True of one that is awake by now.
-    pub(crate) fn may_have(&self, asleep: Tid) -> bool {
-        let Some((sp, ip)) = asleep.asleep_at() else {
-            return true;
-        };
-        let code = &self.regions.code;
-        code.contains(&ip) || searched(&self.memory, sp, code)
-    }
-
-    /// Puts a thread where its function is. A call that had not returned has not happened.
-    fn take_out(
+    /// As [`Agent::leave`] for the one thread of a copy of the process, whose functions have been restored. `calls` are those
+    /// that the thread which forked was in the middle of.
+    pub(crate) fn leave_copy(
         &self,
         thread: &Stopped,
+        memory: &Memory,
+        calls: &[Addr],
+    ) -> Result<(), Held> {
+        let Ok(registers) = thread.registers() else {
+            return Err(Held::AtWork); // killed
+        };
+        let ip = self.place(&registers)?;
+        if self.has_signal_frame(memory, registers.sp()) {
+            return Err(Held::InHandler);
+        }
+        let mut slots = self.slots(calls, memory)?;
+        if let Some(ip) = ip {
+            self.move_to(ip, thread, registers, &mut slots, memory);
+        }
+        self.redirect(&slots, memory);
+        Ok(())
+    }
+
+    /// Whether a thread that is `asleep` sleeps in the agent's own code, for a page of the shared memory: the kernel
+    /// tells where it is (`/proc/TID/syscall`, proc_pid_syscall(5)).
+    pub(crate) fn may_have(&self, asleep: Tid) -> bool {
+        let code = &self.regions.code;
+        asleep.asleep_at().is_none_or(|(_, ip)| code.contains(&ip))
+    }
+
+    /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal frame leads back
+    /// there. What it is about to do, it does first.
+    pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+        let code = self.regions.code.clone();
+        let is_inside = stopped
+            .registers()
+            .is_ok_and(|now| code.contains(&now.ip()));
+        // A fault in there is no signal of somebody's: it would occur again.
+        let is_fault = stopped.signal_info().is_ok_and(|info| info.is_fault());
+        if !is_inside || is_fault {
+            return;
+        }
+        let deadline = Instant::now() + STEPPING;
+        match tracer.step_out(stopped, &code, deadline) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => self.is_unguarded = true,
+        }
+    }
+
+    /// Where a thread stands in its function, if it is in displaced instructions.
+    fn place(&self, registers: &Registers) -> Result<Option<Addr>, Held> {
+        if !self.regions.code.contains(&registers.ip()) {
+            return Ok(None);
+        }
+        self.original(registers.ip()).map(Some).ok_or(Held::AtWork)
+    }
+
+    /// Where, on whatever stacks, return addresses to the agent are, right below a [`Call`] each: those of `calls` that
+    /// have not been overwritten.
+    fn slots(&self, calls: &[Addr], memory: &Memory) -> Result<Vec<Addr>, Held> {
+        let code = &self.regions.code;
+        let back = code.start.wrapping_offset(BACK as i64);
+        let mut slots = Vec::new();
+        for call in calls {
+            let slot = Addr::new(Call::return_slot(call.get()));
+            match memory.read_u64(slot).map(Addr::new) {
+                Ok(word) if word == back => slots.push(slot),
+                Ok(word) if code.contains(&word) => return Err(Held::MayThrow),
+                _ => {}
+            }
+        }
+        match self.plan.way_out {
+            None if !slots.is_empty() => Err(Held::NoWayOut),
+            _ => Ok(slots),
+        }
+    }
+
+    /// Puts a thread at `ip`. If the agent has just called that function, the call has not begun, and can as well be made by
+    /// the agent's caller: its return address is none of `slots` any more.
+    fn move_to(
+        &self,
+        ip: Addr,
+        thread: &Stopped,
         mut registers: Registers,
-        inside: Inside,
+        slots: &mut Vec<Addr>,
         memory: &Memory,
     ) {
-        let Inside::Out { ip, returns } = inside else {
-            return;
-        };
-        // Just called by the agent: it has not begun, and can as well be called by its caller.
-        let begun_at = registers.sp();
-        let at_entry = self
-            .detours
-            .iter()
-            .any(|detour| ip == Some(detour.site.at()));
-        let not_begun = at_entry && returns.contains(&begun_at);
-        if not_begun {
-            registers.set_sp(begun_at.wrapping_offset(8 + Call::LEN as i64));
+        let sp = registers.sp();
+        let at_entry = self.detours.iter().any(|detour| ip == detour.site.at());
+        let begun = slots.iter().position(|slot| *slot == sp);
+        if let Some(index) = begun.filter(|_| at_entry) {
+            slots.swap_remove(index);
+            registers.set_sp(sp.wrapping_offset(8 + Call::LEN as i64));
+            self.undo(sp.wrapping_offset(8), memory);
         }
-        if let Some(ip) = ip {
-            registers.set_ip(ip);
-            let _ = thread.set_registers(&registers); // killed meanwhile
-        }
-        for slot in returns {
-            if !(not_begun && slot == begun_at) {
-                let past = self.plan.way_out.unwrap_or_default().get();
-                let _ = memory.write(slot, &past.to_le_bytes()); // killed meanwhile
-            }
+        registers.set_ip(ip);
+        let _ = thread.set_registers(&registers); // killed meanwhile
+    }
+
+    /// Has calls return past the agent, as if they had not happened.
+    fn redirect(&self, slots: &[Addr], memory: &Memory) {
+        let past = self.plan.way_out.unwrap_or_default().get();
+        for slot in slots {
+            let _ = memory.write(*slot, &past.to_le_bytes()); // killed meanwhile
             self.undo(slot.wrapping_offset(8), memory);
         }
     }
 
-    /// How a thread stands that is not in the agent's own code.
-    fn inside(&self, registers: &Registers, rules: &mut Table, memory: &Memory) -> Inside {
+    /// Whether a signal frame on the stack above `sp` leads to the agent: an instruction pointer to its code, and what the kernel
+    /// has saved two words behind it (`struct sigcontext` of asm/sigcontext.h: flags, then cs and ss as 64-bit code has them).
+    fn has_signal_frame(&self, memory: &Memory, sp: Addr) -> bool {
+        const SEGMENTS: u64 = 0x002b_0000_0000_0033;
+        let words: Vec<Addr> = words_on_stack(memory, sp).collect();
         let code = &self.regions.code;
-        let mut at = registers.ip();
-        let mut ip = None;
-        if code.contains(&at) {
-            let Some(original) = self.original(at) else {
-                return Inside::Busy;
-            };
-            ip = Some(original);
-            at = original;
-        }
-        let start = Start::stopped_at(at, registers.sp(), registers.bp());
-        let back = code.start.wrapping_offset(BACK as i64);
-        let mut returns = Vec::new();
-        let mut busy = false;
-        let mut top = registers.sp();
-        let end = walk_all(start, memory, rules, |visited| {
-            top = visited.sp;
-            let address = visited.frame.address();
-            if !code.contains(&address) {
-                return;
-            }
-            let slot = visited.sp.wrapping_offset(-8);
-            let returns_there = !visited.signal && address == back;
-            match memory.read_u64(slot) {
-                Ok(word) if returns_there && word == back.get() => returns.push(slot),
-                _ => busy = true,
-            }
-        });
-        busy |= end != End::Root && searched(memory, top, code);
-        busy |= !returns.is_empty() && self.plan.way_out.is_none();
-        match busy {
-            true => Inside::Busy,
-            false => Inside::Out { ip, returns },
-        }
+        words.windows(3).any(|frame| match frame {
+            [ip, _, segments] => code.contains(ip) && segments.get() & !0xffff_0000 == SEGMENTS,
+            _ => false,
+        })
     }
 
     /// Where in its function a thread at `at` in the agent's code region stands.
@@ -188,13 +207,13 @@ impl Agent {
         })
     }
 
-    /// Runs each thread that is in the agent's own code to an exit. False if that failed.
-    fn run_out(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    /// Runs each thread that is in the agent's own code to an exit.
+    fn run_out(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> Result<(), Held> {
         let own = self.own_code();
         let is_inside =
             |thread: &Stopped| thread.registers().is_ok_and(|now| own.contains(&now.ip()));
         if !stopped.iter().any(|thread| is_inside(thread)) {
-            return true;
+            return Ok(());
         }
         let mut saved = Vec::new();
         for (exit, _) in EXITS {
@@ -214,7 +233,7 @@ impl Agent {
         for (at, byte) in saved {
             let _ = self.memory.write(at, &byte); // killed
         }
-        all
+        all.then_some(()).ok_or(Held::AtWork)
     }
 
     fn own_code(&self) -> Range<Addr> {
@@ -281,47 +300,6 @@ impl Agent {
 
 /// Bytes of `call [r11 + 8]`.
 const CALL_LEN: i64 = 4;
-
-/// Return addresses on the stack of a thread with `registers`, and interrupted ones; all of
-/// them, or what looks like one where the walk breaks off.
-pub(crate) fn addresses_on_stack(
-    registers: &Registers,
-    memory: &Memory,
-    rules: &mut Table,
-) -> Vec<Addr> {
-    let start = Start::stopped_at(registers.ip(), registers.sp(), registers.bp());
-    let mut found = Vec::new();
-    let mut top = registers.sp();
-    let end = walk_all(start, memory, rules, |visited| {
-        top = visited.sp;
-        found.push(visited.frame.address());
-    });
-    found.drain(..found.len().min(1)); // where it stands itself
-    if end != End::Root {
-        found.extend(words_on_stack(memory, top));
-    }
-    found
-}
-
-fn walk_all(
-    start: Start,
-    memory: &Memory,
-    rules: &mut Table,
-    mut visit: impl FnMut(Visited),
-) -> End {
-    // All threads are stopped for this: one system call rather than one for each word.
-    let mut copy = [0; COPIED];
-    let len = memory.read_partial(start.sp, &mut copy);
-    let overlay = StackOverlay::new(start.sp, &copy[..len], memory);
-    walk_with(start, &overlay, rules, |visited| {
-        visit(visited);
-        ControlFlow::Continue(())
-    })
-}
-
-fn searched(memory: &Memory, from: Addr, code: &Range<Addr>) -> bool {
-    words_on_stack(memory, from).any(|word| code.contains(&word))
-}
 
 /// What lies on a stack from `from` up.
 pub(crate) fn words_on_stack(memory: &Memory, from: Addr) -> impl Iterator<Item = Addr> {

@@ -6,6 +6,8 @@
 //! functions are seen and counted without a stop, in memory that is shared with this process.
 //! [`leave`] takes threads out of it again, so that it can be taken away.
 
+mod calls;
+mod held;
 mod inject;
 mod leave;
 mod place;
@@ -33,9 +35,10 @@ use crate::functions::FunctionId;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 
+pub use held::Held;
 pub(crate) use inject::permitted;
 pub use leave::OWN_STRIPE;
-pub(crate) use leave::{addresses_on_stack, words_on_stack};
+pub(crate) use leave::words_on_stack;
 pub(crate) use plan::Plan;
 pub use remains::Remains;
 pub(crate) use remains::remains;
@@ -56,6 +59,8 @@ pub(crate) struct Agent {
     room: Room,
     stacks: Stacks,
     detours: Vec<Detour>,
+    /// A signal handler may have interrupted its code.
+    is_unguarded: bool,
     /// Of its memory, to be unmapped; see [`Regions::parts`].
     parts: Vec<Range<Addr>>,
     plan: Plan,
@@ -112,6 +117,12 @@ impl Agent {
     /// What the plan says of a function that stayed a breakpoint.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Whether a thread that goes on at `at` would run into the middle of a jump to be written.
+    pub(crate) fn replaces(&self, at: Addr) -> bool {
+        let mut detours = self.detours.iter();
+        detours.any(|detour| detour.site.inner().contains(&at))
     }
 
     /// What it shares with us.

@@ -136,6 +136,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         regions,
         stacks: Stacks::default(),
         detours,
+        is_unguarded: true,
         parts: Vec::new(),
         plan,
     })

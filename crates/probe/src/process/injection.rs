@@ -9,7 +9,7 @@ use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::{Process, Trap};
-use crate::agent::{self, Agent, Plan, Remains, addresses_on_stack, words_on_stack};
+use crate::agent::{self, Agent, Held, Plan, Remains, words_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
 use crate::modules::Files;
@@ -140,14 +140,13 @@ impl Process {
         stopped: &mut [&mut Stopped],
         asleep_at: &[(Addr, Addr)],
     ) -> Result<Shared, Refusal> {
-        let mut returned_to: Vec<Addr> = stopped
-            .iter()
-            .filter_map(|thread| thread.registers().ok())
-            .flat_map(|now| addresses_on_stack(&now, &self.memory, self.modules.rules()))
-            .collect();
-        for &(sp, ip) in asleep_at {
-            returned_to.push(ip);
-            returned_to.extend(words_on_stack(&self.memory, sp));
+        let awake = stopped.iter().filter_map(|thread| thread.registers().ok());
+        let places = awake.map(|now| (now.sp(), now.ip()));
+        let asleep = asleep_at.iter().copied();
+        let mut returned_to: Vec<Addr> = asleep.clone().map(|(_, ip)| ip).collect();
+        for (sp, _) in places.chain(asleep) {
+            let words = words_on_stack(&self.memory, sp);
+            returned_to.extend(words.filter(|word| agent.replaces(*word)));
         }
         agent.modules_changed(self.modules.rules(), &[]);
         for at in agent.keep(&self.points) {
@@ -267,18 +266,40 @@ impl Process {
         self.withdrawn.is_some()
     }
 
-    /// Takes all threads out of the agent; all are `stopped` and have left slots. False, and nothing has changed, if one
-    /// of them has to run a little first. Its memory stays, to be unmapped by [`Process::unmap_agent`].
-    pub fn withdraw(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    /// Takes all threads out of the agent; all are `stopped` and have left slots. Its memory stays, to be unmapped by
+    /// [`Process::unmap_agent`].
+    ///
+    /// # Errors
+    /// Why threads have to run a little first. Nothing has changed then.
+    pub fn withdraw(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> Result<(), Held> {
         let Some(agent) = &mut self.agent else {
-            return true;
+            return Ok(());
         };
-        if !agent.leave(self.modules.rules(), tracer, stopped) {
-            return false;
-        }
+        agent.leave(tracer, stopped)?;
         self.breakpoints.note_gate(agent.int3(), false);
         self.withdrawn = self.agent.take();
-        true
+        Ok(())
+    }
+
+    /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the agent's code.
+    pub fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+        if let Some(agent) = &mut self.agent {
+            agent.step_out(tracer, stopped);
+        }
+    }
+
+    /// A thread with registers `parent` makes `child`, a process with a copy of the memory: notes which of its calls would return to
+    /// the agent there, for [`Process::disarm_copy`].
+    pub fn copy_begins(&mut self, parent: &Registers, child: Tid) {
+        if let Some(agent) = &self.agent
+            && let Some(calls) = agent.calls_of(parent.fs_base())
+        {
+            self.copies.insert(child, calls);
+        }
     }
 
     /// Unmaps a part of the agent that was withdrawn, by system calls of one of `stopped`; the others may run. Returns

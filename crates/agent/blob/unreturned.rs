@@ -1,0 +1,97 @@
+//! The record of calls that have not returned, but for the one that [`Thread::outer`] names.
+//!
+//! The original that the agent has called returns to the agent, so the tracer must know of each such return
+//! address before it takes the agent away, wherever that lies: on a stack that was left for another one, too. A call goes on
+//! record when another one begins in its thread, and is struck off when it returns. One that was left by longjmp(3) never does:
+//! it is struck off when its place is needed and it is seen to be over.
+//!
+//! A thread writes to its own record alone, but its signal handlers may interrupt that: so places are taken by exchanges.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::agent::Agent;
+use crate::kernel;
+use crate::layout::{Call, Thread, Unreturned};
+use crate::stack::stack_below;
+
+impl Agent {
+    /// A call begins in `thread`, with its return address at `sp`, before the one that was entered with its own at
+    /// `earlier` has returned.
+    #[cold]
+    pub(crate) fn put_on_record(self, thread: *mut Thread, earlier: u64, sp: u64) {
+        let record = record(thread);
+        let is_on_record = record.calls.iter().any(|call| call.load(Relaxed) == earlier);
+        if is_on_record || is_popped(self, earlier, sp) || record.put(earlier) {
+            return;
+        }
+        for call in &record.calls {
+            let entry = call.load(Relaxed);
+            if is_popped(self, entry, sp) || self.is_overwritten(entry) {
+                record.strike(entry);
+            }
+        }
+        if !record.put(earlier) {
+            record.is_incomplete.store(1, Relaxed);
+        }
+    }
+
+    /// Whether the agent's return address of a call, entered with its own at `entry_sp`, is there no more.
+    fn is_overwritten(self, entry_sp: u64) -> bool {
+        let mut word = [0];
+        let is_known = self.read_checked(Call::return_slot(entry_sp), &mut word) == 1;
+        is_known && !self.owns(word[0])
+    }
+
+    /// Reads words from `at` on by a system call, which does not fault. Returns how many; none where system calls
+    /// are not allowed.
+    pub(crate) fn read_checked(self, at: u64, words: &mut [u64]) -> usize {
+        match self.control.live.kernel.load(Relaxed) {
+            1 => kernel::read(self.control.process, at, words),
+            _ => 0,
+        }
+    }
+}
+
+/// The call of `thread` that was entered with its return address at `sp` returns.
+#[inline(always)]
+pub(crate) fn returns(thread: *mut Thread, sp: u64) {
+    let record = record(thread);
+    if record.len.load(Relaxed) != 0 {
+        record.strike(sp);
+    }
+}
+
+#[inline(always)]
+fn record(thread: *mut Thread) -> &'static Unreturned {
+    // SAFETY: the state of this thread, which exists while the agent is present; all of the record is atomic.
+    unsafe { &(*thread).unreturned }
+}
+
+impl Unreturned {
+    /// False if there is no place.
+    fn put(&self, entry_sp: u64) -> bool {
+        let take = |call: &&core::sync::atomic::AtomicU64| {
+            call.compare_exchange(0, entry_sp, Relaxed, Relaxed).is_ok()
+        };
+        let is_put = self.calls.iter().any(|call| take(&call));
+        if is_put {
+            self.len.fetch_add(1, Relaxed);
+        }
+        is_put
+    }
+
+    #[cold]
+    fn strike(&self, entry_sp: u64) {
+        for call in &self.calls {
+            if entry_sp != 0 && call.compare_exchange(entry_sp, 0, Relaxed, Relaxed).is_ok() {
+                self.len.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+}
+
+/// Whether a frame at `earlier` is popped, since the stack pointer is at `sp`: on the stack of the same thread, above it.
+fn is_popped(agent: Agent, earlier: u64, sp: u64) -> bool {
+    earlier < sp
+        && stack_below(agent, sp).is_some_and(|stack| stack.contains(sp) && stack.contains(earlier))
+}
