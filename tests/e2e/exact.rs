@@ -135,6 +135,7 @@ exact! {
     frees_of_older_blocks: plain("before.c");
     libc_callers: plain("libc_callers.c");
     own_malloc_left_by_longjmp: plain("own_malloc.c");
+    own_operator_new: plain("own_new.cpp");
     new_and_delete: plain("new_delete.cpp");
     exceptions: plain("exceptions.cpp");
     throwing_new: plain("throwing_new.cpp");

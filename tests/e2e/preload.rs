@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
-use crate::engines::engines;
+use crate::engines::{Engine, engines};
 use crate::exact::{attached, launched_with};
 use crate::fixture::{Fixture, Target};
+use crate::leaktap::attach;
 use crate::tools;
 
 const ALL: &[&str] = &[
@@ -45,4 +46,33 @@ preloaded! {
     jemalloc: "libjemalloc.so.2", ALL;
     tcmalloc: "libtcmalloc_minimal.so.4", ALL;
     mimalloc: "libmimalloc.so.2", NOT_THROWING;
+}
+
+/// The debug libraries abort where a block of operator new was made by malloc.
+#[test]
+fn operators_are_led_to_malloc_only_where_that_is_the_same() {
+    let fixture = Fixture::new("new_delete.cpp");
+    for (library, kind) in [
+        ("libjemalloc.so.2", "detour"),
+        ("libtcmalloc_minimal.so.4", "detour"),
+        ("libmimalloc.so.2", "detour"),
+        ("libtcmalloc_minimal_debug.so.4", "breakpoint"),
+        ("libtcmalloc_debug.so.4", "breakpoint"),
+    ] {
+        let Some(path) = tools::library(library) else {
+            continue;
+        };
+        let mut target = Target::start(Command::new(fixture.program()).env("LD_PRELOAD", path));
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        let probes = traced.succeeded().at("/probes").as_array();
+        let operator = probes.and_then(|all| all.iter().find(|p| p["function"] == "_Znwm"));
+        assert_eq!(
+            operator.map(|operator| &operator["kind"]),
+            Some(&kind.into()),
+            "{library}"
+        );
+        target.end().succeeded();
+    }
 }

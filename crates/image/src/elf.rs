@@ -145,6 +145,12 @@ impl ElfFile {
         self.header.interpreter.as_deref()
     }
 
+    /// The name that a shared library has given itself: DT_SONAME.
+    pub fn soname(&self) -> Option<String> {
+        let offset = usize::try_from(self.dynamic()?.soname?).ok()?;
+        string_at(self.exported().strings(), offset).map(lossy)
+    }
+
     /// Where execution begins.
     pub fn entry(&self) -> Svma {
         Svma(self.header.entry)

@@ -18,6 +18,8 @@ pub(crate) struct Dynamic {
     pub(crate) strings_size: u64,
     pub(crate) versions: Option<u64>,
     pub(crate) definitions: Option<u64>,
+    /// Where among the strings the library's own name is.
+    pub(crate) soname: Option<u64>,
     hash: Option<u64>,
     gnu_hash: Option<u64>,
     relocations: (u64, u64),
@@ -50,6 +52,7 @@ impl Dynamic {
             elf::DT_STRSZ => self.strings_size = value,
             elf::DT_VERSYM => self.versions = Some(value),
             elf::DT_VERDEF => self.definitions = Some(value),
+            elf::DT_SONAME => self.soname = Some(value),
             elf::DT_HASH => self.hash = Some(value),
             elf::DT_GNU_HASH => self.gnu_hash = Some(value),
             elf::DT_RELA => self.relocations.0 = value,

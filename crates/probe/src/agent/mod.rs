@@ -17,6 +17,7 @@ mod remote;
 mod room;
 mod shape;
 mod stacks;
+mod twin;
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -39,7 +40,7 @@ pub use held::Held;
 pub(crate) use inject::permitted;
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::words_on_stack;
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Plan, syscall};
 pub use remains::Remains;
 pub(crate) use remains::remains;
 

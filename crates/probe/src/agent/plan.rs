@@ -9,7 +9,8 @@ use leaktap_tracee::find_syscall;
 
 use super::CODE_LEN;
 use super::place::place;
-use super::shape::{TWIN_TOLD_BY, is_twin, only_throws, throws};
+use super::shape::{is_twin, only_throws, throws};
+use super::twin;
 use crate::detour::{Site, are_branched_into};
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
@@ -62,10 +63,11 @@ impl Plan {
             let mut ends = code.windows(WAY_OUT.len());
             ends.position(|bytes| bytes == WAY_OUT)
         };
+        let near: Vec<_> = sites.keys().copied().collect();
         let mut plan = Plan {
             points: points.to_vec(),
-            syscall: find(image, memory, &sites, find_syscall),
-            way_out: find(image, memory, &sites, way_out),
+            syscall: find(image, memory, &near, find_syscall),
+            way_out: find(image, memory, &near, way_out),
             sites,
             room: None,
         };
@@ -136,25 +138,21 @@ fn refuse_throwing(
     sites: &mut HashMap<Addr, Result<Site, Refusal>>,
 ) {
     let is_ok = |sites: &HashMap<_, Result<_, _>>, at| sites.get(at).is_some_and(Result::is_ok);
-    let twin = points.iter().find(|point| is_twin(point.function));
-    let twin = twin.filter(|twin| is_ok(sites, &twin.address));
-    let twin = twin.and_then(|twin| image.module_at(twin.address));
+    let malloc = points.iter().find(|point| is_twin(point.function));
+    let malloc = malloc.filter(|malloc| is_ok(sites, &malloc.address));
+    let malloc = malloc.and_then(|malloc| Some((malloc, image.module_at(malloc.address)?)));
+    let has_twin = |point: &Probepoint| {
+        malloc.is_some_and(|(malloc, module)| {
+            !only_throws(point.function)
+                && module.contains(point.address)
+                && twin::is_same(module, point.address, malloc.address)
+        })
+    };
     for point in points.iter().filter(|point| throws(point.function)) {
-        let module = image.module_at(point.address);
-        let has_twin = !only_throws(point.function)
-            && module
-                .zip(twin)
-                .is_some_and(|(mine, its)| has_twin(mine) && mine.same_as(its));
-        if is_ok(sites, &point.address) && !has_twin {
+        if is_ok(sites, &point.address) && !has_twin(point) {
             sites.insert(point.address, Err(Refusal::MayUnwind));
         }
     }
-}
-
-/// Whether the twin can be called in the place of the operator new that `module` defines.
-fn has_twin(module: &Module) -> bool {
-    let mut told_by = TWIN_TOLD_BY.iter();
-    told_by.any(|name| !module.file().functions(name).is_empty())
 }
 
 /// All functions that free are watched in one way: which of two nested ones counts is known only
@@ -168,19 +166,24 @@ fn refusal_of_frees(
     found.find_map(|site| site.as_ref().err().copied())
 }
 
-/// A place for which `search`, in the code of a module's file, finds what is in memory, too. The modules with `sites` are
+/// A `syscall` instruction, best in the module of `near`.
+pub(crate) fn syscall(image: &Image, memory: &impl ReadMemory, near: Option<Addr>) -> Option<Addr> {
+    find(image, memory, near.as_slice(), find_syscall)
+}
+
+/// A place for which `search`, in the code of a module's file, finds what is in memory, too. The modules of `near` are
 /// searched first: they stay, and are smaller than many a program.
 fn find(
     image: &Image,
     memory: &impl ReadMemory,
-    sites: &HashMap<Addr, Result<Site, Refusal>>,
+    near: &[Addr],
     search: impl Fn(&[u8]) -> Option<usize>,
 ) -> Option<Addr> {
     /// Longer than what is searched for.
     const LEN: usize = 8;
     let modules = image.modules().iter().filter(|m| !m.is_vdso());
     let mut modules: Vec<_> = modules.collect();
-    modules.sort_by_key(|module| !sites.keys().any(|&site| module.contains(site)));
+    modules.sort_by_key(|module| !near.iter().any(|&at| module.contains(at)));
     modules.into_iter().find_map(|module| {
         text(module).find_map(|(at, code)| {
             let offset = search(&code)?;

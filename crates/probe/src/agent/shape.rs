@@ -12,13 +12,8 @@ pub(crate) struct Way {
     pub(crate) action: Told,
 }
 
-/// What is called in the place of a throwing operator new, and which symbols tell that a module's operator new
-/// is that, but for what it does when memory runs out: those of jemalloc, tcmalloc and mimalloc.
-///
-/// The nothrow form of the operator would not do: it is `noexcept`, and calls the program's new handler,
-/// which may throw.
+/// What is called in the place of a throwing operator new, where `twin` proves that it is the same.
 const TWIN: &str = "malloc";
-pub(crate) const TWIN_TOLD_BY: [&str; 3] = ["mallctl", "tc_malloc", "mi_malloc"];
 
 /// Throwing forms of operator new that take a size alone. (Those with an alignment have no such twin.)
 const THROWING: [&str; 2] = ["_Znwm", "_Znam"];

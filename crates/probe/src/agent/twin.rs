@@ -1,0 +1,69 @@
+//! Which function may be called in the place of a throwing operator new: malloc, where it is proved to be the same but for what is done when
+//! memory runs out.
+//!
+//! The nothrow form of the operator would not do: it is `noexcept`, and calls the program's new handler, which may throw. And that a module
+//! has some allocator in it proves nothing: debug builds tell apart who made a block, and a program may have an operator new of its own beside
+//! jemalloc. So an operator that is not known for sure is left alone.
+
+use iced_x86::{Decoder, DecoderOptions, OpKind};
+use leaktap_image::Module;
+use leaktap_memory::{Addr, Svma};
+
+/// What tcmalloc and mimalloc call malloc, and both of their operators new, by other names: (malloc, operator new, operator new[]). A build that tells
+/// them apart, such as tcmalloc's debug libraries, has different functions there.
+const ALIASES: [(&str, &str, &str); 2] = [
+    ("tc_malloc", "tc_new", "tc_newarray"),
+    ("mi_malloc", "mi_new", "_Znam"),
+];
+
+/// jemalloc's own name as a shared library. It never tells apart who made a block, in debug builds neither.
+const JEMALLOC: &str = "libjemalloc.so.2";
+
+/// What only an operator new of jemalloc's calls, once its fast path or malloc has failed: jemalloc_cpp.cpp of 5.0 and later.
+const OF_JEMALLOC: [&str; 2] = ["fallbackNewImpl", "handleOOM"];
+
+/// Whether `malloc` is the same as the throwing operator new at `operator`, but for what happens when memory runs out. Both are in `module`.
+pub(super) fn is_same(module: &Module, operator: Addr, malloc: Addr) -> bool {
+    is_alias(module, operator, malloc) || is_of_jemalloc(module, operator)
+}
+
+/// By the names that the library's authors have given to one function.
+fn is_alias(module: &Module, operator: Addr, malloc: Addr) -> bool {
+    let is_at = |name: &str, at: Addr| {
+        let functions = module.file().functions(name);
+        functions
+            .iter()
+            .any(|function| module.addr(function.svma) == at)
+    };
+    ALIASES.iter().any(|(of_malloc, of_new, of_array)| {
+        is_at(of_malloc, malloc) && is_at(of_new, operator) && is_at(of_array, operator)
+    })
+}
+
+fn is_of_jemalloc(module: &Module, operator: Addr) -> bool {
+    let file = module.file();
+    if file.functions("mallctl").is_empty() {
+        return false;
+    }
+    file.soname().as_deref() == Some(JEMALLOC)
+        || callees(module, operator)
+            .filter_map(|callee| file.symbol_at(callee))
+            .any(|callee| OF_JEMALLOC.iter().any(|name| callee.name.contains(name)))
+}
+
+/// Where the direct calls and jumps of a function lead to, as the file has it.
+fn callees(module: &Module, function: Addr) -> impl Iterator<Item = Svma> {
+    let at = module.svma(function);
+    let symbol = module.file().symbol_at(at);
+    let len = symbol.and_then(|symbol| usize::try_from(symbol.size).ok());
+    let code = len.and_then(|len| module.file().bytes_at(at, len));
+    let code = code.unwrap_or_default();
+    let mut decoder = Decoder::with_ip(64, &code, at.0, DecoderOptions::NONE);
+    let branches = decoder
+        .iter()
+        .filter(|instruction| instruction.op0_kind() == OpKind::NearBranch64);
+    let targets: Vec<_> = branches
+        .map(|branch| Svma(branch.near_branch_target()))
+        .collect();
+    targets.into_iter()
+}
