@@ -84,6 +84,10 @@ pub(crate) struct Trace {
     /// How functions are probed
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub(crate) engine: Engine,
+    /// Detach, with a report, when stops take more than this share of the target's time; 100: never
+    /// [default: 10 for `attach --engine auto`, else none]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) max_overhead: Option<u8>,
     /// How leaks are graded; `none`, the only way yet: what is not freed is `unmatched`
     #[arg(long, value_name = "HOW", default_value = "none", value_parser = leak_check)]
     pub(crate) leak_check: LeakCheck,
@@ -319,6 +323,8 @@ mod tests {
             (["-F", "folded"], "text, json"),
             (["--errors-for", "definite,lost"], "lost"),
             (["-o", "%x"], "%x"),
+            (["--max-overhead", "0"], "--max-overhead"),
+            (["--max-overhead", "101"], "101"),
             (["-q", "-v"], "--verbose"),
         ] {
             let error = attach(&options).unwrap_err();
@@ -334,6 +340,7 @@ mod tests {
         let (trace, listing) = (options.trace, options.listing);
         assert_eq!((trace.depth, trace.engine), (64, Engine::Auto));
         assert_eq!(trace.leak_check, LeakCheck::None);
+        assert_eq!(trace.max_overhead, None);
         assert_eq!(
             (listing.format, listing.by),
             (Format::Text, Grouping::Stack)

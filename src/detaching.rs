@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use leaktap_probe::{Held, Remains};
+use leaktap_probe::{Held, Remains, Trap};
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 
 use crate::target;
@@ -371,6 +371,7 @@ impl Tracing<'_> {
         let Ok(kind) = self.kind(parent, child, kind) else {
             return; // the parent has been killed, its threads with it
         };
+        self.target.inherits_mask(child, parent.tid());
         if self.tasks.contains_key(&child) {
             return;
         }
@@ -405,7 +406,12 @@ impl Tracing<'_> {
             && is_int3(&thread.stopped)?
         {
             // An allocation that has just returned counts; what is only entered is taken back.
-            thread.our_trap = self.target.trap(tid, &mut registers) != leaktap_probe::Trap::Foreign;
+            let at = registers.ip().wrapping_offset(-1);
+            thread.our_trap = self.target.trap(tid, &mut registers) != Trap::Foreign;
+            if thread.our_trap && !self.is_child(tid) {
+                let (tracer, target) = (&mut self.tracer, &mut self.target);
+                target.keep_sigtrap(tracer, &mut thread.stopped, at, &registers);
+            }
         }
         if self.target.leave_slot(tid, &mut registers) || thread.our_trap {
             thread.stopped.set_registers(&registers)?;

@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
 const GUARD_AT_WORK: Duration = Duration::from_millis(500);
 
+/// What stops may take of the time of a process that has not asked for it, in percent.
+const OVERHEAD: u8 = 10;
+
 /// How a trace is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -36,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) depth: usize,
     /// Whether code may be injected.
     pub(crate) engine: Engine,
+    /// Let the target go when stops take more percent of its time; see [`Settings::most_overhead`].
+    pub(crate) max_overhead: Option<u8>,
     /// No `attached` line.
     pub(crate) quiet: bool,
     /// A progress line, where standard error is a terminal.
@@ -49,9 +54,17 @@ impl Settings {
             duration: trace.duration,
             depth: usize::from(trace.depth),
             engine: trace.engine,
+            max_overhead: trace.max_overhead,
             quiet: listing.quiet,
             progress: !trace.no_progress && !listing.quiet,
         }
+    }
+
+    /// The most that stops may take of the target's time, in percent. Who launches a program, or asks for breakpoints, wants to know all, and
+    /// has waited for that; a process that others use must not be slowed down unasked.
+    fn most_overhead(&self, on_signal: OnSignal) -> Option<u8> {
+        let is_guest = on_signal == OnSignal::Detach && self.engine == Engine::Auto;
+        self.max_overhead.or(is_guest.then_some(OVERHEAD))
     }
 }
 
@@ -72,6 +85,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         target.reopen()?;
     }
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
+    target.ask_sigtrap(&mut tracer, &mut stopped);
     let injects = attached.late.is_empty() && target.map_agent(&mut tracer, &mut stopped);
     if !injects {
         target.refuse(&attached.late);
@@ -86,8 +100,10 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         tracing.target.halts.add_attach(halt);
     }
     if !settings.quiet {
+        let stops = tracing.target.breakpoints_and_remedy();
+        let stops = stops.map_or_else(String::new, |stops| format!(", {stops}"));
         // Scripts wait for this line; where nobody can read it, the trace goes on.
-        let _ = writeln!(io::stderr(), "leaktap: attached to {pid}");
+        let _ = writeln!(io::stderr(), "leaktap: attached to {pid}{stops}");
     }
     trace(tracing, settings, &wakeups, OnSignal::Detach);
     Ok(target)
@@ -155,6 +171,7 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     let mut tracer = Tracer::new();
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
     let mut target = Target::prepare(stopped.tid(), settings.depth, settings.engine)?;
+    target.ask_sigtrap(&mut tracer, &mut [&mut stopped]);
     target.arm();
     target.inject(&mut tracer, &mut stopped);
     let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
@@ -184,6 +201,7 @@ fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: &Wakeups, on_signal
             until,
             wakeups,
             on_signal,
+            max_overhead: settings.most_overhead(on_signal),
         },
         &mut progress,
     );

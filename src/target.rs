@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
+use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
 use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
@@ -13,6 +14,7 @@ use crate::cli::Engine;
 use crate::error::Error;
 use crate::guard;
 use crate::progress::Now;
+use crate::remedy;
 
 /// How often the agent's sums are looked at.
 const SAMPLING: Duration = Duration::from_millis(45);
@@ -153,6 +155,22 @@ impl Target {
         if self.engine == Engine::Auto {
             self.process.refuse(refusal);
         }
+    }
+
+    /// See [`remedy::breakpoints`]; nothing where breakpoints were asked for.
+    pub(crate) fn breakpoints_and_remedy(&self) -> Option<String> {
+        let is_wanted = self.engine == Engine::Auto;
+        is_wanted.then(|| remedy::breakpoints(&self.process))?
+    }
+
+    /// Stops took so much of its time, in percent, and may not.
+    pub(crate) fn was_too_slow(&mut self, (percent, limit): (u8, u8)) {
+        let remedy = self
+            .breakpoints_and_remedy()
+            .map_or_else(String::new, |stops| format!("; it was traced {stops}"));
+        self.notes.push(format!(
+            "the trace ended early: stops took {percent} % of the target's time, and --max-overhead is {limit}{remedy}"
+        ));
     }
 
     /// All of it, at once: while a program is being launched, `stopped` is its only thread.
@@ -297,6 +315,7 @@ impl Target {
             self.sampled = now;
             self.books.sample();
             self.process.look_for_filters();
+            self.process.look_at_sigtrap();
         }
     }
 
@@ -310,6 +329,27 @@ impl Target {
     /// See [`Process::trap`].
     pub(crate) fn trap(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
         self.process.trap(tid, registers, &mut self.books)
+    }
+
+    /// See [`Process::ask_sigtrap`].
+    pub(crate) fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        self.process.ask_sigtrap(tracer, stopped);
+    }
+
+    /// See [`Process::keep_sigtrap`].
+    pub(crate) fn keep_sigtrap(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut Stopped,
+        at: Addr,
+        registers: &Registers,
+    ) {
+        self.process.keep_sigtrap(tracer, stopped, at, registers);
+    }
+
+    /// See [`Process::inherits_mask`].
+    pub(crate) fn inherits_mask(&mut self, thread: Tid, parent: Tid) {
+        self.process.inherits_mask(thread, parent);
     }
 
     /// See [`Process::retry`].
@@ -405,6 +445,13 @@ impl Target {
             self.notes.push(
                 "the trace ended when the target called mlockall(2), which would have filled all memory reserved \
                  for the books: with --engine breakpoint it goes on"
+                    .to_owned(),
+            );
+        }
+        if self.process.has_lost_sigtrap() {
+            self.notes.push(
+                "a handler for SIGTRAP was lost, or SIGTRAP is no longer ignored: the target set that by a system call of its \
+                 own and then blocked SIGTRAP, or has a seccomp filter"
                     .to_owned(),
             );
         }

@@ -9,6 +9,7 @@ use leaktap_tracee::{
     Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer, Wakeups,
 };
 
+use crate::overhead::Overhead;
 use crate::progress::Progress;
 use crate::target::{Exit, Target};
 
@@ -28,6 +29,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) wakeups: &'a Wakeups,
     /// What such a signal means.
     pub(crate) on_signal: OnSignal,
+    /// When stops take more of the target's time, in percent.
+    pub(crate) max_overhead: Option<u8>,
 }
 
 /// What a signal to leaktap means while it traces.
@@ -51,6 +54,7 @@ pub(crate) struct Tracing<'a> {
     pub(crate) unborn: HashMap<Tid, Stopped>,
     /// At a breakpoint, waiting for a slot.
     pub(crate) parked: Vec<Stopped>,
+    overhead: Overhead,
 }
 
 /// A tracee in the target's memory.
@@ -90,6 +94,7 @@ impl<'a> Tracing<'a> {
             expected: HashMap::new(),
             unborn: HashMap::new(),
             parked: Vec::new(),
+            overhead: Overhead::new(None, Instant::now()),
         };
         for thread in &stopped {
             tracing.add(thread.tid(), false);
@@ -111,6 +116,8 @@ impl<'a> Tracing<'a> {
     /// Traces until the target ends or has to be let go, and detaches.
     pub(crate) fn run(mut self, orders: &Orders<'_>, progress: &mut Progress) {
         let mut passed_on = false;
+        let mut must_leave = false;
+        self.overhead = Overhead::new(orders.max_overhead, Instant::now());
         while self.target.exit.is_none() && !self.tasks.is_empty() {
             let is_over = orders.until.is_some_and(|until| Instant::now() >= until);
             if is_over || self.is_told_to_end(orders, &mut passed_on) {
@@ -122,14 +129,15 @@ impl<'a> Tracing<'a> {
                 Event::NoChildren => break,
                 event => self.on_event(event),
             }
-            if self.target.process().must_leave() {
+            must_leave = self.must_leave();
+            if must_leave {
                 break;
             }
             progress.show(|| self.target.progress());
         }
         self.detach();
         // The program that was launched runs on by itself.
-        let has_left = self.target.process().must_leave() && orders.on_signal == OnSignal::PassOn;
+        let has_left = must_leave && orders.on_signal == OnSignal::PassOn;
         while has_left && self.target.exit.is_none() {
             if self.is_told_to_end(orders, &mut passed_on) {
                 break;
@@ -139,6 +147,15 @@ impl<'a> Tracing<'a> {
                 event => drop(self.goes_on(None, event)),
             }
         }
+    }
+
+    /// Whether the target has to be let go for its own sake.
+    fn must_leave(&mut self) -> bool {
+        let excess = self.overhead.excess(Instant::now());
+        if let Some(excess) = excess {
+            self.target.was_too_slow(excess);
+        }
+        excess.is_some() || self.target.process().must_leave()
     }
 
     /// Whether a signal to leaktap says so.
@@ -202,18 +219,25 @@ impl<'a> Tracing<'a> {
 
     /// One of our int3s, or a SIGTRAP of the program's own.
     fn on_trap(&mut self, mut stopped: Stopped) -> Result<(), Died> {
+        let begun = self.overhead.begin();
         let tid = stopped.tid();
         let mut registers = stopped.registers()?;
         if self.target.process().is_ambiguous(registers.ip()) && !is_int3(&stopped)? {
             return self.on_signal(stopped);
         }
-        let linker = registers.ip().wrapping_offset(-1);
+        let at = registers.ip().wrapping_offset(-1);
         let trap = self.target.trap(tid, &mut registers);
         match trap {
             Trap::Foreign => return self.on_signal(stopped),
             Trap::StepOver | Trap::Wait => stopped.set_registers(&registers)?,
         }
-        if self.target.process().is_linker(linker) {
+        // A process that only shares the memory has handlers of its own.
+        if !self.is_child(tid) {
+            let (tracer, target) = (&mut self.tracer, &mut self.target);
+            target.keep_sigtrap(tracer, &mut stopped, at, &registers);
+        }
+        let is_linker = self.target.process().is_linker(at);
+        if is_linker {
             self.target.modules_changed();
             // All threads have to be stopped for this.
             if self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty() {
@@ -227,6 +251,8 @@ impl<'a> Tracing<'a> {
         }
         let running = stopped.resume_without()?;
         self.running(running);
+        // What the linker has loaded is read once, and counts no call.
+        self.overhead.add(begun.filter(|_| !is_linker));
         Ok(())
     }
 
@@ -245,6 +271,7 @@ impl<'a> Tracing<'a> {
         if kind == Child::Copy {
             self.target.copy_begins(&stopped, child);
         }
+        self.target.inherits_mask(child, stopped.tid());
         if let Some(first_stop) = self.unborn.remove(&child) {
             self.born(first_stop, kind);
         } else if !self.tasks.contains_key(&child) {
@@ -278,7 +305,7 @@ impl<'a> Tracing<'a> {
         self.on_stop(stopped);
     }
 
-    fn on_exec(&mut self, stopped: Stopped) -> Result<(), Died> {
+    fn on_exec(&mut self, mut stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
         if self.is_child(tid) {
             self.tasks.remove(&tid);
@@ -288,6 +315,8 @@ impl<'a> Tracing<'a> {
         self.tasks.retain(|_, task| task.child);
         self.add(tid, false);
         self.target.exec();
+        self.target
+            .ask_sigtrap(&mut self.tracer, &mut [&mut stopped]);
         self.resume(stopped)
     }
 

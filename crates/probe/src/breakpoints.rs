@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Linker,
     /// mlockall(2).
     Lock,
+    /// sigaction(2), pthread_sigmask(3).
+    Signals,
 }
 
 /// What the breakpoint at an address is for: it may be for several things.
@@ -131,7 +133,7 @@ impl Breakpoints {
                     site.purposes.result = true;
                     site.waiting += 1;
                 }
-                Purpose::Linker | Purpose::Lock => {}
+                Purpose::Linker | Purpose::Lock | Purpose::Signals => {}
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ mod calls;
 mod detour;
 mod functions;
 mod journal;
+mod masks;
 mod modules;
 mod outcome;
 mod probepoint;

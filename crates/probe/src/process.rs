@@ -6,6 +6,7 @@
 
 mod injection;
 mod lock;
+mod sigtrap;
 mod thread;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use crate::record::{Lost, Recorder};
 use crate::refusal::Refusal;
 use crate::stack::{self, Walker};
 
+use sigtrap::Sigtrap;
 pub(crate) use thread::Undo;
 use thread::{Thread, abandon, undo};
 
@@ -59,6 +61,8 @@ pub struct Process {
     fs_bases: HashMap<Tid, u64>,
     /// Of threads that fork, the calls that return to the agent, by the child.
     copies: HashMap<Tid, Vec<Addr>>,
+    /// What the program does with SIGTRAP.
+    sigtrap: Sigtrap,
     /// How many of them have been looked at for seccomp filters, in this round.
     looked_at: usize,
 }
@@ -96,6 +100,7 @@ impl Process {
             withdrawn: None,
             fs_bases: HashMap::new(),
             copies: HashMap::new(),
+            sigtrap: Sigtrap::default(),
             looked_at: 0,
         }
     }
@@ -134,6 +139,7 @@ impl Process {
             self.linker = linker;
         }
         self.arm_lock();
+        self.arm_sigtrap();
         for mut point in points {
             if self.points.iter().any(|old| old.address == point.address) {
                 continue;
@@ -269,6 +275,7 @@ impl Process {
     pub fn thread_gone(&mut self, tid: Tid, recorder: &mut dyn Recorder) {
         self.forget_fs_base(tid);
         self.copies.remove(&tid);
+        self.forget_mask(tid);
         if let Some(mut thread) = self.threads.remove(&tid) {
             abandon(&mut thread, recorder);
             self.breakpoints.release(&mut thread.held);

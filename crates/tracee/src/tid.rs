@@ -1,11 +1,22 @@
 use leaktap_memory::Addr;
 use std::fmt;
 
-use crate::procfs;
+use crate::{Signal, procfs};
 
 /// A thread's id in our pid namespace. A process is named by the id of its leader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tid(i32);
+
+/// What is done with a SIGTRAP that a program is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trapping {
+    /// The program dies.
+    Default,
+    /// Nothing.
+    Ignored,
+    /// A handler is called.
+    Caught,
+}
 
 /// `Seccomp` of proc_pid_status(5): which system calls the kernel lets a thread make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +81,17 @@ impl Tid {
     /// proc_pid_syscall(5). Nothing of one that is awake, or gone.
     pub fn asleep_at(self) -> Option<(Addr, Addr)> {
         procfs::asleep_at(self)
+    }
+
+    /// What the thread does with SIGTRAP, unless it is gone: `SigIgn` and `SigCgt`.
+    pub fn on_sigtrap(self) -> Option<Trapping> {
+        let status = procfs::Status::of(self)?;
+        let is_in = |set: &str| Some(status.bits(set)? & (1 << (Signal::TRAP.number() - 1)) != 0);
+        match (is_in("SigIgn")?, is_in("SigCgt")?) {
+            (true, _) => Some(Trapping::Ignored),
+            (_, true) => Some(Trapping::Caught),
+            _ => Some(Trapping::Default),
+        }
     }
 
     /// Whether a seccomp filter watches the thread.

@@ -118,6 +118,22 @@ impl Stopped {
             .map(SignalInfo)
     }
 
+    /// Its signal mask, as the kernel has it: signal N is bit N - 1.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn signal_mask(&self) -> Result<u64, Died> {
+        self.tid.alive(sys::signal_mask(self.tid.get()))
+    }
+
+    /// Changes its signal mask.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn set_signal_mask(&self, mask: u64) -> Result<(), Died> {
+        self.tid.alive(sys::set_signal_mask(self.tid.get(), mask))
+    }
+
     /// Lets it go on as if it were not traced: a signal is delivered as it came, a group-stop
     /// lasts until SIGCONT, and a system call that only our stop has interrupted is made again.
     ///

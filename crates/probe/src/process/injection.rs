@@ -244,7 +244,9 @@ impl Process {
         };
         let points = probepoint::find(image, &self.memory);
         let mut all = points.iter().map(|point| point.address);
-        let others = [image.linker_brk(&self.memory), self.lock_all()];
+        let mut others = vec![image.linker_brk(&self.memory), self.lock_all()];
+        let of_signals = super::sigtrap::FUNCTIONS.iter();
+        others.extend(of_signals.map(|name| image.resolve(name, &self.memory)?.code.addr()));
         all.any(is_foreign) || others.into_iter().flatten().any(is_foreign)
     }
 

@@ -1,0 +1,217 @@
+//! What the program does with SIGTRAP stays as it is.
+//!
+//! For an int3 met by a thread that blocks SIGTRAP, or in a program that ignores it, the kernel clears the bit in the thread's mask and makes SIG_DFL
+//! the handler (force_sig_info_to_task of kernel/signal.c), before the tracer sees the stop. So what the program has set is
+//! known beforehand: asked for at attach, and read from the arguments when it calls sigaction or pthread_sigmask. It is put back while the
+//! thread is held. Flags and mask of the handler are not touched by the kernel.
+
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_tracee::{CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping};
+
+use super::Process;
+use crate::agent;
+use crate::breakpoints::Purpose;
+use crate::masks::{Masks, TRAP};
+
+/// rt_sigaction(2).
+const SYS_RT_SIGACTION: i64 = 13;
+
+/// `SIG_DFL`, `SIG_IGN`.
+const DEFAULT: u64 = 0;
+const IGNORE: u64 = 1;
+
+/// Bytes of the kernel's `struct sigaction`: handler, flags, restorer, mask.
+const ACTION_LEN: usize = 32;
+
+/// Below the stack pointer, the bytes that a function may use without moving it (psABI, 3.2.2).
+const RED_ZONE: i64 = 128;
+
+/// The functions by which a program changes what is done with SIGTRAP, and where it is blocked.
+pub(super) const FUNCTIONS: [&str; 3] = ["sigaction", "pthread_sigmask", "sigprocmask"];
+
+/// What is known of it.
+#[derive(Debug, Default)]
+pub(super) struct Sigtrap {
+    /// The handler; nothing if the program has set one that we could not ask for.
+    handler: Option<u64>,
+    masks: Masks,
+    /// sigaction, and the functions that change masks.
+    action_at: Option<Addr>,
+    masks_at: Vec<Addr>,
+    /// A `syscall` instruction, once it has been looked for.
+    syscall: Option<Option<Addr>>,
+    /// What was seen that nothing had told of.
+    seen: Option<Trapping>,
+    /// A handler is gone for good.
+    pub(super) lost: bool,
+}
+
+impl Process {
+    /// Puts breakpoints on the functions that change what is done with SIGTRAP.
+    pub(super) fn arm_sigtrap(&mut self) {
+        let image = self.modules.image();
+        let find = |name: &str| image.resolve(name, &self.memory)?.code.addr();
+        let [action, masks @ ..] = FUNCTIONS;
+        self.sigtrap.action_at = find(action);
+        self.sigtrap.masks_at = masks.into_iter().filter_map(find).collect();
+        let all = self.sigtrap.action_at.iter().chain(&self.sigtrap.masks_at);
+        for &at in all {
+            // One that cannot be set is as none.
+            let _ = self.breakpoints.insert(at, Purpose::Signals);
+        }
+    }
+
+    /// Finds out what the program does with SIGTRAP, before it may meet an int3: all of its threads are `stopped`.
+    pub fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        for thread in stopped.iter() {
+            if let Ok(mask) = thread.signal_mask() {
+                self.sigtrap.masks.seen(thread.tid(), mask);
+            }
+        }
+        let of = |thread: &&mut Stopped| thread.tid().on_sigtrap();
+        self.sigtrap.handler = match stopped.iter().find_map(of) {
+            None | Some(Trapping::Default) => Some(DEFAULT),
+            Some(Trapping::Ignored) => Some(IGNORE),
+            Some(Trapping::Caught) => stopped
+                .iter_mut()
+                .find_map(|thread| self.ask(tracer, thread)),
+        };
+    }
+
+    /// Puts back what an int3 of ours has changed for `stopped`, which has just met it with `registers`; and notes what the
+    /// function there is about to change.
+    pub fn keep_sigtrap(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut Stopped,
+        at: Addr,
+        registers: &Registers,
+    ) {
+        let tid = stopped.tid();
+        let Ok(mask) = stopped.signal_mask() else {
+            return; // it has been killed
+        };
+        let mut is_blocked = self.sigtrap.masks.was_blocked(tid, mask);
+        if let Some(seen) = self.sigtrap.seen.take() {
+            self.learn(seen, tracer, stopped);
+        }
+        let handler = self.sigtrap.handler.unwrap_or(DEFAULT);
+        let is_reset = match handler {
+            DEFAULT => false,
+            IGNORE => true,
+            _ => is_blocked || tid.on_sigtrap() == Some(Trapping::Default),
+        };
+        if is_reset {
+            // A handler is lost to those only who block the signal.
+            is_blocked |= handler != IGNORE;
+            self.sigtrap.lost |= self.put_back(tracer, stopped, handler).is_none();
+        }
+        let mask = if is_blocked { mask | TRAP } else { mask };
+        if is_blocked {
+            let _ = stopped.set_signal_mask(mask); // fails if it has been killed
+        }
+        self.look_for_change(tid, at, mask, registers);
+    }
+
+    /// A thread begins, made by `parent`.
+    pub fn inherits_mask(&mut self, thread: Tid, parent: Tid) {
+        self.sigtrap.masks.begins(thread, parent);
+    }
+
+    /// A thread is gone.
+    pub(super) fn forget_mask(&mut self, thread: Tid) {
+        self.sigtrap.masks.gone(thread);
+    }
+
+    /// Time passes: the program may have set a handler by a system call of its own.
+    pub fn look_at_sigtrap(&mut self) {
+        if self.sigtrap.handler == Some(DEFAULT) {
+            let now = self.memory.process().on_sigtrap();
+            self.sigtrap.seen = now.filter(|now| *now != Trapping::Default);
+        }
+    }
+
+    /// Whether a handler for SIGTRAP was lost, that the program had set by a system call of its own, or that could not be put back.
+    pub fn has_lost_sigtrap(&self) -> bool {
+        self.sigtrap.lost
+    }
+
+    /// The program was `seen` not to die of SIGTRAP, and nothing had told of that.
+    fn learn(&mut self, seen: Trapping, tracer: &mut Tracer, stopped: &mut Stopped) {
+        let now = stopped.tid().on_sigtrap();
+        match (seen, now) {
+            (Trapping::Ignored, _) => self.sigtrap.handler = Some(IGNORE),
+            (_, Some(Trapping::Caught)) => self.sigtrap.handler = self.ask(tracer, stopped),
+            // This int3 has just taken the handler away.
+            _ => self.sigtrap.lost = true,
+        }
+    }
+
+    /// Reads the arguments of sigaction and pthread_sigmask.
+    fn look_for_change(&mut self, tid: Tid, at: Addr, mask: u64, registers: &Registers) {
+        let [first, second] = [0, 1].map(|n| registers.argument(n));
+        let read = |at: u64| (at != 0).then(|| self.memory.read_u64(Addr::new(at)).ok())?;
+        if self.sigtrap.action_at == Some(at) && first == Signal::TRAP.number() as u64 {
+            self.sigtrap.handler = read(second).or(self.sigtrap.handler);
+        } else if self.sigtrap.masks_at.contains(&at)
+            && let Some(set) = read(second)
+        {
+            self.sigtrap.masks.changes(tid, mask, first, set);
+        }
+    }
+
+    /// The handler, as the kernel knows it.
+    fn ask(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> Option<u64> {
+        self.with_action(tracer, stopped, |_, _, _| Ok(()))
+    }
+
+    /// Makes `handler` the handler again.
+    fn put_back(&mut self, tracer: &mut Tracer, stopped: &mut Stopped, handler: u64) -> Option<()> {
+        let memory = self.memory.clone();
+        let set = self.with_action(tracer, stopped, |calls, at, now| {
+            if now == DEFAULT {
+                // A failure means that the process has been killed.
+                let _ = memory.write(at, &handler.to_le_bytes());
+                let signal = Signal::TRAP.number() as u64;
+                calls.call(SYS_RT_SIGACTION, [signal, at.get(), 0, 8, 0, 0])?;
+            }
+            Ok(())
+        });
+        set.map(drop)
+    }
+
+    /// Has `stopped` read its action for SIGTRAP to its stack, hands that place and the handler to `change`, and puts
+    /// the stack back. Returns the handler.
+    fn with_action(
+        &mut self,
+        tracer: &mut Tracer,
+        stopped: &mut Stopped,
+        change: impl FnOnce(&mut RemoteCalls<'_>, Addr, u64) -> Result<(), CallError>,
+    ) -> Option<u64> {
+        let syscall = self.syscall()?;
+        let sp = stopped.registers().ok()?.sp();
+        let below = sp.wrapping_offset(-RED_ZONE - ACTION_LEN as i64);
+        let at = Addr::new(below.get() & !0xf);
+        let mut before = [0; ACTION_LEN];
+        self.memory.read(at, &mut before).ok()?;
+        let made = || {
+            let mut calls = tracer.calls(stopped, syscall).ok()?;
+            let signal = Signal::TRAP.number() as u64;
+            calls
+                .call(SYS_RT_SIGACTION, [signal, 0, at.get(), 8, 0, 0])
+                .ok()?;
+            let now = self.memory.read_u64(at).ok()?;
+            change(&mut calls, at, now).ok()?;
+            Some(now)
+        };
+        let made = made();
+        let _ = self.memory.write(at, &before); // killed meanwhile
+        made
+    }
+
+    fn syscall(&mut self) -> Option<Addr> {
+        let near = self.sigtrap.action_at;
+        let find = || agent::syscall(self.modules.image(), &self.memory, near);
+        *self.sigtrap.syscall.get_or_insert_with(find)
+    }
+}

@@ -1,0 +1,54 @@
+//! What a program does with SIGTRAP, and which of its threads block it, survives our int3s, which raise that signal.
+
+use std::process::Command;
+
+use crate::engines::{Engine, engines};
+use crate::fixture::{Fixture, Target};
+use crate::leaktap::{attach, run};
+
+/// A handler, one with all flags, SIG_DFL: see the fixture.
+const WAYS: [&str; 3] = ["0", "1", "3"];
+
+fn launched(engine: Engine, when: &str) {
+    let fixture = Fixture::new("sigtrap.c");
+    for way in WAYS {
+        let words = [
+            fixture.program().as_os_str(),
+            "run".as_ref(),
+            when.as_ref(),
+            way.as_ref(),
+        ];
+        let traced = run(engine, &words);
+        let report = traced.succeeded();
+        assert!(report.total("allocations") > 0, "{}", report.summary());
+        assert_eq!(report.notes(), [""; 0]);
+    }
+}
+
+fn attached(engine: Engine, when: &str) {
+    let fixture = Fixture::new("sigtrap.c");
+    for way in WAYS {
+        let mut command = Command::new(fixture.program());
+        let mut target = Target::start(command.args(["wait", when, way]));
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        assert!(traced.succeeded().total("allocations") > 0);
+        target.end().succeeded();
+    }
+}
+
+engines! {
+    fn set_while_traced_and_launched(engine) {
+        launched(engine, "later");
+    }
+    fn set_first_and_launched(engine) {
+        launched(engine, "before");
+    }
+    fn set_while_attached(engine) {
+        attached(engine, "later");
+    }
+    fn set_before_the_attach(engine) {
+        attached(engine, "before");
+    }
+}
