@@ -49,6 +49,9 @@ fn why(refusal: Refusal, tid: Tid) -> String {
         Refusal::NoMemoryInReach => {
             "no addresses are free near its allocator; start it without ulimit -v"
         }
+        Refusal::NoFsBase => {
+            "threads cannot read their fs base: that takes Linux 5.9 on a processor with FSGSBASE"
+        }
         Refusal::LinkerAtWork => "the target is loading libraries; attach again later",
         Refusal::ThreadAsleep => "a thread sleeps where nothing wakes it; attach again later",
         Refusal::ThreadInRegion => "a thread stands where a jump would be; attach again",

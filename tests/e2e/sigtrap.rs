@@ -21,7 +21,11 @@ fn launched(engine: Engine, when: &str) {
         let traced = run(engine, &words);
         let report = traced.succeeded();
         assert!(report.total("allocations") > 0, "{}", report.summary());
-        assert_eq!(report.notes(), [""; 0]);
+        let notes = report.notes();
+        assert!(
+            !notes.iter().any(|note| note.contains("SIGTRAP")),
+            "{notes:?}"
+        );
     }
 }
 
