@@ -148,6 +148,7 @@ exact! {
     spawn: plain("spawn.c");
     exec: plain("exec.c");
     timer_at_1_khz: plain("timer.c");
+    signals_between_frees_of_nothing: plain("free_null.c");
     signal_stack: plain("altstack.c");
     queued_signals: plain("rtsignals.c");
     dlopen_and_dlclose: plain("dlopen.c");

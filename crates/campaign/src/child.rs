@@ -14,6 +14,10 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
+/// Lines of a process's streams that are shown.
+const FIRST: usize = 12;
+const LAST: usize = 8;
+
 /// A process, and where its streams are.
 pub(crate) struct Child {
     process: Process,
@@ -76,12 +80,13 @@ impl Child {
         read(&self.streams.with_extension("err"))
     }
 
-    /// The end of both streams, for people.
+    /// Begin and end of both streams, for people.
     pub(crate) fn said(&self) -> String {
         let both = self.out() + &self.err();
-        let skipped = both.lines().count().saturating_sub(12);
-        let lines: Vec<&str> = both.lines().skip(skipped).collect();
-        lines.join(" | ")
+        let lines: Vec<&str> = both.lines().collect();
+        let last = lines.len().saturating_sub(LAST).max(FIRST.min(lines.len()));
+        let shown = lines[..FIRST.min(last)].iter().chain(&lines[last..]);
+        shown.copied().collect::<Vec<_>>().join(" | ")
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::thread;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::processes;
+use crate::{processes, wait};
 
 /// What a working program itself changes of all this.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,9 +26,8 @@ pub(crate) struct Habits {
 /// Addresses that a program may come to reserve by itself meanwhile.
 const GROWTH: u64 = 2 << 20; // KiB
 
-/// How often a process is looked at to know it.
-const LOOKS: u32 = 10;
-const BETWEEN: Duration = Duration::from_micros(300);
+/// Longest time for which a thread may block all signals, while it starts another.
+const REST: Duration = Duration::from_secs(5);
 
 /// Descriptors, executable mappings, limits, signals and size of a process.
 #[derive(Clone, Debug)]
@@ -54,18 +52,15 @@ pub(crate) struct Mapping {
 }
 
 impl Snapshot {
-    /// Of a process before leaktap comes. Its first thread may just be starting another, with all signals blocked: so several are
-    /// looked at, for the fewest.
+    /// Of a process before leaktap comes. Its first thread may just be starting another, with all signals blocked: that
+    /// is waited for.
     pub(crate) fn at_rest(pid: Pid) -> Snapshot {
-        let mut best = Snapshot::of(pid);
-        for _ in 0..LOOKS {
-            thread::sleep(BETWEEN);
-            let next = Snapshot::of(pid);
-            if next.signals[0] <= best.signals[0] {
-                best = next;
-            }
-        }
-        best
+        let mut now = Snapshot::of(pid);
+        wait::until(REST, || {
+            now = Snapshot::of(pid);
+            now.signals[0].count_ones() < 32
+        });
+        now
     }
 
     pub(crate) fn of(pid: Pid) -> Snapshot {
@@ -107,9 +102,13 @@ impl Snapshot {
 
     fn kept(&self, habits: Habits) -> BTreeSet<String> {
         let all = self.descriptors.iter();
-        all.filter(|one| !habits.loads || !one.contains(".so"))
-            .cloned()
-            .collect()
+        let all = all.filter(|one| !habits.loads || !one.contains(".so"));
+        // A program that has executed itself need not have opened them in the same order.
+        all.map(|one| match one.split_once(' ') {
+            Some((_, what)) if habits.moves => what.to_owned(),
+            _ => one.clone(),
+        })
+        .collect()
     }
 
     fn changed_code(&self, now: &Snapshot, habits: Habits) -> Vec<String> {

@@ -39,7 +39,7 @@ pub(super) struct Free {
 }
 
 impl Thread {
-    /// Books a free, unless it is made on behalf of the one before: `operator delete` calling or
+    /// Books a free of something, unless it is made on behalf of the one before: `operator delete` calling or
     /// jumping to `free`.
     pub(super) fn freed(
         &mut self,
@@ -51,10 +51,11 @@ impl Thread {
         let inside = |last: Free| {
             last.function != function && last.block == block && registers.sp() <= last.entry_sp
         };
-        if block.is_null() || self.free.is_some_and(inside) {
+        if self.free.is_some_and(inside) {
             return;
         }
-        self.free = Some(Free {
+        // The one before is over, even if this one, at the same place of the stack, frees nothing.
+        self.free = (!block.is_null()).then(|| Free {
             function,
             entry: registers.ip(),
             entry_sp: registers.sp(),
