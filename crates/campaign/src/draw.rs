@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::fault::Fault;
-use crate::moment::Moment;
+use crate::moment::{Anchor, Moment};
 use crate::random::Random;
 use crate::subject::Subject;
 
@@ -71,6 +73,13 @@ impl Draw {
             outlasts: random.chance(25),
             size: random.below(100),
         }
+    }
+
+    /// The signal that leaktap may die of, since it comes before leaktap is ready for it, or is the second one.
+    pub(crate) fn sent(&self) -> Option<Signal> {
+        self.fault
+            .signal()
+            .filter(|_| self.moment.anchor != Anchor::Attached)
     }
 }
 

@@ -133,7 +133,7 @@ impl Fault {
         )
     }
 
-    /// The signal that leaktap may die of, if it comes before leaktap is ready for it.
+    /// The signal that has leaktap detach.
     pub(crate) fn signal(self) -> Option<Signal> {
         match self {
             LeaktapTerm => Some(Signal::SIGTERM),

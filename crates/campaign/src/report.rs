@@ -33,7 +33,7 @@ pub(crate) fn wrong(
         }
         (Some(0), None) => {}
         (Some(125), _) if excused => wrong.extend(wrong_words(&said)),
-        _ if excused && sent.is_some() && status.signal() == sent.map(|s| s as i32) => {}
+        _ if sent.is_some() && status.signal() == sent.map(|s| s as i32) => {}
         _ => wrong.push(format!("leaktap ended: {status}")),
     }
     wrong

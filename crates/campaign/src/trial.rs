@@ -183,13 +183,7 @@ impl Trial<'_> {
             return self.after_kill();
         }
         let (draw, excused) = (self.scene.draw, self.is_excused(is_faulty));
-        let wrong = report::wrong(
-            &leaktap,
-            status,
-            excused,
-            self.habits().moves,
-            draw.fault.signal(),
-        );
+        let wrong = report::wrong(&leaktap, status, excused, self.habits().moves, draw.sent());
         if !wrong.is_empty() {
             self.wrong.extend(wrong);
             self.wrong
@@ -200,7 +194,7 @@ impl Trial<'_> {
             self.wrong.push(format!("files are left: {files:?}"));
         }
         self.await_helpers();
-        if report::announces_remains(&leaktap) {
+        if report::announces_remains(&leaktap) && self.target.ended().is_none() {
             self.remains = true;
             self.attach_again();
         }
