@@ -105,7 +105,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         // Scripts wait for this line; where nobody can read it, the trace goes on.
         let _ = writeln!(io::stderr(), "leaktap: attached to {pid}{stops}");
     }
-    trace(tracing, settings, &wakeups, OnSignal::Detach);
+    trace(tracing, settings, wakeups, OnSignal::Detach);
     Ok(target)
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     target.arm();
     target.inject(&mut tracer, &mut stopped);
     let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
-    trace(tracing, settings, &wakeups, OnSignal::PassOn);
+    trace(tracing, settings, wakeups, OnSignal::PassOn);
     target.require_allocator()
 }
 
@@ -190,7 +190,7 @@ fn explain(tracer: &mut Tracer, pid: Tid, error: Error) -> Error {
     }
 }
 
-fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: &Wakeups, on_signal: OnSignal) {
+fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: Wakeups, on_signal: OnSignal) {
     let until = settings
         .duration
         .and_then(|duration| Instant::now().checked_add(duration));
@@ -199,13 +199,15 @@ fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: &Wakeups, on_signal
     tracing.run(
         &Orders {
             until,
-            wakeups,
+            wakeups: &wakeups,
             on_signal,
             max_overhead: settings.most_overhead(on_signal),
         },
         &mut progress,
     );
     progress.finish();
+    // A user who is late asks for what has been done: no reason to lose the report.
+    wakeups.end();
 }
 
 fn wakeups() -> Result<Wakeups, Error> {

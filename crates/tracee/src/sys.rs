@@ -207,14 +207,30 @@ extern "C" fn note(signal: c_int) {
 /// What [`set_handler`] replaced.
 pub(crate) struct OldAction(c_int, libc::sigaction);
 
+impl OldAction {
+    pub(crate) fn signal(&self) -> c_int {
+        self.0
+    }
+}
+
 /// Lets `signal` be noted in [`REQUESTED`], and interrupt system calls (no `SA_RESTART`).
 pub(crate) fn set_handler(signal: c_int) -> Result<OldAction, Errno> {
+    handle(signal, 0)
+}
+
+/// Lets `signal` come once without an effect; the next one does what it does by default.
+pub(crate) fn ignore_once(signal: c_int) -> Result<(), Errno> {
+    handle(signal, libc::SA_RESETHAND | libc::SA_RESTART).map(drop)
+}
+
+fn handle(signal: c_int, flags: c_int) -> Result<OldAction, Errno> {
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: `note` only stores to an atomic, which is async-signal-safe; zeroes are an empty mask
     // and no flags; both structs live through the call, which fills `old` when it succeeds.
     unsafe {
         let mut new = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
         new.sa_sigaction = note as extern "C" fn(c_int) as *const () as usize;
+        new.sa_flags = flags;
         Errno::result(libc::sigaction(signal, &raw const new, old.as_mut_ptr()))?;
         Ok(OldAction(signal, old.assume_init()))
     }

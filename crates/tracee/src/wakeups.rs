@@ -61,6 +61,15 @@ impl Wakeups {
             number => Some(Signal::new(number)),
         }
     }
+
+    /// The work is done, but for what is said about it. The first of each signal that comes from now on is ignored: it
+    /// asks for what has been done. The next one does what it does by default.
+    pub fn end(mut self) {
+        // What cannot be ignored is put back.
+        let ignored = |old: &sys::OldAction| sys::ignore_once(old.signal()).is_ok();
+        self.handlers
+            .retain(|old| old.signal() == libc::SIGALRM || !ignored(old));
+    }
 }
 
 impl Drop for Wakeups {

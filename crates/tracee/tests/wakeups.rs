@@ -41,6 +41,19 @@ fn a_waiting_tracer_is_woken_and_all_is_put_back() {
         assert_eq!(handled(), handlers);
         assert_eq!(SigSet::thread_get_mask().unwrap(), mask);
     }
+    // When the work is done, the first signal still changes nothing, and the next one finds its default.
+    let wakeups = Wakeups::install(Duration::from_millis(5)).unwrap();
+    wakeups.end();
+    assert_ne!(handled(), handlers);
+    for signal in [
+        NixSignal::SIGTERM,
+        NixSignal::SIGINT,
+        NixSignal::SIGQUIT,
+        NixSignal::SIGHUP,
+    ] {
+        nix::sys::signal::raise(signal).unwrap();
+    }
+    assert_eq!(handled(), handlers);
     // No SIGALRM comes late, and the tracer still works.
     target.kill(NixSignal::SIGKILL);
     let (_, end) = common::run_out(&mut tracer, target.tid);
