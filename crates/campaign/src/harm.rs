@@ -38,6 +38,9 @@ pub(crate) enum Lasting {
 /// How long strace has to go.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a thread has to stop again.
+const STOPS: Duration = Duration::from_secs(2);
+
 /// How leaktap is started under this fault.
 pub(crate) fn start_of(draw: &Draw) -> Start {
     let words = |text: String| text.split(' ').map(str::to_owned).collect();
@@ -146,7 +149,9 @@ impl Lasting {
     pub(crate) fn end(self, alone: bool) -> Vec<String> {
         match self {
             Lasting::Stopped(pid) => {
-                let runs = alone && !matches!(processes::state(pid), Some('T') | None);
+                // A thread that is let go stops again by itself, which takes a moment.
+                let stays = || matches!(processes::state(pid), Some('T') | None);
+                let runs = alone && !wait::until(STOPS, stays);
                 send(pid, Signal::SIGCONT);
                 runs.then(|| "the target was stopped, and leaktap had it go on".to_owned())
                     .into_iter()
