@@ -1,11 +1,12 @@
 //! The dynamic linker's own list of what it has loaded (`<link.h>`, the debugger interface).
 
+use std::collections::HashSet;
+
 use leaktap_memory::{Addr, ReadMemory};
 
-use crate::auxv::Auxv;
 use crate::elf::{u32_at, u64_at};
 
-/// Most entries followed in one list: a list of the target may be a ring.
+/// Most entries followed: a list of the target may be as long as its memory.
 const MOST_MODULES: usize = 1 << 16;
 /// Most namespaces; glibc has 16.
 const MOST_NAMESPACES: usize = 64;
@@ -45,10 +46,11 @@ pub enum LinkState {
     Unknown(u32),
 }
 
-/// `struct link_map`, as far as it is public.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Link {
-    pub(crate) dynamic: Addr,
+/// `struct link_map`, as far as it is public and used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The dynamic section of the module (`l_ld`).
+    pub dynamic: Addr,
 }
 
 impl LinkState {
@@ -64,7 +66,7 @@ impl LinkState {
 
 impl RDebug {
     /// The structure at `at`, or nothing if the linker has not filled it yet.
-    pub(crate) fn read(at: Addr, memory: &dyn ReadMemory) -> Option<RDebug> {
+    pub fn read(at: Addr, memory: &dyn ReadMemory) -> Option<RDebug> {
         let first = RDebug::one(at, memory)?;
         let changing = first
             .namespaces(memory)
@@ -107,14 +109,17 @@ impl RDebug {
     }
 
     /// The modules of all namespaces, in the order of the lists. A list that is unreadable ends
-    /// there.
-    pub(crate) fn links(self, memory: &dyn ReadMemory) -> Vec<Link> {
+    /// there, and so does one that leads back to itself.
+    pub fn links(self, memory: &dyn ReadMemory) -> Vec<Link> {
         let mut links = Vec::new();
+        let mut seen = HashSet::new();
         for namespace in self.namespaces(memory) {
             let mut at = namespace.map;
             let mut bytes = [0; 32];
-            while !at.is_null() && links.len() < MOST_MODULES && memory.read(at, &mut bytes).is_ok()
-            {
+            while !at.is_null() && links.len() < MOST_MODULES && seen.insert(at) {
+                if memory.read(at, &mut bytes).is_err() {
+                    break;
+                }
                 let word = |offset| u64_at(&bytes, offset).unwrap_or(0);
                 links.push(Link {
                     dynamic: Addr::new(word(16)),
@@ -124,23 +129,28 @@ impl RDebug {
         }
         links
     }
+
+    /// The structure that the main program's DT_DEBUG leads to; its `count` program headers are at
+    /// `headers`. Read from memory alone: the program's file may be out of reach.
+    pub fn by_program(headers: Addr, count: u64, memory: &dyn ReadMemory) -> Option<RDebug> {
+        let dynamic = dynamic_section(headers, count, memory)?;
+        RDebug::read(debug_entry(dynamic, memory)?, memory)
+    }
 }
 
-/// Where the main program's DT_DEBUG says that `r_debug` is. Read from memory alone: the program's
-/// file may be out of reach.
-pub(crate) fn by_program(auxv: Auxv, memory: &dyn ReadMemory) -> Option<Addr> {
-    let count = auxv.program_header_count.min(MOST_PROGRAM_HEADERS);
+/// Where the dynamic section is, says a program's PT_DYNAMIC.
+fn dynamic_section(headers: Addr, count: u64, memory: &dyn ReadMemory) -> Option<Addr> {
+    let count = count.min(MOST_PROGRAM_HEADERS);
     let len = usize::try_from(count.checked_mul(56)?).ok()?;
-    let mut headers = vec![0; len];
-    memory.read(auxv.program_headers, &mut headers).ok()?;
+    let mut bytes = vec![0; len];
+    memory.read(headers, &mut bytes).ok()?;
     let vaddr = |kind: u32| {
-        let mut headers = headers.chunks_exact(56);
-        let header = headers.find(|header| u32_at(header, 0) == Some(kind))?;
+        let mut all = bytes.chunks_exact(56);
+        let header = all.find(|header| u32_at(header, 0) == Some(kind))?;
         u64_at(header, 16)
     };
-    let bias = vaddr(PT_PHDR).map(|at| auxv.program_headers.get().wrapping_sub(at));
-    let dynamic = vaddr(PT_DYNAMIC)?.wrapping_add(bias?);
-    debug_entry(Addr::new(dynamic), memory)
+    let bias = vaddr(PT_PHDR).map(|at| headers.get().wrapping_sub(at));
+    Some(Addr::new(vaddr(PT_DYNAMIC)?.wrapping_add(bias?)))
 }
 
 /// DT_DEBUG of the dynamic section at `dynamic`.
@@ -157,4 +167,37 @@ pub(crate) fn debug_entry(dynamic: Addr, memory: &dyn ReadMemory) -> Option<Addr
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use leaktap_memory::Unreadable;
+
+    use super::*;
+
+    /// Words from address 0x1000 on.
+    struct Words(Vec<u64>);
+
+    impl ReadMemory for Words {
+        fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
+            let bytes: Vec<u8> = self.0.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let (from, len) = (at.get().wrapping_sub(0x1000) as usize, buf.len());
+            let end = from.checked_add(len);
+            let found = end.and_then(|end| bytes.get(from..end));
+            buf.copy_from_slice(found.ok_or(Unreadable { at, len })?);
+            Ok(())
+        }
+    }
+
+    /// 65,536 entries were read of it, at each look at the target.
+    #[test]
+    fn a_list_that_is_a_ring_is_followed_once() {
+        // r_debug: version, map, brk, state, base, next; then entries: l_addr, l_name, l_ld, l_next.
+        let mut words = vec![2, 0x1030, 0, 0, 0, 0x1000];
+        words.extend([0, 0, 7, 0x1050, 0, 0, 8, 0x1030]);
+        let memory = Words(words);
+        let first = RDebug::read(Addr::new(0x1000), &memory).unwrap();
+        let dynamic = [7, 8].map(Addr::new).map(|dynamic| Link { dynamic });
+        assert_eq!(first.links(&memory), dynamic);
+    }
 }

@@ -154,6 +154,17 @@ pub fn mappings(pid: i32) -> Result<Vec<Mapping>, Error> {
     Ok(Maps::read(pid)?.mappings)
 }
 
+/// The mappings that `text` lists, in the form of `/proc/PID/maps`.
+///
+/// # Errors
+/// [`Error::Proc`] for a line that is not as in proc_pid_maps(5).
+pub fn mappings_in(text: &[u8]) -> Result<Vec<Mapping>, Error> {
+    parse(text).map_err(|error| Error::Proc {
+        what: PathBuf::from("maps"),
+        why: error.to_string(),
+    })
+}
+
 /// `/proc/PID/maps`, as it was read and what it says.
 #[derive(Debug)]
 pub(crate) struct Maps {

@@ -151,8 +151,7 @@ pub(crate) fn order(found: Vec<Module>, links: &[Link], auxv: Auxv) -> (Vec<Modu
 
 /// The main program's or the dynamic linker's `r_debug`, once it is filled.
 pub(crate) fn r_debug(modules: &[Module], auxv: Auxv, memory: &dyn ReadMemory) -> Option<RDebug> {
-    crate::link_map::by_program(auxv, memory)
-        .and_then(|at| RDebug::read(at, memory))
+    RDebug::by_program(auxv.program_headers, auxv.program_header_count, memory)
         .or_else(|| {
             let program = modules.iter().find(|module| module.contains(auxv.entry))?;
             let dynamic = program.addr(program.file().dynamic_section()?);

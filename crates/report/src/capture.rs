@@ -40,14 +40,24 @@ pub fn write(path: &Path, reports: &[Report]) -> Result<(), Error> {
 /// # Errors
 /// [`Error`], but neither [`Error::Write`] nor [`Error::Capture`].
 pub fn read(path: &Path, ages: bool) -> Result<Vec<Report>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => parse(path, &bytes, ages),
+        Err(source) => Err(Error::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// As [`read`], of what `path` had in it.
+///
+/// # Errors
+/// As [`read`]'s, but for [`Error::Read`].
+pub fn parse(path: &Path, bytes: &[u8], ages: bool) -> Result<Vec<Report>, Error> {
     let path = path.to_owned();
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(source) => return Err(Error::Read { path, source }),
-    };
     let Some(rest) = bytes.strip_prefix(MAGIC.as_bytes()) else {
         let reports = match bytes.trim_ascii_start().starts_with(b"{") {
-            true => parse(&bytes, &path)?,
+            true => reports(bytes, &path)?,
             false => return Err(Error::NotACapture { path }),
         };
         return match ages {
@@ -64,10 +74,10 @@ pub fn read(path: &Path, ages: bool) -> Result<Vec<Report>, Error> {
             VERSION,
         ));
     }
-    parse(body, &path)
+    reports(body, &path)
 }
 
-fn parse(body: &[u8], path: &Path) -> Result<Vec<Report>, Error> {
+fn reports(body: &[u8], path: &Path) -> Result<Vec<Report>, Error> {
     let corrupt = |source| Error::Corrupt {
         path: path.to_owned(),
         source,

@@ -19,7 +19,7 @@ mod text;
 use std::io::{self, BufWriter, Write};
 
 pub use allocator::caller_of_allocator;
-pub use capture::{read, write};
+pub use capture::{parse, read, write};
 pub use error::Error;
 pub use model::{
     Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target, Totals,

@@ -4,7 +4,7 @@ use super::dynamic::Dynamic;
 use super::header::Header;
 use super::source::Source;
 use super::symbols::hash;
-use super::words::{string_at, u32_at, u64_at};
+use super::words::{short_string_at, string_at, u32_at, u64_at};
 use leaktap_memory::Svma;
 
 /// Bytes of a relocation in the file (`Elf64_Rela`).
@@ -118,7 +118,7 @@ fn named(slot: Slot, symbol: u64, symbols: &[u8], strings: &[u8]) -> Option<Name
         return None;
     }
     Some(Named {
-        hash: hash(string_at(strings, name as usize)?),
+        hash: hash(short_string_at(strings, name as usize)?),
         name,
         slot,
     })

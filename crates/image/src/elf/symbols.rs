@@ -5,7 +5,7 @@ use object::elf;
 use super::dynamic::{Dynamic, rest_at};
 use super::header::Header;
 use super::source::Source;
-use super::words::{string_at, u16_at, u32_at, u64_at};
+use super::words::{short_string_at, string_at, u16_at, u32_at, u64_at};
 
 /// Bytes of a symbol in the file (`Elf64_Sym`).
 const SYMBOL_SIZE: usize = 24;
@@ -162,7 +162,7 @@ fn entries(symbols: &[u8], strings: &[u8], versions: &[u8]) -> Vec<Entry> {
     entries
 }
 
-/// A symbol that is defined and loaded, and how long its name is.
+/// A symbol that is defined and loaded, and how long its name is, version included.
 fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> {
     let (name, section) = (u32_at(symbol, 0)?, u16_at(symbol, 6)?);
     let (info, visibility) = (symbol.get(4)?, symbol.get(5)? & 3);
@@ -178,7 +178,8 @@ fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> 
     if absent || name == 0 || visibility == elf::STV_INTERNAL.0 {
         return None;
     }
-    let text = base_name(string_at(strings, name as usize)?);
+    let full = string_at(strings, name as usize)?;
+    let text = base_name(full);
     let entry = Entry {
         svma: u64_at(symbol, 8)?,
         size: u64_at(symbol, 16)?,
@@ -189,7 +190,7 @@ fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> 
         kind,
         binding: info >> 4,
     };
-    Some((entry, text.len()))
+    Some((entry, full.len()))
 }
 
 /// Names of the versions that the file defines (`Elf64_Verdef`), by index.
@@ -201,7 +202,7 @@ fn version_names(definitions: &[u8], strings: &[u8]) -> HashMap<u16, String> {
         let read = || {
             let index = u16_at(definitions, at.checked_add(4)?)?;
             let first = at.checked_add(field(12)? as usize)?;
-            let name = string_at(strings, u32_at(definitions, first)? as usize)?;
+            let name = short_string_at(strings, u32_at(definitions, first)? as usize)?;
             Some((
                 index,
                 String::from_utf8_lossy(name).into_owned(),
@@ -240,6 +241,9 @@ mod tests {
         let mut symbol = [0; SYMBOL_SIZE];
         (symbol[0], symbol[4], symbol[6]) = (1, 0x12, 1);
         let symbols = symbol.repeat(1000);
+        assert!(entries(&symbols, &strings, &[]).len() <= 8);
+        // Versions are searched through, too.
+        strings[2] = b'@';
         assert!(entries(&symbols, &strings, &[]).len() <= 8);
     }
 }
