@@ -14,10 +14,19 @@ use crate::{Row, Rule, Step};
 pub(super) type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Cies<'a> = HashMap<usize, gimli::Result<CommonInformationEntry<Bytes<'a>>>>;
 
+/// How often the bytes of a section may be gone through, because many entries share a CIE: compilers' entries are
+/// about as long as their CIE, so that once is the rule.
+const MOST_SHARED: usize = 16;
+
+/// Bytes that any section may go through.
+const SHARED_ANYWAY: usize = 1 << 16;
+
 /// Reads frame description entries ("functions") into rows.
 pub(super) struct Functions {
     base: Svma,
     context: UnwindContext<usize>,
+    /// Bytes of CIEs that may still be gone through, see [`MOST_SHARED`].
+    left: usize,
     /// The rows of all functions, one function after the other.
     pub(super) rows: Vec<Row>,
     /// Entries that could not be read, wholly or in part.
@@ -29,6 +38,7 @@ impl Functions {
         Functions {
             base,
             context: UnwindContext::new(),
+            left: 0,
             rows: Vec::new(),
             skipped: 0,
         }
@@ -45,6 +55,7 @@ impl Functions {
         bytes: &'a [u8],
         bases: &BaseAddresses,
     ) -> Vec<Span> {
+        self.left = bytes.len().saturating_mul(MOST_SHARED) + SHARED_ANYWAY;
         let mut cies = Cies::new();
         let mut spans = Vec::new();
         let mut offset = 0;
@@ -80,13 +91,22 @@ impl Functions {
         };
         let first = self.rows.len();
         let mut known = start;
-        if self.evaluate(section, bases, fde, &mut known).is_err() {
+        let is_read = self.may_go_through(fde.cie().entry_len())
+            && self.evaluate(section, bases, fde, &mut known).is_ok();
+        if !is_read {
             self.skipped += 1;
             let rest = Row::new(known, Rule::pack(Step::Unsupported));
             self.rows.push(rest);
         }
         let rows = first..self.rows.len();
         Some(Span { start, end, rows })
+    }
+
+    /// Counts the bytes of a CIE, which are gone through for each of its functions. False if that has been done too often.
+    fn may_go_through(&mut self, len: usize) -> bool {
+        let left = self.left.checked_sub(len);
+        self.left = left.unwrap_or(self.left);
+        left.is_some()
     }
 
     /// First byte and end of `fde`, counted from the base.
@@ -174,5 +194,53 @@ fn parse<'a, S: UnwindSection<Bytes<'a>>>(
         Ok(fde)
     } else {
         Err(Error::UnsupportedAddressSize(fde.cie().address_size()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Built, CfiSections, Found, rows};
+
+    /// Bytes of an entry, with its length before it.
+    fn entry(id: u32, body: &[u8]) -> Vec<u8> {
+        let len = (body.len() + 4) as u32;
+        [&len.to_le_bytes(), &id.to_le_bytes(), body].concat()
+    }
+
+    /// `.debug_frame` with `functions` of one CIE that has `nops` of padding.
+    fn built(functions: u64, nops: usize) -> Built {
+        let cie = [
+            &[1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1][..],
+            &vec![0; nops],
+        ]
+        .concat();
+        let mut section = entry(u32::MAX, &cie);
+        for function in 0..functions {
+            let range = [0x1000 + 0x10 * function, 0x10].map(u64::to_le_bytes);
+            section.extend(entry(0, range.as_flattened()));
+        }
+        rows(&CfiSections {
+            debug_frame: Some(&section),
+            ..CfiSections::default()
+        })
+    }
+
+    /// 100,000 functions that share a CIE of a MiB took minutes.
+    #[test]
+    fn a_long_cie_is_not_gone_through_for_each_of_many_functions() {
+        assert_eq!(built(4000, 16).skipped, 0);
+        let long = built(4000, 1 << 20);
+        let (read, first) = (
+            4000 - long.skipped,
+            long.rows.first().map(|row| row.found()),
+        );
+        assert!((1..=2 * MOST_SHARED).contains(&read), "{read} were read");
+        assert_eq!(
+            long.rows.len(),
+            3,
+            "what is read, what is not, and what is behind"
+        );
+        assert_ne!(first, Some(Found::Rule(Rule::pack(Step::Unsupported))));
     }
 }
