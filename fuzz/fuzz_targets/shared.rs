@@ -1,0 +1,3 @@
+#![no_main]
+
+leaktap_fuzz_targets::target!(leaktap_fuzz::SHARED);
