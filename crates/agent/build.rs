@@ -32,9 +32,10 @@ const SYMBOLS: [(&str, &str); 15] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "blob",
     "src/layout.rs",
+    "src/primitive.rs",
     "src/published.rs",
     "../memory/src",
     "../ledger/src",

@@ -15,6 +15,8 @@ mod kernel;
 #[allow(dead_code, reason = "half of it is for the tracer")]
 mod layout;
 mod nesting;
+#[path = "../src/primitive.rs"]
+mod primitive;
 #[path = "../src/published.rs"]
 #[allow(dead_code, reason = "publishing is for the tracer")]
 mod published;

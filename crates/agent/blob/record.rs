@@ -112,7 +112,7 @@ impl Agent {
         if let (Some(place), Some(near)) =
             (nears.get_mut(place_of_near(addr)), self.ledger().near(addr))
         {
-            *place = near;
+            place.set(near);
         }
     }
 

@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 pub mod layout;
+mod primitive;
 #[allow(
     unsafe_code,
     reason = "searches tables in the target, in this file alone"

@@ -1,4 +1,5 @@
-//! Tables that the tracer changes while threads of the target search them. Compiled into both.
+//! Tables that the tracer changes while threads of the target search them. Compiled into both, and into
+//! `crates/loom`, where loom's atomics stand in.
 //!
 //! A table is words: how many more there are, and then entries of as many words each, sorted by their first. It has two places in the shared
 //! memory. The tracer writes to the one that nobody is led to, leads there, and changes the version before it writes to the other one: whoever
@@ -9,7 +10,8 @@
 
 use core::slice;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::{AtomicU64, fence};
+
+use crate::primitive::{AtomicU64, fence};
 
 /// Leads to a table.
 #[repr(C)]
@@ -71,6 +73,9 @@ impl Published {
                 // Either the tracer finds that in the old table, or its new one is found here.
                 fence(SeqCst);
                 empty(entries_at(self.next.load(Acquire)), range);
+                // Either the tracer finds that in a table that it has led to since, or its version is found here. (On x86
+                // the exchange is such a fence already.)
+                fence(SeqCst);
             }
             if self.version.load(Relaxed) == version {
                 return;

@@ -5,16 +5,16 @@
 //!
 //! The map has room for 256 GiB of heap, and what it knows it never forgets. Eight areas in a row share a cache line.
 
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use crate::Ledger;
+use crate::primitive::{AREA_LINES, AtomicU64};
 
 /// Binary logarithm of an area's length.
 pub const AREA_BITS: u32 = 16;
 
 /// Binary logarithm of the number of cache lines.
-const LINE_BITS: u32 = if cfg!(miri) { 1 } else { 19 };
+const LINE_BITS: u32 = AREA_LINES;
 
 /// Slots of the map: 0, or an area.
 pub(crate) const SLOTS: u32 = 8 << LINE_BITS;

@@ -1,12 +1,13 @@
 //! Sums, counted by each thread for itself.
 
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::Ledger;
+use crate::primitive::AtomicU64;
 use crate::region::STRIPES;
 
 /// One thread's counters. Only that thread writes there, so plain loads and stores do.
+#[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Stripe {
     allocations: AtomicU64,

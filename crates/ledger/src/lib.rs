@@ -19,6 +19,8 @@
 mod areas;
 mod counters;
 mod live;
+mod near;
+mod primitive;
 #[allow(
     unsafe_code,
     reason = "references are made from addresses, in this file alone"
@@ -29,7 +31,8 @@ mod stacks;
 
 pub use areas::AREA_BITS;
 pub use counters::Totals;
-pub use live::{Block, Near};
+pub use live::Block;
+pub use near::Near;
 pub use region::{Ledger, STRIPES, reserved};
 pub use stacks::{Kept, StackId, Trail};
 

@@ -20,14 +20,14 @@
 
 use core::ops::Range;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::areas::{AREA_BITS, MOST_TABLES};
+use crate::areas::MOST_TABLES;
+use crate::primitive::{AtomicU32, AtomicU64, FIRST_BUCKETS};
 use crate::region::bucket_at;
 use crate::{Full, Ledger, StackId};
 
-/// Binary logarithm of the number of buckets of the first table. Under Miri it is full soon.
-const FIRST_BITS: u32 = if cfg!(miri) { 6 } else { 17 };
+/// Binary logarithm of the number of buckets of the first table.
+const FIRST_BITS: u32 = FIRST_BUCKETS;
 
 /// Tables of one size before there are some of twice the size.
 const ALIKE: u32 = 4;
@@ -48,6 +48,7 @@ const ROOMY: usize = 70;
 const CLAIMED: u64 = 1;
 
 /// Three blocks in a cache line.
+#[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
     /// Address of each block, 0 or [`CLAIMED`].
@@ -59,8 +60,6 @@ pub(crate) struct Bucket {
     /// Blocks that found this bucket full and are in another one.
     passed: AtomicU32,
 }
-
-const _: () = assert!(size_of::<Bucket>() == 64);
 
 /// A block that was allocated and has not been freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +76,7 @@ pub struct Block {
 
 /// Binary logarithm of the number of a table's buckets.
 #[inline(always)]
-const fn bits(table: u32) -> u32 {
+pub(crate) const fn bits(table: u32) -> u32 {
     FIRST_BITS.wrapping_add(table / ALIKE)
 }
 
@@ -91,7 +90,7 @@ pub(crate) const fn first_bucket(table: u32) -> u64 {
 
 /// Number of the bucket that a block belongs into.
 #[inline(always)]
-fn home(table: u32, addr: u64) -> u64 {
+pub(crate) fn home(table: u32, addr: u64) -> u64 {
     home_in(first_bucket(table), 64_u32.wrapping_sub(bits(table)), addr)
 }
 
@@ -102,37 +101,9 @@ fn home(table: u32, addr: u64) -> u64 {
 /// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are alike in all
 /// pages would be after the same buckets.
 #[inline(always)]
-fn home_in(first: u64, shift: u32, addr: u64) -> u64 {
+pub(crate) fn home_in(first: u64, shift: u32, addr: u64) -> u64 {
     let page = hash(addr >> 12).wrapping_shr(shift);
     first.wrapping_add(page ^ (addr >> 6 & 63))
-}
-
-/// Where the blocks of an area belong: a thread that remembers it need not look the area up. Plain integers;
-/// zeroed memory remembers nothing.
-///
-/// It may grow old: the area then goes on in another table, but blocks may be in this one all the same.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Near {
-    /// One more than the area's number; 0: of none.
-    area: u64,
-    /// See [`home_in`].
-    first: u32,
-    shift: u32,
-}
-
-impl Near {
-    /// Whether it is of the area of `addr`.
-    #[inline(always)]
-    pub fn is_of(&self, addr: u64) -> bool {
-        self.area == (addr >> AREA_BITS).wrapping_add(1)
-    }
-
-    /// Number of the bucket that a block at `addr`, in this area, belongs into.
-    #[inline(always)]
-    pub(crate) fn home(&self, addr: u64) -> u64 {
-        home_in(self.first.into(), self.shift, addr)
-    }
 }
 
 #[inline(always)]
@@ -250,7 +221,7 @@ impl Ledger {
     }
 
     /// The buckets in which `addr` may be, its own first.
-    fn buckets(&self, table: u32, addr: u64) -> impl Iterator<Item = &Bucket> {
+    pub(crate) fn buckets(&self, table: u32, addr: u64) -> impl Iterator<Item = &Bucket> {
         let first = first_bucket(table);
         let home = home(table, addr).wrapping_sub(first);
         let mask = 1_u64.wrapping_shl(bits(table)).wrapping_sub(1);
@@ -279,16 +250,6 @@ impl Ledger {
         let found = self.remove(addr);
         self.stripe(stripe).freed(found.map(|block| block.size));
         found
-    }
-
-    /// What to remember of the area of `addr`; nothing if no block was ever there.
-    pub fn near(&self, addr: u64) -> Option<Near> {
-        let table = self.area_of(addr)?.into.min(self.newest());
-        Some(Near {
-            area: (addr >> AREA_BITS).wrapping_add(1),
-            first: first_bucket(table) as u32,
-            shift: 64_u32.wrapping_sub(bits(table)),
-        })
     }
 
     /// Undoes a [`Ledger::freed`] that returned `block`.

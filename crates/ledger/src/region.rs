@@ -1,12 +1,12 @@
 //! Where everything is. The only place that makes references from addresses.
 
-use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
 use crate::areas;
 use crate::counters::Stripe;
-use crate::live::{self, Block, Bucket, Near};
+use crate::live::{self, Block, Bucket};
+use crate::near::Near;
+use crate::primitive::{AtomicU32, AtomicU64};
 use crate::stacks;
+use core::ops::Range;
 
 /// Sets of counters: one for each thread that the agent knows of, a few to spare, and the tracer's.
 pub const STRIPES: usize = (8 << 10) + 8;
@@ -32,6 +32,8 @@ pub(crate) struct Head {
     /// The newest table of nodes.
     pub(crate) nodes: AtomicU32,
 }
+
+const _: () = assert!(size_of::<Bucket>() == 64);
 
 /// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 28, which take
 /// 170 million blocks.

@@ -8,7 +8,8 @@
 //! table.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use crate::primitive::{AtomicU32, AtomicU64};
 
 /// Slots behind a word for those that stem from it.
 const BEHIND: u32 = 8;

@@ -4,11 +4,12 @@
 use core::sync::atomic::Ordering::Acquire;
 
 use crate::Ledger;
+use crate::primitive::{FIRST_FRAMES, FIRST_NODES};
 use crate::set::{Set, Shape};
 
 /// Four million frames. The first tables are small: what is looked up all the time is then near each other.
 pub(crate) const FRAMES: Shape = Shape {
-    first_bits: if cfg!(miri) { 4 } else { 12 },
+    first_bits: FIRST_FRAMES,
     tables: 10,
     notes: 0,
 };
@@ -16,7 +17,7 @@ pub(crate) const FRAMES: Shape = Shape {
 /// 16 million nodes: a [`StackId`] has 24 bits. Each has one more than its frame's index in the upper half, notes, and one more than its
 /// caller's index, or 0.
 pub(crate) const NODES: Shape = Shape {
-    first_bits: if cfg!(miri) { 8 } else { 16 },
+    first_bits: FIRST_NODES,
     tables: 8,
     notes: 0xff << 24,
 };

@@ -125,8 +125,10 @@ fn what_is_remembered_of_areas_is_good_when_they_have_gone_on_to_other_tables() 
         };
         near_calls += u32::from(is_done);
         all_calls += 1;
-        if near.is_none() {
-            nears.extend(ledger.near(addr).map(|near| (addr >> AREA_BITS, near)));
+        if near.is_none()
+            && let Some(found) = ledger.near(addr)
+        {
+            nears.entry(addr >> AREA_BITS).or_default().set(found);
         }
     }
     assert!(near_calls > all_calls / 4, "{near_calls} of {all_calls}");
