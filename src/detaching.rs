@@ -101,7 +101,7 @@ impl Tracing<'_> {
                 return None;
             }
             // Nothing may be there when it does what it has to be let go for.
-            if self.target.process().must_leave() {
+            if self.target.process().departure().is_some() {
                 continue;
             }
             let can_go_on = |thread: &Halted| {

@@ -24,12 +24,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use leaktap_tracee::{Command as Launch, Tid};
 
-use crate::cli::{Attach, Cli, Command, Run};
+use crate::cli::{Attach, Cli, Command, Listing, Run};
 use crate::error::Error;
 use crate::output::Output;
 use crate::result::Asked;
 use crate::session::Settings;
-use crate::target::Exit;
+use crate::target::{Exit, Target};
 
 fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
@@ -84,7 +84,8 @@ fn run(options: &Run) -> Result<u8, Error> {
         engine: options.trace.engine.name(),
     };
     let output = Output::of_run(&options.trace, &options.listing);
-    Ok(output.of_target(&mut target, asked)?.unwrap_or(status))
+    let leaks = output.of_target(&mut target, asked)?;
+    Ok(exit_status(&options.listing, &target, leaks, status))
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
@@ -95,7 +96,16 @@ fn attach(options: &Attach) -> Result<u8, Error> {
         engine: options.trace.engine.name(),
     };
     let output = Output::of_attach(&options.trace, &options.listing);
-    Ok(output.of_target(&mut target, asked)?.unwrap_or(0))
+    let leaks = output.of_target(&mut target, asked)?;
+    Ok(exit_status(&options.listing, &target, leaks, 0))
+}
+
+/// `otherwise`, unless there are `leaks`. Whoever asks for a status must not be told that all is well where nobody has looked.
+fn exit_status(listing: &Listing, target: &Target, leaks: Option<u8>, otherwise: u8) -> u8 {
+    match listing.error_exitcode {
+        Some(_) if !target.watches_allocator() => error::FAILURE,
+        _ => leaks.unwrap_or(otherwise),
+    }
 }
 
 fn demo() -> Result<u8, Error> {

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
 use leaktap_memory::Addr;
-use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
+use leaktap_probe::{
+    Departure, Files, FunctionId, Held, Kind, Modules, Process, Refusal, Remains, Trap,
+};
 use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
@@ -429,6 +431,11 @@ impl Target {
 
     /// Takes every probe out; every thread is stopped.
     pub(crate) fn disarm(&mut self) {
+        if self.exit.is_none() && self.process.has_overwritten_breakpoints() {
+            self.notes.push(
+                "the target has written over an int3 of leaktap's: if it puts that back, it dies of SIGTRAP".to_owned(),
+            );
+        }
         self.process.disarm(&mut self.books);
     }
 
@@ -441,12 +448,12 @@ impl Target {
 
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
-        if self.process.must_leave() {
-            self.notes.push(
-                "the trace ended when the target called mlockall(2), which would have filled all memory reserved \
-                 for the books: with --engine breakpoint it goes on"
-                    .to_owned(),
-            );
+        self.notes.extend(self.process.departure().map(ended_by));
+        for function in self.process.swallowed() {
+            let name = function.display();
+            self.notes.push(format!(
+                "calls of {name} were not all seen: another tool, such as a uprobe of perf or bpftrace, took leaktap's int3s there"
+            ));
         }
         if self.process.has_lost_sigtrap() {
             self.notes.push(
@@ -482,6 +489,16 @@ impl Target {
         }
     }
 
+    /// Whether calls of malloc were seen, or would have been.
+    pub(crate) fn watches_allocator(&self) -> bool {
+        let is_malloc = |id: FunctionId| id.function().is_some_and(|known| known.name == "malloc");
+        let mut points = self.process.probepoints().iter();
+        let is_swallowed = self.process.swallowed().any(is_malloc);
+        let is_watched =
+            points.any(|point| is_malloc(point.function) && !matches!(point.kind, Kind::None(_)));
+        is_watched && !is_swallowed
+    }
+
     /// Refuses a process none of whose functions allocate.
     pub(crate) fn require_allocator(self) -> Result<Target, Error> {
         match self.process.finds_allocator() {
@@ -501,6 +518,21 @@ impl Target {
         self.args = info.cmdline().unwrap_or_default();
         self.threads = info.tasks().map_or(1, Iterator::count);
     }
+}
+
+/// Why the trace has ended.
+fn ended_by(departure: Departure) -> String {
+    match departure {
+        Departure::Locks => {
+            "the trace ended when the target called mlockall(2), which would have filled all memory reserved for the \
+             books: with --engine breakpoint it goes on"
+        }
+        Departure::Rewrites => {
+            "the trace ended when the target made code writable that leaktap had changed, to hook a function: attach \
+             again when it has"
+        }
+    }
+    .to_owned()
 }
 
 /// Books without an entry.

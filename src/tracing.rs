@@ -155,7 +155,7 @@ impl<'a> Tracing<'a> {
         if let Some(excess) = excess {
             self.target.was_too_slow(excess);
         }
-        excess.is_some() || self.target.process().must_leave()
+        excess.is_some() || self.target.process().departure().is_some()
     }
 
     /// Whether a signal to leaktap says so.

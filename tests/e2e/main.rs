@@ -31,6 +31,7 @@ mod errors;
 mod exact;
 mod launch;
 mod leaving;
+mod others;
 mod overhead;
 mod preload;
 mod programs;

@@ -30,8 +30,8 @@ const LONGEST: usize = 15;
 pub(crate) enum Purpose {
     /// The first instruction of a probed function.
     Entry(FunctionId),
-    /// The instruction that a probed function returns to.
-    Result,
+    /// The instruction that this function returns to.
+    Result(FunctionId),
     /// `r_brk`.
     Linker,
     /// mlockall(2).
@@ -44,7 +44,8 @@ pub(crate) enum Purpose {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Purposes {
     pub(crate) entry: Option<FunctionId>,
-    pub(crate) result: bool,
+    /// The function that returned here last.
+    pub(crate) result: Option<FunctionId>,
 }
 
 #[derive(Debug)]
@@ -129,8 +130,8 @@ impl Breakpoints {
         if let Some(site) = self.sites.get_mut(&at) {
             match purpose {
                 Purpose::Entry(function) => site.purposes.entry = Some(function),
-                Purpose::Result => {
-                    site.purposes.result = true;
+                Purpose::Result(function) => {
+                    site.purposes.result = Some(function);
                     site.waiting += 1;
                 }
                 Purpose::Linker | Purpose::Lock | Purpose::Signals => {}
@@ -156,11 +157,26 @@ impl Breakpoints {
         }
     }
 
+    /// Whether somebody else has written over one of these int3s, and may have kept a copy of it.
+    pub(crate) fn is_overwritten(&self) -> bool {
+        let mut fixed = self.sites.iter().filter(|(_, site)| !site.volatile);
+        fixed.any(|(&at, _)| {
+            let mut now = [INT3];
+            self.memory.read(at, &mut now).is_ok() && now != [INT3]
+        })
+    }
+
     /// Memory as it is without breakpoints.
     pub(crate) fn unpatched(&self) -> Unpatched<'_> {
         let sites = self.sites.iter();
         let originals = sites.map(|(&at, site)| (at, vec![site.original[0]]));
         Unpatched::new(&self.memory, originals.collect())
+    }
+
+    /// Whether there is a breakpoint in `range`, but for those in code that may be rewritten at any time.
+    pub(crate) fn is_set_in(&self, range: &Range<Addr>) -> bool {
+        let mut fixed = self.sites.iter().filter(|(_, site)| !site.volatile);
+        fixed.any(|(at, _)| range.contains(at))
     }
 
     /// What the breakpoint at `at` is for, if there is one.

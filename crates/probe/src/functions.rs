@@ -40,6 +40,8 @@ pub enum Action {
     Remap,
     /// `brk(2)`: argument 0 is the new end of the heap segment; the old one is put for argument 1.
     SetBreak,
+    /// `mprotect(2)`: arguments are address, length, protection. What it allows may be to write over our code.
+    Protect,
     /// `sbrk(2)`: argument 0 is the signed change; returns the old end.
     MoveBreak,
 }
@@ -79,7 +81,12 @@ impl Action {
     pub fn is_mapping(self) -> bool {
         matches!(
             self,
-            Action::Map | Action::Unmap | Action::Remap | Action::SetBreak | Action::MoveBreak
+            Action::Map
+                | Action::Unmap
+                | Action::Remap
+                | Action::SetBreak
+                | Action::MoveBreak
+                | Action::Protect
         )
     }
 }
@@ -175,6 +182,7 @@ pub static FUNCTIONS: &[Function] = &[
     c("mremap", Action::Remap),
     c("brk", Action::SetBreak),
     c("sbrk", Action::MoveBreak),
+    c("mprotect", Action::Protect),
 ];
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use functions::{Action, FUNCTIONS, Function, FunctionId, Size, all};
 pub use journal::Change;
 pub use modules::{Files, Modules};
 pub use probepoint::{Kind, Probepoint, Reason, find};
-pub use process::{Process, Trap};
+pub use process::{Departure, Process, Trap};
 pub use record::{Lost, Recorder, Removed, Stack};
 pub use refusal::Refusal;
 pub use relocate::{Boundary, OutOfLine, Relocated, jump, out_of_line, relocate};

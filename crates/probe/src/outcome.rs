@@ -40,7 +40,7 @@ impl Outcome<'_> {
                 }
             }
             Action::Reallocate(size) => self.reallocated(call, result, size, start),
-            Action::Free => {}
+            Action::Free | Action::Protect => {}
             Action::Map => {
                 if let Some(at) = mapped_at(result) {
                     self.mapped(call.function, at, second, start);

@@ -4,9 +4,10 @@
 //! our int3s, [`Process::entered`] notes the call, and when the thread gets to the return address
 //! [`Process::returned`] walks its stack and tells the [`Recorder`].
 
+mod departure;
 mod injection;
-mod lock;
 mod sigtrap;
+mod swallowed;
 mod thread;
 
 use std::collections::HashMap;
@@ -29,7 +30,9 @@ use crate::record::{Lost, Recorder};
 use crate::refusal::Refusal;
 use crate::stack::{self, Walker};
 
+pub use departure::Departure;
 use sigtrap::Sigtrap;
+use swallowed::Swallowed;
 pub(crate) use thread::Undo;
 use thread::{Thread, abandon, undo};
 
@@ -47,8 +50,8 @@ pub struct Process {
     linker: Option<Addr>,
     /// mlockall.
     lock: Option<Addr>,
-    /// A thread waits there.
-    must_leave: bool,
+    /// Why a thread waits until we are gone.
+    departure: Option<Departure>,
     plan: Option<Plan>,
     /// In the process, and nothing leads to it yet.
     mapped: Option<Agent>,
@@ -63,6 +66,8 @@ pub struct Process {
     copies: HashMap<Tid, Vec<Addr>>,
     /// What the program does with SIGTRAP.
     sigtrap: Sigtrap,
+    /// Functions whose int3s somebody else takes.
+    swallowed: Swallowed,
     /// How many of them have been looked at for seccomp filters, in this round.
     looked_at: usize,
 }
@@ -73,7 +78,7 @@ pub enum Trap {
     /// One of our breakpoints: the registers now step over it.
     StepOver,
     /// One of our breakpoints, but every slot is held by another thread: interrupt those that
-    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops. Or [`Process::must_leave`].
+    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops. Or [`Process::departure`].
     Wait,
     /// Not ours: the program's own.
     Foreign,
@@ -92,7 +97,7 @@ impl Process {
             threads: HashMap::new(),
             linker: None,
             lock: None,
-            must_leave: false,
+            departure: None,
             plan: None,
             mapped: None,
             refused: None,
@@ -101,6 +106,7 @@ impl Process {
             fs_bases: HashMap::new(),
             copies: HashMap::new(),
             sigtrap: Sigtrap::default(),
+            swallowed: Swallowed::default(),
             looked_at: 0,
         }
     }
@@ -145,6 +151,9 @@ impl Process {
                 continue;
             }
             // One that a detour is ready for never has an int3, which would kill the process if we were killed.
+            if point.kind == Kind::Breakpoint && self.is_foreign(point.address) {
+                point.kind = Kind::None(Reason::ForeignBreakpoint);
+            }
             let ready = self.mapped.as_ref().is_some_and(|agent| agent.has(&point));
             if point.kind == Kind::Breakpoint && !(ready && self.refused.is_none()) {
                 let entry = Purpose::Entry(point.function);
@@ -192,8 +201,8 @@ impl Process {
         };
         registers.set_ip(at);
         self.look_for_lock(at, registers);
-        if purposes.result {
-            self.returned(tid, at, registers, recorder);
+        if let Some(function) = purposes.result {
+            self.returned(tid, at, function, registers, recorder);
         }
         if let Some(function) = purposes.entry {
             self.entered(tid, function, registers, recorder);
@@ -203,7 +212,7 @@ impl Process {
 
     /// Moves a thread at one of our breakpoints on to a slot, if one is free and the process need not be let go.
     pub fn retry(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
-        if self.must_leave {
+        if self.departure.is_some() {
             return Trap::Wait;
         }
         let held = &mut self.threads.entry(tid).or_default().held;
@@ -360,6 +369,10 @@ impl Process {
         let Some(known) = function.function() else {
             return;
         };
+        self.swallowed.entered(function);
+        if known.action == Action::Protect {
+            return self.look_for_writer(registers);
+        }
         let entry_sp = registers.sp();
         let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
             return; // the call instruction has just written there: the thread is being killed
@@ -405,7 +418,11 @@ impl Process {
             thread.freed(function, registers, block, recorder);
             return;
         }
-        if self.breakpoints.insert(ret, Purpose::Result).is_err() {
+        if self
+            .breakpoints
+            .insert(ret, Purpose::Result(function))
+            .is_err()
+        {
             recorder.lost(Lost::ReturnUnprobed);
             return;
         }
@@ -436,13 +453,20 @@ impl Process {
         });
     }
 
-    fn returned(&mut self, tid: Tid, at: Addr, registers: &Registers, recorder: &mut dyn Recorder) {
+    fn returned(
+        &mut self,
+        tid: Tid,
+        at: Addr,
+        function: FunctionId,
+        registers: &Registers,
+        recorder: &mut dyn Recorder,
+    ) {
         let Some(thread) = self.threads.get_mut(&tid) else {
             return;
         };
         let over = |dead: Call<_>| undo(dead.undo, recorder);
         let Some(call) = thread.calls.returned(at, registers.sp(), over) else {
-            return;
+            return self.returned_unseen(function, at);
         };
         thread.free = None;
         call.undo.forget_note();

@@ -13,6 +13,8 @@ pub enum Held {
     MayThrow,
     /// More calls of one thread were left without a return than can be on record.
     NotOnRecord,
+    /// The program has written over a jump to the agent, and may have kept a copy of that.
+    Overwritten,
     /// The process has no code by which a call could return past the agent.
     NoWayOut,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Held {
             Held::NotOnRecord => {
                 "too many calls have been left by longjmp to know which return to it"
             }
+            Held::Overwritten => "the program has written over a jump to it, and may put that back",
             Held::NoWayOut => "the program has no code by which its calls could return past it",
         })
     }

@@ -46,6 +46,9 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<(), Held> {
+        if self.is_overwritten() {
+            return Err(Held::Overwritten);
+        }
         self.run_out(tracer, stopped)?;
         let mut threads = Vec::new();
         for thread in stopped.iter() {

@@ -199,6 +199,27 @@ impl Agent {
         self.shared.live().kernel.store(u32::from(allow), Relaxed);
     }
 
+    /// Whether somebody else has written over a jump that leads here: whoever did may have kept a copy.
+    fn is_overwritten(&self) -> bool {
+        let mut patched = self.detours.iter().filter(|detour| detour.patched);
+        patched.any(|detour| {
+            let is_mapped = self
+                .memory
+                .read(detour.site.at(), &mut [0; JUMP_LEN])
+                .is_ok();
+            is_mapped && !detour.is_there(&self.memory)
+        })
+    }
+
+    /// Whether any byte of `range` is part of a jump that leads here.
+    pub(crate) fn is_patched_in(&self, range: &Range<Addr>) -> bool {
+        let mut patched = self.detours.iter().filter(|detour| detour.patched);
+        patched.any(|detour| {
+            let end = detour.site.at().wrapping_offset(JUMP_LEN as i64);
+            detour.site.at() < range.end && range.start < end
+        })
+    }
+
     /// Puts the functions back as they were, in this process's memory or in a copy of it.
     pub(crate) fn restore(&self, memory: &Memory) {
         let patched = self.detours.iter().filter(|detour| detour.patched);

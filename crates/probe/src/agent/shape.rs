@@ -66,7 +66,7 @@ pub(crate) fn way(function: &Function) -> Way {
         Action::Free => around(Told::FREE),
         Action::Map => gate(Told::MAP_AT),
         Action::Unmap | Action::Remap => gate(Told::UNMAP),
-        Action::SetBreak | Action::MoveBreak => gate(Told::MAP),
+        Action::SetBreak | Action::MoveBreak | Action::Protect => gate(Told::MAP),
     }
 }
 

@@ -213,7 +213,10 @@ impl Process {
             self.entered(tid, function, registers, recorder);
             registers.set_ip(behind);
         }
-        Trap::StepOver
+        match self.departure() {
+            Some(_) => Trap::Wait,
+            None => Trap::StepOver,
+        }
     }
 
     /// Why there is no agent, where one was asked for.
@@ -234,20 +237,26 @@ impl Process {
     /// Whether int3s of a tracer that was killed are still there: the one that stands by takes them out.
     pub fn has_foreign_breakpoints(&self) -> bool {
         let image = self.modules.image();
-        let is_foreign = |at: Addr| {
-            let mut now = [0];
-            let in_file = image.module_at(at).and_then(|module| {
-                let bytes = module.file().bytes_at(module.svma(at), 1)?;
-                bytes.first().copied()
-            });
-            self.memory.read(at, &mut now).is_ok() && now == [INT3] && in_file != Some(INT3)
-        };
         let points = probepoint::find(image, &self.memory);
         let mut all = points.iter().map(|point| point.address);
         let mut others = vec![image.linker_brk(&self.memory), self.lock_all()];
         let of_signals = super::sigtrap::FUNCTIONS.iter();
         others.extend(of_signals.map(|name| image.resolve(name, &self.memory)?.code.addr()));
-        all.any(is_foreign) || others.into_iter().flatten().any(is_foreign)
+        all.any(|at| self.is_foreign(at))
+            || others.into_iter().flatten().any(|at| self.is_foreign(at))
+    }
+
+    /// Whether an int3 is at `at` that neither we have set, nor whoever built the file.
+    pub(super) fn is_foreign(&self, at: Addr) -> bool {
+        let mut now = [0];
+        let in_file = self.modules.image().module_at(at).and_then(|module| {
+            let bytes = module.file().bytes_at(module.svma(at), 1)?;
+            bytes.first().copied()
+        });
+        self.breakpoints.purposes(at).is_none()
+            && self.memory.read(at, &mut now).is_ok()
+            && now == [INT3]
+            && in_file != Some(INT3)
     }
 
     /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
