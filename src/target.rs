@@ -235,12 +235,15 @@ impl Target {
         self.process.has_withdrawn()
     }
 
-    /// Takes the agent out, if there is one: see [`Process::withdraw`].
+    /// Takes the agent out, if there is one: see [`Process::withdraw`]. With a target that has ended, it is gone.
     pub(crate) fn withdraw(
         &mut self,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<(), Held> {
+        if self.exit.is_some() {
+            return Ok(());
+        }
         self.process.withdraw(tracer, stopped)
     }
 
