@@ -222,7 +222,11 @@ impl<'a> Tracing<'a> {
         let begun = self.overhead.begin();
         let tid = stopped.tid();
         let mut registers = stopped.registers()?;
-        if self.target.process().is_ambiguous(registers.ip()) && !is_int3(&stopped)? {
+        let process = self.target.process();
+        if process.is_ambiguous(registers.ip())
+            && !is_int3(&stopped)?
+            && !process.blocks_sigtrap(&stopped)
+        {
             return self.on_signal(stopped);
         }
         let at = registers.ip().wrapping_offset(-1);

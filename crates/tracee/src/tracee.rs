@@ -134,6 +134,19 @@ impl Stopped {
         self.tid.alive(sys::set_signal_mask(self.tid.get(), mask))
     }
 
+    /// Sends it the signal that it stopped for once more, to wait there until it is no longer blocked. It looks as if we had sent it.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn send_again(&self) -> Result<(), Died> {
+        let Stop::Signal(signal) = self.stop else {
+            return Ok(());
+        };
+        let process = self.tid.process().unwrap_or(self.tid);
+        let sent = sys::send(process.get(), self.tid.get(), signal.number());
+        self.tid.alive(sent)
+    }
+
     /// Lets it go on as if it were not traced: a signal is delivered as it came, a group-stop
     /// lasts until SIGCONT, and a system call that only our stop has interrupted is made again.
     ///

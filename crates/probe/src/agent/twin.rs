@@ -19,8 +19,8 @@ const ALIASES: [(&str, &str, &str); 2] = [
 /// jemalloc's own name as a shared library. It never tells apart who made a block, in debug builds neither.
 const JEMALLOC: &str = "libjemalloc.so.2";
 
-/// What only an operator new of jemalloc's calls, once its fast path or malloc has failed: jemalloc_cpp.cpp of 5.0 and later.
-const OF_JEMALLOC: [&str; 2] = ["fallbackNewImpl", "handleOOM"];
+/// In the mangled name of a function that only an operator new of jemalloc's calls, when its fast path fails: `fallbackNewImpl<..>` of jemalloc_cpp.cpp.
+const OF_JEMALLOC: &str = "15fallbackNewImplI";
 
 /// Whether `malloc` is the same as the throwing operator new at `operator`, but for what happens when memory runs out. Both are in `module`.
 pub(super) fn is_same(module: &Module, operator: Addr, malloc: Addr) -> bool {
@@ -48,7 +48,7 @@ fn is_of_jemalloc(module: &Module, operator: Addr) -> bool {
     file.soname().as_deref() == Some(JEMALLOC)
         || callees(module, operator)
             .filter_map(|callee| file.symbol_at(callee))
-            .any(|callee| OF_JEMALLOC.iter().any(|name| callee.name.contains(name)))
+            .any(|callee| callee.name.contains(OF_JEMALLOC))
 }
 
 /// Where the direct calls and jumps of a function lead to, as the file has it.

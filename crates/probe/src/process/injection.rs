@@ -33,6 +33,11 @@ impl Process {
     pub fn foresee(&mut self) -> Vec<Probepoint> {
         let image = self.modules.image();
         let mut points = probepoint::find(image, &self.memory);
+        for point in &mut points {
+            if point.kind == Kind::Breakpoint && self.is_foreign(point.address) {
+                point.kind = Kind::None(Reason::ForeignBreakpoint);
+            }
+        }
         let plan = Plan::new(image, &self.memory, &points);
         let permitted = agent::permitted(self.memory.process());
         let of_heap = points

@@ -101,6 +101,8 @@ impl Process {
             IGNORE => true,
             _ => is_blocked || tid.on_sigtrap() == Some(Trapping::Default),
         };
+        let is_sent =
+            (is_blocked || is_reset) && stopped.signal_info().is_ok_and(|info| !info.is_int3());
         if is_reset {
             // A handler is lost to those only who block the signal.
             is_blocked |= handler != IGNORE;
@@ -110,7 +112,17 @@ impl Process {
         if is_blocked {
             let _ = stopped.set_signal_mask(mask); // fails if it has been killed
         }
+        // One that waited, since it was blocked, came in the place of the int3's: it waits on.
+        if is_blocked && is_sent {
+            let _ = stopped.send_again(); // as above
+        }
         self.look_for_change(tid, at, mask, registers);
+    }
+
+    /// Whether a thread that reports a SIGTRAP blocks that: then an int3 has raised it, or brought up one that waited.
+    pub fn blocks_sigtrap(&self, stopped: &Stopped) -> bool {
+        let mask = stopped.signal_mask();
+        mask.is_ok_and(|mask| self.sigtrap.masks.was_blocked(stopped.tid(), mask))
     }
 
     /// A thread begins, made by `parent`.
