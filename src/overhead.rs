@@ -1,4 +1,5 @@
-//! How much of the target's time goes by while leaktap has one of its threads stopped to count a call, and when that is too much.
+//! How much of the target's time goes by while leaktap has one of its threads stopped to count a
+//! call, and when that is too much.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// So many periods are judged together: the last second.
 const PERIODS: usize = 10;
 
-/// What the kernel takes to stop a thread, wake leaktap, and let the thread go on: measured, 3 to 5 µs.
+/// What the kernel takes to stop a thread, wake leaktap, and let the thread go on: measured, 3 to 5
+/// µs.
 const SWITCHES: Duration = Duration::from_micros(3);
 
 /// Adds up the stops of a trace.
@@ -46,7 +48,8 @@ impl Overhead {
         }
     }
 
-    /// The share of the last second that stops took, in percent, and the limit; nothing unless it is above that.
+    /// The share of the last second that stops took, in percent, and the limit; nothing unless it
+    /// is above that.
     pub(crate) fn excess(&mut self, now: Instant) -> Option<(u8, u8)> {
         let limit = self.limit?;
         let took = now.saturating_duration_since(self.begun);
@@ -59,7 +62,8 @@ impl Overhead {
         }
         (self.begun, self.stopped) = (now, Duration::ZERO);
         let time: Duration = self.past.iter().map(|period| period.0).sum();
-        // Before the trace, the target ran without a stop: a burst of calls just then is no slowdown.
+        // Before the trace, the target ran without a stop: a burst of calls just then is no
+        // slowdown.
         let time = time.max(PERIOD * PERIODS as u32);
         let stopped: Duration = self.past.iter().map(|period| period.1).sum();
         let share = stopped.as_secs_f64() / time.as_secs_f64();

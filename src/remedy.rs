@@ -1,9 +1,11 @@
-//! Why calls are counted by stops, and what would help: for the `attached` line, and for the end of a trace that was too slow.
+//! Why calls are counted by stops, and what would help: for the `attached` line, and for the end of
+//! a trace that was too slow.
 
 use leaktap_probe::{FunctionId, Kind, Process, Refusal};
 use leaktap_tracee::Tid;
 
-/// Which allocation functions have an int3 although a detour was wanted, why, and what would help. Nothing if none has.
+/// Which allocation functions have an int3 although a detour was wanted, why, and what would help.
+/// Nothing if none has.
 pub(crate) fn breakpoints(process: &Process) -> Option<String> {
     let of_heap = process
         .probepoints()
@@ -41,10 +43,12 @@ fn why(refusal: Refusal, tid: Tid) -> String {
             "the target has a shadow stack; start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
         }
         Refusal::InjectionForbidden if tid.is_filtered() => {
-            "the target has a seccomp filter; give leaktap CAP_SYS_ADMIN and no filter of its own, see docs/containers.md"
+            "the target has a seccomp filter; give leaktap CAP_SYS_ADMIN and no filter of its own, \
+             see docs/containers.md"
         }
         Refusal::InjectionForbidden => {
-            "the target may not be given new mappings; raise ulimit -n of the target, or ulimit -f of leaktap"
+            "the target may not be given new mappings; raise ulimit -n of the target, or ulimit -f \
+             of leaktap"
         }
         Refusal::NoMemoryInReach => {
             "no addresses are free near its allocator; start it without ulimit -v"
@@ -56,7 +60,8 @@ fn why(refusal: Refusal, tid: Tid) -> String {
         Refusal::ThreadAsleep => "a thread sleeps where nothing wakes it; attach again later",
         Refusal::ThreadInRegion => "a thread stands where a jump would be; attach again",
         Refusal::MayUnwind => {
-            "it may throw, and is not known to be malloc; should stops cost too much, leaktap detaches (--max-overhead)"
+            "it may throw, and is not known to be malloc; should stops cost too much, leaktap \
+             detaches (--max-overhead)"
         }
         Refusal::TooShort | Refusal::JumpIntoRegion | Refusal::NotRelocatable => {
             "its code has no room for a jump; start the target with another allocator (LD_PRELOAD)"

@@ -5,9 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
 use leaktap_memory::Addr;
-use leaktap_probe::{
-    Departure, Files, FunctionId, Held, Kind, Modules, Process, Refusal, Remains, Trap,
-};
+use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
 use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
@@ -16,7 +14,8 @@ use crate::cli::Engine;
 use crate::error::Error;
 use crate::guard;
 use crate::progress::Now;
-use crate::remedy;
+
+mod notes;
 
 /// How often the agent's sums are looked at.
 const SAMPLING: Duration = Duration::from_millis(45);
@@ -157,22 +156,6 @@ impl Target {
         if self.engine == Engine::Auto {
             self.process.refuse(refusal);
         }
-    }
-
-    /// See [`remedy::breakpoints`]; nothing where breakpoints were asked for.
-    pub(crate) fn breakpoints_and_remedy(&self) -> Option<String> {
-        let is_wanted = self.engine == Engine::Auto;
-        is_wanted.then(|| remedy::breakpoints(&self.process))?
-    }
-
-    /// Stops took so much of its time, in percent, and may not.
-    pub(crate) fn was_too_slow(&mut self, (percent, limit): (u8, u8)) {
-        let remedy = self
-            .breakpoints_and_remedy()
-            .map_or_else(String::new, |stops| format!("; it was traced {stops}"));
-        self.notes.push(format!(
-            "the trace ended early: stops took {percent} % of the target's time, and --max-overhead is {limit}{remedy}"
-        ));
     }
 
     /// All of it, at once: while a program is being launched, `stopped` is its only thread.
@@ -434,11 +417,7 @@ impl Target {
 
     /// Takes every probe out; every thread is stopped.
     pub(crate) fn disarm(&mut self) {
-        if self.exit.is_none() && self.process.has_overwritten_breakpoints() {
-            self.notes.push(
-                "the target has written over an int3 of leaktap's: if it puts that back, it dies of SIGTRAP".to_owned(),
-            );
-        }
+        self.note_overwritten();
         self.process.disarm(&mut self.books);
     }
 
@@ -451,20 +430,7 @@ impl Target {
 
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
-        self.notes.extend(self.process.departure().map(ended_by));
-        for function in self.process.swallowed() {
-            let name = function.display();
-            self.notes.push(format!(
-                "calls of {name} were not all seen: another tool, such as a uprobe of perf or bpftrace, took leaktap's int3s there"
-            ));
-        }
-        if self.process.has_lost_sigtrap() {
-            self.notes.push(
-                "a handler for SIGTRAP was lost, or SIGTRAP is no longer ignored: the target set that by a system call of its \
-                 own and then blocked SIGTRAP, or has a seccomp filter"
-                    .to_owned(),
-            );
-        }
+        self.note_end();
         self.duration = self.books.elapsed();
         self.books.sample();
     }
@@ -492,16 +458,6 @@ impl Target {
         }
     }
 
-    /// Whether calls of malloc were seen, or would have been.
-    pub(crate) fn watches_allocator(&self) -> bool {
-        let is_malloc = |id: FunctionId| id.function().is_some_and(|known| known.name == "malloc");
-        let mut points = self.process.probepoints().iter();
-        let is_swallowed = self.process.swallowed().any(is_malloc);
-        let is_watched =
-            points.any(|point| is_malloc(point.function) && !matches!(point.kind, Kind::None(_)));
-        is_watched && !is_swallowed
-    }
-
     /// Refuses a process none of whose functions allocate.
     pub(crate) fn require_allocator(self) -> Result<Target, Error> {
         match self.process.finds_allocator() {
@@ -521,21 +477,6 @@ impl Target {
         self.args = info.cmdline().unwrap_or_default();
         self.threads = info.tasks().map_or(1, Iterator::count);
     }
-}
-
-/// Why the trace has ended.
-fn ended_by(departure: Departure) -> String {
-    match departure {
-        Departure::Locks => {
-            "the trace ended when the target called mlockall(2), which would have filled all memory reserved for the \
-             books: with --engine breakpoint it goes on"
-        }
-        Departure::Rewrites => {
-            "the trace ended when the target made code writable that leaktap had changed, to hook a function: attach \
-             again when it has"
-        }
-    }
-    .to_owned()
 }
 
 /// Books without an entry.

@@ -10,7 +10,8 @@ use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Traced, attach, leaktap_with};
 use crate::tools;
 
-/// A uprobe on malloc of the C library of `pid`, which has been hit when this returns. Nothing where the kernel has none.
+/// A uprobe on malloc of the C library of `pid`, which has been hit when this returns. Nothing
+/// where the kernel has none.
 fn uprobe(fixture: &Fixture, pid: Pid) -> Option<Watched> {
     let libc = tools::library("libc.so.6")?;
     let mut command = Command::new(fixture.program());
@@ -88,7 +89,8 @@ fn a_uprobe_that_comes_while_breakpoints_count_is_noticed() {
     target.end().succeeded();
 }
 
-/// By a system call that no probe sees: the agent stays, and does what the jump asks for that is put back.
+/// By a system call that no probe sees: the agent stays, and does what the jump asks for that is
+/// put back.
 #[test]
 fn a_program_hooks_malloc_without_a_word_and_unhooks_later() {
     let fixture = Fixture::new("hooks.c");

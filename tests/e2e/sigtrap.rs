@@ -1,4 +1,5 @@
-//! What a program does with SIGTRAP, and which of its threads block it, survives our int3s, which raise that signal.
+//! What a program does with SIGTRAP, and which of its threads block it, survives our int3s, which
+//! raise that signal.
 
 use std::process::Command;
 

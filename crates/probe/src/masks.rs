@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use leaktap_tracee::{Signal, Tid};
 
-/// Signals that cannot be blocked, and those that glibc keeps for itself: it blocks them in sections of its own, and never for the program.
+/// Signals that cannot be blocked, and those that glibc keeps for itself: it blocks them in
+/// sections of its own, and never for the program.
 const APART: u64 = bit(Signal::KILL.number()) | bit(Signal::STOP.number()) | bit(32) | bit(33);
 
 /// Of sigprocmask(2).
@@ -50,8 +51,9 @@ impl Masks {
         self.0.remove(&thread);
     }
 
-    /// Whether a thread blocked SIGTRAP before an int3 that leaves it with `mask`. Where the program has set its mask by
-    /// a system call of its own, that is told by all the other signals: few block these and let SIGTRAP through.
+    /// Whether a thread blocked SIGTRAP before an int3 that leaves it with `mask`. Where the
+    /// program has set its mask by a system call of its own, that is told by all the other signals:
+    /// few block these and let SIGTRAP through.
     pub(crate) fn was_blocked(&self, thread: Tid, mask: u64) -> bool {
         let same = |a: u64, b: u64| (a ^ b) & !APART == 0;
         let before = mask | TRAP;

@@ -1,28 +1,33 @@
-//! Which function may be called in the place of a throwing operator new: malloc, where it is proved to be the same but for what is done when
-//! memory runs out.
+//! Which function may be called in the place of a throwing operator new: malloc, where it is proved
+//! to be the same but for what is done when memory runs out.
 //!
-//! The nothrow form of the operator would not do: it is `noexcept`, and calls the program's new handler, which may throw. And that a module
-//! has some allocator in it proves nothing: debug builds tell apart who made a block, and a program may have an operator new of its own beside
+//! The nothrow form of the operator would not do: it is `noexcept`, and calls the program's new
+//! handler, which may throw. And that a module has some allocator in it proves nothing: debug
+//! builds tell apart who made a block, and a program may have an operator new of its own beside
 //! jemalloc. So an operator that is not known for sure is left alone.
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
 use leaktap_image::Module;
 use leaktap_memory::{Addr, Svma};
 
-/// What tcmalloc and mimalloc call malloc, and both of their operators new, by other names: (malloc, operator new, operator new[]). A build that tells
-/// them apart, such as tcmalloc's debug libraries, has different functions there.
+/// What tcmalloc and mimalloc call malloc, and both of their operators new, by other names:
+/// (malloc, operator new, operator new[]). A build that tells them apart, such as tcmalloc's debug
+/// libraries, has different functions there.
 const ALIASES: [(&str, &str, &str); 2] = [
     ("tc_malloc", "tc_new", "tc_newarray"),
     ("mi_malloc", "mi_new", "_Znam"),
 ];
 
-/// jemalloc's own name as a shared library. It never tells apart who made a block, in debug builds neither.
+/// jemalloc's own name as a shared library. It never tells apart who made a block, in debug builds
+/// neither.
 const JEMALLOC: &str = "libjemalloc.so.2";
 
-/// In the mangled name of a function that only an operator new of jemalloc's calls, when its fast path fails: `fallbackNewImpl<..>` of jemalloc_cpp.cpp.
+/// In the mangled name of a function that only an operator new of jemalloc's calls, when its fast
+/// path fails: `fallbackNewImpl<..>` of jemalloc_cpp.cpp.
 const OF_JEMALLOC: &str = "15fallbackNewImplI";
 
-/// Whether `malloc` is the same as the throwing operator new at `operator`, but for what happens when memory runs out. Both are in `module`.
+/// Whether `malloc` is the same as the throwing operator new at `operator`, but for what happens
+/// when memory runs out. Both are in `module`.
 pub(super) fn is_same(module: &Module, operator: Addr, malloc: Addr) -> bool {
     is_alias(module, operator, malloc) || is_of_jemalloc(module, operator)
 }

@@ -18,10 +18,12 @@ const PROT_WRITE: u64 = 2;
 /// Why the process has to be let go; a thread waits for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure {
-    /// It is about to call mlockall(2), which fills all that is mapped with pages, and so what is reserved for the agent's books.
+    /// It is about to call mlockall(2), which fills all that is mapped with pages, and so what is
+    /// reserved for the agent's books.
     Locks,
-    /// It is about to make code writable in which we have written. Whoever hooks a function keeps what was there, and puts it back one day:
-    /// that must not be an int3, or a jump to an agent that is gone.
+    /// It is about to make code writable in which we have written. Whoever hooks a function keeps
+    /// what was there, and puts it back one day: that must not be an int3, or a jump to an agent
+    /// that is gone.
     Rewrites,
 }
 

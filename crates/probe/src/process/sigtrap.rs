@@ -1,9 +1,11 @@
 //! What the program does with SIGTRAP stays as it is.
 //!
-//! For an int3 met by a thread that blocks SIGTRAP, or in a program that ignores it, the kernel clears the bit in the thread's mask and makes SIG_DFL
-//! the handler (force_sig_info_to_task of kernel/signal.c), before the tracer sees the stop. So what the program has set is
-//! known beforehand: asked for at attach, and read from the arguments when it calls sigaction or pthread_sigmask. It is put back while the
-//! thread is held. Flags and mask of the handler are not touched by the kernel.
+//! For an int3 met by a thread that blocks SIGTRAP, or in a program that ignores it, the kernel
+//! clears the bit in the thread's mask and makes SIG_DFL the handler (force_sig_info_to_task of
+//! kernel/signal.c), before the tracer sees the stop. So what the program has set is known
+//! beforehand: asked for at attach, and read from the arguments when it calls sigaction or
+//! pthread_sigmask. It is put back while the thread is held. Flags and mask of the handler are not
+//! touched by the kernel.
 
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping};
@@ -61,7 +63,8 @@ impl Process {
         }
     }
 
-    /// Finds out what the program does with SIGTRAP, before it may meet an int3: all of its threads are `stopped`.
+    /// Finds out what the program does with SIGTRAP, before it may meet an int3: all of its threads
+    /// are `stopped`.
     pub fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
         for thread in stopped.iter() {
             if let Ok(mask) = thread.signal_mask() {
@@ -78,8 +81,8 @@ impl Process {
         };
     }
 
-    /// Puts back what an int3 of ours has changed for `stopped`, which has just met it with `registers`; and notes what the
-    /// function there is about to change.
+    /// Puts back what an int3 of ours has changed for `stopped`, which has just met it with
+    /// `registers`; and notes what the function there is about to change.
     pub fn keep_sigtrap(
         &mut self,
         tracer: &mut Tracer,
@@ -119,7 +122,8 @@ impl Process {
         self.look_for_change(tid, at, mask, registers);
     }
 
-    /// Whether a thread that reports a SIGTRAP blocks that: then an int3 has raised it, or brought up one that waited.
+    /// Whether a thread that reports a SIGTRAP blocks that: then an int3 has raised it, or brought
+    /// up one that waited.
     pub fn blocks_sigtrap(&self, stopped: &Stopped) -> bool {
         let mask = stopped.signal_mask();
         mask.is_ok_and(|mask| self.sigtrap.masks.was_blocked(stopped.tid(), mask))
@@ -143,7 +147,8 @@ impl Process {
         }
     }
 
-    /// Whether a handler for SIGTRAP was lost, that the program had set by a system call of its own, or that could not be put back.
+    /// Whether a handler for SIGTRAP was lost, that the program had set by a system call of its
+    /// own, or that could not be put back.
     pub fn has_lost_sigtrap(&self) -> bool {
         self.sigtrap.lost
     }
@@ -192,8 +197,8 @@ impl Process {
         set.map(drop)
     }
 
-    /// Has `stopped` read its action for SIGTRAP to its stack, hands that place and the handler to `change`, and puts
-    /// the stack back. Returns the handler.
+    /// Has `stopped` read its action for SIGTRAP to its stack, hands that place and the handler to
+    /// `change`, and puts the stack back. Returns the handler.
     fn with_action(
         &mut self,
         tracer: &mut Tracer,

@@ -1,4 +1,5 @@
-//! Int3s that somebody else takes: a uprobe that is set where we have one, and after us, gets its trap before any tracer.
+//! Int3s that somebody else takes: a uprobe that is set where we have one, and after us, gets its
+//! trap before any tracer.
 //!
 //! Nothing tells of that but what is missing: calls return that were never entered.
 
@@ -36,9 +37,11 @@ impl Swallowed {
 }
 
 impl Process {
-    /// A call returns to `ret`, as calls of `function` have before; it was not seen when it was entered.
+    /// A call returns to `ret`, as calls of `function` have before; it was not seen when it was
+    /// entered.
     pub(super) fn returned_unseen(&mut self, function: FunctionId, ret: Addr) {
-        // Another function may have been called from there: by a pointer, or through one that calls this one at times only.
+        // Another function may have been called from there: by a pointer, or through one that calls
+        // this one at times only.
         if self.calls(ret) == self.address_of(function) {
             let unseen = self.swallowed.unseen.entry(function).or_default();
             *unseen = unseen.saturating_add(1);
@@ -64,7 +67,8 @@ impl Process {
         Some(point.address)
     }
 
-    /// What the call instruction before `ret` calls, always: directly, or by way of the procedure linkage table.
+    /// What the call instruction before `ret` calls, always: directly, or by way of the procedure
+    /// linkage table.
     fn calls(&self, ret: Addr) -> Option<Addr> {
         let mut code = [0; 6];
         self.memory.read(ret.wrapping_offset(-6), &mut code).ok()?;

@@ -1,0 +1,82 @@
+//! What the report has to say of the trace itself: why it ended, and what was not seen.
+
+use leaktap_probe::{Departure, FunctionId, Kind};
+
+use super::Target;
+use crate::cli::Engine;
+use crate::remedy;
+
+impl Target {
+    /// See [`remedy::breakpoints`]; nothing where breakpoints were asked for.
+    pub(crate) fn breakpoints_and_remedy(&self) -> Option<String> {
+        let is_wanted = self.engine == Engine::Auto;
+        is_wanted.then(|| remedy::breakpoints(&self.process))?
+    }
+
+    /// Stops took so much of its time, in percent, and may not.
+    pub(crate) fn was_too_slow(&mut self, (percent, limit): (u8, u8)) {
+        let remedy = self
+            .breakpoints_and_remedy()
+            .map_or_else(String::new, |stops| format!("; it was traced {stops}"));
+        self.notes.push(format!(
+            "the trace ended early: stops took {percent} % of the target's time, and --max-overhead is \
+             {limit}{remedy}"
+        ));
+    }
+
+    /// Whether calls of malloc were seen, or would have been.
+    pub(crate) fn watches_allocator(&self) -> bool {
+        let is_malloc = |id: FunctionId| id.function().is_some_and(|known| known.name == "malloc");
+        let mut points = self.process.probepoints().iter();
+        let is_swallowed = self.process.swallowed().any(is_malloc);
+        let is_watched =
+            points.any(|point| is_malloc(point.function) && !matches!(point.kind, Kind::None(_)));
+        is_watched && !is_swallowed
+    }
+
+    /// All threads are about to run as if nothing had been: but for code that somebody else has
+    /// changed.
+    pub(super) fn note_overwritten(&mut self) {
+        if self.exit.is_none() && self.process.has_overwritten_breakpoints() {
+            self.notes.push(
+                "the target has written over an int3 of leaktap's: if it puts that back, it dies of \
+                 SIGTRAP"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// The trace is over.
+    pub(super) fn note_end(&mut self) {
+        self.notes.extend(self.process.departure().map(ended_by));
+        for function in self.process.swallowed() {
+            let name = function.display();
+            self.notes.push(format!(
+                "calls of {name} were not all seen: another tool, such as a uprobe of perf or \
+                 bpftrace, took leaktap's int3s there"
+            ));
+        }
+        if self.process.has_lost_sigtrap() {
+            self.notes.push(
+                "a handler for SIGTRAP was lost, or SIGTRAP is no longer ignored: the target set \
+                 that by a system call of its own and then blocked SIGTRAP, or has a seccomp filter"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+/// Why the trace has ended.
+fn ended_by(departure: Departure) -> String {
+    match departure {
+        Departure::Locks => {
+            "the trace ended when the target called mlockall(2), which would have filled all memory \
+             reserved for the books: with --engine breakpoint it goes on"
+        }
+        Departure::Rewrites => {
+            "the trace ended when the target made code writable that leaktap had changed, to hook a \
+             function: attach again when it has"
+        }
+    }
+    .to_owned()
+}
