@@ -46,6 +46,15 @@ engines! {
         lives_through(engine, "no_unwind_info.c", 8);
     }
 
+    /// What the handler had interrupted was the agent, in two of three children: it went on without its memory.
+    fn children_of_a_signal_handler_live_on(engine) {
+        let mut target = Fixture::new("fork_in_handler.c").start();
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        tracing.detach().succeeded();
+        target.end().succeeded();
+    }
+
     fn threads_that_come_and_go_under_signals(engine) {
         lives_through(engine, "short_threads.c", 8);
     }
