@@ -29,6 +29,7 @@ mod doctor;
 mod ends;
 mod errors;
 mod exact;
+mod harmless;
 mod launch;
 mod leaving;
 mod others;

@@ -1,5 +1,6 @@
 //! Is a call one of its own, or part of one that is running?
 
+use core::cell::Cell;
 use core::ops::ControlFlow;
 
 use leaktap_memory::{Addr, ReadMemory};
@@ -8,7 +9,7 @@ use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 use crate::agent::{Agent, outer, set_outer};
 use crate::layout::{BUSY, Known, TAKEN, Thread};
 use crate::rules::AllRows;
-use crate::stack::Stack;
+use crate::stack::{Stack, Window};
 
 /// What a call is.
 pub(crate) enum Entry {
@@ -43,12 +44,11 @@ pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entr
 fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> Entry {
     let taken = running & TAKEN != 0;
     // Interrupted while it worked for this thread, the agent's notes may be half written.
-    let known = if taken {
-        Known::NOTHING
-    } else {
-        take(thread, running)
+    let (known, window) = match taken {
+        true => (Known::NOTHING, None),
+        false => take(thread, running),
     };
-    let stack = Stack::new(agent, known, sp);
+    let stack = Stack::new(agent, known, sp, window);
     let entry = decide(&stack, agent, running, sp, bp);
     if let Entry::Own { .. } = entry {
         agent.put_on_record(thread, running & !TAKEN, sp);
@@ -59,10 +59,13 @@ fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> E
     entry
 }
 
-fn take(thread: *mut Thread, running: u64) -> Known {
+fn take(thread: *mut Thread, running: u64) -> (Known, Option<&'static Window>) {
     set_outer(thread, running | BUSY);
     // SAFETY: the state of this thread, whose signal handlers keep away while it is busy.
-    unsafe { (*thread).stack }
+    unsafe {
+        let window = Cell::from_mut(&mut (*thread).window[..]);
+        ((*thread).stack, Some(window.as_slice_of_cells()))
+    }
 }
 
 fn give_back(thread: *mut Thread, running: u64, known: Known) {

@@ -1,15 +1,16 @@
 //! Enters blocks into the ledger.
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_unwind::{Frame, RuleCache, Start};
+use leaktap_unwind::{Frame, Memo, Remembered, RuleCache, Start};
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{Loss, NEARS, Thread};
+use crate::layout::{CACHED_RULES, Loss, MAX_DEPTH, MEMO_QUADS, MEMO_SETS, NEARS, Thread};
 use crate::rules::{AllRows, CachedRows};
 use crate::stack::{Stack, Words};
-use leaktap_ledger::{AREA_BITS, Block, Kept, Near, StackId};
+use leaktap_ledger::{AREA_BITS, Block, Kept, Near, StackId, Trail};
 
 /// A call that returned a block.
 #[derive(Clone, Copy)]
@@ -24,6 +25,14 @@ pub(crate) struct Allocated {
     pub(crate) sp: u64,
     /// rbp there.
     pub(crate) bp: u64,
+}
+
+/// What a walk writes to, of a thread's state.
+struct Work<'t> {
+    walks: &'t mut Memo<MEMO_SETS, MEMO_QUADS>,
+    rules: &'t mut [Remembered; CACHED_RULES],
+    frames: &'t mut [Frame; MAX_DEPTH],
+    trail: &'t mut Trail<{ MAX_DEPTH + 1 }>,
 }
 
 /// What has been done already to know a call's stack.
@@ -154,21 +163,27 @@ impl Agent {
             return remembered;
         }
         let words = Words::known(self, &state.stack, call.sp);
-        let memory = Stack::new(self, state.stack, call.sp);
+        let mut work = Work {
+            walks: &mut state.walks,
+            rules: &mut state.rules,
+            frames: &mut state.frames,
+            trail: &mut state.trail,
+        };
+        let window = Cell::from_mut(&mut state.window[..]).as_slice_of_cells();
+        let memory = Stack::new(self, state.stack, call.sp, Some(window));
         let ip = memory.read_u64(Addr::new(call.sp)).unwrap_or(0);
         let (start, key) = (call.start(ip), call.key(generation));
         let may_be_there = words.is_none_or(|words| {
-            state
-                .walks
-                .is_out_of_reach(start, key, words.len.wrapping_sub(1))
+            let reach = words.len.wrapping_sub(1);
+            work.walks.is_out_of_reach(start, key, reach)
         });
         let found = match may_be_there {
-            true => state.walks.find_in(start, key, &memory),
+            true => work.walks.find_in(start, key, &memory),
             false => None,
         };
         let id = match found {
             Some(id) => Some(StackId(id)),
-            None => self.walk_anew(state, (start, key), &memory, generation, call.kind),
+            None => self.walk_anew(&mut work, (start, key), &memory, generation, call.kind),
         };
         state.stack = memory.known();
         id
@@ -176,19 +191,19 @@ impl Agent {
 
     fn walk_anew(
         self,
-        state: &mut Thread,
+        work: &mut Work<'_>,
         (start, key): (Start, u32),
-        memory: &Stack,
+        memory: &Stack<'_>,
         generation: u32,
         kind: u8,
     ) -> Option<StackId> {
         let mut rows = CachedRows {
             all: AllRows(self),
-            cache: RuleCache::over(&mut state.rules, generation),
+            cache: RuleCache::over(work.rules, generation),
         };
-        let frames = state.frames.get_mut(..self.control.depth as usize);
+        let frames = work.frames.get_mut(..self.control.depth as usize);
         let frames = frames.unwrap_or_default();
-        let (walk, keep) = state.walks.walk(start, key, memory, &mut rows, frames);
+        let (walk, keep) = work.walks.walk(start, key, memory, &mut rows, frames);
         let frames = frames.get_mut(..walk.depth).unwrap_or_default();
         let kept = self.without_own(frames);
         let raw = frames.get(..kept).unwrap_or_default();
@@ -198,7 +213,7 @@ impl Agent {
             end: walk.end as u8,
             kind,
         };
-        let id = self.ledger().intern_along(raw, kept, &mut state.trail)?;
+        let id = self.ledger().intern_along(raw, kept, work.trail)?;
         keep.keep(id.0);
         Some(id)
     }

@@ -1,13 +1,9 @@
 //! Reads of the thread's own memory that cannot fault.
 //!
-//! A stack is contiguous from the stack pointer up. Where the stacks of threads are the tracer says, and
-//! for these no system call is made: a filter (seccomp(2)) that the program installs later might kill it for one.
-//! What is known to be readable of another one (of a coroutine, of a signal handler) is kept as a
-//! range of whole pages, found out page by page, once. Whatever a walk wants outside (where call frame
-//! information is missing or wrong, nothing at all) is asked of the kernel each time.
-//!
-//! *Failure mode*: memory may be unmapped by another thread between the question and the read.
-//! Nobody unmaps a stack in use; for what only looks like a stack this window remains.
+//! Of the thread's own stack, what call frame information leads to is read just so: those are the words by which its frames
+//! are about to return. Where the stacks of threads are the tracer says. All else (another stack, of a coroutine or of a signal
+//! handler, and whatever a frame pointer or a guess leads to) is copied by the kernel, which answers if there is nothing: a
+//! program may close any page at any moment. Where system calls are not allowed ([`Live::kernel`](crate::layout::Live)), a walk ends there.
 
 use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
@@ -19,20 +15,23 @@ use crate::agent::Agent;
 use crate::kernel;
 use crate::layout::{Known, Region};
 
-const PAGE: u64 = 4096;
-
-/// Bytes that the known range grows by at once, to reach what a walk wants.
-const LARGEST_STEP: u64 = 256 * PAGE;
+/// Words copied by the kernel.
+pub(crate) type Window = [Cell<u64>];
 
 /// The memory of this thread.
-pub(crate) struct Stack {
+pub(crate) struct Stack<'w> {
     agent: Agent,
-    low: Cell<u64>,
-    high: Cell<u64>,
-    ranges: u64,
+    /// The stack pointer: below it is nothing that may be read.
+    sp: u64,
+    /// The thread's own stack, if `sp` is there.
+    known: Known,
+    window: Option<&'w Window>,
+    /// What was copied last.
+    from: Cell<u64>,
+    copied: Cell<u64>,
 }
 
-/// Words from `sp` up that are known to be readable; nothing if that has to be found out.
+/// Words from `sp` up on the thread's own stack.
 #[derive(Clone, Copy)]
 pub(crate) struct Words {
     sp: *const AtomicU64,
@@ -41,6 +40,7 @@ pub(crate) struct Words {
 }
 
 impl Words {
+    /// Nothing if it is not known that `sp` is there.
     #[inline(always)]
     pub(crate) fn known(agent: Agent, known: &Known, sp: u64) -> Option<Words> {
         let ranges: u64 = agent.control.live.ranges.load(Acquire).into();
@@ -54,7 +54,7 @@ impl Words {
     /// Word `index`.
     ///
     /// # Safety
-    /// It is one of them.
+    /// It is one of them, and call frame information has led there.
     #[inline(always)]
     pub(crate) unsafe fn get(self, index: u64) -> u64 {
         // SAFETY: aligned and readable, says the caller; atomic, because other threads may write there.
@@ -77,6 +77,15 @@ impl Agent {
         }
         live.ranges.fetch_add(1, AcqRel);
     }
+
+    /// Copies words from `at` on by a system call, which does not fault. Returns how many; none where system calls
+    /// are not allowed.
+    pub(crate) fn copy(self, at: u64, words: &[Cell<u64>]) -> usize {
+        match self.control.live.kernel.load(Relaxed) {
+            1 => kernel::copy(self.control.process, at, words),
+            _ => 0,
+        }
+    }
 }
 
 /// The stack of a thread that begins at `at`, or next below.
@@ -86,88 +95,62 @@ pub(crate) fn stack_below(agent: Agent, at: u64) -> Option<Region> {
     Some(Region { start, end })
 }
 
-impl Stack {
-    /// The stack at `sp`, where the processor has just read or written a word; `known` is what
-    /// was found out before.
+impl<'w> Stack<'w> {
+    /// The memory of a thread whose stack pointer is `sp`, where a call has just written a word; `known` is what
+    /// was found out before. `window` is for this alone.
     #[inline]
-    pub(crate) fn new(agent: Agent, known: Known, sp: u64) -> Stack {
+    pub(crate) fn new(
+        agent: Agent,
+        known: Known,
+        sp: u64,
+        window: Option<&'w Window>,
+    ) -> Stack<'w> {
         let ranges = agent.control.live.ranges.load(Acquire).into();
-        let stack = Stack {
+        let is_known = ranges == known.ranges && sp >= known.low && sp < known.high;
+        Stack {
             agent,
-            low: Cell::new(known.low),
-            high: Cell::new(known.high),
-            ranges,
-        };
-        if ranges != known.ranges || sp < known.low || sp >= known.high {
-            stack.discover(sp, ranges == known.ranges);
+            sp,
+            known: if is_known {
+                known
+            } else {
+                discover(agent, sp, ranges)
+            },
+            window,
+            from: Cell::new(0),
+            copied: Cell::new(0),
         }
-        stack
     }
 
     /// What is known now, to be kept for the next time.
     #[inline]
     pub(crate) fn known(&self) -> Known {
-        Known {
-            low: self.low.get(),
-            high: self.high.get(),
-            ranges: self.ranges,
-        }
+        self.known
     }
 
-    #[cold]
-    fn discover(&self, sp: u64, still_good: bool) {
-        if let Some(stack) = self.known_stack(sp) {
-            self.low.set(sp & !(PAGE - 1));
-            self.high.set(stack.end);
-            return;
-        }
-        let page = sp & !(PAGE - 1);
-        let (low, high) = (self.low.get(), self.high.get());
-        let near = still_good && sp < low && low - sp <= LARGEST_STEP;
-        let grown = near && self.are_readable(page.wrapping_add(PAGE), low) == low;
-        self.low.set(page);
-        self.high
-            .set(if grown { high } else { page.wrapping_add(PAGE) });
-    }
-
-    /// How far the pages from `from` are readable, at most to `to`.
-    fn are_readable(&self, from: u64, to: u64) -> u64 {
-        let mut page = from;
-        while page < to && self.is_readable(page) {
-            page = page.wrapping_add(PAGE);
-        }
-        page
-    }
-
-    fn is_readable(&self, at: u64) -> bool {
-        let live = &self.agent.control.live;
-        self.known_stack(at).is_some() || live.kernel.load(Relaxed) == 1 && kernel::is_readable(at)
-    }
-
-    /// The stack of a thread that `at` is in.
-    fn known_stack(&self, at: u64) -> Option<Region> {
-        stack_below(self.agent, at).filter(|stack| stack.contains(at))
-    }
-
-    #[cold]
-    fn reach(&self, at: u64) -> bool {
-        let high = self.high.get();
-        let end = at.wrapping_add(7);
-        if at >= self.low.get() && end >= high && end.wrapping_sub(high) < LARGEST_STEP {
-            let wanted = (end & !(PAGE - 1)).wrapping_add(PAGE);
-            self.high.set(self.are_readable(high, wanted));
-            return end < self.high.get();
-        }
-        end > at && self.is_readable(at)
+    /// The word at `at`, among those that were copied last.
+    fn in_window(&self, at: u64) -> Option<u64> {
+        let offset = at.wrapping_sub(self.from.get());
+        let word = self.window?.get(offset as usize / 8)?;
+        (offset.is_multiple_of(8) && offset / 8 < self.copied.get()).then(|| word.get())
     }
 }
 
-impl ReadMemory for Stack {
+#[cold]
+fn discover(agent: Agent, sp: u64, ranges: u64) -> Known {
+    let stack = stack_below(agent, sp).filter(|stack| stack.contains(sp));
+    stack.map_or(Known::NOTHING, |Region { start, end }| Known {
+        low: start,
+        high: end,
+        ranges,
+    })
+}
+
+impl ReadMemory for Stack<'_> {
     fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
         let len = buf.len();
         for (i, byte) in buf.iter_mut().enumerate() {
             let at = at.wrapping_offset(i as i64);
-            let word = self.read_u64(at).map_err(|_| Unreadable { at, len })?;
+            let word = self.guess_u64(at).map_err(|_| Unreadable { at, len })?;
             *byte = word as u8;
         }
         Ok(())
@@ -176,12 +159,30 @@ impl ReadMemory for Stack {
     #[inline]
     fn read_u64(&self, at: Addr) -> Result<u64, Unreadable> {
         let word = at.get();
-        let (low, high) = (self.low.get(), self.high.get());
-        let inside = word >= low && word.wrapping_add(8) <= high && word < u64::MAX - 8;
-        if !inside && !self.reach(word) {
-            return Err(Unreadable { at, len: 8 });
+        let is_own = word >= self.sp && word < self.known.high && self.known.high - word >= 8;
+        if !is_own && word != self.sp {
+            return self.guess_u64(at);
         }
-        // SAFETY: all eight bytes are readable; what they hold is only a number.
+        // SAFETY: where the call has just written, or a word of the thread's own stack by which a frame returns.
         Ok(unsafe { (word as *const u64).read_unaligned() })
+    }
+
+    #[cold]
+    fn guess_u64(&self, at: Addr) -> Result<u64, Unreadable> {
+        let word = at.get();
+        if let Some(found) = self.in_window(word) {
+            return Ok(found);
+        }
+        let one = [Cell::new(0)];
+        let words = self.window.unwrap_or(&one);
+        let copied = self.agent.copy(word, words);
+        if self.window.is_some() {
+            self.from.set(word);
+            self.copied.set(copied as u64);
+        }
+        match words.first() {
+            Some(first) if copied > 0 => Ok(first.get()),
+            _ => Err(Unreadable { at, len: 8 }),
+        }
     }
 }

@@ -7,10 +7,10 @@
 //!
 //! A thread writes to its own record alone, but its signal handlers may interrupt that: so places are taken by exchanges.
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::agent::Agent;
-use crate::kernel;
 use crate::layout::{Call, Thread, Unreturned};
 use crate::stack::stack_below;
 
@@ -37,18 +37,9 @@ impl Agent {
 
     /// Whether the agent's return address of a call, entered with its own at `entry_sp`, is there no more.
     fn is_overwritten(self, entry_sp: u64) -> bool {
-        let mut word = [0];
-        let is_known = self.read_checked(Call::return_slot(entry_sp), &mut word) == 1;
-        is_known && !self.owns(word[0])
-    }
-
-    /// Reads words from `at` on by a system call, which does not fault. Returns how many; none where system calls
-    /// are not allowed.
-    pub(crate) fn read_checked(self, at: u64, words: &mut [u64]) -> usize {
-        match self.control.live.kernel.load(Relaxed) {
-            1 => kernel::read(self.control.process, at, words),
-            _ => 0,
-        }
+        let word = Cell::new(0);
+        let words = core::slice::from_ref(&word);
+        self.copy(Call::return_slot(entry_sp), words) == 1 && !self.owns(word.get())
     }
 }
 

@@ -37,6 +37,9 @@ pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {
     hash.wrapping_shr(key_bits.wrapping_neg()) as usize
 }
 
+/// Words of another stack that are copied at a time.
+pub const WINDOW: usize = 128;
+
 /// Calls of a thread that are on record though another one runs.
 pub const UNRETURNED: usize = 32;
 
@@ -237,6 +240,8 @@ pub struct Thread {
     pub frames: [Frame; MAX_DEPTH],
     /// Areas of the heap, by number.
     pub nears: [Near; NEARS],
+    /// What was copied of another stack.
+    pub window: [u64; WINDOW],
     /// Where in the ledger's tree the last new stack was.
     pub trail: Trail<{ MAX_DEPTH + 1 }>,
     /// Rules by pc.
@@ -281,7 +286,7 @@ impl Thread {
     }
 }
 
-/// Whole pages from `low` to `high` that are readable.
+/// The thread's own stack, where the thread was on that the last time: from `low` to `high`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
@@ -295,7 +300,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// No page is known to be readable.
+    /// The thread was on another one.
     pub const NOTHING: Known = Known {
         low: 0,
         high: 0,

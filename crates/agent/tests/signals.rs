@@ -210,6 +210,7 @@ fn handlers_that_interrupt_the_agent_lose_nothing() {
             )
         }
     });
+    host.knows_this_stack();
     handle(libc::SIGUSR2, storm, 0);
     let timer = timer(libc::SIGUSR2);
     let mut calls = 0_u64;

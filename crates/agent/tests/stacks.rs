@@ -183,7 +183,7 @@ fn a_walk_that_goes_astray_does_not_fault() {
 }
 
 #[test]
-fn nothing_beyond_the_first_page_without_the_kernel() {
+fn nothing_of_another_stack_without_the_kernel() {
     let program = Program::new(64);
     program.host.control().live.kernel.store(0, Relaxed);
     let frame = black_box([0_u8; 16 << 10]);
@@ -191,4 +191,27 @@ fn nothing_beyond_the_first_page_without_the_kernel() {
     black_box(&frame);
     let live = program.host.block(block as usize);
     assert!(live.end != 0 && !live.frames.is_empty());
+}
+
+/// What was readable once need not be so again: a frame pointer without call frame information leads to anything.
+#[test]
+fn a_page_that_was_closed_is_not_read() {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+    let program = Program::new(64);
+    program.host.knows_this_stack();
+    let call = without_cfi();
+    let len = std::num::NonZeroUsize::new(8 << 20).unwrap();
+    let (open, closed) = (
+        ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        ProtFlags::PROT_NONE,
+    );
+    // SAFETY: a new mapping, that nothing is in.
+    let page = unsafe { mmap_anonymous(None, len, open, MapFlags::MAP_PRIVATE) }.unwrap();
+    let bp = page.as_ptr() as usize + 4096;
+    for rights in [open, open, closed, closed, open] {
+        // SAFETY: the same.
+        unsafe { mprotect(page, len.get(), rights) }.unwrap();
+        let block = call(program.malloc, bp, 33);
+        assert!(program.host.has(block as usize));
+    }
 }

@@ -14,7 +14,6 @@
 #[allow(dead_code, reason = "how a detour finds the agent is not needed")]
 mod agent;
 #[path = "../blob/kernel.rs"]
-#[allow(dead_code, reason = "not all reads are needed")]
 mod kernel;
 #[path = "../blob/record.rs"]
 #[allow(dead_code, reason = "only what is not remembered is needed")]

@@ -19,6 +19,15 @@ pub trait ReadMemory {
         self.read(at, &mut word)?;
         Ok(u64::from_le_bytes(word))
     }
+
+    /// The word at `at`, where nothing proves that there is one: a frame pointer has led there, say. For memory that is read
+    /// without a check elsewhere.
+    ///
+    /// # Errors
+    /// [`Unreadable`] as [`ReadMemory::read`].
+    fn guess_u64(&self, at: Addr) -> Result<u64, Unreadable> {
+        self.read_u64(at)
+    }
 }
 
 impl<M: ReadMemory + ?Sized> ReadMemory for &M {
@@ -28,6 +37,10 @@ impl<M: ReadMemory + ?Sized> ReadMemory for &M {
 
     fn read_u64(&self, at: Addr) -> Result<u64, Unreadable> {
         (**self).read_u64(at)
+    }
+
+    fn guess_u64(&self, at: Addr) -> Result<u64, Unreadable> {
+        (**self).guess_u64(at)
     }
 }
 

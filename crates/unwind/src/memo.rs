@@ -155,7 +155,8 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
     const NAME: usize = QUADS.next_power_of_two() - 1;
 
     /// The payload kept with the walk from `start` under the rules of `generation`, if all words that it read are
-    /// among the `reach` words from `start.sp` on: only these, by number, are asked of `word`.
+    /// among the `reach` words from `start.sp` on, none of them a guess: only these, by number, are asked of `word`, in the walk's
+    /// order up to the first difference. So it asks for none that the walk would not have read.
     ///
     /// Whoever changes the rules (dlopen, dlclose) changes the generation, and all that was kept before is not found.
     #[inline(always)]
@@ -176,14 +177,14 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         })
     }
 
-    /// The same, with all words read from `mem`: in the walk's order up to the first difference, so that nothing is
+    /// The same, with all words read from `mem`, as guesses: in the walk's order up to the first difference, so that nothing is
     /// read that the walk would not have read.
     pub fn find_in(&self, start: Start, generation: u32, mem: &impl ReadMemory) -> Option<u32> {
         self.entry(Key { start, generation }, |_, quads| {
             let mut words = quads.iter().flat_map(Quad::each);
             words.all(|(at, was)| {
                 let at = i64::from(at.cast_signed()).wrapping_mul(8);
-                mem.read_u64(start.sp.wrapping_offset(at)) == Ok(*was)
+                mem.guess_u64(start.sp.wrapping_offset(at)) == Ok(*was)
             })
         })
     }
@@ -350,6 +351,16 @@ impl<M: ReadMemory> ReadMemory for Recorder<'_, M> {
         let value = self.mem.read_u64(at)?;
         if self.note(at, value).is_none() {
             self.complete.set(false);
+        }
+        Ok(value)
+    }
+
+    /// Such a walk is found by [`Memo::find_in`] alone.
+    fn guess_u64(&self, at: Addr) -> Result<u64, Unreadable> {
+        let value = self.mem.guess_u64(at)?;
+        match self.note(at, value) {
+            Some(()) => self.end.set(u64::MAX),
+            None => self.complete.set(false),
         }
         Ok(value)
     }

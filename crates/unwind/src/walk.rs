@@ -98,6 +98,8 @@ pub(crate) struct Walker<'m, M> {
     signal: bool,
     switches: u8,
     used_start_bp: bool,
+    /// It has gone by a frame pointer that nothing vouches for: so has all that comes after.
+    guesses: bool,
 }
 
 impl<'m, M: ReadMemory> Walker<'m, M> {
@@ -111,6 +113,7 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
             signal: false,
             switches: 0,
             used_start_bp: false,
+            guesses: false,
         }
     }
 
@@ -231,6 +234,7 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
         if size > MAX_FRAME || bp.get() & 7 != 0 {
             return Err(End::NoRule);
         }
+        self.guesses = true;
         let ip = self.read(bp.wrapping_offset(8))?;
         self.advance(bp.wrapping_offset(16), false)?;
         self.arrive(ip, Bp::At(bp), false)?;
@@ -289,6 +293,10 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
 
     #[inline]
     fn read(&self, at: Addr) -> Result<u64, End> {
-        self.mem.read_u64(at).map_err(|_| End::Unreadable)
+        let word = match self.guesses {
+            false => self.mem.read_u64(at),
+            true => self.mem.guess_u64(at),
+        };
+        word.map_err(|_| End::Unreadable)
     }
 }

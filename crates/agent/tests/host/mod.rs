@@ -134,7 +134,7 @@ impl Host {
     pub(crate) fn has_used_spares(&self) -> bool {
         let threads = self.control().threads as *const Thread;
         // SAFETY: made by `control`; the spares come last.
-        unsafe { (*threads.add(KEYS << KEY_BITS)).stack.low != 0 }
+        unsafe { (*threads.add(KEYS << KEY_BITS)).index.load(Relaxed) != 0 }
     }
 
     /// A detour of `original`: what its patched first instruction would jump to.
@@ -193,6 +193,23 @@ impl Host {
     /// True of an address in the agent's code or stubs.
     pub(crate) fn owns(&self, ip: u64) -> bool {
         (self.image as u64..(self.image + REGION_LEN) as u64).contains(&ip)
+    }
+
+    /// As the tracer does when it finds a thread: the calling thread's own stack is known from now on.
+    pub(crate) fn knows_this_stack(&self) {
+        let here = &raw const self as u64;
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let bounds = |line: &str| {
+            let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+            let number = |text| u64::from_str_radix(text, 16).ok();
+            Some((number(start)?, number(end)?))
+        };
+        let mut all = maps.lines().filter_map(bounds);
+        let (start, end) = all
+            .find(|(start, end)| (*start..*end).contains(&here))
+            .unwrap();
+        let table: &'static [u64; 3] = Box::leak(Box::new([2, start, end]));
+        self.control().live.publish_stacks(table.as_ptr() as u64);
     }
 
     /// As the tracer does at dlopen.

@@ -27,8 +27,9 @@ impl Stacks {
         self.0.iter().any(|range| range.contains(&sp))
     }
 
-    /// Adds the one that the thread of `registers` is on, one of `mappings`. It ends where the thread's own data begins, if that is behind it (so
-    /// glibc and musl have it): the kernel may have made one mapping of it and of a block of malloc's.
+    /// Adds the one that the thread of `registers` is on, one of `mappings`, if it is the thread's own: the first thread's, or one
+    /// behind which are the thread's own data (so glibc and musl have it), where it ends. A coroutine's is not, nor what the kernel
+    /// has made one mapping of with a stack.
     pub(crate) fn add(&mut self, registers: &Registers, mappings: &[Mapping]) {
         self.add_at(registers.sp(), Addr::new(registers.fs_base()), mappings);
     }
@@ -40,15 +41,12 @@ impl Stacks {
         if self.contains(sp) || !mapping.perms.read {
             return;
         }
-        let start = match mapping.kind {
-            Kind::Stack => Addr::new(mapping.end.get().saturating_sub(BELOW_MAIN_STACK)),
-            _ => mapping.start,
-        };
-        let end = match sp < fs && mapping.contains(fs) {
-            true => Addr::new(fs.get().next_multiple_of(PAGE)),
-            false => mapping.end,
-        };
-        self.insert(start..end);
+        if mapping.kind == Kind::Stack {
+            let start = mapping.end.get().saturating_sub(BELOW_MAIN_STACK);
+            self.insert(Addr::new(start)..mapping.end);
+        } else if sp < fs && mapping.contains(fs) {
+            self.insert(mapping.start..Addr::new(fs.get().next_multiple_of(PAGE)));
+        }
     }
 
     /// Adds one, in the place of those that have bytes in common with it.
@@ -109,14 +107,14 @@ mod tests {
         add(0x2000, 0x4010);
         add(0x2008, 0);
         add(0x7000, 0);
-        // Its data are below it, and in a mapping of its own.
+        // Its data are below it, or in another mapping: a coroutine's, perhaps.
         add(0x8800, 0x8010);
         add(0xa800, main);
-        assert_eq!(stacks.ranges().len(), 4);
+        assert_eq!(stacks.ranges().len(), 2);
         assert!(stacks.contains(Addr::new(main - 0x10_0000)));
         assert!(!stacks.contains(Addr::new(0x5000)));
         assert!(!stacks.remove(&(Addr::new(0x5000)..Addr::new(0x6000))));
         assert!(stacks.remove(&(Addr::new(0x4fff)..Addr::new(0x6000))));
-        assert_eq!(stacks.ranges().len(), 3);
+        assert_eq!(stacks.ranges().len(), 1);
     }
 }
