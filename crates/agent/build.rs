@@ -13,7 +13,7 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 15] = [
+const SYMBOLS: [(&str, &str); 26] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
@@ -25,6 +25,26 @@ const SYMBOLS: [(&str, &str); 15] = [
     ("AROUND_THROWING_PASS", "leaktap_around_throwing_pass"),
     ("AROUND_THROWING_RETURN", "leaktap_around_throwing_return"),
     ("BEFORE_PASS", "leaktap_before_pass"),
+    ("FULL_AROUND", "leaktap_full_around"),
+    ("FULL_AROUND_CALL", "leaktap_full_around_call"),
+    ("FULL_AROUND_BACK", "leaktap_full_around_back"),
+    ("FULL_AROUND_PASS", "leaktap_full_around_pass"),
+    ("FULL_AROUND_RETURN", "leaktap_full_around_return"),
+    ("FULL_AROUND_THROWING", "leaktap_full_around_throwing"),
+    (
+        "FULL_AROUND_THROWING_CALL",
+        "leaktap_full_around_throwing_call",
+    ),
+    (
+        "FULL_AROUND_THROWING_PASS",
+        "leaktap_full_around_throwing_pass",
+    ),
+    (
+        "FULL_AROUND_THROWING_RETURN",
+        "leaktap_full_around_throwing_return",
+    ),
+    ("FULL_BEFORE", "leaktap_full_before"),
+    ("FULL_BEFORE_PASS", "leaktap_full_before_pass"),
     ("GATE", "leaktap_gate"),
     ("GATE_INT3", "leaktap_gate_int3"),
     ("GATE_PASS", "leaktap_gate_pass"),
@@ -139,6 +159,9 @@ fn link(object: &Path, image: &Path) {
         "leaktap_around",
         "leaktap_around_throwing",
         "leaktap_before",
+        "leaktap_full_around",
+        "leaktap_full_around_throwing",
+        "leaktap_full_before",
         "leaktap_gate",
     ] {
         ld.args(["-u", entry]);

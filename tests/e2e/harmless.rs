@@ -16,6 +16,10 @@ fn works(engine: Engine, fixture: &str) -> (u64, u64) {
 }
 
 engines! {
+    fn callers_in_the_same_file_keep_values_in_registers(engine) {
+        assert_eq!(works(engine, "registers.c"), (3000, 0));
+    }
+
     fn memory_that_a_frame_pointer_leads_to_is_closed(engine) {
         assert_eq!(works(engine, "closed_page.c"), (6000, 0));
     }

@@ -10,10 +10,10 @@ use leaktap_ledger::{Block, Full, StackId};
 /// Where the descriptor is.
 pub(crate) const DESCRIPTOR: usize = offset_of!(Call, descriptor);
 
-/// Where the arguments are: behind the descriptor, and nothing behind them.
+/// Where the arguments are: before the descriptor, and nothing behind that.
 pub(crate) const ARGUMENTS: usize = offset_of!(Call, arguments);
 
-const _: () = assert!(ARGUMENTS == DESCRIPTOR + 8 && Call::LEN == ARGUMENTS + 24);
+const _: () = assert!(DESCRIPTOR == ARGUMENTS + 24 && Call::LEN == DESCRIPTOR + 8);
 
 /// At a function's entry the stack is aligned to 16 bytes but for the return address (psABI).
 const _: () = assert!(Call::LEN % 16 == 8);

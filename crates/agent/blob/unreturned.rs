@@ -59,14 +59,16 @@ fn record(thread: *mut Thread) -> &'static Unreturned {
 }
 
 impl Unreturned {
-    /// False if there is no place.
+    /// False if there is no place. The count is raised first: whoever leaves this by a jump leaves one that is too high, and no
+    /// entry behind that nobody would strike off.
     fn put(&self, entry_sp: u64) -> bool {
         let take = |call: &&core::sync::atomic::AtomicU64| {
             call.compare_exchange(0, entry_sp, Relaxed, Relaxed).is_ok()
         };
+        self.len.fetch_add(1, Relaxed);
         let is_put = self.calls.iter().any(|call| take(&call));
-        if is_put {
-            self.len.fetch_add(1, Relaxed);
+        if !is_put {
+            self.len.fetch_sub(1, Relaxed);
         }
         is_put
     }

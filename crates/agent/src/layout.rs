@@ -348,10 +348,10 @@ pub struct Call {
     pub thread: u64,
     /// [`Thread::outer`] to put back when the call returns.
     pub before: u64,
-    /// Address of its [`Descriptor`].
-    pub descriptor: u64,
     /// rdi, rsi, rdx.
     pub arguments: [u64; 3],
+    /// Address of its [`Descriptor`].
+    pub descriptor: u64,
 }
 
 /// What the free in a realloc or a delete has taken out of the ledger: a block at argument 0.
@@ -401,8 +401,8 @@ impl Call {
             },
             thread: word(3),
             before: word(4),
-            descriptor: word(5),
-            arguments: [word(6), word(7), word(8)],
+            arguments: [word(5), word(6), word(7)],
+            descriptor: word(8),
         }
     }
 }

@@ -34,7 +34,7 @@ pub use shared::{
     KEY_BITS, KEYS_AT, LEDGER_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT, ROOM_LEN, SHARED_LEN, Shared,
     TABLES, THREADS_AT,
 };
-pub use stub::{STUB_LEN, stub};
+pub use stub::{PUSH_LEN, STUB_LEN, stub};
 
 mod offsets {
     include!(concat!(env!("OUT_DIR"), "/offsets.rs"));
@@ -58,6 +58,12 @@ pub enum Shape {
     AroundThrowing,
     /// For a function that frees: goes on to the original without a frame.
     Before,
+    /// As `Around`, and preserves what the function preserves: its callers may know that.
+    FullAround,
+    /// As `AroundThrowing`, and preserves all but the result.
+    FullAroundThrowing,
+    /// As `Before`, and preserves what the function preserves.
+    FullBefore,
     /// For a function that only a breakpoint can watch: [`GATE_INT3`], unless the C library, the dynamic linker or the allocator
     /// calls it; then goes on to the original without a frame.
     Gate,
@@ -70,8 +76,17 @@ impl Shape {
             Shape::Around => offsets::AROUND,
             Shape::AroundThrowing => offsets::AROUND_THROWING,
             Shape::Before => offsets::BEFORE,
+            Shape::FullAround => offsets::FULL_AROUND,
+            Shape::FullAroundThrowing => offsets::FULL_AROUND_THROWING,
+            Shape::FullBefore => offsets::FULL_BEFORE,
             Shape::Gate => offsets::GATE,
         }
+    }
+
+    /// Whether all registers are preserved: the stub then pushes what it has to say.
+    pub const fn is_full(self) -> bool {
+        use Shape::{FullAround, FullAroundThrowing, FullBefore, Gate};
+        matches!(self, FullAround | FullAroundThrowing | FullBefore | Gate)
     }
 }
 
@@ -82,12 +97,16 @@ pub enum Exit {
     Call,
     /// To go on in the original, whose [`layout::Descriptor`] is in r11: all is as at its entry.
     Pass,
+    /// As `Call`; where to is in the word below the stack pointer.
+    FullCall,
+    /// As `Pass`; where to is in the word below the stack pointer.
+    FullPass,
     /// To return to the caller.
     Return,
 }
 
 /// Offsets in the image of all instructions by which a thread leaves the agent.
-pub const EXITS: [(u64, Exit); 9] = [
+pub const EXITS: [(u64, Exit); 16] = [
     (offsets::AROUND_CALL, Exit::Call),
     (offsets::AROUND_PASS, Exit::Pass),
     (offsets::AROUND_RETURN, Exit::Return),
@@ -95,17 +114,24 @@ pub const EXITS: [(u64, Exit); 9] = [
     (offsets::AROUND_THROWING_PASS, Exit::Pass),
     (offsets::AROUND_THROWING_RETURN, Exit::Return),
     (offsets::BEFORE_PASS, Exit::Pass),
-    (offsets::GATE_INT3, Exit::Pass),
-    (offsets::GATE_PASS, Exit::Pass),
+    (offsets::FULL_AROUND_CALL, Exit::FullCall),
+    (offsets::FULL_AROUND_PASS, Exit::FullPass),
+    (offsets::FULL_AROUND_RETURN, Exit::Return),
+    (offsets::FULL_AROUND_THROWING_CALL, Exit::FullCall),
+    (offsets::FULL_AROUND_THROWING_PASS, Exit::FullPass),
+    (offsets::FULL_AROUND_THROWING_RETURN, Exit::Return),
+    (offsets::FULL_BEFORE_PASS, Exit::FullPass),
+    (offsets::GATE_INT3, Exit::FullPass),
+    (offsets::GATE_PASS, Exit::FullPass),
 ];
 
-/// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry, but for r11, where its
-/// [`layout::Descriptor`] is.
+/// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry; in the word below the stack pointer
+/// is the address of its displaced instructions.
 pub const GATE_INT3: u64 = offsets::GATE_INT3;
 
-/// Offset in the image that an original called by [`Shape::Around`] returns to, with the stack
+/// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`] returns to, with the stack
 /// pointer at a [`layout::Call`].
-pub const BACK: u64 = offsets::AROUND_BACK;
+pub const BACKS: [u64; 2] = [offsets::AROUND_BACK, offsets::FULL_AROUND_BACK];
 
 /// Code and constants of the image, from offset [`HEADER_LEN`] on.
 pub fn text() -> &'static [u8] {

@@ -141,16 +141,18 @@ fn a_throwing_new_throws_through_no_frame_of_ours() {
         throwing_new as *const () as usize,
         twin as *const () as usize,
     );
-    let stub = host.stub(Shape::AroundThrowing, original, call, MALLOC.by_twin());
-    // SAFETY: called as its original is.
-    let new: extern "C-unwind" fn(usize) -> *mut c_void = unsafe { transmute(stub) };
-    assert_eq!(host.block(new(100) as usize).size, 100);
-    let thrown = std::panic::catch_unwind(|| new(2000)).unwrap_err();
-    assert_eq!(thrown.downcast_ref(), Some(&2000_usize));
-    assert_eq!(host.losses(), 1);
+    for shape in [Shape::AroundThrowing, Shape::FullAroundThrowing] {
+        let stub = host.stub(shape, original, call, MALLOC.by_twin());
+        // SAFETY: called as its original is.
+        let new: extern "C-unwind" fn(usize) -> *mut c_void = unsafe { transmute(stub) };
+        assert_eq!(host.block(new(100) as usize).size, 100);
+        let thrown = std::panic::catch_unwind(|| new(2000)).unwrap_err();
+        assert_eq!(thrown.downcast_ref(), Some(&2000_usize));
+    }
+    assert_eq!(host.losses(), 2);
     let losses = &host.control().told.losses;
-    assert_eq!(losses[Loss::Retried as usize].load(Relaxed), 1);
-    assert_eq!(host.live().len(), 1);
+    assert_eq!(losses[Loss::Retried as usize].load(Relaxed), 2);
+    assert_eq!(host.live().len(), 2);
 }
 
 #[test]

@@ -137,12 +137,14 @@ impl Host {
         unsafe { (*threads.add(KEYS << KEY_BITS)).index.load(Relaxed) != 0 }
     }
 
-    /// A detour of `original`: what its patched first instruction would jump to.
+    /// A detour of `original`: what its patched first instruction would jump to. Every other one is a full one.
     pub(crate) fn probe(&self, original: usize, action: Action) -> usize {
-        let shape = if action == Action::FREE {
-            Shape::Before
-        } else {
-            Shape::Around
+        let made = (*self.stubs.lock().unwrap() - self.image - STUBS) / STUB_LEN;
+        let shape = match (action == Action::FREE, made % 2) {
+            (true, 0) => Shape::Before,
+            (true, _) => Shape::FullBefore,
+            (false, 0) => Shape::Around,
+            (false, _) => Shape::FullAround,
         };
         self.stub(shape, original, original, action)
     }

@@ -4,9 +4,9 @@ use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
+use leaktap_agent::layout::{Action, Control, Descriptor, INSIDE, Region, SYSTEM};
 use leaktap_agent::{
-    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
+    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, PUSH_LEN, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
 };
 use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::{Addr, Svma};
@@ -16,7 +16,7 @@ use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 use super::plan::Plan;
 use super::remote;
 use super::room::Room;
-use super::shape::{Way, is_twin, way};
+use super::shape::{is_twin, way};
 use super::stacks::Stacks;
 use super::{Agent, CODE_LEN, Detour, remains};
 use crate::detour::patch;
@@ -197,6 +197,9 @@ impl Agent {
         let (Ok(moved), Ok(_)) = (site.moved(moved_at), site.jump(stub)) else {
             return Ok(None);
         };
+        let Some(shape) = self.plan.shape(point) else {
+            return Ok(None);
+        };
         let written = self.memory.write(moved_at, &moved.code);
         written.map_err(|_| Refusal::InjectionForbidden)?;
         Ok(Some(Detour {
@@ -204,6 +207,7 @@ impl Agent {
             address: point.address,
             site: site.clone(),
             stub,
+            shape,
             moved,
             moved_at,
             patched: false,
@@ -221,7 +225,11 @@ impl Agent {
         });
         for detour in &self.detours {
             let offset = |at: Addr| at.offset_from(start).unwrap_or(0) as u32;
-            own.rows.push(Row::new(offset(detour.stub), AT_ENTRY));
+            own.rows.push(Row::new(offset(detour.stub), entered(8)));
+            if detour.shape.is_full() {
+                let pushed = offset(detour.stub) + PUSH_LEN as u32;
+                own.rows.push(Row::new(pushed, entered(16)));
+            }
             own.rows
                 .extend(detour.moved.rows(offset(detour.moved_at), rules));
             let end = detour.stub.wrapping_offset(STUB_ROOM as i64);
@@ -240,16 +248,16 @@ impl Agent {
             .collect();
         let mut failed = Ok(());
         self.detours.retain(|detour| {
-            let Some((way, twin)) = way_of(detour.function, &places) else {
+            let Some((action, twin)) = action_of(detour, &places) else {
                 return false;
             };
             let descriptor = Descriptor {
                 original: detour.moved_at.get(),
                 call: twin.unwrap_or(detour.moved_at).get(),
-                action: way.action,
+                action,
                 kind: u32::from(detour.function.0),
             };
-            let code = leaktap_agent::stub(detour.stub, code, way.shape, &descriptor);
+            let code = leaktap_agent::stub(detour.stub, code, detour.shape, &descriptor);
             if self.memory.write(detour.stub, &code).is_err() {
                 failed = Err(Refusal::InjectionForbidden);
             }
@@ -336,20 +344,25 @@ impl Detour {
     }
 }
 
-/// CFA = rsp + 8, rbp unchanged: as at the first instruction of every function.
-const AT_ENTRY: Rule = Rule::pack(Step::Call {
-    cfa: Cfa::Sp(8),
-    bp: SavedBp::Unchanged,
-});
+/// CFA = rsp + `offset`, rbp unchanged: with 8, as at the first instruction of every function.
+fn entered(offset: i32) -> Rule {
+    Rule::pack(Step::Call {
+        cfa: Cfa::Sp(offset),
+        bp: SavedBp::Unchanged,
+    })
+}
 
-/// How calls of `function` go, and what is called in its place. Nothing if that has no detour.
-fn way_of(function: FunctionId, places: &[(FunctionId, Addr)]) -> Option<(Way, Option<Addr>)> {
-    let way = way(function.function()?);
-    if way.shape != Shape::AroundThrowing {
-        return Some((way, None));
+/// What a call does, and what is called in the place of the function. Nothing if that has no detour.
+fn action_of(detour: &Detour, places: &[(FunctionId, Addr)]) -> Option<(Action, Option<Addr>)> {
+    let action = way(detour.function.function()?).action;
+    if !matches!(
+        detour.shape,
+        Shape::AroundThrowing | Shape::FullAroundThrowing
+    ) {
+        return Some((action, None));
     }
     let (_, twin) = places.iter().find(|(id, _)| is_twin(*id))?;
-    Some((way, Some(*twin)))
+    Some((action, Some(*twin)))
 }
 
 /// What forbids to make system calls in a process, or to give it memory; before one could kill it. What

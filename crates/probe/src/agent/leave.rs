@@ -13,11 +13,12 @@
 //!
 //! What remains ([`Held`]) has to run for a while; until then nothing is changed.
 
+use std::mem::offset_of;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Action, Call, Descriptor, Old};
-use leaktap_agent::{BACK, EXITS, Exit, HEADER_LEN};
+use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -123,8 +124,8 @@ impl Agent {
         }
     }
 
-    /// Where a thread stands in its function, if it is in displaced instructions.
-    fn place(&self, registers: &Registers) -> Result<Option<Addr>, Held> {
+    /// Where a thread stands in its function, if it is in displaced instructions, and how many bytes are to be taken off its stack.
+    fn place(&self, registers: &Registers) -> Result<Option<(Addr, i64)>, Held> {
         if !self.regions.code.contains(&registers.ip()) {
             return Ok(None);
         }
@@ -135,12 +136,12 @@ impl Agent {
     /// have not been overwritten.
     fn slots(&self, calls: &[Addr], memory: &Memory) -> Result<Vec<Addr>, Held> {
         let code = &self.regions.code;
-        let back = code.start.wrapping_offset(BACK as i64);
+        let backs = BACKS.map(|back| code.start.wrapping_offset(back as i64));
         let mut slots = Vec::new();
         for call in calls {
             let slot = Addr::new(Call::return_slot(call.get()));
             match memory.read_u64(slot).map(Addr::new) {
-                Ok(word) if word == back => slots.push(slot),
+                Ok(word) if backs.contains(&word) => slots.push(slot),
                 Ok(word) if code.contains(&word) => return Err(Held::MayThrow),
                 _ => {}
             }
@@ -155,13 +156,14 @@ impl Agent {
     /// the agent's caller: its return address is none of `slots` any more.
     fn move_to(
         &self,
-        ip: Addr,
+        (ip, pushed): (Addr, i64),
         thread: &Stopped,
         mut registers: Registers,
         slots: &mut Vec<Addr>,
         memory: &Memory,
     ) {
-        let sp = registers.sp();
+        let sp = registers.sp().wrapping_offset(pushed);
+        registers.set_sp(sp);
         let at_entry = self.detours.iter().any(|detour| ip == detour.site.at());
         let begun = slots.iter().position(|slot| *slot == sp);
         if let Some(index) = begun.filter(|_| at_entry) {
@@ -194,17 +196,23 @@ impl Agent {
         })
     }
 
-    /// Where in its function a thread at `at` in the agent's code region stands.
-    fn original(&self, at: Addr) -> Option<Addr> {
+    /// Where in its function a thread at `at` in the agent's code region stands, and how many bytes are to be taken off its stack.
+    fn original(&self, at: Addr) -> Option<(Addr, i64)> {
         self.detours.iter().find_map(|detour| {
-            // A stub has only named the probe in a register that nobody expects anything in.
+            // A stub has only named the probe: in a register that nobody expects anything in, or on the stack.
             let stub = detour.stub..detour.moved_at;
             if stub.contains(&at) {
-                return Some(detour.site.at());
+                let has_pushed = at == detour.stub.wrapping_offset(PUSH_LEN as i64);
+                let pushed = if detour.shape.is_full() && has_pushed {
+                    8
+                } else {
+                    0
+                };
+                return Some((detour.site.at(), pushed));
             }
             let offset = usize::try_from(at.offset_from(detour.moved_at)?).ok()?;
             match offset < detour.moved.code.len() {
-                true => detour.moved.original(offset),
+                true => Some((detour.moved.original(offset)?, 0)),
                 false => None,
             }
         })
@@ -251,6 +259,7 @@ impl Agent {
         let offset = registers.ip().offset_from(self.regions.code.start)?;
         let (_, exit) = EXITS.iter().find(|(at, _)| *at == offset)?;
         let descriptor = Addr::new(registers.r11());
+        let below_sp = registers.sp().wrapping_offset(-8);
         let word = |at: Addr| self.memory.read_u64(at).ok();
         match exit {
             Exit::Return => {
@@ -258,14 +267,17 @@ impl Agent {
                 registers.set_sp(registers.sp().wrapping_offset(8));
             }
             Exit::Pass => registers.set_ip(Addr::new(word(descriptor)?)),
-            Exit::Call => {
-                let called =
-                    descriptor.wrapping_offset(std::mem::offset_of!(Descriptor, call) as i64);
-                let sp = registers.sp().wrapping_offset(-8);
-                let back = registers.ip().wrapping_offset(CALL_LEN);
-                self.memory.write(sp, &back.get().to_le_bytes()).ok()?;
-                registers.set_ip(Addr::new(word(called)?));
-                registers.set_sp(sp);
+            Exit::FullPass => registers.set_ip(Addr::new(word(below_sp)?)),
+            Exit::Call | Exit::FullCall => {
+                let called = match exit {
+                    Exit::FullCall => below_sp,
+                    _ => descriptor.wrapping_offset(offset_of!(Descriptor, call) as i64),
+                };
+                let function = Addr::new(word(called)?);
+                let back = registers.ip().wrapping_offset(CALL_LEN).get();
+                self.memory.write(below_sp, &back.to_le_bytes()).ok()?;
+                registers.set_ip(function);
+                registers.set_sp(below_sp);
             }
         }
         thread.set_registers(&registers).ok()
@@ -301,7 +313,7 @@ impl Agent {
     }
 }
 
-/// Bytes of `call [r11 + 8]`.
+/// Bytes of `call [r11 + 8]`, and of `call [rsp - 8]`.
 const CALL_LEN: i64 = 4;
 
 /// What lies on a stack from `from` up.

@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys};
-use leaktap_agent::{GATE_INT3, KEY_BITS, STUB_LEN, Shared};
+use leaktap_agent::{GATE_INT3, KEY_BITS, STUB_LEN, Shape, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
@@ -76,6 +76,7 @@ struct Detour {
     site: Site,
     /// What its jump leads to; its descriptor names it in the agent.
     stub: Addr,
+    shape: Shape,
     /// The displaced instructions, and where they are.
     moved: Moved,
     moved_at: Addr,
@@ -149,8 +150,9 @@ impl Agent {
 
     /// The function that a thread has come to that int3 for, and where that begins.
     pub(crate) fn gate(&self, registers: &Registers) -> Option<(FunctionId, Addr)> {
+        let moved_at = self.memory.read_u64(registers.sp().wrapping_offset(-8));
         let mut detours = self.detours.iter();
-        let gate = detours.find(|detour| detour.descriptor() == Addr::new(registers.r11()))?;
+        let gate = detours.find(|detour| Ok(detour.moved_at.get()) == moved_at)?;
         Some((gate.function, gate.address))
     }
 

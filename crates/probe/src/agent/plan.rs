@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use leaktap_agent::Shape;
 use leaktap_image::{Image, Mapping, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::find_syscall;
 
 use super::CODE_LEN;
 use super::place::place;
-use super::shape::{is_twin, only_throws, throws};
+use super::shape::{is_twin, only_throws, throws, way};
 use super::twin;
 use crate::detour::{Site, are_branched_into};
 use crate::probepoint::{Kind, Probepoint};
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) way_out: Option<Addr>,
     /// Where there was room for a code region.
     pub(crate) room: Option<Addr>,
+    /// Libraries whose callers know nothing of a function but the psABI.
+    apart: Vec<Range<Addr>>,
 }
 
 impl Plan {
@@ -70,6 +73,7 @@ impl Plan {
             way_out: find(image, memory, &near, way_out),
             sites,
             room: None,
+            apart: apart(image),
         };
         plan.room = plan.room(image.mappings());
         plan
@@ -81,10 +85,45 @@ impl Plan {
         place(mappings, &sites, CODE_LEN)
     }
 
+    /// How calls of `point` go through the agent.
+    pub(crate) fn shape(&self, point: &Probepoint) -> Option<Shape> {
+        let lean = way(point.function.function()?).shape;
+        let is_apart = |range: &Range<Addr>| range.contains(&point.address);
+        Some(match lean {
+            _ if self.apart.iter().any(is_apart) => lean,
+            Shape::Around => Shape::FullAround,
+            Shape::AroundThrowing => Shape::FullAroundThrowing,
+            Shape::Before => Shape::FullBefore,
+            lean => lean,
+        })
+    }
+
     /// Where the function at `at` can be patched.
     pub(crate) fn site(&self, at: Addr) -> Option<&Result<Site, Refusal>> {
         self.sites.get(&at)
     }
+}
+
+/// Release builds of the known allocators as shared libraries: no caller was compiled together with them.
+fn apart(image: &Image) -> Vec<Range<Addr>> {
+    const KNOWN: [&str; 8] = [
+        "libc.so.6",
+        "libc.musl-x86_64.so.1",
+        "ld-musl-x86_64.so.1",
+        "libjemalloc.so.2",
+        "libtcmalloc.so.4",
+        "libtcmalloc_minimal.so.4",
+        "libmimalloc.so.2",
+        "libmimalloc.so.3",
+    ];
+    let own = image.program().map(Module::range);
+    let is_known = |module: &&Module| {
+        let file_name = || Some(module.path().file_name()?.to_str()?.to_owned());
+        let name = module.file().soname().or_else(file_name);
+        name.is_some_and(|name| KNOWN.contains(&&*name)) && Some(module.range()) != own
+    };
+    let known = image.modules().iter().filter(is_known);
+    known.map(Module::range).collect()
 }
 
 fn site(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refusal> {

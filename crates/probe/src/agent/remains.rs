@@ -118,6 +118,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
             moved: site.moved(moved_at).ok()?,
             site,
             stub: entry.stub,
+            shape: plan.shape(&entry.point())?,
             moved_at,
             patched: true,
         })

@@ -27,6 +27,8 @@ const MAP_NORESERVE: u64 = 0x4000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const DONTFORK: u64 = 10;
 const DONTDUMP: u64 = 16;
+/// Where shared memory is made of huge pages (shmem_enabled), each that is touched would be 2 MiB.
+const NOHUGEPAGE: u64 = 15;
 const WIPEONFORK: u64 = 18;
 const MFD_CLOEXEC: u64 = 1;
 
@@ -127,7 +129,7 @@ fn share_fd(
     ];
     let at = calls.call(MMAP, map).map_err(refused)?;
     let range = Addr::new(at)..Addr::new(at.wrapping_add(SHARED_LEN));
-    for advice in [DONTFORK, DONTDUMP] {
+    for advice in [DONTFORK, DONTDUMP, NOHUGEPAGE] {
         if let Err(error) = calls.call(MADVISE, [at, SHARED_LEN, advice, 0, 0, 0]) {
             unmap(calls, &range);
             return Err(refused(error));
