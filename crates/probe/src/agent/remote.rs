@@ -129,7 +129,9 @@ fn share_fd(
     ];
     let at = calls.call(MMAP, map).map_err(refused)?;
     let range = Addr::new(at)..Addr::new(at.wrapping_add(SHARED_LEN));
-    for advice in [DONTFORK, DONTDUMP, NOHUGEPAGE] {
+    // Refused by a kernel that has no such pages.
+    let _ = calls.call(MADVISE, [at, SHARED_LEN, NOHUGEPAGE, 0, 0, 0]);
+    for advice in [DONTFORK, DONTDUMP] {
         if let Err(error) = calls.call(MADVISE, [at, SHARED_LEN, advice, 0, 0, 0]) {
             unmap(calls, &range);
             return Err(refused(error));
