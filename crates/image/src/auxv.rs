@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 
 use leaktap_memory::Addr;
-use procfs::process::Process;
+use procfs::{ProcError, process::Process};
 
 use crate::Error;
+use crate::thread::living_thread;
 
 /// The part of the auxiliary vector (getauxval(3)) that says where the program is. Zero: absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +30,13 @@ pub fn hwcap2(pid: i32) -> Result<u64, Error> {
 }
 
 fn entries(pid: i32) -> Result<HashMap<u64, u64>, Error> {
-    Process::new(pid)
-        .and_then(|process| process.auxv())
-        .map_err(|error| Error::proc(pid, "auxv", error))
+    let read = |thread: i32| Process::new(thread).and_then(|process| process.auxv());
+    let through_another = || read(living_thread(pid).ok_or(ProcError::NotFound(None))?);
+    let entries = match read(pid) {
+        Ok(entries) if !entries.is_empty() => Ok(entries),
+        other => through_another().or(other),
+    };
+    entries.map_err(|error| Error::proc(pid, "auxv", error))
 }
 
 impl Auxv {

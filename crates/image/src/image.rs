@@ -6,6 +6,7 @@ use crate::link_map::{LinkState, RDebug};
 use crate::maps::{Mapping, Maps};
 use crate::module::Module;
 use crate::scan::{self, Scan, Skipped};
+use crate::thread::living_thread;
 use crate::{ElfFile, Error};
 
 /// The modules of a process at one moment.
@@ -96,7 +97,8 @@ impl Image {
         let program = mappings
             .iter()
             .find(|map| map.contains(auxv.program_headers));
-        let opener = Opener::new(pid, memory, mappings, program);
+        let thread = living_thread(pid).unwrap_or(pid);
+        let opener = Opener::new(thread, memory, mappings, program);
         let mut found = Scan::code(opener, files, before);
         let r_debug = scan::r_debug(&found.modules, auxv, memory);
         let at_rest = r_debug
@@ -119,9 +121,13 @@ impl Image {
         })
     }
 
-    /// False if the process has executed another program since: then load a new image.
+    /// False if the process has executed another program since: then load a new image. True of one
+    /// that we may no longer read: it has given up rights, or protected itself.
     pub fn is_current(&self) -> bool {
-        Auxv::read(self.pid).is_ok_and(|now| now == self.auxv)
+        match Auxv::read(self.pid) {
+            Ok(now) => now == self.auxv,
+            Err(error) => matches!(error, Error::Denied { .. }),
+        }
     }
 
     /// The program first, then in link-map order (preloaded libraries before others), then what

@@ -21,6 +21,7 @@ mod module;
 mod resolve;
 mod scan;
 mod symbolizer;
+mod thread;
 mod vdso;
 
 pub use auxv::hwcap2;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use leaktap_memory::Addr;
 use procfs::process::{MMPermissions, MemoryMap, MemoryMaps, Process};
-use procfs::{FromBufRead, ProcResult};
+use procfs::{FromBufRead, ProcError, ProcResult};
 
 use crate::Error;
+use crate::thread::living_thread;
 
 /// One line of `/proc/PID/maps` (proc_pid_maps(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,15 +197,19 @@ impl Maps {
 }
 
 fn text(pid: i32) -> Result<Vec<u8>, Error> {
-    let mut text = Vec::new();
-    let read = |text: &mut Vec<u8>| -> ProcResult<()> {
-        Process::new(pid)?
+    let read = |thread: i32| -> ProcResult<Vec<u8>> {
+        let mut text = Vec::new();
+        Process::new(thread)?
             .open_relative("maps")?
-            .read_to_end(text)?;
-        Ok(())
+            .read_to_end(&mut text)?;
+        Ok(text)
     };
-    read(&mut text).map_err(|error| Error::proc(pid, "maps", error))?;
-    Ok(text)
+    let through_another = || read(living_thread(pid).ok_or(ProcError::NotFound(None))?);
+    let text = match read(pid) {
+        Ok(text) if !text.is_empty() => Ok(text),
+        other => through_another().or(other),
+    };
+    text.map_err(|error| Error::proc(pid, "maps", error))
 }
 
 /// procfs reads the numbers. The names are taken here, as bytes: a file name need not be UTF-8 and
