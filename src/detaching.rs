@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_micros(100);
 /// is waited for.
 const ASLEEP: Duration = Duration::from_millis(500);
 
+/// How long threads that do not sleep are waited for when all are being stopped.
+const STARVED: Duration = Duration::from_secs(2);
+
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -34,6 +37,16 @@ struct Halted {
     our_trap: bool,
 }
 
+impl Halted {
+    fn let_go(self) {
+        // Fails for one that has been killed.
+        let _ = match self.our_trap {
+            true => self.stopped.detach_without(),
+            false => self.stopped.detach(),
+        };
+    }
+}
+
 impl Tracing<'_> {
     /// Lets the target go as if it had never been traced. Threads that wait in vfork(2), or in an
     /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
@@ -42,10 +55,7 @@ impl Tracing<'_> {
         let (mut halted, begun) = self.take_out();
         let last = self.unmap_agent(&mut halted);
         for thread in halted {
-            let _ = match thread.our_trap {
-                true => thread.stopped.detach_without(),
-                false => thread.stopped.detach(),
-            };
+            thread.let_go();
         }
         let last = last.map(|thread| {
             // New threads and children are none of our business any more; a new program has nothing of ours.
@@ -59,6 +69,22 @@ impl Tracing<'_> {
         if is_mapped {
             self.unmap_rest(running);
         }
+    }
+
+    /// The target has executed a program. Other processes may live on in its former memory: they are let go
+    /// there as at the end of a trace.
+    pub(crate) fn leave_former_memory(&mut self) {
+        self.tasks.retain(|_, task| task.child);
+        if self.tasks.is_empty() {
+            return;
+        }
+        let (mut halted, _) = self.take_out();
+        let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
+        while !self.target.unmap_agent(&mut self.tracer, &mut threads) {}
+        for thread in halted {
+            thread.let_go();
+        }
+        self.tasks.clear();
     }
 
     /// Stops all threads where they would be if there were no probes, and takes these out. Returns the threads, and since when they are stopped.
@@ -258,10 +284,16 @@ impl Tracing<'_> {
                 let _ = running.interrupt(); // fails for one that has died: wait() says so
             }
         }
+        let begun = Instant::now();
         while self.awaits(&halted) {
             match self.tracer.wait(0) {
                 Event::Stopped(stopped) => self.halt(stopped, &mut halted),
-                Event::Interrupted => self.give_up_on_sleepers(),
+                Event::Interrupted => {
+                    self.give_up_on_sleepers();
+                    if begun.elapsed() > STARVED {
+                        self.give_up_on_all_but(&halted);
+                    }
+                }
                 Event::NoChildren => break,
                 ended => {
                     self.on_event(ended);
@@ -394,6 +426,14 @@ impl Tracing<'_> {
             task.asleep |= !task.unstoppable && target::sleeps_uninterruptibly(*tid);
             let ended_first = *tid == leader && lives_on && target::has_ended(leader);
             task.unstoppable |= task.asleep || ended_first;
+        }
+    }
+
+    /// Threads that get no processor are interrupted, and so will stop before they run anything of the program.
+    fn give_up_on_all_but(&mut self, halted: &HashMap<Tid, Halted>) {
+        for (tid, task) in &mut self.tasks {
+            task.asleep |= !task.unstoppable && !halted.contains_key(tid);
+            task.unstoppable |= task.asleep;
         }
     }
 

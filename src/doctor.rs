@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{self, Write};
 
-use leaktap_image::Image;
-use leaktap_probe::{Files, Kind, Modules, Process, Remains};
-use leaktap_tracee::{Memory, Options, Tid, Tracer};
+use leaktap_probe::{Files, Kind, Process, Remains};
+use leaktap_tracee::{Options, Tid, Tracer};
 
 use crate::error::Error;
+use crate::patience::patiently;
+use crate::target;
 
 /// Prints what holds for every process, and for `pid`. False if something is in the way.
 pub(crate) fn examine(pid: Option<Tid>, out: &mut dyn Write) -> Result<bool, Error> {
@@ -59,16 +60,13 @@ fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
         what: "print",
         source,
     };
-    if let Err(refused) = attachable(pid) {
-        writeln!(out, "process {pid:<8}{refused}").map_err(printed)?;
-        return Ok(false);
+    match patiently(|| attachable(pid)) {
+        Ok(mut process) => write_process(pid, &mut process, out).map_err(printed),
+        Err(refused) => {
+            writeln!(out, "process {pid:<8}{refused}").map_err(printed)?;
+            Ok(false)
+        }
     }
-    let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
-    let mut files = Files::default();
-    let image = Image::load(pid.get(), &memory, &mut files.opened)?;
-    let modules = Modules::new(image, &memory, &mut files);
-    let mut process = Process::new(memory, modules, 1);
-    write_process(pid, &mut process, out).map_err(printed)
 }
 
 fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Result<bool> {
@@ -119,10 +117,25 @@ fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Re
     Ok(allocator)
 }
 
-/// Attaches for a moment: nothing else tells all that may forbid it.
-fn attachable(pid: Tid) -> Result<(), Error> {
-    for stopped in Tracer::new().attach(pid, Options::follow())?.stopped {
-        let _ = stopped.detach(); // fails for one that has been killed
+/// Reads the process, and attaches for a moment: nothing else tells all that may forbid it.
+fn attachable(pid: Tid) -> Result<Process, Error> {
+    leaktap_tracee::examine(pid)?;
+    let read = target::open(pid, 1, &mut Files::default());
+    if read
+        .as_ref()
+        .is_ok_and(|process| !process.finds_allocator() && !process.is_linked())
+    {
+        let program = read
+            .as_ref()
+            .ok()
+            .and_then(|process| process.modules().image().program());
+        let program = program.map(|program| program.path().display().to_string());
+        return Err(Error::Unlinked {
+            pid,
+            program: program.unwrap_or_default(),
+        });
     }
-    Ok(())
+    let mut tracer = Tracer::new();
+    tracer.attach(pid, Options::follow())?.let_go(&mut tracer);
+    read
 }

@@ -1,7 +1,9 @@
 //! What can go wrong with leaktap itself: one line each, with the remedy.
 
 use std::io;
+use std::time::Duration;
 
+use leaktap_image::Error as Image;
 use leaktap_tracee::{AttachError, LaunchError, Tid};
 use thiserror::Error;
 
@@ -22,7 +24,7 @@ pub(crate) enum Error {
     Launch(#[from] LaunchError),
     /// Its modules cannot be read.
     #[error("cannot read the modules of the target: {0}")]
-    Image(#[from] leaktap_image::Error),
+    Image(#[from] Image),
     /// Its memory cannot be opened.
     #[error("cannot open the memory of process {pid}: {source}")]
     OpenMemory {
@@ -48,6 +50,29 @@ pub(crate) enum Error {
         /// The process.
         pid: Tid,
     },
+    /// What /proc says is not about the processes of this pid namespace.
+    #[error(
+        "/proc is not that of leaktap's pid namespace, so it would trace other processes: \
+         `mount -t proc proc /proc` there first (`unshare --mount-proc`)"
+    )]
+    ForeignProc,
+    /// It begins to run a program.
+    #[error(
+        "process {pid} has not mapped the libraries of {program} yet: \
+         attach again when its dynamic linker is done"
+    )]
+    Unlinked {
+        /// The process.
+        pid: Tid,
+        /// Its executable.
+        program: String,
+    },
+    /// It has executed another program each time.
+    #[error("process {pid} executes one program after another: attach again when one stays")]
+    Replaced {
+        /// The process.
+        pid: Tid,
+    },
     /// It calls no allocator that leaktap knows.
     #[error(
         "no allocator found in {program} (pid {pid}): none of its modules defines malloc; \
@@ -58,6 +83,8 @@ pub(crate) enum Error {
         pid: Tid,
         /// Its executable.
         program: String,
+        /// No dynamic linker could bring one yet.
+        is_static: bool,
     },
     /// A capture or report cannot be read or written.
     #[error(transparent)]
@@ -73,6 +100,47 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// How long a process that fails so, again and again, is looked at once more: it may be starting, or
+    /// executing a program.
+    pub(crate) fn patience(&self) -> Duration {
+        const LINKING: Duration = Duration::from_secs(5);
+        const EXECUTING: Duration = Duration::from_secs(1);
+        /// A leader has ended for a moment when another thread executes a program.
+        const CHANGING: Duration = Duration::from_millis(20);
+        let if_it_lives = |pid: &Tid| match pid.process() {
+            Some(_) => EXECUTING,
+            None => Duration::ZERO,
+        };
+        match self {
+            Error::Unlinked { .. } => LINKING,
+            // Its dynamic linker may not have begun.
+            Error::NoAllocator {
+                is_static: false, ..
+            } => EXECUTING,
+            Error::Replaced { .. } | Error::Attach(AttachError::Restless { .. }) => EXECUTING,
+            Error::Attach(AttachError::Zombie { .. }) => CHANGING,
+            Error::Attach(AttachError::NoSuchProcess { process: pid })
+            | Error::OpenMemory { pid, .. }
+                if !self.is_denial() =>
+            {
+                if_it_lives(pid)
+            }
+            Error::Image(Image::NoProcess { pid } | Image::NoMemory { pid }) => {
+                if_it_lives(&Tid::new(*pid))
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether the kernel does not let leaktap look.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Error::Image(Image::Denied { .. }) => true,
+            Error::OpenMemory { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
     /// leaktap's exit status for this failure.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

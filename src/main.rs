@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod output;
 mod overhead;
+mod patience;
 mod progress;
 mod remedy;
 mod result;
@@ -22,7 +23,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use leaktap_tracee::{Command as Launch, Tid};
+use leaktap_tracee::{Command as Launch, Tid, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Run};
 use crate::error::Error;
@@ -32,13 +33,25 @@ use crate::session::Settings;
 use crate::target::{Exit, Target};
 
 fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    match checked(Cli::parse().command).and_then(dispatch) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             // Where nobody can read it, the exit status says it.
             let _ = writeln!(io::stderr(), "leaktap: {error}");
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Refuses what would name processes by the numbers of another pid namespace.
+fn checked(command: Command) -> Result<Command, Error> {
+    let names_none = matches!(
+        command,
+        Command::Report(_) | Command::Guard | Command::DemoTarget | Command::Doctor { pid: None }
+    );
+    match names_none || is_proc_ours() {
+        true => Ok(command),
+        false => Err(Error::ForeignProc),
     }
 }
 

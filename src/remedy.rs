@@ -58,6 +58,9 @@ fn why(refusal: Refusal, tid: Tid) -> String {
         }
         Refusal::LinkerAtWork => "the target is loading libraries; attach again later",
         Refusal::ThreadAsleep => "a thread sleeps where nothing wakes it; attach again later",
+        Refusal::MemoryShared => {
+            "another process runs in its memory (CLONE_VM); attach again when that has ended"
+        }
         Refusal::ThreadInRegion => "a thread stands where a jump would be; attach again",
         Refusal::MayUnwind => {
             "it may throw, and is not known to be malloc; should stops cost too much, leaktap \

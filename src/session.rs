@@ -1,5 +1,6 @@
 //! From attach or launch to the end of the trace: reads as the data path.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use leaktap_tracee::{
 
 use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
+use crate::patience::patiently;
 use crate::progress::Progress;
 use crate::target::{self, Target};
 use crate::tracing::{OnSignal, Orders, Tracing};
@@ -72,26 +74,22 @@ impl Settings {
 pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let wakeups = wakeups()?;
     let mut tracer = Tracer::new();
-    let prepared = prepare_clean(pid, settings);
-    let mut target = match prepared.and_then(Target::require_allocator) {
-        Ok(target) => target,
-        Err(error) => return Err(explain(&mut tracer, pid, error)),
+    let held = match patiently(|| hold(&mut tracer, pid, settings)) {
+        // It is quicker than we are.
+        Err(Error::Replaced { .. }) => hold_first(&mut tracer, pid, settings),
+        held => held,
     };
-    target.guard();
-    let (mut attached, begun) = attach_at_rest(&mut tracer, pid, &mut target, settings)?;
-    let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
-    // Or it has executed a program just before, and nobody told us.
-    if attached.stopped.iter().any(executes) || !target.process().is_current() {
-        target.reopen()?;
-    }
+    let (mut target, mut attached, begun) = held?;
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
     target.ask_sigtrap(&mut tracer, &mut stopped);
-    let injects = attached.late.is_empty() && target.map_agent(&mut tracer, &mut stopped);
+    let injects = attached.late.is_empty()
+        && attached.sharers.is_empty()
+        && target.map_agent(&mut tracer, &mut stopped);
     if !injects {
-        target.refuse(&attached.late);
+        target.refuse(&attached);
         target.arm();
     }
-    let mut tracing = Tracing::start(tracer, &mut target, attached.stopped, attached.late);
+    let mut tracing = Tracing::start(tracer, &mut target, attached);
     tracing.target.halts.add_attach(begun.elapsed());
     if injects {
         // While the threads run.
@@ -109,6 +107,51 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     Ok(target)
 }
 
+/// Reads `pid`, and stops all of its threads. Returns since when they are stopped, too.
+fn hold(
+    tracer: &mut Tracer,
+    pid: Tid,
+    settings: &Settings,
+) -> Result<(Target, Attached, Instant), Error> {
+    leaktap_tracee::examine(pid)?;
+    let prepared = prepare_clean(pid, settings).and_then(Target::require_allocator);
+    let mut target = match prepared {
+        Ok(target) => target,
+        Err(error) => return Err(explain(tracer, pid, error)),
+    };
+    target.guard();
+    let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings)?;
+    let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
+    // Or it has executed a program just before, and nobody told us.
+    let is_replaced = attached.stopped.iter().any(executes) || !target.process().is_current();
+    if is_replaced && let Err(error) = target.reopen() {
+        attached.let_go(tracer);
+        return Err(error);
+    }
+    Ok((target, attached, begun))
+}
+
+/// As [`hold`], but the threads are stopped before the process is read: for one that does not stay the same for so
+/// long.
+fn hold_first(
+    tracer: &mut Tracer,
+    pid: Tid,
+    settings: &Settings,
+) -> Result<(Target, Attached, Instant), Error> {
+    let begun = Instant::now();
+    let attached = tracer.attach(pid, Options::follow())?;
+    match Target::prepare(pid, settings.depth, settings.engine) {
+        Ok(mut target) => {
+            target.guard();
+            Ok((target, attached, begun))
+        }
+        Err(error) => {
+            attached.let_go(tracer);
+            Err(error)
+        }
+    }
+}
+
 /// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker is at rest, since an agent can only be
 /// injected then; or at last all the same. Returns since when threads are stopped, too.
 fn attach_at_rest(
@@ -121,7 +164,8 @@ fn attach_at_rest(
     loop {
         let begun = Instant::now();
         let attached = tracer.attach(pid, Options::follow())?;
-        let is_patient = settings.engine == Engine::Auto && first.elapsed() < UNREST;
+        let is_patient =
+            settings.engine == Engine::Auto && first.elapsed() < UNREST && !Wakeups::is_pending();
         let is_ready = attached.late.is_empty() && target.process().is_linked();
         if is_ready || !is_patient || !target.process().is_current() {
             return Ok((attached, begun));
@@ -134,7 +178,7 @@ fn attach_at_rest(
         loop {
             std::thread::sleep(PAUSE);
             let is_at_rest = !late.iter().any(sleeps) && !is_restless(target.process());
-            if is_at_rest || first.elapsed() >= UNREST {
+            if is_at_rest || first.elapsed() >= UNREST || Wakeups::is_pending() {
                 break;
             }
         }
@@ -159,7 +203,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         attached.let_go(&mut tracer);
         return Err(Error::Remains { pid });
     }
-    Tracing::start(tracer, &mut target, attached.stopped, attached.late).detach();
+    Tracing::start(tracer, &mut target, attached).detach();
     let mut clean = Target::prepare(pid, settings.depth, settings.engine)?;
     clean.note_remains();
     Ok(clean)
@@ -174,13 +218,21 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     target.ask_sigtrap(&mut tracer, &mut [&mut stopped]);
     target.arm();
     target.inject(&mut tracer, &mut stopped);
-    let tracing = Tracing::start(tracer, &mut target, vec![stopped], Vec::new());
+    let attached = Attached {
+        stopped: vec![stopped],
+        late: Vec::new(),
+        sharers: BTreeSet::new(),
+    };
+    let tracing = Tracing::start(tracer, &mut target, attached);
     trace(tracing, settings, wakeups, OnSignal::PassOn);
     target.require_allocator()
 }
 
 /// Why `pid` could not even be read: whatever forbids to attach says it better than `error`.
 fn explain(tracer: &mut Tracer, pid: Tid, error: Error) -> Error {
+    if !error.is_denial() {
+        return error;
+    }
     match tracer.attach(pid, Options::follow()) {
         Err(refused) => refused.into(),
         Ok(attached) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use leaktap_image::{Image, Symbolizer};
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
-use leaktap_tracee::{Memory, Registers, Running, Signal, Stopped, Tid, Tracer};
+use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
@@ -146,12 +146,17 @@ impl Target {
             && self.process.map_agent(tracer, stopped)
     }
 
-    /// Breakpoints have to do, for one of these reasons if there is no other: `late` threads are asleep, or the dynamic linker is at work.
-    pub(crate) fn refuse(&mut self, late: &[Running]) {
-        let refusal = match late {
-            [] if self.process.is_linked() => return,
-            [] => Refusal::LinkerAtWork,
-            _ => Refusal::ThreadAsleep,
+    /// Breakpoints have to do, for one of these reasons if there is no other: threads are asleep, another process
+    /// shares the memory, or the dynamic linker is at work.
+    pub(crate) fn refuse(&mut self, attached: &Attached) {
+        let refusal = if !attached.late.is_empty() {
+            Refusal::ThreadAsleep
+        } else if !attached.sharers.is_empty() {
+            Refusal::MemoryShared
+        } else if !self.process.is_linked() {
+            Refusal::LinkerAtWork
+        } else {
+            return;
         };
         if self.engine == Engine::Auto {
             self.process.refuse(refusal);
@@ -460,17 +465,24 @@ impl Target {
 
     /// Refuses a process none of whose functions allocate.
     pub(crate) fn require_allocator(self) -> Result<Target, Error> {
-        match self.process.finds_allocator() {
-            true => Ok(self),
-            false => Err(Error::NoAllocator {
-                pid: self.tid(),
-                program: self.program.display().to_string(),
-            }),
+        if self.process.finds_allocator() {
+            return Ok(self);
         }
+        let (pid, program) = (self.tid(), self.program.display().to_string());
+        Err(if self.exit.is_some() || self.process.is_linked() {
+            let is_static = self.process.modules().image().is_static();
+            Error::NoAllocator {
+                pid,
+                program,
+                is_static,
+            }
+        } else {
+            Error::Unlinked { pid, program }
+        })
     }
 
     fn describe(&mut self) {
-        let Ok(info) = ProcInfo::new(self.tid().get()) else {
+        let Ok(info) = ProcInfo::new(self.tid().living_thread().get()) else {
             return; // it has just been killed: its end is reported
         };
         self.program = info.exe().unwrap_or_default();
@@ -485,17 +497,23 @@ fn books() -> Result<Books, Error> {
     Books::new().map_err(|source| Error::System { what, source })
 }
 
-fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process, Error> {
+/// Reads the process `pid` as it is now.
+pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process, Error> {
     let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
     let image = Image::load(pid.get(), &memory, &mut files.opened)?;
-    if let (None, Some(skipped)) = (image.program(), image.skipped().first()) {
-        return Err(Error::Program {
-            pid,
-            why: skipped.why.to_string(),
-        });
-    }
+    let program = match (image.program(), image.skipped().first()) {
+        (None, Some(skipped)) => Err(skipped.why.to_string()),
+        _ => Ok(()),
+    };
+    // In the middle of an exec.
+    let is_empty = image.entry().is_null();
     let modules = Modules::new(image, &memory, files);
-    Ok(Process::new(memory, modules, depth))
+    let process = Process::new(memory, modules, depth);
+    if is_empty || !process.is_current() {
+        return Err(Error::Replaced { pid });
+    }
+    program.map_err(|why| Error::Program { pid, why })?;
+    Ok(process)
 }
 
 /// True of a thread in a system call that no signal ends: state D of proc_pid_stat(5).

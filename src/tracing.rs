@@ -6,7 +6,7 @@ use std::time::Instant;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_probe::Trap;
 use leaktap_tracee::{
-    Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer, Wakeups,
+    Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer, Wakeups,
 };
 
 use crate::overhead::Overhead;
@@ -79,14 +79,9 @@ pub(crate) enum Child {
 }
 
 impl<'a> Tracing<'a> {
-    /// Starts from threads that are all stopped, and lets them run. `late` are threads that will
-    /// stop as soon as they leave an uninterruptible system call.
-    pub(crate) fn start(
-        tracer: Tracer,
-        target: &'a mut Target,
-        stopped: Vec<Stopped>,
-        late: Vec<Running>,
-    ) -> Tracing<'a> {
+    /// Starts from threads that are all stopped, and lets them run; those that are late will stop
+    /// as soon as they leave an uninterruptible system call.
+    pub(crate) fn start(tracer: Tracer, target: &'a mut Target, attached: Attached) -> Tracing<'a> {
         let mut tracing = Tracing {
             tracer,
             target,
@@ -96,17 +91,20 @@ impl<'a> Tracing<'a> {
             parked: Vec::new(),
             overhead: Overhead::new(None, Instant::now()),
         };
-        for thread in &stopped {
-            tracing.add(thread.tid(), false);
+        let is_child = |tid: Tid| attached.sharers.contains(&tid);
+        for thread in &attached.stopped {
+            tracing.add(thread.tid(), is_child(thread.tid()));
         }
-        for thread in late {
-            tracing.add(thread.tid(), false);
+        for thread in attached.late {
+            tracing.add(thread.tid(), is_child(thread.tid()));
             tracing.running(thread);
         }
-        for thread in stopped {
+        for thread in attached.stopped {
             match thread.stop() {
                 // The target was read and armed after this exec.
-                Stop::Exec { .. } => drop(tracing.resume(thread)),
+                Stop::Exec { .. } if !tracing.is_child(thread.tid()) => {
+                    let _ = tracing.resume(thread); // killed: its end is reported
+                }
                 _ => tracing.on_stop(thread),
             }
         }
@@ -213,7 +211,9 @@ impl<'a> Tracing<'a> {
                 self.resume(stopped)
             }
             Stop::Exec { .. } => self.on_exec(stopped),
-            Stop::Group(_) | Stop::Interrupt | Stop::Exit { .. } => self.resume(stopped),
+            Stop::Group(_) | Stop::Interrupt | Stop::SystemCall | Stop::Exit { .. } => {
+                self.resume(stopped)
+            }
         };
     }
 
@@ -316,7 +316,7 @@ impl<'a> Tracing<'a> {
             self.target.thread_gone(tid);
             return stopped.detach();
         }
-        self.tasks.retain(|_, task| task.child);
+        self.leave_former_memory();
         self.add(tid, false);
         self.target.exec();
         self.target

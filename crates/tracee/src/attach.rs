@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use crate::diagnosis::{self, AttachError};
 use crate::procfs::{self, Status};
+use crate::sharers::share;
 use crate::{Event, Options, Running, Stop, Stopped, Tid, Tracer, sys};
 
 /// How often the kernel is asked for stops, without a pause, before /proc is asked why there are
@@ -20,18 +21,31 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// How long threads may sleep uninterruptibly (a page from disk) before they are left for later.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// The same for threads that should stop, and do not: none gets a processor.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a refusal is doubted.
+const TRIES: u32 = 5;
+
+/// How long new threads are run after.
+const CHASE: Duration = Duration::from_secs(2);
+
+/// How long the child of a process that is let go may take to its first stop.
+const FIRST_STOP: Duration = Duration::from_secs(1);
+
 /// All threads of a process that has just been attached to.
 #[derive(Debug)]
 pub struct Attached {
-    /// Those that have stopped, each once, by whatever came first: the interrupt, or a signal or
+    /// Those that have stopped, `sharers` last, each once, by whatever came first: the interrupt, or a signal or
     /// event of its own. A [`Stop::Clone`] among them names a thread that is here, too; the child
     /// of a [`Stop::Fork`] reports its first stop to [`Tracer::wait`].
     pub stopped: Vec<Stopped>,
     /// Those asleep in the kernel beyond interruption (a parent in vfork(2), a network file). They
     /// cannot return to the program before they have reported a stop to [`Tracer::wait`].
-    /// The child that a vfork(2) waits for runs in the same memory, untraced: a breakpoint would
-    /// end it.
     pub late: Vec<Running>,
+    /// Those of both that belong to other processes, which run in the same memory: clone(2) with
+    /// `CLONE_VM`, vfork(2).
+    pub sharers: BTreeSet<Tid>,
 }
 
 impl Attached {
@@ -51,7 +65,8 @@ fn let_go(tracer: &mut Tracer, threads: impl Iterator<Item = Stopped>) {
         };
         // Died is as good.
         let _ = stopped.detach();
-        if let Some(Ok(child)) = child.map(|child| tracer.wait_for(child)) {
+        let deadline = Instant::now() + FIRST_STOP;
+        if let Some(Ok(Some(child))) = child.map(|child| tracer.wait_until(child, deadline)) {
             let _ = child.detach();
         }
     }
@@ -64,10 +79,35 @@ struct Attaching<'a> {
     /// Every thread that is traced; none for one that has not stopped yet.
     threads: BTreeMap<Tid, Option<Stopped>>,
     late: Vec<Tid>,
+    /// Threads of the kernel's in the process, which run nothing of it.
+    workers: BTreeSet<Tid>,
+    /// Those that had ended when they were looked at.
+    ended: BTreeSet<Tid>,
+    /// All processes that were there when others in the same memory were looked for.
+    seen: BTreeSet<Tid>,
+    /// Other processes in the same memory.
+    others: Vec<Tid>,
+    /// The threads of these.
+    sharers: BTreeSet<Tid>,
+}
+
+/// What came of one thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seized {
+    /// It is traced from now on.
+    Now,
+    /// It was traced from its beginning.
+    Before,
+    /// It has ended.
+    Not,
 }
 
 impl Tracer {
     /// Attaches to all threads of `process` and stops them, without a signal that they could see.
+    ///
+    /// Processes that run in its memory are attached to with it: [`Attached::sharers`]. Threads that
+    /// the kernel has made in it for its own ends (io_uring(7)) are not: they run nothing of it, and
+    /// a stop would end the system calls that they make.
     ///
     /// Threads that begin meanwhile are traced from their beginning (`Options::follow`). Those
     /// that end meanwhile report that to [`Tracer::wait`]. A thread that stopped for a reason of
@@ -77,14 +117,18 @@ impl Tracer {
     /// # Errors
     /// [`AttachError`]. Nothing is traced then, and what was stopped runs on.
     pub fn attach(&mut self, process: Tid, options: Options) -> Result<Attached, AttachError> {
-        diagnosis::before(process)?;
+        diagnosis::examine(process)?;
         self.options = options;
-        let (threads, late) = (BTreeMap::new(), Vec::new());
         let mut attaching = Attaching {
             tracer: self,
             process,
-            threads,
-            late,
+            threads: BTreeMap::new(),
+            late: Vec::new(),
+            workers: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            others: Vec::new(),
+            sharers: BTreeSet::new(),
         };
         match attaching.all() {
             Ok(()) => attaching.attached(),
@@ -99,46 +143,113 @@ impl Tracer {
 impl Attaching<'_> {
     /// Until a look at the stopped process finds no thread that is not ours.
     fn all(&mut self) -> Result<(), AttachError> {
+        let begun = Instant::now();
         loop {
-            let mut found = false;
             // All are seized before the first is stopped: the stop of the process is the shorter.
-            while self.seize_new()? {
-                found = true;
-            }
-            if !found {
+            while begun.elapsed() < CHASE && (self.seize_new()? || self.find_sharers()) {}
+            self.stop_all();
+            // A clone(2) that was under way when its thread was seized has begun one untraced; those
+            // begun by a traced thread have yet to stop.
+            let is_ours = self.has_leader();
+            if is_ours && !self.seize_new()? && !self.find_sharers() && self.missing().is_empty() {
                 return Ok(());
             }
-            self.stop_all();
+            if begun.elapsed() > CHASE {
+                let process = self.process;
+                return Err(AttachError::Restless { process });
+            }
         }
     }
 
-    /// One pass over /proc/PID/task; true if there was a new thread.
+    /// False if a thread that was not traced has executed a program, and so has the number of the
+    /// leader by now, which was: nothing tells of that.
+    fn has_leader(&mut self) -> bool {
+        let process = self.process;
+        let is_known = self.threads.contains_key(&process) || self.late.contains(&process);
+        let is_ours = |status: Status| status.is_dead() || diagnosis::is_ours(&status);
+        if !is_known || Status::of(process).is_none_or(is_ours) {
+            return true;
+        }
+        self.threads.remove(&process);
+        self.late.retain(|late| *late != process);
+        false
+    }
+
+    /// One pass over /proc/PID/task; true if there was a thread that was not traced, or one that ended
+    /// meanwhile: the kernel's list breaks off there, and it may have begun another one.
     fn seize_new(&mut self) -> Result<bool, AttachError> {
         let process = self.process;
         let gone = |_| AttachError::NoSuchProcess { process };
+        let mut all = procfs::threads(process).map_err(gone)?;
+        for &other in &self.others {
+            let threads = procfs::threads(other).unwrap_or_default(); // it may have ended
+            self.sharers.extend(&threads);
+            all.extend(threads);
+        }
         let mut found = false;
-        for tid in procfs::threads(process).map_err(gone)? {
-            if !self.threads.contains_key(&tid) && !self.late.contains(&tid) && self.seize(tid)? {
-                // One traced from its beginning may have reported already.
-                let stopped = self.tracer.take_stop(tid);
-                self.threads.insert(tid, stopped);
-                found = true;
+        for tid in all {
+            let is_known = self.threads.contains_key(&tid)
+                || self.late.contains(&tid)
+                || self.workers.contains(&tid);
+            if !is_known && procfs::is_kernel_worker(tid) {
+                self.workers.insert(tid);
+            } else if !is_known {
+                found |= self.take(tid)?;
             }
         }
         Ok(found)
     }
 
-    /// False if the thread has ended.
-    fn seize(&self, tid: Tid) -> Result<bool, AttachError> {
+    /// Takes charge of a thread; true if it was not traced, or has just ended.
+    fn take(&mut self, tid: Tid) -> Result<bool, AttachError> {
+        let seized = self.seize(tid)?;
+        if seized == Seized::Not {
+            return Ok(self.ended.insert(tid));
+        }
+        // One traced from its beginning may have reported already.
+        let stopped = self.tracer.take_stop(tid);
+        self.threads.insert(tid, stopped);
+        Ok(seized == Seized::Now)
+    }
+
+    /// Looks for other processes in the same memory; true if there is a new one. Nobody comes to
+    /// share it but by its birth: those seen before are not compared again.
+    fn find_sharers(&mut self) -> bool {
+        let mut new = procfs::processes();
+        new.retain(|other| self.seen.insert(*other));
+        let thread = procfs::living_thread(self.process);
+        new.retain(|other| *other != self.process && share(thread, *other));
+        self.others.extend(&new);
+        !new.is_empty()
+    }
+
+    fn seize(&self, tid: Tid) -> Result<Seized, AttachError> {
+        let mut seized = self.try_to_seize(tid);
+        for _ in 0..TRIES {
+            // Or it was an ended leader, whose number a thread that executes a program has by now.
+            let Err(AttachError::Denied { .. }) = seized else {
+                break;
+            };
+            thread::sleep(PAUSE);
+            seized = self.try_to_seize(tid);
+        }
+        seized
+    }
+
+    fn try_to_seize(&self, tid: Tid) -> Result<Seized, AttachError> {
         match sys::seize(tid.get(), self.tracer.options.bits()) {
-            Ok(()) => Ok(true),
-            Err(Errno::ESRCH) => Ok(false),
+            Ok(()) => Ok(Seized::Now),
+            Err(Errno::ESRCH) => Ok(Seized::Not),
             // Ended, not reaped; or traced from its beginning; or really refused.
             Err(errno) => match Status::of(tid) {
-                Some(status) if status.is_dead() => Ok(false),
-                Some(status) if diagnosis::is_ours(&status) => Ok(true),
+                Some(status) if status.is_dead() => Ok(Seized::Not),
+                Some(status) if diagnosis::is_ours(&status) => Ok(Seized::Before),
+                Some(_) if self.sharers.contains(&tid) => Err(AttachError::Shared {
+                    process: self.process,
+                    with: tid,
+                }),
                 Some(_) => Err(diagnosis::refused(self.process, tid, errno)),
-                None => Ok(false),
+                None => Ok(Seized::Not),
             },
         }
     }
@@ -157,7 +268,7 @@ impl Attaching<'_> {
                 None => {
                     polls += 1;
                     if polls % POLLS_PER_LOOK == 0 {
-                        self.look(since.elapsed() > PATIENCE);
+                        self.look(since.elapsed());
                         // There may be no event to wait for: see PAUSE.
                         thread::sleep(PAUSE);
                     }
@@ -188,28 +299,53 @@ impl Attaching<'_> {
     }
 
     /// Gives up those that cannot report: the ended, the renamed by an exec, a leader that ended
-    /// before its threads; and, `impatient`, those that sleep uninterruptibly.
-    fn look(&mut self, impatient: bool) {
+    /// before its threads; and, after `waited`, those that sleep uninterruptibly or do not run.
+    fn look(&mut self, waited: Duration) {
         for tid in self.missing() {
             let state = Status::of(tid).map_or('X', |status| status.state());
-            if state == 'D' && impatient {
+            let has_ended = matches!(state, 'Z' | 'X');
+            let is_late = waited > LONG_PATIENCE || state == 'D' && waited > PATIENCE;
+            if is_late && !has_ended {
                 self.late.push(tid);
             }
-            if matches!(state, 'Z' | 'X') || (state == 'D' && impatient) {
+            if is_late || has_ended {
                 self.threads.remove(&tid);
             }
         }
     }
 
-    fn attached(self) -> Result<Attached, AttachError> {
-        let stopped: Vec<Stopped> = self.threads.into_values().flatten().collect();
+    fn attached(mut self) -> Result<Attached, AttachError> {
+        self.let_strangers_go();
+        let mut stopped: Vec<Stopped> = self.threads.into_values().flatten().collect();
+        stopped.sort_by_key(|thread| self.sharers.contains(&thread.tid()));
         let late: Vec<Running> = self.late.into_iter().map(Running::new).collect();
         if stopped.is_empty() && late.is_empty() {
             return Err(AttachError::NoSuchProcess {
                 process: self.process,
             });
         }
-        Ok(Attached { stopped, late })
+        let here = |tid: &Tid| {
+            stopped.iter().any(|thread| thread.tid() == *tid)
+                || late.iter().any(|thread| thread.tid() == *tid)
+        };
+        self.sharers.retain(here);
+        Ok(Attached {
+            sharers: self.sharers,
+            stopped,
+            late,
+        })
+    }
+
+    /// Some of those that shared the memory may run another program by now.
+    fn let_strangers_go(&mut self) {
+        let thread = procfs::living_thread(self.process);
+        let is_stranger = |tid: &Tid| !share(thread, *tid);
+        let strangers: Vec<Tid> = self.sharers.iter().copied().filter(is_stranger).collect();
+        for tid in strangers {
+            if let Some(Some(stopped)) = self.threads.remove(&tid) {
+                let_go(self.tracer, std::iter::once(stopped));
+            }
+        }
     }
 
     /// Lets everything go. Those asleep beyond interruption cannot be detached from.

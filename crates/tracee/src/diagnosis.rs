@@ -10,7 +10,7 @@ use nix::unistd::{Pid, Uid};
 use thiserror::Error;
 
 use crate::procfs::{self, Status};
-use crate::{Tid, sys};
+use crate::{Tid, freezer, sys};
 
 /// Why a process was not attached to. Each is one line, with the remedy if there is one.
 #[derive(Debug, Error)]
@@ -56,6 +56,31 @@ pub enum AttachError {
         by: Tid,
         /// The tracer's program.
         name: String,
+    },
+    /// It does not run, and nothing can be done in it.
+    #[error("process {process} is frozen: thaw it first (`{thaw}`)")]
+    Frozen {
+        /// The process asked for.
+        process: Tid,
+        /// The command that does.
+        thaw: String,
+    },
+    /// Another process would run into its breakpoints, and cannot be traced.
+    #[error(
+        "process {with} runs in the memory of process {process} (CLONE_VM) and cannot be traced: \
+         end it first"
+    )]
+    Shared {
+        /// The process asked for.
+        process: Tid,
+        /// The other one.
+        with: Tid,
+    },
+    /// It always had another thread.
+    #[error("process {process} starts threads faster than they can be stopped: try again later")]
+    Restless {
+        /// The process asked for.
+        process: Tid,
     },
     /// Not a 64-bit x86 program.
     #[error("process {process} is {found}; leaktap traces 64-bit x86 programs only")]
@@ -175,8 +200,11 @@ impl Denied {
     }
 }
 
-/// What can be told without touching the process.
-pub(crate) fn before(process: Tid) -> Result<(), AttachError> {
+/// Whether `process` can be attached to, as far as can be told without touching it.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn examine(process: Tid) -> Result<(), AttachError> {
     let Some(status) = Status::of(process).filter(|_| process.get() > 0) else {
         return Err(absent(process));
     };
@@ -202,6 +230,9 @@ pub(crate) fn before(process: Tid) -> Result<(), AttachError> {
     // A leader that has ended is ours until its last thread ends.
     if let Some(by) = tracer(&status).filter(|_| !is_ours(&status)) {
         return Err(traced(process, by));
+    }
+    if let Some(thaw) = freezer::thaw(process) {
+        return Err(AttachError::Frozen { process, thaw });
     }
     match foreign(process) {
         Some(found) => Err(AttachError::Architecture { process, found }),

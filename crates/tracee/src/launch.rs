@@ -3,6 +3,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -10,7 +11,10 @@ use nix::unistd::pipe2;
 use thiserror::Error;
 
 use crate::diagnosis::Denied;
-use crate::{Event, Options, Signal, Stop, Stopped, Tid, Tracer, sys};
+use crate::{Event, Options, Signal, Stop, Stopped, Tid, Tracer, Wakeups, sys};
+
+/// How often signals to us are looked for while a child has not executed its program.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where execvp(3) looks when there is no PATH: `confstr(_CS_PATH)`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -47,6 +51,12 @@ pub enum LaunchError {
         /// The signal.
         signal: Signal,
     },
+    /// A signal to us came before the child executed anything.
+    #[error("{}: interrupted before it began", .program.display())]
+    Interrupted {
+        /// As it was given.
+        program: OsString,
+    },
     /// The child may not be traced.
     #[error("{}: cannot be traced: {why}", .program.display())]
     Denied {
@@ -73,7 +83,9 @@ impl LaunchError {
             LaunchError::NotFound { .. } => 127,
             LaunchError::CannotExecute { .. } => 126,
             LaunchError::Killed { signal, .. } => 128 + signal.number(),
-            LaunchError::Denied { .. } | LaunchError::Resources { .. } => 125,
+            LaunchError::Interrupted { .. }
+            | LaunchError::Denied { .. }
+            | LaunchError::Resources { .. } => 125,
         }
     }
 }
@@ -181,13 +193,19 @@ impl Tracer {
             .map_err(|end| command.why(end, failed))
     }
 
+    /// The stop at its exec; else what ended it, or us.
     fn until_exec(&mut self, child: Tid) -> Result<Stopped, Event> {
         loop {
-            let stopped = self.wait_for(child);
-            match stopped {
-                Ok(stopped) if matches!(stopped.stop(), Stop::Exec { .. }) => return Ok(stopped),
+            let deadline = Instant::now() + LOOK;
+            match self.wait_until(child, deadline) {
+                Ok(Some(stopped)) if matches!(stopped.stop(), Stop::Exec { .. }) => {
+                    return Ok(stopped);
+                }
                 // If it died its end is next.
-                Ok(stopped) => drop(stopped.resume()),
+                Ok(Some(stopped)) => drop(stopped.resume()),
+                // Its file may be one that nobody ever reads to its end.
+                Ok(None) if Wakeups::is_pending() => return Err(Event::Interrupted),
+                Ok(None) => {}
                 Err(_) => return Err(self.take_end(child).unwrap_or(Event::NoChildren)),
             }
         }
@@ -212,12 +230,13 @@ impl Command {
 
     /// Why the child ended before it executed the program.
     fn why(&self, end: Event, failed: OwnedFd) -> LaunchError {
+        let program = self.program.clone();
+        if let Event::Interrupted = end {
+            return LaunchError::Interrupted { program };
+        }
         let mut errno = [0; 4];
         match (File::from(failed).read_exact(&mut errno), end) {
-            (Err(_), Event::Killed { signal, .. }) => LaunchError::Killed {
-                program: self.program.clone(),
-                signal,
-            },
+            (Err(_), Event::Killed { signal, .. }) => LaunchError::Killed { program, signal },
             (Err(source), _) => self.failed(source.raw_os_error().unwrap_or(0)),
             (Ok(()), _) => self.failed(i32::from_ne_bytes(errno)),
         }

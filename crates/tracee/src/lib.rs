@@ -32,6 +32,7 @@ compile_error!("leaktap knows Linux on x86-64 only");
 
 mod attach;
 mod diagnosis;
+mod freezer;
 mod launch;
 mod memory;
 mod options;
@@ -39,6 +40,7 @@ mod procfs;
 mod registers;
 mod remote;
 mod restart;
+mod sharers;
 mod signal;
 mod status;
 mod stop;
@@ -50,10 +52,11 @@ mod tracer;
 mod wakeups;
 
 pub use attach::Attached;
-pub use diagnosis::{AttachError, Denied};
+pub use diagnosis::{AttachError, Denied, examine};
 pub use launch::{Command, LaunchError};
 pub use memory::{Memory, WriteError};
 pub use options::{Options, may_suspend_seccomp};
+pub use procfs::is_proc_ours;
 pub use registers::Registers;
 pub use remote::{CallError, RemoteCalls, find_syscall};
 pub use signal::{Signal, SignalInfo};

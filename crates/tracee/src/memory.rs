@@ -47,20 +47,24 @@ pub enum WriteError {
 #[derive(Clone, Debug)]
 pub struct Memory {
     process: Tid,
+    /// A thread of it that lived when this was opened.
+    thread: Tid,
     /// /proc/PID/mem: also reads pages without `PROT_READ` and outlives the leader thread.
     file: Arc<File>,
 }
 
 impl Memory {
-    /// The memory of `process` as it is now.
+    /// The memory of `process` as it is now. Its leader may have ended.
     ///
     /// # Errors
     /// From opening /proc/PID/mem (proc_pid_mem(5)).
     pub fn open(process: Tid) -> io::Result<Memory> {
-        let path = format!("/proc/{process}/mem");
+        let thread = procfs::living_thread(process);
+        let path = format!("/proc/{thread}/mem");
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Memory {
             process,
+            thread,
             file: Arc::new(file),
         })
     }
@@ -88,10 +92,10 @@ impl Memory {
             base,
             len: buf.len(),
         }];
-        let pid = Pid::from_raw(self.process.get());
+        let pid = Pid::from_raw(self.thread.get());
         match process_vm_readv(pid, &mut [IoSliceMut::new(buf)], &remote) {
             Ok(len) if len > 0 => len,
-            // Protected pages, or a leader thread that has ended.
+            // Protected pages, or a thread that has ended.
             _ => self.file.read_at(buf, at.get()).unwrap_or(0),
         }
     }

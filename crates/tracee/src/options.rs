@@ -39,8 +39,9 @@ impl Options {
         Options(self.0 | libc::PTRACE_O_SUSPEND_SECCOMP)
     }
 
+    /// With `PTRACE_O_TRACESYSGOOD`: stops at system calls are told from SIGTRAP.
     pub(crate) const fn bits(self) -> i32 {
-        self.0
+        self.0 | libc::PTRACE_O_TRACESYSGOOD
     }
 }
 

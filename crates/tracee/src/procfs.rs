@@ -66,6 +66,20 @@ impl Status {
     }
 }
 
+/// False if /proc is that of another pid namespace, or not mounted: its numbers are those of other
+/// processes than system calls mean.
+pub fn is_proc_ours() -> bool {
+    let own = std::process::id().cast_signed();
+    let is_own = |link: std::path::PathBuf| link.to_str() == Some(&own.to_string());
+    // An outer namespace may happen to call us the same.
+    let has_one_number = |status: Status| {
+        let numbers = status.field("NSpid").unwrap_or_default();
+        numbers.split_ascii_whitespace().count() <= 1
+    };
+    fs::read_link("/proc/self").is_ok_and(is_own)
+        && Status::of(Tid::new(own)).is_some_and(has_one_number)
+}
+
 /// rsp and rip of a thread that sleeps in the kernel: the last two words of /proc/TID/syscall.
 pub(crate) fn asleep_at(tid: Tid) -> Option<(Addr, Addr)> {
     registers_of(&fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?)
@@ -96,6 +110,24 @@ pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
     Ok(threads)
 }
 
+/// A thread of `process` that has not ended: the leader, as long as it lives. Of one that has ended,
+/// /proc tells nothing of the memory.
+pub(crate) fn living_thread(process: Tid) -> Tid {
+    let lives = |tid: &Tid| Status::of(*tid).is_some_and(|status| !status.is_dead());
+    if lives(&process) {
+        return process;
+    }
+    let threads = threads(process).unwrap_or_default();
+    threads.into_iter().find(lives).unwrap_or(process)
+}
+
+/// All processes that /proc shows.
+pub(crate) fn processes() -> Vec<Tid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let id = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    entries.filter_map(id).map(Tid::new).collect()
+}
+
 /// Whether the addresses of `process` are limited: RLIMIT_AS, getrlimit(2). Also of one that is gone.
 pub(crate) fn has_few_addresses(process: Tid) -> bool {
     let limits = fs::read_to_string(format!("/proc/{process}/limits"));
@@ -108,16 +140,30 @@ fn has_all_addresses(limits: &str) -> bool {
     limit.is_some_and(|limit| limit.trim_start().starts_with("unlimited"))
 }
 
-/// True of a thread of the kernel: `PF_KTHREAD` in the flags of /proc/PID/stat.
+/// True of a thread of the kernel's own.
 pub(crate) fn is_kernel_thread(tid: Tid) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
-    let flags = fs::read(format!("/proc/{tid}/stat")).ok().and_then(|stat| {
-        // The name, in parentheses, may hold anything; the flags are the seventh field after it.
-        let end = stat.iter().rposition(|&byte| byte == b')')?;
-        let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
-        rest.split_ascii_whitespace().nth(6)?.parse::<u32>().ok()
-    });
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+    flags(tid).is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// True of a thread that the kernel has made in the process of a program, for io_uring(7) or vhost.
+/// It never runs an instruction of the program.
+pub(crate) fn is_kernel_worker(tid: Tid) -> bool {
+    const PF_IO_WORKER: u32 = 0x10;
+    const PF_USER_WORKER: u32 = 0x4000;
+    flags(tid).is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER) != 0)
+}
+
+/// `PF_*` of linux/sched.h: the ninth field of /proc/TID/stat.
+fn flags(tid: Tid) -> Option<u32> {
+    flags_in(&fs::read(format!("/proc/{tid}/stat")).ok()?)
+}
+
+fn flags_in(stat: &[u8]) -> Option<u32> {
+    // The name, in parentheses, may hold anything; the flags are the seventh field after it.
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -160,9 +206,18 @@ mod tests {
     }
 
     #[test]
+    fn flags_come_after_whatever_the_name_is() {
+        let stat = b"7 (a) b) 1 (c)) S 1 7 7 0 -1 4194624 110 0 0 0\n";
+        assert_eq!(flags_in(stat), Some(4_194_624));
+        assert_eq!(flags_in(b"7 (x) S 1 7"), None);
+        assert_eq!(flags_in(b""), None);
+    }
+
+    #[test]
     fn knows_this_process() {
         let own = Tid::new(std::process::id().cast_signed());
-        assert!(!is_kernel_thread(own));
+        assert!(!is_kernel_thread(own) && !is_kernel_worker(own));
+        assert!(is_proc_ours());
         assert!(threads(own).unwrap().contains(&own));
         assert_eq!(own.process(), Some(own));
     }

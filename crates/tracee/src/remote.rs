@@ -3,13 +3,14 @@ use std::ops::Range;
 use std::time::Instant;
 
 use leaktap_memory::Addr;
-use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::signal::FORCED;
 use crate::{
-    Died, OptionsError, Registers, SeccompMode, Signal, SignalInfo, Stop, Stopped, Tid, Tracer, sys,
+    Died, OptionsError, Registers, SeccompMode, SignalInfo, Stop, Stopped, Tid, Tracer, sys,
 };
+
+mod moving;
 
 /// The instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -44,13 +45,17 @@ pub enum CallError {
         /// The thread.
         tid: Tid,
     },
+    /// The thread does not run, and is where it was: its cgroup is frozen, or it gets no processor.
+    #[error("thread {tid} does not run: it is frozen, or gets no processor")]
+    Stuck {
+        /// The thread.
+        tid: Tid,
+    },
     /// There is no `syscall` instruction to be run at that address.
-    #[error("thread {tid} gets {signal} instead of a system call at {at}")]
+    #[error("thread {tid} finds no system call instruction at {at}")]
     NoInstruction {
         /// The thread.
         tid: Tid,
-        /// The signal.
-        signal: Signal,
         /// Where the instruction should be.
         at: Addr,
     },
@@ -68,13 +73,15 @@ pub enum CallError {
 
 /// System calls made by a stopped thread of the target, as if by itself.
 ///
-/// The thread runs a `syscall` instruction of its own code, single-stepped; nothing is written
-/// into the process. All signals wait meanwhile. At the end the thread is as it was: registers,
-/// signal mask, the signal it stopped for with its `siginfo_t`, a system call in progress that is
-/// to be restarted, a restartable sequence (rseq(2)) to be aborted, a group-stop. A handler for
-/// SIGTRAP survives; SIGTRAP ignored by the program does not stay ignored, as with every step.
+/// The thread runs a `syscall` instruction of its own code, from syscall-stop to syscall-stop;
+/// nothing is written into the process. All signals wait meanwhile. At the end the thread is as it
+/// was: registers, signal mask, the signal it stopped for with its `siginfo_t`, a system call in
+/// progress that is to be restarted, a restartable sequence (rseq(2)) to be aborted, a group-stop.
 ///
 /// Seccomp filters of the thread, which might kill it, are suspended for these calls alone.
+///
+/// A thread that does not get to its call within a second is put back: [`CallError::Stuck`]. One
+/// that is in the kernel, in its call, is waited for: nothing could put it back.
 ///
 /// For calls that do not block. Put the thread back by [`RemoteCalls::finish`], or by dropping.
 #[derive(Debug)]
@@ -88,6 +95,20 @@ pub struct RemoteCalls<'a> {
     before: Option<Before>,
     /// A signal of `FORCED` that somebody has sent meanwhile.
     sent: Option<SignalInfo>,
+    stands: Stands,
+}
+
+/// Where the thread stands in the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stands {
+    /// Where it was found.
+    Unmoved,
+    /// At the end of a call made for us, where the kernel no longer restarts another one.
+    InCall,
+    /// In a signal-delivery-stop.
+    AtSignal,
+    /// In an event-stop on its way back to the program.
+    Interrupted,
 }
 
 #[derive(Debug)]
@@ -146,6 +167,7 @@ impl Tracer {
             suspended: false,
             before: None,
             sent: None,
+            stands: Stands::Unmoved,
         })
     }
 }
@@ -155,7 +177,8 @@ impl Tracer {
     /// there then, not behind it, and as it has stopped before. For code that is known to get there.
     ///
     /// # Errors
-    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its way.
+    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its way,
+    /// [`CallError::Stuck`] if it has not got there in a second: it stands where it has got to.
     pub fn run_to_int3(&mut self, stopped: &mut Stopped) -> Result<(), CallError> {
         let mut run = self.borrow(stopped, Addr::new(0))?;
         run.run()?;
@@ -168,7 +191,8 @@ impl Tracer {
     /// before then, and is somewhere else. False if it was still there at the deadline.
     ///
     /// # Errors
-    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults there.
+    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults there,
+    /// [`CallError::Stuck`] if it does not run.
     pub fn step_out(
         &mut self,
         stopped: &mut Stopped,
@@ -191,12 +215,13 @@ impl RemoteCalls<'_> {
         let tid = self.stopped.tid;
         loop {
             let mut registers = self.begin()?;
+            self.check_instruction()?;
             registers.set_call(number, arguments);
             registers.set_ip(self.at);
             // Else the kernel would first restart the call that it interrupted.
             registers.set_system_call(None);
             self.stopped.set_registers(&registers)?;
-            self.step()?;
+            self.make()?;
             let result = self.stopped.registers()?.result();
             match result.cast_signed() {
                 again if RESTART.contains(&again) => {}
@@ -220,6 +245,18 @@ impl RemoteCalls<'_> {
     /// [`Died`].
     pub fn finish(mut self) -> Result<(), Died> {
         self.restore()
+    }
+
+    /// Elsewhere the thread would run on, to whatever call comes.
+    fn check_instruction(&self) -> Result<(), CallError> {
+        let (tid, at) = (self.stopped.tid, self.at);
+        match sys::peek(tid.get(), at.get()) {
+            Ok(word) if !word.to_le_bytes().starts_with(&SYSCALL) => {
+                Err(CallError::NoInstruction { tid, at })
+            }
+            // What cannot be read cannot be run, or may only not be read by us.
+            _ => Ok(()),
+        }
     }
 
     fn suspend_filters(&mut self) -> Result<(), CallError> {
@@ -259,115 +296,6 @@ impl RemoteCalls<'_> {
             sequence,
         });
         Ok(registers)
-    }
-
-    /// One instruction.
-    fn step(&mut self) -> Result<(), CallError> {
-        let end = self.at.wrapping_offset(SYSCALL.len() as i64);
-        self.advance(sys::step, |now, _| Ok(now.registers()?.ip() == end))
-    }
-
-    /// Lets the thread run to an int3, where it will go on.
-    fn run(&mut self) -> Result<(), CallError> {
-        self.begin()?;
-        self.advance(sys::resume, |_, info| Ok(info.is_int3()))?;
-        let mut registers = self.stopped.registers()?;
-        registers.set_ip(registers.ip().wrapping_offset(-1));
-        if let Some(before) = &mut self.before {
-            before.registers = registers;
-        }
-        Ok(())
-    }
-
-    /// Steps until the thread, which will go on there, is not in `code`, or it is late.
-    fn step_out(&mut self, code: &Range<Addr>, deadline: Instant) -> Result<bool, CallError> {
-        self.begin()?;
-        loop {
-            self.advance(sys::step, |_, info| Ok(info.code() > 0))?;
-            let registers = self.stopped.registers()?;
-            if let Some(before) = &mut self.before {
-                before.registers = registers;
-            }
-            let is_out = !code.contains(&registers.ip());
-            if is_out || Instant::now() >= deadline {
-                return Ok(is_out);
-            }
-        }
-    }
-
-    /// Lets the thread go on by `how` to the SIGTRAP that `is_end` takes for the one, whatever else
-    /// it stops for on the way.
-    fn advance(
-        &mut self,
-        how: fn(i32, i32) -> Result<(), Errno>,
-        is_end: impl Fn(&Stopped, &SignalInfo) -> Result<bool, Died>,
-    ) -> Result<(), CallError> {
-        let (tid, at) = (self.stopped.tid, self.at);
-        let mut signal = 0;
-        loop {
-            tid.alive(how(tid.get(), signal))?;
-            let now = self.tracer.wait_for(tid)?;
-            signal = match now.stop {
-                // Not to be blocked. The process is stopped now, not later; we go on.
-                Stop::Signal(Signal::STOP) => Signal::STOP.number(),
-                Stop::Signal(signal) => {
-                    let info = now.signal_info()?;
-                    if info.code() <= 0 {
-                        self.sent = Some(info);
-                    }
-                    if signal == Signal::TRAP && is_end(&now, &info)? {
-                        return Ok(());
-                    }
-                    if info.code() > 0 {
-                        return Err(CallError::NoInstruction { tid, signal, at });
-                    }
-                    0
-                }
-                Stop::Group(_) => {
-                    self.stopped.rejoin = true;
-                    0
-                }
-                _ => 0,
-            };
-        }
-    }
-
-    fn restore(&mut self) -> Result<(), Died> {
-        if std::mem::take(&mut self.suspended) {
-            // Taking an option away is never refused.
-            match self.stopped.set_options(self.tracer.options) {
-                Err(OptionsError::Died(died)) => return Err(died),
-                Ok(()) | Err(OptionsError::Refused { .. }) => {}
-            }
-        }
-        let Some(before) = self.before.take() else {
-            return Ok(());
-        };
-        let tid = self.stopped.tid;
-        self.stopped.set_registers(&before.registers)?;
-        if let Some((at, section)) = before.sequence {
-            tid.alive(sys::poke(tid.get(), at, section))?;
-        }
-        tid.alive(sys::set_signal_mask(tid.get(), before.mask))?;
-        if matches!(self.stopped.stop, Stop::Group(_)) {
-            self.stopped.rejoin = true;
-        }
-        let sent = self.sent.take();
-        let info = match (before.info, sent) {
-            (Some(info), Some(sent)) => {
-                // Two at once: the second has to be sent again, and looks as if it were ours.
-                let process = tid.process().unwrap_or(tid);
-                tid.alive(sys::send(process.get(), tid.get(), sent.signal().number()))?;
-                Some(info)
-            }
-            (info, sent) => info.or(sent),
-        };
-        // The thread stands at the signal of the step: what it stopped for takes its place.
-        if let Some(info) = info {
-            tid.alive(sys::set_signal_info(tid.get(), &info.0))?;
-            self.stopped.stop = Stop::Signal(info.signal());
-        }
-        Ok(())
     }
 }
 

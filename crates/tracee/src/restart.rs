@@ -10,7 +10,10 @@
 //! runs, and answers `EINTR` if one does, whatever comes between our look and the return. Nothing
 //! is to be foreseen about other signals.
 //!
-//! Limits: a call with a relative timeout begins to wait anew. A call that SIGSTOP and SIGCONT
+//! Of signal(7)'s list, tee(2) and vmsplice(2) are not here: they answer `-ERESTARTSYS`.
+//!
+//! Limits: a call that has done part of its work (write(2) of much to a pipe, recv(2) with
+//! `MSG_WAITALL`) answers how much; nothing can be done about that. A call with a relative timeout begins to wait anew. A call that SIGSTOP and SIGCONT
 //! alone would have made fail with `EINTR` is made again, too.
 
 use nix::libc;
@@ -60,6 +63,9 @@ fn can_be_made_again(number: u64) -> bool {
             | libc::SYS_readv
             | libc::SYS_write
             | libc::SYS_writev
+            | libc::SYS_preadv2
+            | libc::SYS_pwritev2
             | libc::SYS_sendfile
+            | libc::SYS_splice
     )
 }

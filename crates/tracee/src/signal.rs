@@ -7,7 +7,7 @@ use crate::sys;
 
 /// The signals that the kernel forces upon a thread for what it does. Where such a one is blocked
 /// it takes the program's handler away, so they stay open for system calls that are not the
-/// program's; SIGTRAP ends every step.
+/// program's.
 pub(crate) const FORCED: [i32; 6] = [
     libc::SIGTRAP,
     libc::SIGSEGV,

@@ -2,6 +2,9 @@ use nix::libc;
 
 use crate::{Died, Signal, Tid, sys};
 
+/// What `PTRACE_O_TRACESYSGOOD` makes of SIGTRAP in syscall-stops.
+const SYSTEM_CALL: Signal = Signal::new(libc::SIGTRAP | 0x80);
+
 /// Why a tracee has stopped, in the words of ptrace(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
@@ -29,6 +32,8 @@ pub enum Stop {
         /// What the thread was called before the exec.
         former: Tid,
     },
+    /// Syscall-stop, of `PTRACE_SYSCALL`: before or after a system call that is made for us.
+    SystemCall,
     /// `PTRACE_EVENT_EXIT`: about to end; runs no more code of the program.
     Exit {
         /// As from waitpid(2).
@@ -43,6 +48,7 @@ impl Stop {
         // The messages are ids and statuses, which fit an int.
         let other = || message().map(|message| Tid::new(message as i32));
         Ok(match event {
+            0 if signal == SYSTEM_CALL => Stop::SystemCall,
             0 => Stop::Signal(signal),
             libc::PTRACE_EVENT_FORK => Stop::Fork(other()?),
             libc::PTRACE_EVENT_VFORK => Stop::Vfork(other()?),

@@ -59,6 +59,15 @@ pub(crate) fn send(process: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, process, tid, signal) }).map(drop)
 }
 
+/// kcmp(2) with `KCMP_VM`: whether two threads run in the same memory.
+pub(crate) fn same_memory(one: i32, other: i32) -> Result<bool, Errno> {
+    /// Of linux/kcmp.h.
+    const KCMP_VM: c_int = 1;
+    // SAFETY: integers only; this kind takes no index.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) };
+    Errno::result(order).map(|order| order == 0)
+}
+
 /// A ptrace request without pointers, of the list below only.
 fn plain(request: libc::c_uint, tid: i32, data: c_long) -> Result<(), Errno> {
     debug_assert!(matches!(
@@ -66,6 +75,7 @@ fn plain(request: libc::c_uint, tid: i32, data: c_long) -> Result<(), Errno> {
         libc::PTRACE_SEIZE
             | libc::PTRACE_INTERRUPT
             | libc::PTRACE_CONT
+            | libc::PTRACE_SYSCALL
             | libc::PTRACE_SINGLESTEP
             | libc::PTRACE_LISTEN
             | libc::PTRACE_DETACH
@@ -86,6 +96,11 @@ pub(crate) fn interrupt(tid: i32) -> Result<(), Errno> {
 
 pub(crate) fn resume(tid: i32, signal: c_int) -> Result<(), Errno> {
     plain(libc::PTRACE_CONT, tid, c_long::from(signal))
+}
+
+/// Resumes until a system call begins or ends.
+pub(crate) fn resume_to_call(tid: i32, signal: c_int) -> Result<(), Errno> {
+    plain(libc::PTRACE_SYSCALL, tid, c_long::from(signal))
 }
 
 pub(crate) fn step(tid: i32, signal: c_int) -> Result<(), Errno> {

@@ -54,10 +54,16 @@ impl Tid {
         innermost.unwrap_or(self.0)
     }
 
+    /// A thread of this process that has not ended, for what /proc does not tell of one that has:
+    /// itself, as long as it lives.
+    pub fn living_thread(self) -> Tid {
+        procfs::living_thread(self)
+    }
+
     /// Kilobytes of its process's memory that are locked (mlock(2)): with mlockall(2), whatever is
     /// mapped is filled with pages at once.
     pub fn locked_kilobytes(self) -> Option<i32> {
-        procfs::Status::of(self)?.number("VmLck")
+        procfs::Status::of(self.living_thread())?.number("VmLck")
     }
 
     /// Whether the addresses of its process are limited (RLIMIT_AS, getrlimit(2)): what is reserved then lacks elsewhere.
@@ -67,7 +73,7 @@ impl Tid {
 
     /// Whether return addresses are checked against a shadow stack (CET; `x86_Thread_features`).
     pub fn has_shadow_stack(self) -> bool {
-        let status = procfs::Status::of(self);
+        let status = procfs::Status::of(self.living_thread());
         status.is_some_and(|status| status.has_word("x86_Thread_features", "shstk"))
     }
 

@@ -1,5 +1,7 @@
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -72,7 +74,7 @@ impl Tracer {
                 return event;
             }
             // A tracee on the same core runs meanwhile; one on another core is not kept waiting.
-            std::thread::yield_now();
+            thread::yield_now();
         }
         block()
     }
@@ -91,27 +93,51 @@ impl Tracer {
         self.kept.pop_front().or_else(|| next(libc::WNOHANG))
     }
 
-    /// The next stop of `tid`.
+    /// The next stop of `tid`, for as long as it takes.
     ///
     /// # Errors
     /// [`Died`] if it ends instead, or has become another thread by an exec. What tells of that is
     /// still to come from [`Tracer::wait`], as is all that other threads report meanwhile.
     pub fn wait_for(&mut self, tid: Tid) -> Result<Stopped, Died> {
-        if let Some(index) = self.kept.iter().position(|event| event.concerns(tid)) {
-            return self.take(index, tid);
-        }
         loop {
-            let event = block();
-            match event {
-                Event::Interrupted => continue,
-                Event::NoChildren => return Err(Died { tid }),
-                _ => self.kept.push_back(event),
+            if let Some(found) = self.kept_of(tid) {
+                return found;
             }
-            let last = self.kept.len() - 1;
-            if self.kept.get(last).is_some_and(|event| event.concerns(tid)) {
-                return self.take(last, tid);
+            match block() {
+                Event::Interrupted => {}
+                Event::NoChildren => return Err(Died { tid }),
+                event => self.kept.push_back(event),
             }
         }
+    }
+
+    /// The next stop of `tid`, or nothing if there is none by `deadline`.
+    ///
+    /// # Errors
+    /// As [`Tracer::wait_for`].
+    pub fn wait_until(&mut self, tid: Tid, deadline: Instant) -> Result<Option<Stopped>, Died> {
+        let mut polls = 0;
+        loop {
+            if let Some(found) = self.kept_of(tid) {
+                return found.map(Some);
+            }
+            match next(libc::WNOHANG) {
+                Some(Event::Interrupted) => {}
+                Some(Event::NoChildren) => return Err(Died { tid }),
+                Some(event) => self.kept.push_back(event),
+                None if Instant::now() >= deadline => return Ok(None),
+                None => {
+                    polls += 1;
+                    pause(polls);
+                }
+            }
+        }
+    }
+
+    /// What is kept for somebody who waits for `tid`.
+    fn kept_of(&mut self, tid: Tid) -> Option<Result<Stopped, Died>> {
+        let index = self.kept.iter().position(|event| event.concerns(tid))?;
+        Some(self.take(index, tid))
     }
 
     fn take(&mut self, index: usize, tid: Tid) -> Result<Stopped, Died> {
@@ -165,6 +191,16 @@ impl Event {
             Event::Exited { tid, .. } | Event::Killed { tid, .. } => *tid == of,
             _ => false,
         }
+    }
+}
+
+/// Lets tracees run. Most report within microseconds, and those that do not are in no hurry.
+fn pause(polls: u32) {
+    /// So many looks without a sleep, which takes tens of microseconds.
+    const EAGER: u32 = 200;
+    match polls {
+        ..=EAGER => thread::yield_now(),
+        _ => thread::sleep(Duration::from_micros(100)),
     }
 }
 

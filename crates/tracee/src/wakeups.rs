@@ -54,6 +54,11 @@ impl Wakeups {
         Ok(wakeups)
     }
 
+    /// Whether one of these signals has come that nobody has taken yet.
+    pub fn is_pending() -> bool {
+        sys::REQUESTED.load(Ordering::Relaxed) != 0
+    }
+
     /// The last of SIGINT, SIGQUIT, SIGTERM and SIGHUP that has come since this was asked.
     pub fn take(&self) -> Option<Signal> {
         match sys::REQUESTED.swap(0, Ordering::Relaxed) {

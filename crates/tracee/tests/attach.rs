@@ -256,14 +256,20 @@ fn a_process_whose_leader_has_ended_is_attached_to() {
 }
 
 #[test]
-fn a_parent_in_vfork_is_late_and_reports_when_it_can() {
+fn a_parent_in_vfork_is_late_and_its_child_is_attached_to() {
     let mut target = Target::start("vfork", &[]);
     until("in vfork", || target.status("State").starts_with('D'));
     let mut tracer = Tracer::new();
     let attached = tracer.attach(target.tid, Options::follow()).unwrap();
-    assert_eq!(attached.stopped.len(), 0);
     assert_eq!(attached.late.len(), 1);
     assert_eq!(attached.late[0].tid(), target.tid);
+    let stopped: BTreeSet<Tid> = attached.stopped.iter().map(Stopped::tid).collect();
+    assert_eq!(stopped, attached.sharers);
+    assert_eq!(attached.stopped.len(), 1);
+    assert_ne!(attached.stopped[0].tid().process(), Some(target.tid));
+    for child in attached.stopped {
+        child.detach().unwrap();
+    }
     target.end_of_input();
     // The first stop that comes takes the place of the interrupt.
     let stopped = tracer.wait_for(target.tid).unwrap();

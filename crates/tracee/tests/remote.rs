@@ -389,3 +389,27 @@ fn a_thread_killed_during_calls_has_died() {
         drop(killer.join().unwrap());
     }
 }
+
+#[test]
+fn an_ignored_sigtrap_stays_ignored() {
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "trap '' TRAP; echo; read x; exit 7"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut byte = [0];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+    let tid = Tid::new(child.id().cast_signed());
+    let _watch = Watch::on(tid);
+    let mut tracer = Tracer::new();
+    let leader = attach(&mut tracer, tid);
+    let ignored = || common::status(tid, "SigIgn");
+    let before = ignored();
+    let mut stopped = stop(&mut tracer, &leader);
+    ask_pid(&mut tracer, &mut stopped, tid, instruction(tid));
+    stopped.detach().unwrap();
+    assert_eq!(ignored(), before);
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+}

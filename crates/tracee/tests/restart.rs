@@ -8,7 +8,7 @@ use leaktap_tracee::{Options, Running, Stop, Stopped, Tracer};
 use nix::errno::Errno;
 use nix::sys::signal::Signal as NixSignal;
 
-const ON_DESCRIPTORS: [&str; 11] = [
+const ON_DESCRIPTORS: [&str; 15] = [
     "epoll_wait",
     "epoll_pwait",
     "poll",
@@ -20,6 +20,10 @@ const ON_DESCRIPTORS: [&str; 11] = [
     "send",
     "write",
     "accept",
+    "preadv2",
+    "splice",
+    "tee",
+    "vmsplice",
 ];
 const OTHERS: [&str; 9] = [
     "semop",

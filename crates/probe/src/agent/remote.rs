@@ -155,6 +155,7 @@ fn refused(error: CallError) -> Refusal {
         {
             Refusal::NoMemoryInReach
         }
+        CallError::Stuck { .. } => Refusal::ThreadAsleep,
         _ => Refusal::InjectionForbidden,
     }
 }

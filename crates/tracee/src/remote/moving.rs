@@ -1,0 +1,235 @@
+//! The thread of [`RemoteCalls`] on its way: to a call, to an int3, and back to where it was.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use leaktap_memory::Addr;
+use nix::errno::Errno;
+use nix::libc;
+
+use super::{CallError, RemoteCalls, Stands};
+use crate::procfs::Status;
+use crate::{Died, OptionsError, Signal, SignalInfo, Stop, Stopped, sys};
+
+/// How long a thread may take to its call: one instruction. Threads that the cgroup freezer holds
+/// stop for us, but do not run.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Has a thread go on: `PTRACE_CONT` or `PTRACE_SYSCALL`, with a signal.
+type Resume = fn(i32, i32) -> Result<(), Errno>;
+
+impl RemoteCalls<'_> {
+    /// Makes the system call that the registers are set for.
+    pub(super) fn make(&mut self) -> Result<(), CallError> {
+        let is_call = |now: &Stopped| Ok(now.stop == Stop::SystemCall);
+        let info = self.before.as_ref().and_then(|before| before.info);
+        // Nobody could give it back its int3.
+        let patience = Some(PATIENCE).filter(|_| !info.is_some_and(|info| info.is_int3()));
+        self.stands = Stands::Interrupted; // if it does not get there
+        self.advance(sys::resume_to_call, patience, is_call)?;
+        self.advance(sys::resume_to_call, None, is_call)?;
+        self.stands = Stands::InCall;
+        Ok(())
+    }
+
+    /// Lets the thread run to an int3, where it will go on.
+    pub(super) fn run(&mut self) -> Result<(), CallError> {
+        self.begin()?;
+        let is_int3 = |now: &Stopped| {
+            Ok(now.stop == Stop::Signal(Signal::TRAP) && now.signal_info()?.is_int3())
+        };
+        self.stands = Stands::Interrupted;
+        let ran = self.advance(sys::resume, Some(PATIENCE), is_int3);
+        let mut registers = self.stopped.registers()?;
+        match &ran {
+            Ok(_) => {
+                self.stands = Stands::AtSignal;
+                registers.set_ip(registers.ip().wrapping_offset(-1));
+            }
+            Err(CallError::Stuck { .. }) => {}
+            Err(_) => return ran.map(drop),
+        }
+        if let Some(before) = &mut self.before {
+            before.registers = registers;
+        }
+        ran.map(drop)
+    }
+
+    /// Steps until the thread, which will go on there, is not in `code`, or it is late.
+    pub(super) fn step_out(
+        &mut self,
+        code: &Range<Addr>,
+        deadline: Instant,
+    ) -> Result<bool, CallError> {
+        self.begin()?;
+        let is_step = |now: &Stopped| {
+            Ok(now.stop == Stop::Signal(Signal::TRAP) && now.signal_info()?.code() > 0)
+        };
+        loop {
+            self.stands = Stands::Interrupted;
+            let stepped = self.advance(sys::step, Some(PATIENCE), is_step);
+            if let Err(error @ (CallError::Died(_) | CallError::NoInstruction { .. })) = stepped {
+                return Err(error);
+            }
+            let registers = self.stopped.registers()?;
+            if let Some(before) = &mut self.before {
+                before.registers = registers;
+            }
+            stepped?;
+            self.stands = Stands::AtSignal;
+            let is_out = !code.contains(&registers.ip());
+            if is_out || Instant::now() >= deadline {
+                return Ok(is_out);
+            }
+        }
+    }
+
+    /// Lets the thread go on by `how` to the stop that `is_end` takes for the one, whatever else
+    /// it stops for on the way. Interrupts one that has not got there in time.
+    fn advance(
+        &mut self,
+        how: Resume,
+        patience: Option<Duration>,
+        is_end: impl Fn(&Stopped) -> Result<bool, Died>,
+    ) -> Result<Stop, CallError> {
+        let (tid, at) = (self.stopped.tid, self.at);
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let mut signal = 0;
+        loop {
+            tid.alive(how(tid.get(), signal))?;
+            let (now, is_late) = self.next_stop(deadline)?;
+            if is_end(&now)? {
+                return Ok(now.stop);
+            }
+            signal = match now.stop {
+                // Not to be blocked. The process is stopped now, not later; we go on.
+                Stop::Signal(Signal::STOP) => Signal::STOP.number(),
+                Stop::Signal(_) => {
+                    let info = now.signal_info()?;
+                    if info.code() > 0 {
+                        self.stands = Stands::AtSignal;
+                        return Err(CallError::NoInstruction { tid, at });
+                    }
+                    self.sent = Some(info);
+                    0
+                }
+                // An int3 that it has hit is reported next.
+                _ if is_late && !has_pending_trap(&now) => return Err(CallError::Stuck { tid }),
+                Stop::Group(_) => {
+                    self.stopped.rejoin = true;
+                    0
+                }
+                _ => 0,
+            };
+        }
+    }
+
+    /// The thread's next stop, and whether the thread had to be interrupted for that.
+    fn next_stop(&mut self, deadline: Option<Instant>) -> Result<(Stopped, bool), Died> {
+        let tid = self.stopped.tid;
+        if let Some(deadline) = deadline {
+            if let Some(stopped) = self.tracer.wait_until(tid, deadline)? {
+                return Ok((stopped, false));
+            }
+            tid.alive(sys::interrupt(tid.get()))?;
+        }
+        Ok((self.tracer.wait_for(tid)?, deadline.is_some()))
+    }
+
+    /// Puts everything back that was changed.
+    pub(super) fn restore(&mut self) -> Result<(), Died> {
+        if std::mem::take(&mut self.suspended) {
+            // Taking an option away is never refused.
+            match self.stopped.set_options(self.tracer.options) {
+                Err(OptionsError::Died(died)) => return Err(died),
+                Ok(()) | Err(OptionsError::Refused { .. }) => {}
+            }
+        }
+        let Some(before) = self.before.take() else {
+            return Ok(());
+        };
+        let tid = self.stopped.tid;
+        if self.stands == Stands::InCall {
+            self.leave_call(before.info.is_some() || self.sent.is_some())?;
+        }
+        self.stopped.set_registers(&before.registers)?;
+        if let Some((at, section)) = before.sequence {
+            tid.alive(sys::poke(tid.get(), at, section))?;
+        }
+        tid.alive(sys::set_signal_mask(tid.get(), before.mask))?;
+        if matches!(self.stopped.stop, Stop::Group(_)) {
+            self.stopped.rejoin = true;
+        }
+        let all = [before.info, self.sent.take()];
+        self.give_back(all.into_iter().flatten())
+    }
+
+    /// Takes the thread from the end of its call to a stop before the kernel decides about signals
+    /// and restarts: a signal-delivery-stop if it has to get a signal.
+    fn leave_call(&mut self, for_signal: bool) -> Result<(), Died> {
+        let tid = self.stopped.tid;
+        if for_signal {
+            let process = tid.process().unwrap_or(tid);
+            tid.alive(sys::send(process.get(), tid.get(), libc::SIGTRAP))?;
+        } else {
+            tid.alive(sys::interrupt(tid.get()))?;
+        }
+        let is_end = |now: &Stopped| {
+            Ok(match now.stop {
+                // If another SIGTRAP waited, ours has not been queued.
+                Stop::Signal(Signal::TRAP) => {
+                    for_signal && (is_ours(&now.signal_info()?) || !has_pending_trap(now))
+                }
+                Stop::Signal(_) => false,
+                stop => !for_signal && stop.is_before_restart(),
+            })
+        };
+        let end = match self.advance(sys::resume, None, is_end) {
+            Ok(end) => end,
+            Err(CallError::Died(died)) => return Err(died),
+            // The thread runs no instruction on its way: nothing else can fail.
+            Err(_) => return Ok(()),
+        };
+        self.stopped.rejoin |= matches!(end, Stop::Group(_));
+        self.stands = match for_signal {
+            true => Stands::AtSignal,
+            false => Stands::Interrupted,
+        };
+        if for_signal {
+            let info = self.stopped.signal_info()?;
+            self.sent = self.sent.or(Some(info).filter(|info| !is_ours(info)));
+        }
+        Ok(())
+    }
+
+    /// The first of `signals` is the one that the thread stands at, now. All others have to be
+    /// sent again, and look as if they were ours; a fault is raised again by its instruction.
+    fn give_back(&mut self, signals: impl Iterator<Item = SignalInfo>) -> Result<(), Died> {
+        let tid = self.stopped.tid;
+        let mut stands = self.stands;
+        for info in signals {
+            if matches!(stands, Stands::AtSignal | Stands::Unmoved) {
+                tid.alive(sys::set_signal_info(tid.get(), &info.0))?;
+                self.stopped.stop = Stop::Signal(info.signal());
+            } else if !info.is_fault() {
+                let process = tid.process().unwrap_or(tid);
+                tid.alive(sys::send(process.get(), tid.get(), info.signal().number()))?;
+            }
+            stands = Stands::Interrupted;
+        }
+        Ok(())
+    }
+}
+
+/// True of the SIGTRAP by which a call is left.
+fn is_ours(info: &SignalInfo) -> bool {
+    /// Of tgkill(2).
+    const SI_TKILL: i32 = -6;
+    info.code() == SI_TKILL
+}
+
+/// True of a thread that has raised a SIGTRAP which has not been reported.
+fn has_pending_trap(stopped: &Stopped) -> bool {
+    let pending = Status::of(stopped.tid).and_then(|status| status.bits("SigPnd"));
+    pending.is_some_and(|pending| pending & (1 << (libc::SIGTRAP - 1)) != 0)
+}
