@@ -1,13 +1,14 @@
 //! The books of a traced process: what it allocated and has not freed, by stack.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use leaktap_agent::Shared;
 use leaktap_agent::layout::Loss;
 use leaktap_heap::{Held, Key, Region, Regions};
-use leaktap_ledger::{Block, Kept, Ledger, STRIPES, StackId, Totals};
+use leaktap_ledger::{Block, Kept, Ledger, NoStack, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
 use leaktap_probe::{FunctionId, Lost, OWN_STRIPE, Recorder, Removed, Stack};
 use leaktap_unwind::End;
@@ -17,11 +18,11 @@ const _: () = assert!(OWN_STRIPE < STRIPES);
 /// What a process did with memory while it was traced.
 #[derive(Debug)]
 pub(crate) struct Books {
-    /// Where the ledger is: in memory shared with the agent, once there is one.
-    shared: Shared,
-    /// Where it is in the end.
+    /// Where the ledger is in the end, and from the start, unless an agent keeps it.
     home: Shared,
-    ledger: Ledger,
+    /// Where the agent keeps it.
+    shared: Option<Arc<Shared>>,
+    /// An agent keeps it, or has kept it.
     injected: bool,
     /// What it mapped itself.
     pub(crate) regions: Regions,
@@ -37,11 +38,9 @@ pub(crate) struct Books {
 
 impl Books {
     pub(crate) fn new() -> io::Result<Books> {
-        let shared = Shared::private()?;
         Ok(Books {
-            shared,
-            home: shared,
-            ledger: shared.ledger(),
+            home: Shared::private()?,
+            shared: None,
             injected: false,
             regions: Regions::default(),
             started: Instant::now(),
@@ -58,22 +57,31 @@ impl Books {
     }
 
     /// From now on the agent keeps the ledger, which is empty so far.
-    pub(crate) fn share(&mut self, shared: Shared) {
-        self.shared = shared;
-        self.ledger = shared.ledger();
+    pub(crate) fn share(&mut self, shared: Arc<Shared>) {
+        self.shared = Some(shared);
         self.injected = true;
         self.tick();
     }
 
-    /// Memory of our own, for when the target is let go.
-    pub(crate) fn home(&self) -> Shared {
-        self.home
+    /// Memory of our own, for when the target is let go: nothing if it is too small for what the agent may have counted.
+    pub(crate) fn home(&mut self) -> Option<&mut Shared> {
+        let shared = self.shared.as_ref()?;
+        let holds = self.home.holds(shared);
+        holds.then_some(&mut self.home)
     }
 
-    /// All that the agent has counted is there now.
-    pub(crate) fn is_home(&mut self) {
-        self.shared = self.home;
-        self.ledger = self.home.ledger();
+    /// All that the agent has counted is in our own memory now.
+    pub(crate) fn mark_home(&mut self) {
+        self.shared = None;
+    }
+
+    /// Where the ledger is.
+    fn memory(&self) -> &Shared {
+        self.shared.as_deref().unwrap_or(&self.home)
+    }
+
+    fn ledger(&self) -> Ledger<'_> {
+        self.memory().ledger()
     }
 
     /// Whether the agent keeps the ledger.
@@ -85,7 +93,7 @@ impl Books {
     pub(crate) fn tick(&mut self) -> Duration {
         self.now = self.started.elapsed();
         if self.injected {
-            self.shared.live().clock.store(self.now_ms(), Relaxed);
+            self.memory().live().clock.store(self.now_ms(), Relaxed);
         }
         self.now
     }
@@ -105,7 +113,7 @@ impl Books {
 
     /// Sums over all blocks.
     pub(crate) fn totals(&self) -> Totals {
-        self.ledger.totals()
+        self.ledger().totals()
     }
 
     /// The most bytes that were live at a time: as far as was looked, with an agent.
@@ -115,15 +123,15 @@ impl Books {
 
     /// Calls that were seen and could not be counted.
     pub(crate) fn lost(&self) -> u64 {
-        let losses = self.shared.told().losses.iter().enumerate();
+        let losses = self.memory().told().losses.iter().enumerate();
         let losses = losses.filter(|(why, _)| *why != Loss::Retried as usize);
-        let agent: u64 = losses.map(|(_, loss)| loss.load(Relaxed)).sum();
-        self.lost + agent
+        let counts = losses.map(|(_, loss)| loss.load(Relaxed));
+        counts.fold(self.lost, u64::saturating_add)
     }
 
     /// Calls of operator new that were made again after memory had run out: whether that helped was not seen.
     pub(crate) fn retried(&self) -> u64 {
-        let losses = &self.shared.told().losses;
+        let losses = &self.memory().told().losses;
         losses
             .get(Loss::Retried as usize)
             .map_or(0, |loss| loss.load(Relaxed))
@@ -148,19 +156,22 @@ impl Books {
             time: region.time,
         };
         let regions = self.regions.live().map(region);
-        self.shared.blocks().map(block).chain(regions)
+        self.memory().blocks().map(block).chain(regions)
     }
 
-    /// A stack by its number: raw frames, innermost first, how it ended, and what was called.
-    pub(crate) fn stack(&self, id: u32) -> (Vec<u64>, End, FunctionId) {
+    /// A stack by its number: raw frames, innermost first, how it ended, and what was called. Nothing if there is none with that number.
+    pub(crate) fn stack(&self, id: u32) -> Option<(Vec<u64>, End, FunctionId)> {
         let mut frames = Vec::new();
-        let kept = self
-            .shared
-            .ledger()
-            .stack(StackId(id), |raw| frames.push(raw));
-        let Kept { end, kind } = kept.unwrap_or_default();
+        let kept = self.ledger().stack(StackId(id), |raw| frames.push(raw));
+        let Kept { end, kind } = kept?;
         let end = End::try_from(end).unwrap_or(End::Unreadable);
-        (frames, end, FunctionId(kind))
+        Some((frames, end, FunctionId(kind)))
+    }
+
+    /// What called the innermost frame of a stack: see [`Ledger::caller`].
+    pub(crate) fn caller(&self, id: u32) -> Result<Option<u32>, NoStack> {
+        let caller = self.ledger().caller(StackId(id))?;
+        Ok(caller.map(|StackId(caller)| caller))
     }
 
     fn now_ms(&self) -> u32 {
@@ -174,7 +185,7 @@ impl Books {
             end: stack.end as u8,
             kind: function.0,
         };
-        self.ledger.intern(&frames, kept)
+        self.ledger().intern(&frames, kept)
     }
 
     fn grew(&mut self, size: u64, replaced: u64) {
@@ -210,7 +221,7 @@ impl Recorder for Books {
                 stack,
                 time,
             };
-            self.ledger.allocated(OWN_STRIPE, &block).ok()
+            self.ledger().allocated(OWN_STRIPE, &block).ok()
         });
         match entered {
             Some(replaced) => self.grew(size, replaced.unwrap_or(0)),
@@ -219,7 +230,7 @@ impl Recorder for Books {
     }
 
     fn freed(&mut self, at: Addr) -> Removed {
-        match self.ledger.freed(OWN_STRIPE, at.get()) {
+        match self.ledger().freed(OWN_STRIPE, at.get()) {
             Some(block) => {
                 self.live_bytes = self.live_bytes.saturating_sub(block.size);
                 Removed::Block(block)
@@ -233,7 +244,7 @@ impl Recorder for Books {
             Removed::Block(block) => Some(block),
             Removed::Unmatched => None,
         };
-        match self.ledger.restore(OWN_STRIPE, block) {
+        match self.ledger().restore(OWN_STRIPE, block) {
             Ok(()) => self.grew(block.map_or(0, |block| block.size), 0),
             Err(_) => self.lost += 1,
         }

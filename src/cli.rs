@@ -102,9 +102,9 @@ pub(crate) struct Listing {
     /// The report's format
     #[arg(short = 'F', long, value_enum, value_name = "FMT", default_value_t = Format::Text)]
     pub(crate) format: Format,
-    /// Where the report goes [default: standard output; for run standard error]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report_file: Option<PathBuf>,
+    /// Where the report goes, as for -o [default: standard output; for run standard error]
+    #[arg(long, value_name = "FILE", value_parser = Pattern::parse)]
+    pub(crate) report_file: Option<Pattern>,
     /// Only blocks that lived at least so long
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) older: Option<Duration>,

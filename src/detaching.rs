@@ -148,7 +148,7 @@ impl Tracing<'_> {
     /// While the target runs, so that there is little to unmap. Returns `thread` if it is still there, in the same program. Where the
     /// target has ended, the books stay where they are.
     fn bring_books_home(&mut self, mut thread: Option<Running>) -> Option<Running> {
-        if self.target.exit.is_some() || !self.target.has_withdrawn() {
+        if self.target.exit.is_some() || !self.target.can_bring_home() {
             return thread;
         }
         let mut at = Some(0);
@@ -156,7 +156,7 @@ impl Tracing<'_> {
             at = self.target.bring_home(from);
             thread = self.let_all_go_on(thread);
         }
-        self.target.books.is_home();
+        self.target.books.mark_home();
         thread
     }
 

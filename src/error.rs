@@ -23,10 +23,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     Launch(#[from] LaunchError),
     /// Its modules cannot be read.
-    #[error("cannot read the modules of the target: {0}")]
+    #[error("cannot read the modules of the target: {0}{cause}", cause = cause(.0))]
     Image(#[from] Image),
     /// Its memory cannot be opened.
-    #[error("cannot open the memory of process {pid}: {source}")]
+    #[error("cannot open the memory of process {pid}: {}", limit(source))]
     OpenMemory {
         /// The process.
         pid: Tid,
@@ -89,8 +89,29 @@ pub(crate) enum Error {
     /// A capture or report cannot be read or written.
     #[error(transparent)]
     Report(#[from] leaktap_report::Error),
+    /// A report cannot be written where it should be.
+    #[error("{source}; the report is on {stream}")]
+    Elsewhere {
+        /// Why not.
+        source: leaktap_report::Error,
+        /// Where it is.
+        stream: &'static str,
+    },
+    /// No trace was as long as blocks are to have lived.
+    #[error(
+        "--older {older} is longer than the trace, which took {longest}: all blocks are listed"
+    )]
+    TooYoung {
+        /// The age asked for.
+        older: String,
+        /// The longest trace.
+        longest: String,
+    },
+    /// Options that make no sense together.
+    #[error("{0}")]
+    Usage(String),
     /// The kernel refused leaktap something for itself.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}", limit(source))]
     System {
         /// What was tried.
         what: &'static str,
@@ -145,7 +166,32 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Launch(error) => u8::try_from(error.exit_code()).unwrap_or(FAILURE),
+            Error::Usage(_) => USAGE,
             _ => FAILURE,
         }
     }
+}
+
+/// What is behind `error`, if it does not say that itself.
+pub(crate) fn cause(error: &Image) -> String {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+    source.map_or(String::new(), |source| format!(": {}", limit(source)))
+}
+
+/// What the system says, and which limit of leaktap's own is to be raised, if it is one (getrlimit(2)).
+pub(crate) fn limit(error: &io::Error) -> String {
+    use nix::errno::Errno;
+    if error.kind() == io::ErrorKind::TimedOut {
+        return "its file system does not answer".to_owned();
+    }
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    let remedy = match errno {
+        Errno::EMFILE => "leaktap needs a higher ulimit -n",
+        Errno::ENFILE => "the system needs a higher fs.file-max",
+        Errno::ENOMEM => "leaktap needs a higher ulimit -v, or more memory",
+        Errno::EFBIG => "leaktap needs a higher ulimit -f",
+        _ => return error.to_string(),
+    };
+    format!("{} ({errno:?}): {remedy}", errno.desc())
 }

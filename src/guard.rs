@@ -4,17 +4,21 @@
 //! which int3 stands for which byte. When that ends without a word, leaktap has been killed. The kernel closes the
 //! descriptors of a process before it lets its tracees go, so most often no thread ever runs into an int3
 //! that nobody serves.
+//!
+//! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and only a tracer can tell.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use leaktap_probe::{Change, INT3};
 use leaktap_tracee::Memory;
+use nix::sys::signal::SigSet;
+use nix::unistd::{Pid, chdir, close, getpgid, getppid, setpgid, setsid};
 
 /// The name of the subcommand.
 pub(crate) const NAME: &str = "guard";
@@ -33,11 +37,36 @@ pub(crate) fn start(memory: &Memory) -> io::Result<File> {
     Ok(File::from(OwnedFd::from(orders)))
 }
 
+/// Leaves all that leaktap has been given and this process has no use for: terminal and session, folder, descriptors other than the first
+/// three. Whatever fails here is no reason not to stand by.
+fn drop_all() {
+    // Whoever kills all that is called leaktap does not mean this one.
+    let _ = std::fs::write("/proc/self/comm", "lt-guard");
+    // From the terminal, until it has no more to say.
+    let _ = SigSet::all().thread_block();
+    // The leader of a group cannot leave it by itself.
+    let _ = setpgid(
+        Pid::from_raw(0),
+        getpgid(Some(getppid())).unwrap_or(Pid::from_raw(0)),
+    );
+    let _ = setsid();
+    let _ = SigSet::all().thread_unblock();
+    let _ = chdir("/");
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let number = |entry: io::Result<DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    let all: Vec<RawFd> = open.filter_map(number).collect();
+    for fd in all.into_iter().filter(|fd| *fd > 2) {
+        let _ = close(fd); // that of the folder itself is closed by now
+    }
+}
+
 /// What that process does.
 pub(crate) fn run() -> io::Result<()> {
-    // Whoever kills all that is called leaktap does not mean this one.
-    let _ = std::fs::write("/proc/self/comm", "lt-guard"); // then it has the other name
+    drop_all();
     let memory = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let _ = close(1); // it has another number now
     let mut int3s = HashMap::new();
     let mut change = [0; Change::LEN];
     while io::stdin().read_exact(&mut change).is_ok() {

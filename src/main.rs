@@ -15,14 +15,18 @@ mod patience;
 mod progress;
 mod remedy;
 mod result;
+mod roots;
 mod session;
 mod target;
 mod tracing;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use leaktap_report::printable;
 use leaktap_tracee::{Command as Launch, Tid, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Run};
@@ -33,11 +37,15 @@ use crate::session::Settings;
 use crate::target::{Exit, Target};
 
 fn main() -> ExitCode {
-    match checked(Cli::parse().command).and_then(dispatch) {
+    leaktap_tracee::raise_file_limit();
+    let understood = Cli::try_parse();
+    let done = understood.map_or_else(misunderstood, |cli| checked(cli.command).and_then(dispatch));
+    match done {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
+            let text = error.to_string();
             // Where nobody can read it, the exit status says it.
-            let _ = writeln!(io::stderr(), "leaktap: {error}");
+            let _ = writeln!(io::stderr(), "leaktap: {}", printable(&text));
             ExitCode::from(error.exit_code())
         }
     }
@@ -53,6 +61,21 @@ fn checked(command: Command) -> Result<Command, Error> {
         true => Ok(command),
         false => Err(Error::ForeignProc),
     }
+}
+
+/// Says what is wrong with the command line, or helps; but for what a terminal would act on.
+fn misunderstood(error: clap::Error) -> Result<u8, Error> {
+    let text = error.render().to_string();
+    let is_plain = |line: &str| matches!(printable(line), Cow::Borrowed(_));
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let arguments = arguments.iter().map(|argument| argument.to_string_lossy());
+    if text.lines().all(is_plain) && arguments.into_iter().all(|argument| is_plain(&argument)) {
+        error.exit();
+    }
+    for line in text.lines() {
+        let _ = writeln!(io::stderr(), "{}", printable(line)); // as above
+    }
+    Ok(error::USAGE)
 }
 
 fn dispatch(command: Command) -> Result<u8, Error> {
@@ -85,6 +108,8 @@ fn run(options: &Run) -> Result<u8, Error> {
     let Some((program, arguments)) = options.program.split_first() else {
         return Ok(error::USAGE); // clap requires it
     };
+    let output = Output::of_run(&options.trace, &options.listing);
+    output.check(None, &last_part(Path::new(program)))?;
     let command = Launch::new(program).args(arguments);
     let mut target = session::run(&command, &Settings::new(&options.trace, &options.listing))?;
     let status = match target.exit {
@@ -96,19 +121,21 @@ fn run(options: &Run) -> Result<u8, Error> {
         mode: "run",
         engine: options.trace.engine.name(),
     };
-    let output = Output::of_run(&options.trace, &options.listing);
     let leaks = output.of_target(&mut target, asked)?;
     Ok(exit_status(&options.listing, &target, leaks, status))
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
     let settings = Settings::new(&options.trace, &options.listing);
-    let mut target = session::attach(Tid::new(options.pid), &settings)?;
+    let output = Output::of_attach(&options.trace, &options.listing);
+    let pid = Tid::new(options.pid);
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    output.check(Some(pid), &last_part(&program))?;
+    let mut target = session::attach(pid, &settings)?;
     let asked = Asked {
         mode: "attach",
         engine: options.trace.engine.name(),
     };
-    let output = Output::of_attach(&options.trace, &options.listing);
     let leaks = output.of_target(&mut target, asked)?;
     Ok(exit_status(&options.listing, &target, leaks, 0))
 }
@@ -119,6 +146,10 @@ fn exit_status(listing: &Listing, target: &Target, leaks: Option<u8>, otherwise:
         Some(_) if !target.watches_allocator() => error::FAILURE,
         _ => leaks.unwrap_or(otherwise),
     }
+}
+
+fn last_part(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn demo() -> Result<u8, Error> {

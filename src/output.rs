@@ -1,10 +1,15 @@
 //! Where reports and captures go, and what exit status they mean.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use leaktap_report::{Kind, OutputName, Pattern, Report, Selection, Style, render};
+use jiff::Timestamp;
+use leaktap_report::{
+    Error as Failed, Kind, OutputName, Pattern, Report, Selection, Style, printable, render,
+    replace, try_to_replace,
+};
+use leaktap_tracee::Tid;
 
 use crate::cli::{Color, Format, Listing, Trace};
 use crate::error::Error;
@@ -15,6 +20,8 @@ use crate::target::Target;
 pub(crate) struct Output<'a> {
     listing: &'a Listing,
     capture: Option<&'a Pattern>,
+    /// How long the trace will take at most.
+    duration: Option<Duration>,
     /// The report goes to standard error: standard output is the program's.
     to_stderr: bool,
 }
@@ -24,15 +31,15 @@ impl<'a> Output<'a> {
         Output {
             listing,
             capture: trace.output.as_ref(),
+            duration: trace.duration,
             to_stderr: true,
         }
     }
 
     pub(crate) fn of_attach(trace: &'a Trace, listing: &'a Listing) -> Output<'a> {
         Output {
-            listing,
-            capture: trace.output.as_ref(),
             to_stderr: false,
+            ..Output::of_run(trace, listing)
         }
     }
 
@@ -40,8 +47,39 @@ impl<'a> Output<'a> {
         Output {
             listing,
             capture: None,
+            duration: None,
             to_stderr: false,
         }
+    }
+
+    /// Refuses, before anything is traced, what would not work at its end. `pid` is nothing for a `program` that is yet to be launched.
+    pub(crate) fn check(&self, pid: Option<Tid>, program: &str) -> Result<(), Error> {
+        if let (Some(older), Some(duration)) = (self.listing.older, self.duration)
+            && older > duration
+        {
+            return Err(Error::Usage(format!(
+                "--older {} is longer than the trace, --duration {}: no block would be listed",
+                shown(older),
+                shown(duration)
+            )));
+        }
+        let started = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let name = OutputName {
+            pid: pid.map_or(0, Tid::get),
+            program,
+            started: &started,
+        };
+        // Of a folder with an unknown name there is nothing to be tried.
+        let is_known = |pattern: &&Pattern| pid.is_some() || !pattern.has_folder_of_target();
+        if let Some(pattern) = self.capture.filter(is_known) {
+            let path = pattern.fill(name);
+            try_to_replace(&path).map_err(|source| Failed::Capture { path, source })?;
+        }
+        if let Some(pattern) = self.listing.report_file.as_ref().filter(is_known) {
+            let path = pattern.fill(name);
+            try_to_replace(&path).map_err(|source| Failed::Write { path, source })?;
+        }
+        Ok(())
     }
 
     /// Writes the capture, and prints the report, of a finished trace. A capture that cannot be
@@ -51,14 +89,9 @@ impl<'a> Output<'a> {
         let captured = match self.capture {
             None => Ok(()),
             Some(pattern) => {
-                let started = report.started.replace(['-', ':'], "");
-                let program = target.program_name();
-                let name = OutputName {
-                    pid: report.target.pid,
-                    program: &program,
-                    started: &started,
-                };
-                leaktap_report::write(&pattern.fill(name), std::slice::from_ref(&report))
+                let path = filled(pattern, &report);
+                let written = leaktap_report::write(&path, std::slice::from_ref(&report));
+                written.map(|replaced| self.name("capture", &path, replaced))
             }
         };
         let status = self.print(vec![report])?;
@@ -68,8 +101,11 @@ impl<'a> Output<'a> {
 
     /// Prints `reports`. Returns the exit status that leaks left call for, if they do.
     pub(crate) fn print(&self, reports: Vec<Report>) -> Result<Option<u8>, Error> {
+        // A report is never lost: it is printed in full, and the error comes after it.
+        let young = self.too_young(&reports);
+        let older = self.listing.older.filter(|_| young.is_ok());
         let selection = Selection {
-            older: self.listing.older.map(|age| age.as_secs_f64()),
+            older: older.map(|age| age.as_secs_f64()),
             min_size: self.listing.min_size,
             top: self.listing.top,
             by: self.listing.by.into(),
@@ -87,17 +123,22 @@ impl<'a> Output<'a> {
             .map(|report| selection.apply(report))
             .collect();
         match &self.listing.report_file {
-            Some(path) => self.to_file(&reports, path)?,
-            None if self.to_stderr => {
-                let color = self.color(io::stderr().is_terminal());
-                self.to_stream(&reports, color, &mut io::stderr().lock())?;
-            }
-            None => {
-                let color = self.color(io::stdout().is_terminal());
-                self.to_stream(&reports, color, &mut io::stdout().lock())?;
-            }
+            Some(pattern) => self.to_file(&reports, pattern)?,
+            None => self.to_default(&reports)?,
         }
-        Ok(status)
+        young.map(|()| status)
+    }
+
+    /// An error if all traces were shorter than the age that blocks are to have.
+    fn too_young(&self, reports: &[Report]) -> Result<(), Error> {
+        let longest = reports.iter().map(|report| report.duration);
+        match (self.listing.older, longest.reduce(f64::max)) {
+            (Some(older), Some(longest)) if older.as_secs_f64() > longest => Err(Error::TooYoung {
+                older: shown(older),
+                longest: format!("{longest:.1}s"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn has_leaks(&self, report: &Report) -> bool {
@@ -110,17 +151,57 @@ impl<'a> Output<'a> {
         report.sites.iter().any(|site| kinds.contains(&site.kind))
     }
 
-    fn to_file(&self, reports: &[Report], path: &Path) -> Result<(), Error> {
-        let write = || -> io::Result<()> {
-            let mut out = BufWriter::new(File::create(path)?);
-            self.render(reports, self.color(false), &mut out)?;
-            out.flush()
+    /// If that fails, to where they would have gone without a file.
+    fn to_file(&self, reports: &[Report], pattern: &Pattern) -> Result<(), Error> {
+        let path = match reports.first() {
+            Some(first) => filled(pattern, first),
+            None => return Ok(()), // a capture has a report or more
         };
-        let failed = |source| leaktap_report::Error::Write {
-            path: path.to_owned(),
-            source,
-        };
-        Ok(write().map_err(failed)?)
+        match replace(&path, |out| self.render(reports, self.color(false), out)) {
+            Ok(replaced) => {
+                self.name("report", &path, replaced);
+                Ok(())
+            }
+            Err(source) => {
+                self.to_default(reports)?;
+                Err(Error::Elsewhere {
+                    source: Failed::Write { path, source },
+                    stream: self.default_stream(),
+                })
+            }
+        }
+    }
+
+    /// Says what has been written, where that can be of interest: another file was there, or somebody looks on.
+    fn name(&self, what: &str, path: &Path, replaced: bool) {
+        if self.listing.quiet || !(replaced || io::stderr().is_terminal()) {
+            return;
+        }
+        let path = path.display().to_string();
+        let how = if replaced { ", which was there" } else { "" };
+        // Where nobody can read it, the file is there all the same.
+        let _ = writeln!(
+            io::stderr(),
+            "leaktap: {what} written to {}{how}",
+            printable(&path)
+        );
+    }
+
+    fn default_stream(&self) -> &'static str {
+        match self.to_stderr {
+            true => "standard error",
+            false => "standard output",
+        }
+    }
+
+    fn to_default(&self, reports: &[Report]) -> Result<(), Error> {
+        if self.to_stderr {
+            let color = self.color(io::stderr().is_terminal());
+            self.to_stream(reports, color, &mut io::stderr().lock())
+        } else {
+            let color = self.color(io::stdout().is_terminal());
+            self.to_stream(reports, color, &mut io::stdout().lock())
+        }
     }
 
     fn to_stream(&self, reports: &[Report], color: bool, out: &mut dyn Write) -> Result<(), Error> {
@@ -160,4 +241,18 @@ impl<'a> Output<'a> {
             Color::Auto => terminal && !unwanted,
         }
     }
+}
+
+/// The file that `pattern` names for the target of `report`.
+fn filled(pattern: &Pattern, report: &Report) -> PathBuf {
+    let program = report.target.program.rsplit('/').next();
+    pattern.fill(OutputName {
+        pid: report.target.pid,
+        program: program.unwrap_or_default(),
+        started: &report.started.replace(['-', ':'], ""),
+    })
+}
+
+fn shown(time: Duration) -> String {
+    format!("{}s", time.as_secs_f64())
 }

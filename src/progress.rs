@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use leaktap_report::printable;
 
 /// Between two updates of the line.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -34,7 +35,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{prefix} {elapsed_precise}  {msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(what);
+        bar.set_prefix(printable(&what).into_owned());
         Progress {
             bar,
             shown: Instant::now(),

@@ -4,6 +4,14 @@
 use leaktap_probe::{FunctionId, Kind, Process, Refusal};
 use leaktap_tracee::Tid;
 
+/// What is said of leaktap's own limits (getrlimit(2)): the error by its name, and what is to be raised.
+pub(crate) const DESCRIPTORS: &str =
+    "leaktap itself has no file descriptor left (EMFILE); raise its ulimit -n";
+pub(crate) const FILE_SIZE: &str =
+    "leaktap's own files may not be as long (EFBIG); raise its ulimit -f";
+pub(crate) const ADDRESSES: &str =
+    "leaktap itself has too few addresses (ENOMEM); raise its ulimit -v";
+
 /// Which allocation functions have an int3 although a detour was wanted, why, and what would help.
 /// Nothing if none has.
 pub(crate) fn breakpoints(process: &Process) -> Option<String> {
@@ -47,9 +55,11 @@ fn why(refusal: Refusal, tid: Tid) -> String {
              see docs/containers.md"
         }
         Refusal::InjectionForbidden => {
-            "the target may not be given new mappings; raise ulimit -n of the target, or ulimit -f \
-             of leaktap"
+            "the target may not be given new mappings; raise its ulimit -n"
         }
+        Refusal::TracerDescriptors => DESCRIPTORS,
+        Refusal::TracerFileSize => FILE_SIZE,
+        Refusal::TracerAddresses => ADDRESSES,
         Refusal::NoMemoryInReach => {
             "no addresses are free near its allocator; start it without ulimit -v"
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use leaktap_heap::{Key, Sum, sum};
 use leaktap_image::{Module, Symbolizer};
-use leaktap_probe::{Kind as Probed, Refusal};
+use leaktap_probe::{FunctionId, Kind as Probed, Refusal};
 use leaktap_report::{
     Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target as Process,
     Totals, caller_of_allocator,
@@ -15,7 +15,23 @@ use leaktap_unwind as unwind;
 use leaktap_unwind::End;
 
 use crate::books::{live_blocks, live_bytes};
+use crate::error::cause;
+use crate::remedy;
+use crate::roots::Roots;
 use crate::target::{self, Target};
+
+/// Most frames of all stacks, and most of them that have names: a target can write millions of stacks into what it shares with us. With as
+/// many, leaktap needs a gigabyte.
+const MOST_FRAMES: usize = 1 << 25;
+const MOST_NAMES: usize = 1 << 20;
+
+/// Why a call site has no stack.
+const UNKNOWN: &str =
+    "the target has written over what was noted, or has more than a million of them";
+const TOO_MANY: &str = "there are more than 32 million frames";
+
+/// What was called there: nobody knows.
+const NO_FUNCTION: FunctionId = FunctionId(u8::MAX);
 
 /// How the trace was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +50,10 @@ pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
         target,
         symbolizer,
         named: HashMap::new(),
+        nameless: Arc::default(),
+        frames_left: MOST_FRAMES,
     };
-    let sums = sum(target.books.held());
+    let sums = known(sum(target.books.held()), target);
     let end = target.duration.as_secs_f64();
     let mut sites: Vec<_> = sums
         .iter()
@@ -58,6 +76,20 @@ pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
         notes: notes(target, &sites),
         sites,
     }
+}
+
+/// `sums`, with those of stacks that are none as one.
+fn known(sums: HashMap<Key, Sum>, target: &Target) -> HashMap<Key, Sum> {
+    let mut roots = Roots::new();
+    let caller = |id: u32| target.books.caller(id);
+    let (mut known, unknown): (HashMap<_, _>, HashMap<_, _>) = sums
+        .into_iter()
+        .partition(|(key, _)| roots.has(key.stack, caller));
+    if !unknown.is_empty() {
+        let rest = Sum::of_all(unknown.into_values());
+        known.insert(Key::REST, rest);
+    }
+    known
 }
 
 /// When the trace began, as RFC 3339 has it.
@@ -157,8 +189,9 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
     for skipped in modules.image().skipped() {
         let path = skipped.path.display();
         notes.push(format!(
-            "module {path} could not be read, so its frames have no names: {}",
-            skipped.why
+            "module {path} could not be read, so its frames have no names: {}{}",
+            skipped.why,
+            cause(&skipped.why)
         ));
     }
     let tables = modules.skipped_tables();
@@ -181,9 +214,11 @@ fn without_agent(refusal: Refusal) -> String {
             "a thread of the target slept where nothing wakes it: attach again"
         }
         Refusal::InjectionForbidden => {
-            "the target has a seccomp filter, locked memory, a shadow stack or no file descriptor left, or ulimit -f \
-             limits leaktap's files"
+            "the target has a seccomp filter, locked memory, a shadow stack or no file descriptor left"
         }
+        Refusal::TracerDescriptors => remedy::DESCRIPTORS,
+        Refusal::TracerFileSize => remedy::FILE_SIZE,
+        Refusal::TracerAddresses => remedy::ADDRESSES,
         _ => "see its probes (-v)",
     };
     format!("breakpoints were used, not detours, and cost some 50 µs a call: {refusal}, {why}")
@@ -194,6 +229,10 @@ struct Namer<'a> {
     target: &'a Target,
     symbolizer: Symbolizer,
     named: HashMap<u64, Vec<Arc<Frame>>>,
+    /// Stands for frames beyond [`MOST_NAMES`].
+    nameless: Arc<Frame>,
+    /// How many may still be listed.
+    frames_left: usize,
 }
 
 impl Namer<'_> {
@@ -208,12 +247,7 @@ impl Namer<'_> {
                 bytes,
             })
             .collect();
-        let (raw, stack_end, function) = self.target.books.stack(key.stack);
-        let mut frames: Vec<_> = raw
-            .into_iter()
-            .flat_map(|frame| self.names(frame))
-            .collect();
-        frames.drain(..caller_of_allocator(&frames));
+        let (frames, truncated, function) = self.stack(key.stack);
         Site {
             kind: Kind::Unmatched,
             source: if key.mapping {
@@ -227,14 +261,33 @@ impl Namer<'_> {
             youngest: ages.last().map_or(0.0, |age| age.age),
             oldest: ages.first().map_or(0.0, |age| age.age),
             frames,
-            truncated: (stack_end != End::Root).then(|| stack_end.to_string()),
+            truncated,
             ages,
         }
+    }
+
+    /// The frames of a stack, why it breaks off if it does, and what was called.
+    fn stack(&mut self, id: u32) -> (Vec<Arc<Frame>>, Option<String>, FunctionId) {
+        let Some((raw, end, function)) = self.target.books.stack(id) else {
+            return (Vec::new(), Some(UNKNOWN.to_owned()), NO_FUNCTION);
+        };
+        let Some(left) = self.frames_left.checked_sub(raw.len()) else {
+            return (Vec::new(), Some(TOO_MANY.to_owned()), function);
+        };
+        self.frames_left = left;
+        let named = raw.into_iter().flat_map(|frame| self.names(frame));
+        let mut frames: Vec<_> = named.collect();
+        frames.drain(..caller_of_allocator(&frames));
+        let truncated = (end != End::Root).then(|| end.to_string());
+        (frames, truncated, function)
     }
 
     fn names(&mut self, raw: u64) -> Vec<Arc<Frame>> {
         if let Some(named) = self.named.get(&raw) {
             return named.clone();
+        }
+        if self.named.len() >= MOST_NAMES {
+            return vec![Arc::clone(&self.nameless)];
         }
         let frame = unwind::Frame::from_raw(raw);
         let bare = Frame {

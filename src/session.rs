@@ -81,6 +81,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     };
     let (mut target, mut attached, begun) = held?;
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
+    target.restore_slots(&stopped);
     target.ask_sigtrap(&mut tracer, &mut stopped);
     let injects = attached.late.is_empty()
         && attached.sharers.is_empty()
@@ -192,6 +193,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
         std::thread::yield_now();
     }
+    target.look_for_slots();
     match target.process().remains() {
         Remains::None => return Ok(target),
         Remains::Unknown => return Err(Error::Remains { pid }),
@@ -206,6 +208,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     Tracing::start(tracer, &mut target, attached).detach();
     let mut clean = Target::prepare(pid, settings.depth, settings.engine)?;
     clean.note_remains();
+    clean.look_for_slots();
     Ok(clean)
 }
 

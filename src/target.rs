@@ -1,6 +1,6 @@
 //! The traced process: its probes, its books, and the facts of the trace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
@@ -11,7 +11,7 @@ use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
 use crate::cli::Engine;
-use crate::error::Error;
+use crate::error::{Error, cause};
 use crate::guard;
 use crate::progress::Now;
 
@@ -85,6 +85,43 @@ pub(crate) struct Target {
     pub(crate) duration: Duration,
     /// What the report has to say beside figures.
     pub(crate) notes: Vec<String>,
+    /// How often it executed another program.
+    execs: Execs,
+}
+
+/// Programs that were replaced by others, in the one process.
+#[derive(Clone, Debug, Default)]
+struct Execs {
+    times: u64,
+    /// Blocks that ended with them.
+    blocks: u64,
+    /// The first one.
+    program: PathBuf,
+}
+
+impl Execs {
+    fn add(&mut self, program: &Path, blocks: u64) {
+        if self.times == 0 {
+            self.program = program.to_path_buf();
+        }
+        self.times += 1;
+        self.blocks = self.blocks.saturating_add(blocks);
+    }
+
+    /// One line, however many there were.
+    fn note(&self) -> Option<String> {
+        let (program, blocks) = (self.program.display(), self.blocks);
+        match self.times {
+            0 => None,
+            1 => Some(format!(
+                "{program} called exec: its {blocks} live blocks ended with its memory"
+            )),
+            times => Some(format!(
+                "{program}, and what it became, called exec {times} times: their {blocks} live blocks ended \
+                 with their memory"
+            )),
+        }
+    }
 }
 
 impl Target {
@@ -114,6 +151,7 @@ impl Target {
             started: SystemTime::now(),
             duration: Duration::ZERO,
             notes: Vec::new(),
+            execs: Execs::default(),
         };
         target.describe();
         Ok(target)
@@ -208,6 +246,16 @@ impl Target {
         }
     }
 
+    /// See [`Process::look_for_slots`].
+    pub(crate) fn look_for_slots(&mut self) {
+        self.process.look_for_slots();
+    }
+
+    /// See [`Process::restore_slots`].
+    pub(crate) fn restore_slots(&mut self, stopped: &[&mut Stopped]) {
+        self.process.restore_slots(stopped);
+    }
+
     /// See [`Process::adopt_remains`].
     pub(crate) fn adopt_remains(&mut self) -> bool {
         self.process.adopt_remains()
@@ -218,9 +266,9 @@ impl Target {
         self.process.may_be_in_agent(asleep)
     }
 
-    /// Whether there is an agent that has been taken out.
-    pub(crate) fn has_withdrawn(&self) -> bool {
-        self.process.has_withdrawn()
+    /// Whether there is an agent that has been taken out, and room of our own for what it has counted.
+    pub(crate) fn can_bring_home(&mut self) -> bool {
+        self.process.has_withdrawn() && self.books.home().is_some()
     }
 
     /// Takes the agent out, if there is one: see [`Process::withdraw`]. With a target that has ended, it is gone.
@@ -262,7 +310,7 @@ impl Target {
 
     /// Moves some of the books into our own memory; see [`Process::bring_home`].
     pub(crate) fn bring_home(&mut self, at: u64) -> Option<u64> {
-        match self.process.bring_home(self.books.home(), at) {
+        match self.process.bring_home(self.books.home()?, at) {
             Ok(next) => next,
             Err(error) => {
                 let lost = format!("the books could not be read to their end: {error}");
@@ -393,6 +441,10 @@ impl Target {
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
         self.process = open(self.tid(), self.depth, &mut self.files)?;
         self.is_replaced = false;
+        // Descriptors of the files that only the old one had.
+        let modules = self.process.modules();
+        self.files.retain(|file| modules.has(file));
+        self.symbolizer.retain(|file| modules.has(file));
         if self.is_guarded {
             self.guard();
         }
@@ -414,10 +466,7 @@ impl Target {
                 .notes
                 .push(format!("after exec: {error}; nothing was counted")),
         }
-        let program = self.program.display();
-        self.notes.push(format!(
-            "{program} called exec: its {blocks} live blocks ended with its memory"
-        ));
+        self.execs.add(&self.program, blocks);
     }
 
     /// Takes every probe out; every thread is stopped.
@@ -436,6 +485,7 @@ impl Target {
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
         self.note_end();
+        self.notes.extend(self.execs.note());
         self.duration = self.books.elapsed();
         self.books.sample();
     }
@@ -502,7 +552,7 @@ pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process,
     let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
     let image = Image::load(pid.get(), &memory, &mut files.opened)?;
     let program = match (image.program(), image.skipped().first()) {
-        (None, Some(skipped)) => Err(skipped.why.to_string()),
+        (None, Some(skipped)) => Err(format!("{}{}", skipped.why, cause(&skipped.why))),
         _ => Ok(()),
     };
     // In the middle of an exec.

@@ -49,7 +49,7 @@ fn a_user_whose_files_may_not_grow_attaches() {
     let tracing = attach_by(&["sh", "-c", SMALL_FILES, "sh"], Engine::Auto, target.pid());
     target.work();
     let traced = tracing.detach();
-    told(&fixture, &traced, Mode::Attach, "InjectionForbidden");
+    told(&fixture, &traced, Mode::Attach, "TracerFileSize");
     target.end().succeeded();
 }
 

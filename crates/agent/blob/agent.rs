@@ -106,7 +106,7 @@ impl Agent {
 
     /// The ledger.
     #[inline]
-    pub(crate) fn ledger(self) -> Ledger {
+    pub(crate) fn ledger(self) -> Ledger<'static> {
         // SAFETY: the tracer maps as many tables there before it arms the first probe, and keeps
         // them mapped while any thread is in the agent.
         unsafe { Ledger::at(self.control.ledger as *mut u8, self.control.tables) }

@@ -4,15 +4,16 @@ use std::mem::offset_of;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::{Block, Ledger, reserved};
 use leaktap_unwind::Row;
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::unistd::{Whence, lseek};
 
 use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
@@ -51,60 +52,138 @@ pub const LEDGER_AT: u64 = ROOM_AT + ROOM_LEN;
 /// Bytes of the whole. Nearly all of it is never touched.
 pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;
 
-/// The tracer's side of what it shares with the agent; or, where nothing is injected, the ledger alone.
-///
-/// The mapping is never taken away: handles on it may live as long as the tracer does.
-#[derive(Clone, Copy, Debug)]
+/// The tracer's side of what it shares with the agent; or, where nothing is injected, the ledger alone. Owns the mapping, and what is mapped:
+/// both go with it, and whatever refers into it borrows from it.
+#[derive(Debug)]
 pub struct Shared {
-    base: *mut u8,
-    /// What is mapped there; nothing if it is the tracer's own. It stays open.
-    file: Option<&'static File>,
+    base: NonNull<u8>,
+    parts: Parts,
+    /// What is mapped there; nothing if that has no file.
+    file: Option<File>,
+}
+
+/// Where the parts are that differ between the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    /// Offset of the ledger; keys, threads and room come before, or are not there.
+    ledger: u64,
+    /// Tables of blocks.
+    tables: u32,
+}
+
+impl Parts {
+    /// What is shared with the agent.
+    const SHARED: Parts = Parts {
+        ledger: LEDGER_AT,
+        tables: TABLES,
+    };
+
+    /// A ledger of the tracer's own, with so many tables.
+    const fn own(tables: u32) -> Parts {
+        Parts {
+            ledger: KEYS_AT,
+            tables,
+        }
+    }
+
+    const fn len(self) -> u64 {
+        self.ledger + reserved(self.tables) as u64
+    }
+
+    /// Where is here what is at offset `at` of `other`: head or ledger, as neither has anything else in common.
+    const fn place_of(self, at: u64, other: Parts) -> u64 {
+        if at < other.ledger {
+            at
+        } else {
+            at - other.ledger + self.ledger
+        }
+    }
 }
 
 // SAFETY: all that is reached through it is atomic, but for what `write` does.
 unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, with that length, and nothing borrows from it any more.
+        let unmapped = unsafe { munmap(self.base.cast(), self.parts.len() as usize) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
 
 impl Shared {
-    /// In memory of the tracer's own.
+    /// In memory of the tracer's own. Where `ulimit -v` leaves it few addresses (getrlimit(2)), there is room for fewer blocks.
     ///
     /// # Errors
     /// From memfd_create(2), ftruncate(2) and mmap(2).
     pub fn private() -> io::Result<Shared> {
-        Shared::uncommitted().or_else(|_| Shared::anonymous())
+        /// 40 million blocks in 1.2 GiB, ..., 300,000 in some 210 MiB.
+        const FEWER: [u32; 4] = [20, 12, 6, 1];
+        let mut made = Shared::own(TABLES);
+        for tables in FEWER {
+            match made {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    made = Shared::own(tables);
+                }
+                made => return made,
+            }
+        }
+        made
     }
 
     /// In a file of its own, unless files may not be as long (RLIMIT_FSIZE): where the kernel commits to no more memory than there is
     /// (vm.overcommit_memory, proc_sys_vm(5)), it does so for each page of a file that is touched, but at once for all that is mapped without
     /// one. That not only fails: other programs get no memory while it is tried.
-    fn uncommitted() -> io::Result<Shared> {
-        let file = memfd_create("leaktap's own", MFdFlags::MFD_CLOEXEC)?;
-        Shared::in_file(file.into())
+    fn own(tables: u32) -> io::Result<Shared> {
+        Shared::uncommitted(tables).or_else(|_| Shared::anonymous(tables))
     }
 
-    fn anonymous() -> io::Result<Shared> {
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new mapping.
-        let mapped = unsafe { mmap_anonymous(None, LEN, READ_WRITE, flags) }?;
-        Ok(Shared {
-            base: mapped.as_ptr().cast(),
-            file: None,
-        })
+    fn uncommitted(tables: u32) -> io::Result<Shared> {
+        let file = File::from(memfd_create("leaktap's own", MFdFlags::MFD_CLOEXEC)?);
+        let parts = Parts::own(tables);
+        file.set_len(parts.len())?;
+        Shared::new(parts, Some(file))
     }
 
-    /// In `file`, a memfd as it was created: makes it as long as it has to be.
+    fn anonymous(tables: u32) -> io::Result<Shared> {
+        Shared::new(Parts::own(tables), None)
+    }
+
+    /// In `file`, a memfd as it was created, which may be sealed: makes it as long as it has to be, for good. The target, whose file it is,
+    /// could otherwise shorten it, and the tracer would end by SIGBUS.
     ///
     /// # Errors
-    /// From ftruncate(2) and mmap(2).
+    /// From ftruncate(2), fcntl(2) and mmap(2).
     pub fn in_file(file: File) -> io::Result<Shared> {
         file.set_len(SHARED_LEN)?;
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new mapping. The target could shorten the file, which would end the tracer
-        // with SIGBUS; it has no descriptor of it.
-        let mapped = unsafe { mmap(None, LEN, READ_WRITE, flags, &file, 0) }?;
-        Ok(Shared {
-            base: mapped.as_ptr().cast(),
-            file: Some(Box::leak(Box::new(file))),
-        })
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        match file.metadata()?.len() {
+            SHARED_LEN => Shared::new(Parts::SHARED, Some(file)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()), // shortened before it was sealed
+        }
+    }
+
+    /// Maps `file`, which is as long as `parts` are and stays so; without one, memory that is zeroed.
+    fn new(parts: Parts, file: Option<File>) -> io::Result<Shared> {
+        let len = NonZeroUsize::new(parts.len() as usize).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping.
+        let base = unsafe {
+            match &file {
+                Some(file) => mmap(None, len, READ_WRITE, flags | MapFlags::MAP_SHARED, file, 0),
+                None => mmap_anonymous(None, len, READ_WRITE, flags | MapFlags::MAP_PRIVATE),
+            }
+        }?;
+        let base = base.cast();
+        Ok(Shared { base, parts, file })
+    }
+
+    /// Whether there is room here for whatever may be in `other`.
+    pub fn holds(&self, other: &Shared) -> bool {
+        self.parts.tables >= other.parts.tables
     }
 
     /// Moves what is in use of `from` here, if that is in a file: some `bytes` of it from `at` on. Nobody uses it any more. What has come
@@ -112,42 +191,57 @@ impl Shared {
     /// where to go on, nothing if that was all.
     ///
     /// # Errors
-    /// From lseek(2) and pread(2).
-    pub fn move_here(&self, from: &Shared, at: u64, bytes: u64) -> io::Result<Option<u64>> {
-        let Some((file, start)) = from.file.zip(from.seek(at, Whence::SeekData)?) else {
+    /// From lseek(2) and pread(2); if it does not [hold](Shared::holds) as much.
+    pub fn move_here(&mut self, from: &Shared, at: u64, bytes: u64) -> io::Result<Option<u64>> {
+        if !self.holds(from) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let next = from.seek(at, Whence::SeekData)?;
+        let Some((file, start)) = from.file.as_ref().zip(next) else {
             return Ok(None);
         };
+        let ledger = from.parts.ledger;
         let most = start.saturating_add(bytes);
         let end = match start {
             0..KEYS_AT => KEYS_AT,
-            KEYS_AT..LEDGER_AT => most.min(LEDGER_AT),
+            at if at < ledger => most.min(ledger),
             // Where nothing is, reading would make pages here.
             _ => from
                 .seek(start, Whence::SeekHole)?
-                .unwrap_or(SHARED_LEN)
+                .unwrap_or(from.parts.len())
                 .min(most),
         };
-        let len = end.saturating_sub(start);
+        let end = end.min(from.parts.len());
         // Keys, threads and rows are of no use but to the agent.
-        if !(KEYS_AT..LEDGER_AT).contains(&start) {
-            // SAFETY: within the mapping, by the bounds above; the caller has the only handle that is used.
-            let room = unsafe {
-                let to = self.base.wrapping_add(start as usize);
-                std::slice::from_raw_parts_mut(to, len as usize)
-            };
-            file.read_exact_at(room, start)?;
+        if !(KEYS_AT..ledger).contains(&start) {
+            let to = self.parts.place_of(start, from.parts);
+            self.fill(to, end.saturating_sub(start), file, start)?;
         }
         if start >= KEYS_AT {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let len = end.saturating_sub(start);
             // If that is impossible, the target has more to unmap.
             let _ = fallocate(file, hole, start.cast_signed(), len.cast_signed());
         }
         Ok(Some(end))
     }
 
+    /// Reads `len` bytes at offset `from` of `file` to offset `to`.
+    fn fill(&mut self, to: u64, len: u64, file: &File, from: u64) -> io::Result<()> {
+        if to.checked_add(len).is_none_or(|end| end > self.parts.len()) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        // SAFETY: within the mapping, as has just been looked at; nothing else refers into it.
+        let room = unsafe {
+            let to = self.base.as_ptr().wrapping_add(to as usize);
+            std::slice::from_raw_parts_mut(to, len as usize)
+        };
+        file.read_exact_at(room, from)
+    }
+
     /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte in use (lseek(2)), or if it is in no file.
     fn seek(&self, at: u64, what: Whence) -> io::Result<Option<u64>> {
-        let Some(file) = self.file else {
+        let Some(file) = &self.file else {
             return Ok(None);
         };
         match lseek(file, at.cast_signed(), what) {
@@ -159,7 +253,8 @@ impl Shared {
 
     /// The next piece in use from `at` on. All that is there, where nobody can tell.
     fn next_in_use(&self, at: u64) -> Option<Range<u64>> {
-        let rest = (at < SHARED_LEN).then_some(at..SHARED_LEN);
+        let len = self.parts.len();
+        let rest = (at < len).then_some(at..len);
         if self.file.is_none() {
             return rest;
         }
@@ -168,56 +263,61 @@ impl Shared {
         };
         let start = start?;
         let end = self.seek(start, Whence::SeekHole).ok().flatten();
-        Some(start..end.unwrap_or(SHARED_LEN))
+        Some(start..end.unwrap_or(len))
     }
 
     /// The live blocks. Pages that nobody has used are not looked at, since that would make them.
-    pub fn blocks(&self) -> impl Iterator<Item = Block> + use<> {
-        let (shared, ledger) = (*self, self.ledger());
-        let mut at = LEDGER_AT;
+    pub fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
+        let (ledger, first) = (self.ledger(), self.parts.ledger);
+        let mut at = first;
         let in_use = std::iter::from_fn(move || {
-            let range = shared.next_in_use(at)?;
+            let range = self.next_in_use(at)?;
             at = range.end;
             Some(range)
         });
         in_use.flat_map(move |range| {
-            let in_ledger = |offset: u64| offset.saturating_sub(LEDGER_AT) as usize;
+            let in_ledger = |offset: u64| offset.saturating_sub(first) as usize;
             ledger.live_in(in_ledger(range.start)..in_ledger(range.end))
         })
     }
 
     /// The ledger.
-    pub fn ledger(&self) -> Ledger {
-        // SAFETY: zeroed at first; as long as `reserved` says, and never unmapped.
-        unsafe { Ledger::at(self.base.wrapping_add(LEDGER_AT as usize), TABLES) }
+    pub fn ledger(&self) -> Ledger<'_> {
+        // SAFETY: zeroed at first; as long as `reserved` says, and mapped as long as `self` is there.
+        unsafe { Ledger::at(self.place(self.parts.ledger as usize), self.parts.tables) }
     }
 
     /// What the tracer changes while the agent runs.
-    pub fn live(&self) -> &'static Live {
-        self.at(offset_of!(Control, live))
+    pub fn live(&self) -> &Live {
+        // SAFETY: all fields are atomic; part of the head, which is always there.
+        unsafe { &*self.place(offset_of!(Control, live)).cast() }
     }
 
     /// What the agent tells.
-    pub fn told(&self) -> &'static Told {
-        self.at(offset_of!(Control, told))
+    pub fn told(&self) -> &Told {
+        // SAFETY: as for `live`.
+        unsafe { &*self.place(offset_of!(Control, told)).cast() }
     }
 
-    /// The fs bases of threads, or 0, by the number of the thread.
-    pub fn keys(&self) -> &'static [AtomicU64; KEYS_LEN] {
-        self.at(KEYS_AT as usize)
+    /// The fs bases of threads, or 0, by the number of the thread. None where nothing is shared.
+    pub fn keys(&self) -> &[AtomicU64] {
+        self.words(KEYS_AT, KEYS_LEN)
     }
 
     /// [`Thread::outer`] of thread `index`, nothing if there is no such thread.
-    pub fn outer(&self, index: usize) -> Option<&'static AtomicU64> {
-        let thread = THREADS_AT as usize + index * size_of::<Thread>();
-        (index < KEYS_LEN).then(|| self.at(thread + offset_of!(Thread, outer)))
+    pub fn outer(&self, index: usize) -> Option<&AtomicU64> {
+        let outer = thread_at(index)? + offset_of!(Thread, outer) as u64;
+        self.words(outer, 1).first()
     }
 
     /// Tells thread `index`, whose key has just been taken, its number.
     pub fn number(&self, index: usize) {
-        if index < KEYS_LEN {
-            let thread = THREADS_AT as usize + index * size_of::<Thread>();
-            let number: &AtomicU32 = self.at(thread + offset_of!(Thread, index));
+        if self.outer(index).is_some()
+            && let Some(thread) = thread_at(index)
+        {
+            let at = self.place(thread as usize + offset_of!(Thread, index));
+            // SAFETY: of a thread that is there, and atomic.
+            let number: &AtomicU32 = unsafe { &*at.cast() };
             number.store(index as u32, Relaxed);
         }
     }
@@ -228,22 +328,24 @@ impl Shared {
             return;
         };
         outer.store(0, Relaxed);
-        let thread = THREADS_AT as usize + index * size_of::<Thread>();
-        let stack = (thread + offset_of!(Thread, stack)) as u64;
-        self.write(stack, &[0; size_of::<Known>()]);
+        let stack = thread_at(index).map(|thread| thread + offset_of!(Thread, stack) as u64);
+        self.write(stack.unwrap_or(u64::MAX), &[0; size_of::<Known>()]);
         key.store(0, Release);
     }
 
     /// Writes where no thread looks yet: to be published by a store to [`Shared::live`], or by
-    /// the first probe. Nothing is written outside the shared memory.
+    /// the first probe. Nothing is written outside what comes before the ledger.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         let len = bytes.len() as u64;
-        if offset.checked_add(len).is_none_or(|end| end > LEDGER_AT) {
+        if offset
+            .checked_add(len)
+            .is_none_or(|end| end > self.parts.ledger)
+        {
             return;
         }
         // SAFETY: within the mapping, as has just been looked at, and before the ledger.
         unsafe {
-            let to = self.base.wrapping_add(offset as usize);
+            let to = self.place(offset as usize);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
     }
@@ -251,28 +353,16 @@ impl Shared {
     /// The same for words, where threads may look meanwhile: a table's place, see [`Published`](crate::published::Published). `offset` is a
     /// multiple of 8.
     pub fn store(&self, offset: u64, words: &[u64]) {
-        for (index, word) in words.iter().enumerate() {
-            let at = offset as usize + index * size_of::<u64>();
-            if at < LEDGER_AT as usize {
-                let place: &AtomicU64 = self.at(at);
-                place.store(*word, Relaxed);
-            }
+        for (place, word) in self.words(offset, words.len()).iter().zip(words) {
+            place.store(*word, Relaxed);
         }
     }
 
-    /// The entries of the table at `offset`: see [`Shared::store`]. None, should it be longer than anything here.
-    pub fn table(&self, offset: u64) -> &'static [AtomicU64] {
-        let len: &AtomicU64 = self.at(offset.min(LEDGER_AT) as usize);
-        let len = len.load(Relaxed) as usize;
-        let first = offset as usize + size_of::<u64>();
-        let end = len
-            .checked_mul(size_of::<u64>())
-            .and_then(|bytes| bytes.checked_add(first));
-        if end.is_none_or(|end| end > LEDGER_AT as usize) {
-            return &[];
-        }
-        // SAFETY: atomic words within the mapping, which stays.
-        unsafe { std::slice::from_raw_parts(self.at::<AtomicU64>(first), len) }
+    /// The words of the table at `offset`, of which there are `len`: see [`Shared::store`]. How many there are is not read here, where the
+    /// target may write.
+    pub fn table(&self, offset: u64, len: usize) -> &[AtomicU64] {
+        let first = offset.saturating_add(size_of::<u64>() as u64);
+        self.words(first, len)
     }
 
     /// The same for rows.
@@ -284,14 +374,29 @@ impl Shared {
         self.write(offset, bytes);
     }
 
-    fn at<T>(&self, offset: usize) -> &'static T {
-        // SAFETY: only of types all of whose fields are atomic integers; offsets are those of
-        // the layout, which aligns them, within the mapping, which stays.
-        unsafe { &*self.base.wrapping_add(offset).cast::<T>() }
+    /// `len` words at `offset`, a multiple of 8; none unless they are all before the ledger.
+    fn words(&self, offset: u64, len: usize) -> &[AtomicU64] {
+        let bytes = (len as u64).checked_mul(size_of::<u64>() as u64);
+        let end = bytes.and_then(|bytes| offset.checked_add(bytes));
+        let is_here = end.is_some_and(|end| end <= self.parts.ledger);
+        if !is_here || !offset.is_multiple_of(size_of::<u64>() as u64) {
+            return &[];
+        }
+        // SAFETY: aligned atomic words within the mapping, which stays as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.place(offset as usize).cast(), len) }
+    }
+
+    fn place(&self, offset: usize) -> *mut u8 {
+        self.base.as_ptr().wrapping_add(offset)
     }
 }
 
-const LEN: NonZeroUsize = NonZeroUsize::new(SHARED_LEN as usize).expect("not empty");
+/// Offset of the state of thread `index`, nothing if there is no such thread.
+fn thread_at(index: usize) -> Option<u64> {
+    let at = THREADS_AT + (index * size_of::<Thread>()) as u64;
+    (index < KEYS_LEN).then_some(at)
+}
+
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 #[cfg(test)]
@@ -309,15 +414,67 @@ mod tests {
 
     #[test]
     fn what_is_written_is_there_and_nothing_else_is_touched() {
-        for shared in [Shared::anonymous(), Shared::uncommitted()] {
+        let at = (offset_of!(Control, live) + offset_of!(Live, clock)) as u64;
+        for shared in [Shared::anonymous(TABLES), Shared::own(TABLES), of_target()] {
             let shared = shared.expect("memory");
-            let at = offset_of!(Control, live) + offset_of!(Live, clock);
-            shared.write(at as u64, &7_u32.to_le_bytes());
+            shared.write(at, &7_u32.to_le_bytes());
             assert_eq!(shared.live().clock.load(Relaxed), 7);
-            shared.write(LEDGER_AT - 1, &[1, 2]);
+            shared.write(shared.parts.ledger - 1, &[1, 2]);
             shared.write(u64::MAX, &[1]);
+            shared.store(u64::MAX - 7, &[1, 2]);
+            assert!(shared.table(REMAINS_AT, usize::MAX).is_empty());
             assert!(shared.blocks().next().is_none());
             assert!(shared.outer(KEYS_LEN).is_none());
         }
+    }
+
+    #[test]
+    fn what_has_no_agent_has_no_threads_and_no_room() {
+        let own = Shared::own(1).expect("memory");
+        assert!(own.keys().is_empty() && own.outer(0).is_none());
+        own.store(ROOM_AT, &[1, 2]);
+        assert!(own.table(ROOM_AT, 1).is_empty());
+        let of_target = of_target().expect("memory");
+        assert_eq!(of_target.keys().len(), KEYS_LEN);
+        assert!(of_target.outer(KEYS_LEN - 1).is_some());
+        assert!(!own.holds(&of_target));
+    }
+
+    fn of_target() -> io::Result<Shared> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        Shared::in_file(memfd_create("test", flags)?.into())
+    }
+
+    /// Mappings and descriptors of this process that are called `name`.
+    fn left_of(name: &str) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+        let files = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+        let target =
+            |file: io::Result<std::fs::DirEntry>| std::fs::read_link(file.ok()?.path()).ok();
+        let is_it = |path: &std::path::PathBuf| path.to_string_lossy().contains(name);
+        maps.matches(name).count() + files.filter_map(target).filter(is_it).count()
+    }
+
+    /// One for each exec of the target was left: addresses and descriptors ran out.
+    #[test]
+    fn nothing_is_left_of_memory_that_is_dropped() {
+        let name = "leaktap_dropped";
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = memfd_create(name, flags).expect("a file");
+        let shared = Shared::in_file(file.into()).expect("memory");
+        assert_eq!(left_of(name), 2);
+        drop(shared);
+        assert_eq!(left_of(name), 0);
+    }
+
+    /// The tracer would end by SIGBUS.
+    #[test]
+    fn nobody_shortens_what_is_shared() {
+        let shared = of_target().expect("memory");
+        let file = shared.file.as_ref().expect("a file");
+        assert!(file.set_len(0).is_err() && file.set_len(SHARED_LEN + 4096).is_err());
+        assert_eq!(file.metadata().expect("a file").len(), SHARED_LEN);
+        let not_sealable = memfd_create("test", MFdFlags::MFD_CLOEXEC).expect("a file");
+        assert!(Shared::in_file(not_sealable.into()).is_err());
     }
 }

@@ -12,14 +12,15 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 const PIECE: u64 = 64 << 10;
 
 fn memory() -> (File, Shared) {
-    let file = File::from(memfd_create("test", MFdFlags::MFD_CLOEXEC).unwrap());
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = File::from(memfd_create("test", flags).unwrap());
     let shared = Shared::in_file(file.try_clone().unwrap()).unwrap();
     (file, shared)
 }
 
 /// Moves all, and returns in how many pieces.
 fn moved(from: &Shared) -> (Shared, usize) {
-    let home = Shared::private().unwrap();
+    let mut home = Shared::private().unwrap();
     let mut at = 0;
     for pieces in 0.. {
         match home.move_here(from, at, PIECE).unwrap() {

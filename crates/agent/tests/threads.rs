@@ -226,7 +226,7 @@ fn version_of_a_walk(agent: Agent, thread: *mut Thread, sp: u64) -> u64 {
         bp: 0,
     };
     agent.allocated(thread, &call, Sought::NotYet);
-    let ledger: Ledger = agent.ledger();
+    let ledger: Ledger<'_> = agent.ledger();
     let block = ledger.freed(stripe(thread), sp).unwrap();
     let mut frames = Vec::new();
     let kept = ledger.stack(block.stack, |frame| frames.push(frame));

@@ -4,6 +4,7 @@
 //! and then what is overwritten, of [`WRITE`] bytes each. The operations make a ledger as the agent would; what is
 //! overwritten are words of that, and words beside them.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -29,7 +30,7 @@ const PIECE: u64 = 1 << 20;
 struct Memories {
     file: File,
     shared: Shared,
-    own: Shared,
+    own: RefCell<Shared>,
 }
 
 thread_local! {
@@ -46,10 +47,11 @@ pub(crate) fn parse(bytes: &[u8]) -> bool {
 
 impl Memories {
     fn new() -> io::Result<Memories> {
-        let file = File::from(memfd_create("fuzz", MFdFlags::MFD_CLOEXEC)?);
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = File::from(memfd_create("fuzz", flags)?);
         Ok(Memories {
             shared: Shared::in_file(file.try_clone()?)?,
-            own: Shared::private()?,
+            own: RefCell::new(Shared::private()?),
             file,
         })
     }
@@ -150,8 +152,8 @@ impl Memories {
         let used = keys.filter(|(_, key)| key.load(Relaxed) != 0);
         let outer = used.filter_map(|(index, _)| shared.outer(index));
         let _ = outer.map(|outer| outer.load(Relaxed)).max();
-        let table = shared.table(ROOM_AT).iter().map(|word| word.load(Relaxed));
-        let _ = table.take(1 << 10).max();
+        let table = shared.table(ROOM_AT, 1 << 10).iter();
+        let _ = table.map(|word| word.load(Relaxed)).max();
         let _ = bytes.first_chunk().map(Call::from_bytes);
         // What touches many pages takes its time.
         match bytes.len() % 256 {
@@ -172,12 +174,12 @@ impl Memories {
     }
 
     fn bring_home(&self) {
-        let mut at = 0;
-        while let Ok(Some(next)) = self.own.move_here(&self.shared, at, PIECE) {
+        let (mut own, mut at) = (self.own.borrow_mut(), 0);
+        while let Ok(Some(next)) = own.move_here(&self.shared, at, PIECE) {
             assert!(next > at, "it goes on");
             at = next;
         }
-        assert!(self.own.blocks().count() <= 1 << 20);
+        assert!(own.blocks().count() <= 1 << 20);
     }
 
     /// As new.

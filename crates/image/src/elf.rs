@@ -21,13 +21,13 @@ use self::crc32::Crc32;
 use self::dynamic::Dynamic;
 use self::header::Header;
 use self::relocations::Relocations;
-use self::source::Source;
 use self::symbols::{Entry, Table, Type};
 use crate::Error;
 
 pub use self::cfi::{Cfi, Section};
 pub use self::header::Segment;
 pub use self::relocations::Slot;
+pub(crate) use self::source::Source;
 pub(crate) use self::words::{string_at, u32_at, u64_at};
 
 const PAGE: u64 = 0x1000;
@@ -78,17 +78,7 @@ impl ElfFile {
     /// not 64-bit x86 code.
     pub fn open(path: &Path) -> Result<ElfFile, Error> {
         let file = File::open(path).map_err(|source| Error::io(path, source))?;
-        ElfFile::from_file(path, file, None)
-    }
-
-    /// Takes a file that is open already. `root` is the root directory of the process that has
-    /// mapped it, where its debug files are.
-    pub(crate) fn from_file(
-        path: &Path,
-        file: File,
-        root: Option<Arc<File>>,
-    ) -> Result<ElfFile, Error> {
-        ElfFile::new(path, Source::File(file), root)
+        ElfFile::new(path, Source::File(file), None)
     }
 
     /// A file that is in memory as it would be on disk.
@@ -99,7 +89,13 @@ impl ElfFile {
         ElfFile::new(path, Source::Bytes(bytes), None)
     }
 
-    fn new(path: &Path, source: Source, root: Option<Arc<File>>) -> Result<ElfFile, Error> {
+    /// Takes a file that is open already. `root` is the root directory of the process that has
+    /// mapped it, where its debug files are.
+    pub(crate) fn new(
+        path: &Path,
+        source: Source,
+        root: Option<Arc<File>>,
+    ) -> Result<ElfFile, Error> {
         Ok(ElfFile {
             path: path.to_path_buf(),
             header: Header::read(path, &source)?,
@@ -251,6 +247,15 @@ impl ElfFile {
     pub fn bytes_at(&self, at: Svma, len: usize) -> Option<Vec<u8>> {
         let offset = self.header.offset_of(at.0, len as u64)?;
         self.source.read(offset, len as u64).ok()
+    }
+
+    /// `len` bytes as they are mapped for `at`, behind a segment's last byte and in its last page: what comes next in the file, or zeros.
+    pub fn tail_at(&self, at: Svma, len: usize) -> Option<Vec<u8>> {
+        let offset = self.header.tail_offset_of(at.0)?;
+        let there = self.source.len().ok()?.saturating_sub(offset);
+        let mut bytes = self.source.read(offset, there.min(len as u64)).ok()?;
+        bytes.resize(len, 0);
+        Some(bytes)
     }
 
     /// Call frame information; what is absent or damaged is left out.

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -9,7 +9,9 @@ use leaktap_memory::ReadMemory;
 use nix::libc;
 use nix::sys::stat::{major, minor};
 
+use crate::elf::Source;
 use crate::maps::Mapping;
+use crate::patience::within;
 use crate::{ElfFile, Error};
 
 /// Files that are open already, shared by modules and by processes.
@@ -19,6 +21,8 @@ use crate::{ElfFile, Error};
 #[derive(Debug, Default)]
 pub struct FileCache {
     files: HashMap<Key, Arc<ElfFile>>,
+    /// Devices that have not answered once: their files are not asked for again.
+    silent: HashSet<(u32, u32)>,
 }
 
 type Key = ((u32, u32), u64, PathBuf);
@@ -27,6 +31,11 @@ impl FileCache {
     /// An empty cache.
     pub fn new() -> FileCache {
         FileCache::default()
+    }
+
+    /// Closes those that `is_used` is false of, unless somebody else holds them.
+    pub fn retain(&mut self, is_used: impl Fn(&Arc<ElfFile>) -> bool) {
+        self.files.retain(|_, file| is_used(file));
     }
 
     /// The file of `mapping`, opened at most once.
@@ -40,7 +49,16 @@ impl FileCache {
         if let Some(file) = self.files.get(&key) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(opener.open(mapping, path)?);
+        let opened = match self.silent.contains(&mapping.dev) {
+            true => Err(Error::io(path, io::ErrorKind::TimedOut.into())),
+            false => opener.open(mapping, path),
+        };
+        if let Err(Error::Read { source, .. }) = &opened
+            && source.kind() == io::ErrorKind::TimedOut
+        {
+            self.silent.insert(mapping.dev);
+        }
+        let file = Arc::new(opened?);
         self.files.insert(key, Arc::clone(&file));
         Ok(file)
     }
@@ -84,11 +102,12 @@ impl<'a> Opener<'a> {
         let named = self.named(mapping, path);
         let mut denied = None;
         for candidate in &named {
-            match open_regular(candidate, |file| {
-                identity(file) == (mapping.dev, mapping.inode)
-            }) {
+            let mapped = (mapping.dev, mapping.inode);
+            match open_regular(candidate, move |file| identity(file) == mapped) {
                 Ok(Some(file)) => return self.elf(path, file),
                 Ok(None) => {}
+                // Nothing else would be better: that is said of leaktap itself, or of the file system.
+                Err(error) if is_final(&error) => return Err(Error::io(candidate, error)),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     denied = denied.or(Some(Error::io(candidate, error)));
                 }
@@ -111,8 +130,8 @@ impl<'a> Opener<'a> {
         }))
     }
 
-    fn elf(&self, path: &Path, file: File) -> Result<ElfFile, Error> {
-        ElfFile::from_file(path, file, self.root.clone())
+    fn elf(&self, path: &Path, file: Source) -> Result<ElfFile, Error> {
+        ElfFile::new(path, file, self.root.clone())
     }
 
     /// Where the file may have its name.
@@ -154,22 +173,34 @@ impl<'a> Opener<'a> {
     }
 }
 
-/// Opens a regular file that `wanted` accepts. Anything else is not even opened: a pipe that now
+/// Opens a regular file that `wanted` accepts, if its file system answers in time. Anything else is not even opened: a pipe that now
 /// has the name of a library would block, a device might do anything.
 pub(crate) fn open_regular(
     path: &Path,
-    wanted: impl Fn(&fs::Metadata) -> bool,
-) -> io::Result<Option<File>> {
-    let accept = |metadata: &fs::Metadata| metadata.is_file() && wanted(metadata);
-    if !accept(&fs::metadata(path)?) {
-        return Ok(None);
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    // The name may have been given to another file since.
-    Ok(accept(&file.metadata()?).then_some(file))
+    wanted: impl Fn(&fs::Metadata) -> bool + Send + 'static,
+) -> io::Result<Option<Source>> {
+    let path = path.to_path_buf();
+    let accept = move |metadata: &fs::Metadata| metadata.is_file() && wanted(metadata);
+    within(move || {
+        if !accept(&fs::metadata(&path)?) {
+            return Ok(None);
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)?;
+        // The name may have been given to another file since.
+        match accept(&file.metadata()?) {
+            true => Source::of(file).map(Some),
+            false => Ok(None),
+        }
+    })
+}
+
+/// True of errors that are no matter of one file: leaktap's own limits, and a file system that does not answer.
+fn is_final(error: &io::Error) -> bool {
+    const LIMITS: [Option<i32>; 3] = [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOMEM)];
+    error.kind() == io::ErrorKind::TimedOut || LIMITS.contains(&error.raw_os_error())
 }
 
 fn identity(metadata: &fs::Metadata) -> ((u32, u32), u64) {

@@ -18,6 +18,7 @@ mod image;
 mod link_map;
 mod maps;
 mod module;
+mod patience;
 mod resolve;
 mod scan;
 mod symbolizer;

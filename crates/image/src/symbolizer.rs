@@ -36,7 +36,14 @@ pub struct Symbolizer {
     /// By the file's address in our memory, which [`Known`] keeps from being reused.
     files: HashMap<usize, Known>,
     /// What other threads read, in the same way.
-    ahead: HashMap<usize, JoinHandle<Known>>,
+    ahead: HashMap<usize, Ahead>,
+}
+
+/// A file that another thread reads.
+#[derive(Debug)]
+struct Ahead {
+    file: Arc<ElfFile>,
+    thread: JoinHandle<Known>,
 }
 
 #[derive(Debug)]
@@ -59,10 +66,10 @@ impl Symbolizer {
         if self.files.contains_key(&address) || self.ahead.contains_key(&address) {
             return;
         }
-        let file = Arc::clone(file);
+        let (file, own) = (Arc::clone(file), Arc::clone(file));
         // Without a thread to spare it is read when it is needed.
         let read = || {
-            let known = Known::new(file);
+            let known = Known::new(own);
             if known.lines.is_none() {
                 // The symbols are sorted at the first look-up.
                 known.symbol(Svma(0));
@@ -70,8 +77,14 @@ impl Symbolizer {
             known
         };
         if let Ok(thread) = thread::Builder::new().spawn(read) {
-            self.ahead.insert(address, thread);
+            self.ahead.insert(address, Ahead { file, thread });
         }
+    }
+
+    /// Forgets the files that `is_used` is false of.
+    pub fn retain(&mut self, is_used: impl Fn(&Arc<ElfFile>) -> bool) {
+        self.files.retain(|_, known| is_used(&known.file));
+        self.ahead.retain(|_, ahead| is_used(&ahead.file));
     }
 
     /// The functions at `at`, innermost first: those inlined there, then the one they are part
@@ -81,7 +94,7 @@ impl Symbolizer {
         let address = Arc::as_ptr(file).addr();
         let known = self.files.entry(address).or_insert_with(|| {
             let ahead = self.ahead.remove(&address);
-            let read = ahead.and_then(|thread| thread.join().ok());
+            let read = ahead.and_then(|ahead| ahead.thread.join().ok());
             read.unwrap_or_else(|| Known::new(Arc::clone(file)))
         });
         let lines = known.lines.as_ref();

@@ -94,7 +94,7 @@ fn name(addr: u64) -> u64 {
     (addr << 7 >> 7 >> AREA_BITS).wrapping_add(1)
 }
 
-impl Ledger {
+impl Ledger<'_> {
     #[inline(always)]
     fn areas(&self, addr: u64) -> impl Iterator<Item = &AtomicU64> {
         let area = addr >> AREA_BITS;

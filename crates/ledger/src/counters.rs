@@ -72,7 +72,7 @@ impl Stripe {
     }
 }
 
-impl Ledger {
+impl Ledger<'_> {
     /// The sums of all threads. Each is exact; together they are so while no thread is at work.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();

@@ -34,7 +34,7 @@ pub use counters::Totals;
 pub use live::Block;
 pub use near::Near;
 pub use region::{Ledger, STRIPES, reserved};
-pub use stacks::{Kept, StackId, Trail};
+pub use stacks::{Kept, NoStack, StackId, Trail};
 
 /// No room, and none to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -211,7 +211,7 @@ impl Bucket {
     }
 }
 
-impl Ledger {
+impl<'m> Ledger<'m> {
     #[inline(always)]
     pub(crate) fn newest(&self) -> u32 {
         self.head()
@@ -399,12 +399,12 @@ impl Ledger {
     ///
     /// An address may be there twice, if a free was not seen and a table opened before the address
     /// was used again.
-    pub fn live(&self) -> impl Iterator<Item = Block> + use<> {
+    pub fn live(&self) -> impl Iterator<Item = Block> + use<'m> {
         self.live_in(0..usize::MAX)
     }
 
     /// The same, of those between two offsets in the ledger's memory.
-    pub fn live_in(self, bytes: Range<usize>) -> impl Iterator<Item = Block> {
+    pub fn live_in(self, bytes: Range<usize>) -> impl Iterator<Item = Block> + use<'m> {
         let end = first_bucket(self.newest().wrapping_add(1));
         let first = bucket_at(bytes.start);
         (first..bucket_at(bytes.end).min(end)).flat_map(move |index| {

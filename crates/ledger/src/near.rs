@@ -46,7 +46,7 @@ impl Near {
     }
 }
 
-impl Ledger {
+impl Ledger<'_> {
     /// What to remember of the area of `addr`; nothing if no block was ever there.
     pub fn near(&self, addr: u64) -> Option<Near> {
         let table = self.area_of(addr)?.into.min(self.newest());

@@ -1,12 +1,14 @@
 //! Where everything is. The only place that makes references from addresses.
 
+use core::marker::PhantomData;
+use core::ops::Range;
+
 use crate::areas;
 use crate::counters::Stripe;
 use crate::live::{self, Block, Bucket};
 use crate::near::Near;
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::stacks;
-use core::ops::Range;
 
 /// Sets of counters: one for each thread that the agent knows of, a few to spare, and the tracer's.
 pub const STRIPES: usize = (8 << 10) + 8;
@@ -46,29 +48,33 @@ pub(crate) const fn bucket_at(offset: usize) -> u64 {
     (offset.saturating_sub(BUCKETS_AT) / size_of::<Bucket>()) as u64
 }
 
-/// A handle on a ledger.
+/// A handle on a ledger in memory that stays mapped for `'m`.
 #[derive(Clone, Copy, Debug)]
-pub struct Ledger {
+pub struct Ledger<'m> {
     base: *const u8,
     /// Tables of blocks that are reserved, 1 or more.
     pub(crate) tables: u32,
+    memory: PhantomData<&'m AtomicU64>,
 }
 
 // SAFETY: all of a ledger is atomic.
-unsafe impl Send for Ledger {}
+unsafe impl Send for Ledger<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Ledger {}
+unsafe impl Sync for Ledger<'_> {}
 
-impl Ledger {
+impl<'m> Ledger<'m> {
     /// The ledger at `base`; zeroed memory is an empty one.
     ///
     /// # Safety
-    /// `tables` is 1 to 28. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so while any
-    /// copy of the handle is used. (A file that is shorter than its mapping faults: it has to be
+    /// `tables` is 1 to 28. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so for `'m`. (A file that is shorter than its mapping faults: it has to be
     /// as long from the start, ftruncate(2).)
     #[inline]
-    pub unsafe fn at(base: *mut u8, tables: u32) -> Ledger {
-        Ledger { base, tables }
+    pub unsafe fn at(base: *mut u8, tables: u32) -> Ledger<'m> {
+        Ledger {
+            base,
+            tables,
+            memory: PhantomData,
+        }
     }
 
     /// Where in the region the blocks are that have been used, from the first byte to behind the last: nearly all

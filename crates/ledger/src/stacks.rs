@@ -30,12 +30,16 @@ const _: () = assert!(NODES.slots() <= CALLER);
 /// Marks the frame of a root, which no return address has: see [`root`].
 const ROOT: u64 = 1 << 62;
 
-/// Longest stack that is read back, should somebody have tied the nodes into a ring.
-const DEEPEST: usize = 1 << 10;
+/// Frames of the longest stack, and a root, that is read back, should somebody have tied the nodes into a ring.
+const DEEPEST: usize = 257;
 
 /// A stack, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackId(pub u32);
+
+/// Nobody has entered a stack with that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStack;
 
 /// What is kept of a stack besides its frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -86,7 +90,7 @@ impl<const N: usize> Trail<N> {
     }
 }
 
-impl Ledger {
+impl Ledger<'_> {
     /// The number of the stack of `frames`, innermost first; nothing if there is no room.
     pub fn intern(&self, frames: &[u64], kept: Kept) -> Option<StackId> {
         let mut no_trail = Trail::<0>::EMPTY;
@@ -129,6 +133,20 @@ impl Ledger {
             at = Some(node);
         }
         Some(StackId(at?))
+    }
+
+    /// What the caller of a stack's innermost frame is: another stack, or nothing if that is its root. An error if there is no such stack.
+    ///
+    /// # Errors
+    /// [`NoStack`].
+    pub fn caller(&self, StackId(id): StackId) -> Result<Option<StackId>, NoStack> {
+        let node = self.node(id).load(Acquire);
+        let name = ((node >> 32) as u32).checked_sub(1).ok_or(NoStack)?;
+        match (node as u32 & CALLER).checked_sub(1) {
+            Some(caller) => Ok(Some(StackId(caller))),
+            None if self.frame(name).load(Acquire) & ROOT != 0 => Ok(None),
+            None => Err(NoStack),
+        }
     }
 
     /// The frames of a stack, innermost first, put one by one into `frame`, and what else was

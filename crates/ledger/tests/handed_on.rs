@@ -91,7 +91,7 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
 }
 
 /// The only block that is ever at `addr`, by a stack of its own.
-fn only_block(ledger: Ledger, addr: u64) -> Block {
+fn only_block(ledger: Ledger<'_>, addr: u64) -> Block {
     Block {
         addr,
         size: addr * 3,

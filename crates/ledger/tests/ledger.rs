@@ -68,7 +68,7 @@ fn does_what_a_map_does(tables: u32, addresses: u64, twice: bool) {
 }
 
 /// The ledger has the blocks of the model, and its sums are right.
-fn holds(ledger: &Ledger, model: HashMap<u64, Block>) {
+fn holds(ledger: &Ledger<'_>, model: HashMap<u64, Block>) {
     let mut live: Vec<_> = ledger.live().collect();
     let mut expected: Vec<_> = model.into_values().collect();
     live.sort_by_key(|block| block.addr);
@@ -291,7 +291,7 @@ fn threads_that_share_a_table_lose_nothing() {
     assert_eq!((totals.unmatched_frees, totals.missed_frees), (0, 0));
 }
 
-fn frames(ledger: Ledger, id: StackId) -> Option<(Vec<u64>, Kept)> {
+fn frames(ledger: Ledger<'_>, id: StackId) -> Option<(Vec<u64>, Kept)> {
     let mut frames = Vec::new();
     let kept = ledger.stack(id, |frame| frames.push(frame))?;
     Some((frames, kept))

@@ -28,7 +28,7 @@ mod stacks;
 
 pub use live::Block;
 pub use region::{Ledger, bucket_of, with_ledger};
-pub use stacks::{Kept, StackId, Trail};
+pub use stacks::{Kept, NoStack, StackId, Trail};
 
 /// No room, and none to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! this for a write.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 use crate::counters::Stripe;
@@ -47,22 +48,23 @@ struct Memory {
 
 /// A handle on a ledger.
 #[derive(Clone, Copy, Debug)]
-pub struct Ledger {
+pub struct Ledger<'m> {
     memory: *const Memory,
     /// Tables of blocks that are reserved, 1 or more.
     pub(crate) tables: u32,
+    lifetime: PhantomData<&'m ()>,
 }
 
 // SAFETY: all of a ledger is atomic, and loom's threads are one of the system's.
-unsafe impl Send for Ledger {}
+unsafe impl Send for Ledger<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Ledger {}
+unsafe impl Sync for Ledger<'_> {}
 
 /// Slots that are made beforehand of frames, nodes and areas: those of the first table, and some of the second.
 const MADE: u32 = 32;
 
 /// Has an empty ledger of one table of blocks used by `scenario`, for blocks at `addresses`. Its threads have ended when it does.
-pub fn with_ledger(addresses: &[u64], scenario: impl FnOnce(Ledger)) {
+pub fn with_ledger(addresses: &[u64], scenario: impl FnOnce(Ledger<'static>)) {
     let memory = Memory {
         head: Head::default(),
         stripes: Slots::new(),
@@ -74,6 +76,7 @@ pub fn with_ledger(addresses: &[u64], scenario: impl FnOnce(Ledger)) {
     let ledger = Ledger {
         memory: &raw const memory,
         tables: 1,
+        lifetime: PhantomData,
     };
     for index in 0..MADE {
         let _ = (ledger.frame(index), ledger.node(index), ledger.area(index));
@@ -97,7 +100,7 @@ pub fn bucket_of(addr: u64) -> usize {
     live::home(0, addr) as usize
 }
 
-impl Ledger {
+impl Ledger<'_> {
     fn memory(&self) -> &Memory {
         // SAFETY: it outlives the scenario, see `with_ledger`.
         unsafe { &*self.memory }

@@ -22,6 +22,7 @@ mod refusal;
 mod relocate;
 mod slots;
 mod stack;
+mod tails;
 mod unpatched;
 
 pub use agent::{Held, OWN_STRIPE, Remains};

@@ -18,6 +18,12 @@ pub struct Files {
 }
 
 impl Files {
+    /// Closes those that `is_used` is false of, and forgets their rows.
+    pub fn retain(&mut self, is_used: impl Fn(&Arc<ElfFile>) -> bool) {
+        self.rows.retain(|_, rows| is_used(&rows.file));
+        self.opened.retain(is_used);
+    }
+
     /// Inserts the rows of `modules`. Returns those rows, which may not have been made yet.
     fn insert(&mut self, modules: &[Module], rules: &mut Table) -> Vec<Rows> {
         let insert = |module: &Module| {
@@ -120,6 +126,12 @@ impl Modules {
             .into_iter()
             .chain(library)
             .map(Module::file)
+    }
+
+    /// Whether `file` is that of a module that is loaded, or was.
+    pub fn has(&self, file: &Arc<ElfFile>) -> bool {
+        let mut modules = self.image.modules().iter().chain(&self.gone);
+        modules.any(|module| Arc::ptr_eq(module.file(), file))
     }
 
     /// Rules to unwind by.

@@ -29,6 +29,7 @@ use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::{Lost, Recorder};
 use crate::refusal::Refusal;
 use crate::stack::{self, Walker};
+use crate::tails;
 
 pub use departure::Departure;
 use sigtrap::Sigtrap;
@@ -60,6 +61,8 @@ pub struct Process {
     agent: Option<Agent>,
     /// Still in the process's memory, with no thread inside.
     withdrawn: Option<Agent>,
+    /// Slots of a tracer that was killed.
+    left: Vec<tails::Left>,
     /// Of the threads, by which the agent knows them.
     fs_bases: HashMap<Tid, u64>,
     /// Of threads that fork, the calls that return to the agent, by the child.
@@ -103,6 +106,7 @@ impl Process {
             refused: None,
             agent: None,
             withdrawn: None,
+            left: Vec::new(),
             fs_bases: HashMap::new(),
             copies: HashMap::new(),
             sigtrap: Sigtrap::default(),
@@ -286,7 +290,7 @@ impl Process {
         self.copies.remove(&tid);
         self.forget_mask(tid);
         if let Some(mut thread) = self.threads.remove(&tid) {
-            abandon(&mut thread, recorder);
+            abandon(&mut thread, self.agent.as_ref(), recorder);
             self.breakpoints.release(&mut thread.held);
         }
     }
@@ -296,7 +300,7 @@ impl Process {
         self.agent = None;
         self.breakpoints = Breakpoints::new(self.memory.clone());
         for (_, mut thread) in self.threads.drain() {
-            abandon(&mut thread, recorder);
+            abandon(&mut thread, self.agent.as_ref(), recorder);
         }
     }
 
@@ -332,7 +336,7 @@ impl Process {
     pub fn disarm(&mut self, recorder: &mut dyn Recorder) {
         self.breakpoints.restore(&self.memory);
         for (_, mut thread) in self.threads.drain() {
-            abandon(&mut thread, recorder);
+            abandon(&mut thread, self.agent.as_ref(), recorder);
         }
     }
 
@@ -387,12 +391,14 @@ impl Process {
             if let Some(range) = known.action.unmaps(|n| registers.argument(n)) {
                 agent.unmapping(&range);
             }
-            let outer = agent.outer(registers.fs_base());
+            let number = agent.number(registers.fs_base());
+            let outer = number.and_then(|number| agent.outer(number));
             let outer = outer.map_or(0, |outer| outer.load(Acquire));
             if outer != 0 && !by_program && self.is_inside(outer, start) {
                 return;
             }
         }
+        let agent = self.agent.as_ref();
         let thread = self.threads.entry(tid).or_default();
         let entry = thread.calls.enter(
             function,
@@ -408,7 +414,7 @@ impl Process {
                     found => found,
                 }
             },
-            |dead| undo(dead.undo, recorder),
+            |dead| undo(dead.undo, agent, recorder),
         );
         if entry == Entry::Nested {
             return;
@@ -427,12 +433,13 @@ impl Process {
             return;
         }
         let mut arguments = [0, 1, 2].map(|n| registers.argument(n));
-        let note = self.agent.as_ref().filter(|_| !known.action.is_mapping());
+        let note = agent.filter(|_| !known.action.is_mapping());
         let noted = note.and_then(|agent| {
-            let outer = agent.outer(registers.fs_base())?;
+            let number = agent.number(registers.fs_base())?;
+            let outer = agent.outer(number)?;
             let before = outer.load(Acquire);
             outer.store(running(entry_sp.get(), before), Release);
-            Some((outer, before))
+            Some((number, before))
         });
         let removed = match known.action {
             Action::Reallocate(_) if arguments[0] != 0 => {
@@ -464,12 +471,13 @@ impl Process {
         let Some(thread) = self.threads.get_mut(&tid) else {
             return;
         };
-        let over = |dead: Call<_>| undo(dead.undo, recorder);
+        let agent = self.agent.as_ref();
+        let over = |dead: Call<_>| undo(dead.undo, agent, recorder);
         let Some(call) = thread.calls.returned(at, registers.sp(), over) else {
             return self.returned_unseen(function, at);
         };
         thread.free = None;
-        call.undo.forget_note();
+        call.undo.forget_note(agent);
         let start = stack::caller(at, call.entry_sp, registers.bp());
         let mut outcome = Outcome {
             memory: &self.memory,

@@ -17,6 +17,12 @@ pub enum Refusal {
     NoMemoryInReach,
     /// The process may not be given new mappings (seccomp, SELinux, no /proc).
     InjectionForbidden,
+    /// leaktap itself may have no more descriptors (EMFILE: `ulimit -n`; ENFILE).
+    TracerDescriptors,
+    /// leaktap itself may have no file as long as the shared memory (EFBIG: `ulimit -f`).
+    TracerFileSize,
+    /// leaktap itself may have no more addresses (ENOMEM: `ulimit -v`).
+    TracerAddresses,
     /// The dynamic linker was loading or unloading modules whenever all threads were stopped.
     LinkerAtWork,
     /// A thread slept where no signal reaches it, so that nobody could tell where it would go on.

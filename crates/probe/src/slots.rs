@@ -19,7 +19,7 @@ use crate::breakpoints::NoSlot;
 use crate::relocate::{OutOfLine, out_of_line};
 
 /// Bytes of a slot: enough for any instruction that can be moved, and the jump back.
-const SLOT_LEN: usize = 32;
+pub(crate) const SLOT_LEN: usize = 32;
 
 /// A slot, by number. None has the number of one that was unloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,19 +154,7 @@ impl Slots {
     pub(crate) fn original(&self, id: SlotId, site: Addr, ip: Addr) -> Option<Place> {
         let slot = self.slot(id)?;
         let (_, moved) = slot.holds.as_ref().filter(|(at, _)| *at == site)?;
-        let offset = usize::try_from(ip.offset_from(slot.at)?).ok()?;
-        if offset >= moved.code.len() {
-            return None;
-        }
-        Some(match moved.original(offset) {
-            Some(original) => Place {
-                ip: site.wrapping_offset(original as i64),
-                pop: 0,
-            },
-            // Between the push and the jump that stand for a call: as if it had not begun.
-            None if moved.code.first() == Some(&0x68) => Place { ip: site, pop: 8 },
-            None => Place { ip: site, pop: 0 },
-        })
+        place(moved, slot.at, site, ip)
     }
 
     /// What was in `range` is no longer mapped.
@@ -230,8 +218,25 @@ impl Slots {
     }
 }
 
+/// Where a thread at `ip` is, if that is in a slot at `at`, where `moved` is of the instruction at `site`.
+pub(crate) fn place(moved: &OutOfLine, at: Addr, site: Addr, ip: Addr) -> Option<Place> {
+    let offset = usize::try_from(ip.offset_from(at)?).ok()?;
+    if offset >= moved.code.len() {
+        return None;
+    }
+    Some(match moved.original(offset) {
+        Some(original) => Place {
+            ip: site.wrapping_offset(original as i64),
+            pop: 0,
+        },
+        // Between the push and the jump that stand for a call: as if it had not begun.
+        None if moved.code.first() == Some(&0x68) => Place { ip: site, pop: 8 },
+        None => Place { ip: site, pop: 0 },
+    })
+}
+
 /// The bytes of a module's executable mappings behind the segments that they map.
-fn unused(module: &Module) -> Vec<Range<Addr>> {
+pub(crate) fn unused(module: &Module) -> Vec<Range<Addr>> {
     let end_of_code = |mapping: &Range<Addr>| {
         let ends = module.file().segments().iter().map(|segment| {
             let len = segment.file_size.max(segment.mem_size);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error as _;
 use serde_json::Value;
 
-use crate::{Error, Report, SCHEMA, file};
+use crate::{Error, Report, SCHEMA, json, replace};
 
 const MAGIC: &str = "leaktap-capture ";
 const VERSION: u32 = 1;
@@ -17,16 +17,14 @@ const VERSION: u32 = 1;
 /// Longest version that an error repeats, in characters.
 const LONGEST_VERSION: usize = 20;
 
-/// Writes `reports` to a capture at `path`, as a whole or not at all.
+/// Writes `reports` to a capture at `path`, as a whole or not at all. Returns whether it is in the place of another file.
 ///
 /// # Errors
 /// [`Error::Capture`].
-pub fn write(path: &Path, reports: &[Report]) -> Result<(), Error> {
-    let written = file::replace(path, |out| {
+pub fn write(path: &Path, reports: &[Report]) -> Result<bool, Error> {
+    let written = replace(path, |out| {
         writeln!(out, "{MAGIC}{VERSION}")?;
-        reports
-            .iter()
-            .try_for_each(|report| crate::json(report, out))
+        reports.iter().try_for_each(|report| json(report, out))
     });
     written.map_err(|source| Error::Capture {
         path: path.to_owned(),

@@ -82,9 +82,10 @@ fn cause(error: &io::Error) -> String {
 
 /// What the system says, and what would help; `option` is the one that names the file.
 fn with_remedy(error: &io::Error, option: &str) -> String {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let space = match error.kind() {
         StorageFull | QuotaExceeded => "free some space or ",
+        FileTooLarge => "raise ulimit -f or ",
         _ => "",
     };
     format!(

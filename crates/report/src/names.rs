@@ -5,13 +5,31 @@ use std::sync::Arc;
 
 use crate::Frame;
 
-/// `text` without control characters: names and paths are the target's own, and must not be able
-/// to move a terminal's cursor or to forge a line of the report.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+/// True of characters that no text for people may have: those that a terminal acts on (C0, DELETE, C1), that end a line, and that change the
+/// order of what is shown or are not shown at all (Unicode's bidirectional controls, UAX 9, and other format characters).
+pub(crate) fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// `text` with control and format characters escaped: names and paths are the target's own, and must not be able
+/// to move a terminal's cursor, to forge a line of the report, or to look like others.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
-    let escaped = |c: char| match c.is_control() {
+    let escaped = |c: char| match is_harmful(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
@@ -134,6 +152,11 @@ mod tests {
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("größe"), "größe");
         assert_eq!(printable("a\x1b[31m\nb\u{9b}"), "a\\u{1b}[31m\\nb\\u{9b}");
+        assert_eq!(printable("\u{202e}gpj\u{2069}"), "\\u{202e}gpj\\u{2069}");
+        assert_eq!(
+            printable("a\u{2028}b\u{7f}\x07"),
+            "a\\u{2028}b\\u{7f}\\u{7}"
+        );
     }
 
     #[test]

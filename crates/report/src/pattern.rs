@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::names::is_harmful;
+
 /// A file name in which `%p`, `%n` and `%t` stand for pid, program and start; `%%` for `%`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
@@ -36,15 +38,22 @@ impl Pattern {
         Ok(Pattern(text.to_owned()))
     }
 
+    /// True if the folder of the file depends on the target.
+    pub fn has_folder_of_target(&self) -> bool {
+        let folder = self.0.rsplit_once('/').map_or("", |(folder, _)| folder);
+        folder.replace("%%", "").contains('%')
+    }
+
     /// The file name for a target.
     pub fn fill(&self, name: OutputName<'_>) -> PathBuf {
+        let is_no_part = |c: char| c == '/' || is_harmful(c);
         let mut filled = String::new();
         let mut rest = self.0.chars();
         while let Some(c) = rest.next() {
             match (c, if c == '%' { rest.next() } else { None }) {
                 ('%', Some('p')) => filled.push_str(&name.pid.to_string()),
                 // A name, not a way to another folder.
-                ('%', Some('n')) => filled.push_str(&name.program.replace('/', "_")),
+                ('%', Some('n')) => filled.push_str(&name.program.replace(is_no_part, "_")),
                 ('%', Some('t')) => filled.push_str(name.started),
                 ('%', _) => filled.push('%'),
                 (other, _) => filled.push(other),
@@ -70,11 +79,15 @@ mod tests {
             assert_eq!(filled.to_str(), Some(expected));
         }
         let elsewhere = OutputName {
-            program: "../x",
+            program: "../x\x1b",
             ..name
         };
         let filled = Pattern::parse("d/%n").unwrap().fill(elsewhere);
-        assert_eq!(filled.to_str(), Some("d/.._x"));
+        assert_eq!(filled.to_str(), Some("d/.._x_"));
+        for (pattern, depends) in [("%p/x", true), ("%%/%p", false), ("%p", false)] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(pattern.has_folder_of_target(), depends, "{pattern:?}");
+        }
         assert!(Pattern::parse("%x").is_err());
         assert!(Pattern::parse("x%").is_err());
     }

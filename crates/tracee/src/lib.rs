@@ -61,6 +61,7 @@ pub use registers::Registers;
 pub use remote::{CallError, RemoteCalls, find_syscall};
 pub use signal::{Signal, SignalInfo};
 pub use stop::Stop;
+pub use sys::raise_file_limit;
 pub use tid::{SeccompMode, Tid, Trapping};
 pub use tracee::{Died, OptionsError, Running, Stopped};
 pub use tracer::{Event, Tracer};

@@ -9,6 +9,7 @@ use nix::libc::{self, c_int, c_long, siginfo_t, user_regs_struct};
 
 mod spawn;
 
+pub use spawn::raise_file_limit;
 pub(crate) use spawn::{Image, fork_exec, ignored_at_start};
 
 /// `PTRACE_EVENT_STOP` of linux/ptrace.h, which the libc crate lacks for glibc.

@@ -109,7 +109,7 @@ impl Host {
         unsafe { &*(self.control as *const Control) }
     }
 
-    pub(crate) fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger<'_> {
         // SAFETY: made by `control`, never unmapped.
         unsafe { Ledger::at(self.control().ledger as *mut u8, TABLES) }
     }
@@ -341,7 +341,7 @@ fn new_ledger() -> usize {
     map(ledger::reserved(TABLES)).as_ptr() as usize
 }
 
-fn live(ledger: Ledger) -> Vec<Live> {
+fn live(ledger: Ledger<'_>) -> Vec<Live> {
     let live = |block: ledger::Block| {
         let mut frames = Vec::new();
         let kept = ledger

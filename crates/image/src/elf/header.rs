@@ -1,4 +1,5 @@
 use std::ffi::OsStr;
+use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -145,6 +146,21 @@ impl Header {
         })
     }
 
+    /// Where in the file what is mapped at `svma` is, behind the last byte of a segment all of whose memory is in the file.
+    pub(crate) fn tail_offset_of(&self, svma: u64) -> Option<u64> {
+        let is_before = |segment: &&Segment| {
+            let into = svma.checked_sub(segment.svma);
+            let is_in_file = segment.mem_size <= segment.file_size;
+            is_in_file && into.is_some_and(|into| segment.file_size <= into)
+        };
+        let nearest = self
+            .segments
+            .iter()
+            .filter(is_before)
+            .max_by_key(|segment| segment.svma)?;
+        nearest.offset.checked_add(svma.checked_sub(nearest.svma)?)
+    }
+
     /// The segment that has `svma` in memory.
     pub(crate) fn segment_at(&self, svma: u64) -> Option<&Segment> {
         let mut segments = self.segments.iter();
@@ -177,7 +193,10 @@ fn check(path: &Path, source: &Source) -> Result<(), Error> {
         path: path.to_path_buf(),
         what: what.to_owned(),
     };
-    let ident = source.read(0, 20).map_err(|_| not_elf("it is too short"))?;
+    let ident = source.read(0, 20).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => not_elf("it is too short"),
+        _ => Error::io(path, error),
+    })?;
     if !ident.starts_with(&elf::ELFMAG) {
         return Err(not_elf("it does not begin with \\x7fELF"));
     }

@@ -1,23 +1,97 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statfs::fstatfs;
 use object::read::{ReadCache, ReadCacheOps, ReadRef};
+
+use crate::patience::within;
 
 /// Most bytes taken from a file in one piece (1 GiB): a sparse file of the target costs no more.
 const LARGEST: u64 = 1 << 30;
+
+/// File systems that need nobody else to answer (statfs(2)): ext4, XFS, Btrfs, tmpfs, ramfs, overlayfs, F2FS, EROFS, squashfs, ZFS, ISO 9660.
+const LOCAL: [i64; 11] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0x8584_58f6,
+    0x794c_7630,
+    0xf2f5_2010,
+    0xe0f5_e1e2,
+    0x7371_7368,
+    0x2fc1_2fc1,
+    0x9660,
+];
+
+/// Largest file that is copied rather than held open where few descriptors are left.
+const COPIED: u64 = 64 << 20;
 
 /// Where an ELF file's bytes come from.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A file, held open: it can be read after its name, or the process, has gone.
     File(File),
-    /// A copy of memory: the vdso.
+    /// The same on a file system that may not answer.
+    Remote(Remote),
+    /// A copy of memory: the vdso. Or of a file, where few descriptors are left.
     Bytes(Vec<u8>),
 }
 
+/// A file, read by another thread.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    file: Arc<File>,
+    len: u64,
+    /// It has not answered once, and is not asked again.
+    is_silent: AtomicBool,
+}
+
+impl Remote {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.is_silent.load(Relaxed) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let (file, len) = (Arc::clone(&self.file), buf.len());
+        let read = within(move || {
+            let mut bytes = vec![0; len];
+            file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        });
+        let is_silent = read
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        self.is_silent.fetch_or(is_silent, Relaxed);
+        buf.copy_from_slice(&read?);
+        Ok(())
+    }
+}
+
 impl Source {
+    /// `file`, which has just been opened; may take as long as its file system likes.
+    pub(crate) fn of(file: File) -> io::Result<Source> {
+        let len = file.metadata()?.len();
+        if is_among_the_last(&file) && len <= COPIED {
+            let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, 0)?;
+            return Ok(Source::Bytes(bytes));
+        }
+        if LOCAL.contains(&fstatfs(&file)?.filesystem_type().0) {
+            return Ok(Source::File(file));
+        }
+        Ok(Source::Remote(Remote {
+            file: Arc::new(file),
+            len,
+            is_silent: AtomicBool::new(false),
+        }))
+    }
+
     /// `len` bytes from `offset`, or an error if there are fewer.
     pub(crate) fn read(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         let end = offset
@@ -35,6 +109,7 @@ impl Source {
     pub(crate) fn len(&self) -> io::Result<u64> {
         match self {
             Source::File(file) => Ok(file.metadata()?.len()),
+            Source::Remote(remote) => Ok(remote.len),
             Source::Bytes(bytes) => Ok(bytes.len() as u64),
         }
     }
@@ -42,6 +117,7 @@ impl Source {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         match self {
             Source::File(file) => file.read_exact_at(buf, offset),
+            Source::Remote(remote) => remote.read_exact_at(buf, offset),
             Source::Bytes(bytes) => {
                 let from = usize::try_from(offset).map_err(io::Error::other)?;
                 let found = from
@@ -53,6 +129,12 @@ impl Source {
             }
         }
     }
+}
+
+/// True of a descriptor in the last third of those that there may be (RLIMIT_NOFILE, getrlimit(2)).
+fn is_among_the_last(file: &File) -> bool {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    u64::try_from(file.as_raw_fd()).is_ok_and(|fd| fd >= most - most / 3)
 }
 
 /// A reader for `object`'s cache. Reads by position: the descriptor's own offset, which threads

@@ -70,12 +70,13 @@ fn roots(file: &ElfFile) -> Vec<PathBuf> {
 
 fn open(path: &Path) -> Option<ElfFile> {
     let file = open_regular(path, |_| true).ok()??;
-    ElfFile::from_file(path, file, None).ok()
+    ElfFile::new(path, file, None).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elf::Source;
     use std::fs::{self, File};
     use std::process::Command;
     use std::sync::Arc;
@@ -104,7 +105,8 @@ mod tests {
         assert!(find(&alone).is_none());
         let opened = |path: &Path| File::open(path).unwrap();
         let process_root = Some(Arc::new(opened(root.path())));
-        let file = ElfFile::from_file(&path, opened(&path), process_root).unwrap();
+        let source = Source::of(opened(&path)).unwrap();
+        let file = ElfFile::new(&path, source, process_root).unwrap();
         let found = find(&file).unwrap();
         assert_eq!(found.build_id(), file.build_id());
         assert_eq!(found.functions("main").len(), 1);

@@ -17,7 +17,7 @@ pub(crate) fn scenario(scenario: impl Fn() + Send + Sync + 'static) {
 /// The same, with a new ledger for blocks at `addresses`.
 pub(crate) fn with_new_ledger(
     addresses: &'static [u64],
-    test: impl Fn(Ledger) + Send + Sync + 'static,
+    test: impl Fn(Ledger<'static>) + Send + Sync + 'static,
 ) {
     scenario(move || with_ledger(addresses, &test));
 }

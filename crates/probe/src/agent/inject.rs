@@ -58,10 +58,11 @@ impl Agent {
             made => made,
         };
         let (regions, shared) = made?;
+        let shared = Arc::new(shared);
         let agent = Agent {
             memory: memory.clone(),
+            room: Room::new(Arc::clone(&shared), regions.shared.start),
             shared,
-            room: Room::new(shared, regions.shared.start),
             regions,
             stacks: Stacks::default(),
             detours: Vec::new(),
@@ -164,7 +165,7 @@ impl Agent {
     }
 
     /// Moves some of what it has counted to `home`, from `at` on, and frees the memory of the rest; see [`Shared::move_here`].
-    pub(crate) fn bring_home(&self, home: Shared, at: u64) -> io::Result<Option<u64>> {
+    pub(crate) fn bring_home(&self, home: &mut Shared, at: u64) -> io::Result<Option<u64>> {
         /// Half a millisecond's worth.
         const MOST: u64 = 2 << 20;
         home.move_here(&self.shared, at, MOST)

@@ -20,6 +20,7 @@ mod stacks;
 mod twin;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -55,7 +56,7 @@ const CODE_LEN: u64 = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Agent {
     memory: Memory,
-    shared: Shared,
+    shared: Arc<Shared>,
     regions: Regions,
     room: Room,
     stacks: Stacks,
@@ -128,8 +129,8 @@ impl Agent {
     }
 
     /// What it shares with us.
-    pub(crate) fn shared(&self) -> Shared {
-        self.shared
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Where its code is.
@@ -235,9 +236,8 @@ impl Agent {
         let _ = memory.write(self.int3(), &[NOP]); // as above
     }
 
-    /// What the thread with `fs` as its fs base is in the middle of: the agent's note of it
-    /// ([`leaktap_agent::layout::Thread::outer`]), which is made if there is none yet.
-    pub(crate) fn outer(&self, fs: u64) -> Option<&'static AtomicU64> {
+    /// The number of the thread with `fs` as its fs base: a new one, if it has none yet.
+    pub(crate) fn number(&self, fs: u64) -> Option<usize> {
         let first = set_of_keys(fs, KEY_BITS) * KEYS;
         let keys = self.shared.keys().get(first..first + KEYS)?;
         let mine = |key: &AtomicU64| key.load(Acquire) == fs;
@@ -250,7 +250,12 @@ impl Agent {
             .position(mine)
             .or_else(|| keys.iter().position(take))?;
         self.shared.number(first + way);
-        self.shared.outer(first + way)
+        Some(first + way)
+    }
+
+    /// What the thread of that number is in the middle of: the agent's note of it, [`leaktap_agent::layout::Thread::outer`].
+    pub(crate) fn outer(&self, number: usize) -> Option<&AtomicU64> {
+        self.shared.outer(number)
     }
 
     /// No thread has `fs` as its fs base any more.

@@ -1,6 +1,7 @@
 //! What a tracer that is killed leaves behind, noted in the shared memory so that the next one can undo it.
 
 use std::mem::size_of;
+use std::sync::Arc;
 
 use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shared};
 use leaktap_image::{Image, Mapping, mappings};
@@ -18,6 +19,9 @@ use crate::unpatched::Unpatched;
 
 /// First of the note.
 const MAGIC: u64 = u64::from_le_bytes(*b"leaktap3");
+
+/// What the first word of any leaktap's note begins with.
+const ANY: &[u8] = b"leaktap";
 
 /// What the kernel calls the shared memory in /proc/PID/maps.
 const NAME: &str = "/memfd:leaktap";
@@ -78,9 +82,9 @@ pub(super) fn note_without_code(agent: &Agent) {
 /// shows no mappings.
 pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
     let all = mappings(thread.get()).unwrap_or_default();
-    let found = |mapping: &Mapping| match words(memory, mapping) {
-        Some(words) if is_ours(&words) && !is_of(&words, mapping) => Remains::None,
-        Some(words) if is_ours(&words) => Remains::Known,
+    let found = |mapping: &Mapping| match words(memory, mapping).unwrap_or_default() {
+        words if !is_of(&words, mapping) => Remains::None,
+        words if is_ours(&words) => Remains::Known,
         _ => Remains::Unknown,
     };
     let mut found = shared(&all).map(found);
@@ -125,14 +129,14 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     });
     let detours: Vec<_> = detours.collect();
     // Its results stay behind; ours are elsewhere.
-    let own = Shared::private().ok()?;
+    let own = Arc::new(Shared::private().ok()?);
     let regions = Regions {
         code: Addr::new(start)..Addr::new(end),
         shared: mapping.start..mapping.end,
     };
     (detours.len() == entries.len()).then_some(Agent {
         memory: memory.clone(),
-        shared: own,
+        shared: Arc::clone(&own),
         room: Room::new(own, mapping.start),
         regions,
         stacks: Stacks::default(),
@@ -163,9 +167,13 @@ fn is_ours(words: &[u64]) -> bool {
     words.starts_with(&[MAGIC, leaktap_agent::checksum()])
 }
 
-/// Whether the memory in `mapping` is shared with an agent there. A leaktap at work has it elsewhere than its target.
+/// Whether the memory in `mapping` is shared with an agent there. A leaktap at work has it elsewhere than its target; what has our name alone, as
+/// any file may have, has no such note.
 fn is_of(words: &[u64], mapping: &Mapping) -> bool {
-    words.get(2) == Some(&mapping.start.get())
+    let [magic, _, start, ..] = words else {
+        return false;
+    };
+    magic.to_le_bytes().starts_with(ANY) && *start == mapping.start.get()
 }
 
 /// A detour, as it was noted.

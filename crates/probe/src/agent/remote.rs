@@ -31,6 +31,7 @@ const DONTDUMP: u64 = 16;
 const NOHUGEPAGE: u64 = 15;
 const WIPEONFORK: u64 = 18;
 const MFD_CLOEXEC: u64 = 1;
+const MFD_ALLOW_SEALING: u64 = 2;
 
 /// Name of the shared memory, as /proc/PID/maps shows it.
 const NAME: &[u8] = b"leaktap\0";
@@ -102,7 +103,8 @@ fn share(
     calls.call(MADVISE, wipe).map_err(refused)?;
     let forbidden = |_| Refusal::InjectionForbidden;
     memory.write(header, NAME).map_err(forbidden)?;
-    let fd = calls.call(MEMFD_CREATE, [page, MFD_CLOEXEC, 0, 0, 0, 0]);
+    let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    let fd = calls.call(MEMFD_CREATE, [page, flags, 0, 0, 0, 0]);
     let fd = fd.map_err(refused)?;
     let shared = share_fd(calls, tid, fd);
     let _ = calls.call(CLOSE, [fd, 0, 0, 0, 0, 0]); // as for `unmap`
@@ -116,9 +118,8 @@ fn share_fd(
     tid: Tid,
     fd: u64,
 ) -> Result<(Range<Addr>, Shared), Refusal> {
-    let forbidden = |_| Refusal::InjectionForbidden;
-    let file = open(tid, fd).map_err(forbidden)?;
-    let own = Shared::in_file(file).map_err(forbidden)?;
+    let file = open(tid, fd).map_err(|error| own_limit(&error))?;
+    let own = Shared::in_file(file).map_err(|error| own_limit(&error))?;
     let map = [
         0,
         SHARED_LEN,
@@ -144,6 +145,17 @@ fn share_fd(
 fn open(tid: Tid, fd: u64) -> io::Result<File> {
     let path = format!("/proc/{tid}/fd/{fd}");
     OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// What kept leaktap itself from having the memory, too.
+fn own_limit(error: &io::Error) -> Refusal {
+    // ENFILE, EMFILE, EFBIG and ENOMEM of errno(3).
+    match error.raw_os_error() {
+        Some(23 | 24) => Refusal::TracerDescriptors,
+        Some(27) => Refusal::TracerFileSize,
+        Some(12) => Refusal::TracerAddresses,
+        _ => Refusal::InjectionForbidden,
+    }
 }
 
 fn refused(error: CallError) -> Refusal {

@@ -21,7 +21,7 @@ const FIRST_WORDS: usize = 1 << 10;
 /// it. But a table is written where an older one was, see [`Published`](leaktap_agent::published::Published).
 #[derive(Debug)]
 pub(crate) struct Room {
-    shared: Shared,
+    shared: Arc<Shared>,
     /// Where the shared memory is in the target.
     base: Addr,
     used: u64,
@@ -37,11 +37,13 @@ struct Places {
     next: u64,
     /// Led to.
     last: u64,
+    /// Words of the entries there. The target may write whatever it likes where it looks this up.
+    len: usize,
     words: usize,
 }
 
 impl Room {
-    pub(crate) fn new(shared: Shared, base: Addr) -> Room {
+    pub(crate) fn new(shared: Arc<Shared>, base: Addr) -> Room {
         Room {
             shared,
             base,
@@ -84,7 +86,7 @@ impl Room {
         stacks: &mut Stacks,
         change: impl FnOnce(&mut Stacks) -> bool,
     ) {
-        let before = self.stacks.last;
+        let before = (self.stacks.last, self.stacks.len);
         let gone = self.empty_stacks(before);
         for start in &gone {
             stacks.forget(*start);
@@ -102,18 +104,18 @@ impl Room {
         let gone_since = self.empty_stacks(before).into_iter();
         for start in gone_since.filter(|start| !gone.contains(start)) {
             if let Some(range) = stacks.forget(start) {
-                empty(self.shared.table(self.stacks.last), bounds(&range));
+                empty(
+                    self.shared.table(self.stacks.last, self.stacks.len),
+                    bounds(&range),
+                );
             }
         }
         self.shared.live().publish_stacks(at);
     }
 
-    /// Where stacks began that the agent has found to be no more, in the table at an offset.
-    fn empty_stacks(&self, table: u64) -> Vec<u64> {
-        let entries = match table {
-            0 => &[], // there is none yet
-            offset => self.shared.table(offset),
-        };
+    /// Where stacks began that the agent has found to be no more, in the table at an offset, of so many words.
+    fn empty_stacks(&self, (table, len): (u64, usize)) -> Vec<u64> {
+        let entries = self.shared.table(table, len);
         let range = |entry: &[AtomicU64]| match entry {
             [start, end] => (start.load(Relaxed), end.load(Relaxed)),
             _ => (0, 1),
@@ -151,7 +153,15 @@ impl Room {
             let words = table.len().next_power_of_two().max(FIRST_WORDS);
             let bytes = (words * size_of::<u64>()) as u64;
             match self.take(bytes).zip(self.take(bytes)) {
-                Some((next, last)) => *places(self) = Places { next, last, words },
+                Some((next, last)) => {
+                    let len = 0;
+                    *places(self) = Places {
+                        next,
+                        last,
+                        len,
+                        words,
+                    };
+                }
                 None => table = vec![0],
             }
         }
@@ -161,6 +171,7 @@ impl Room {
         }
         std::mem::swap(&mut places.next, &mut places.last);
         let at = places.last;
+        places.len = table.len() - 1;
         self.shared.store(at, &table);
         Some(self.base.get() + at)
     }
@@ -176,10 +187,15 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
     use super::*;
 
     fn room() -> Room {
-        Room::new(Shared::private().expect("memory"), Addr::default())
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = memfd_create("test", flags).expect("a file");
+        let shared = Shared::in_file(file.into()).expect("memory");
+        Room::new(Arc::new(shared), Addr::default())
     }
 
     #[test]
@@ -225,17 +241,19 @@ mod tests {
             }
             true
         });
-        empty(room.shared.table(room.stacks.last), [0x2000, 0x3000]);
-        let (shared, at) = (room.shared, room.stacks.last);
+        let table = |room: &Room| (room.stacks.last, room.stacks.len);
+        let ((at, len), shared) = (table(&room), Arc::clone(&room.shared));
+        empty(shared.table(at, len), [0x2000, 0x3000]);
         room.change_stacks(&mut stacks, |stacks| {
             assert_eq!(stacks.ranges(), [range(0x4000), range(0x6000)]);
             // Another thread's, where the first was.
             stacks.insert(range(0x2000));
-            empty(shared.table(at), [0x6000, 0x7000]);
+            empty(shared.table(at, len), [0x6000, 0x7000]);
             true
         });
         assert_eq!(stacks.ranges(), [range(0x2000), range(0x4000)]);
-        let table = room.shared.table(room.stacks.last);
+        let (at, len) = table(&room);
+        let table = room.shared.table(at, len);
         let words: Vec<_> = table.iter().map(|word| word.load(Relaxed)).collect();
         assert_eq!(words, [0x2000, 0x3000, 0x4000, 0x5000, 0x6000, 0x6000]);
         room.change_stacks(&mut stacks, |_| false);

@@ -1,6 +1,7 @@
 //! Process and agent: how probes become detours, and are breakpoints again.
 
 use std::io;
+use std::sync::Arc;
 
 use leaktap_agent::Shared;
 use leaktap_agent::layout::{BUSY, TAKEN};
@@ -16,6 +17,7 @@ use crate::modules::Files;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::Recorder;
 use crate::refusal::Refusal;
+use crate::tails;
 
 impl Process {
     /// Finds out which functions there are and which can be led to an agent, so that [`Process::map_agent`] and
@@ -98,7 +100,7 @@ impl Process {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
         asleep: &[Tid],
-    ) -> Option<Shared> {
+    ) -> Option<Arc<Shared>> {
         let agent = self.mapped.take();
         let mut asleep_at = Vec::new();
         for thread in asleep.iter().filter(|_| agent.is_some()) {
@@ -144,7 +146,7 @@ impl Process {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
         asleep_at: &[(Addr, Addr)],
-    ) -> Result<Shared, Refusal> {
+    ) -> Result<Arc<Shared>, Refusal> {
         let awake = stopped.iter().filter_map(|thread| thread.registers().ok());
         let places = awake.map(|now| (now.sp(), now.ip()));
         let asleep = asleep_at.iter().copied();
@@ -264,6 +266,19 @@ impl Process {
             && in_file != Some(INT3)
     }
 
+    /// Looks for instructions that a tracer which was killed has moved to unused bytes, while the process runs.
+    pub fn look_for_slots(&mut self) {
+        self.left = tails::left(self.modules.image(), &self.memory);
+    }
+
+    /// Puts back what was there; all threads of the process are `stopped`. Before [`Process::arm`], which takes what is there now for what is
+    /// to be put back at the end.
+    pub fn restore_slots(&mut self, stopped: &[&mut Stopped]) {
+        for left in std::mem::take(&mut self.left) {
+            left.restore(&self.memory, stopped);
+        }
+    }
+
     /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
     /// well enough for that.
     pub fn adopt_remains(&mut self) -> bool {
@@ -338,7 +353,7 @@ impl Process {
     ///
     /// # Errors
     /// See [`Shared::move_here`].
-    pub fn bring_home(&self, home: Shared, at: u64) -> io::Result<Option<u64>> {
+    pub fn bring_home(&self, home: &mut Shared, at: u64) -> io::Result<Option<u64>> {
         let agent = self.withdrawn.as_ref();
         agent.map_or(Ok(None), |agent| agent.bring_home(home, at))
     }

@@ -1,11 +1,11 @@
 //! What a thread is in the middle of, and how that is taken back.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Release;
 
 use leaktap_memory::Addr;
 use leaktap_tracee::Registers;
 
+use crate::agent::Agent;
 use crate::breakpoints::Held;
 use crate::calls::Calls;
 use crate::functions::FunctionId;
@@ -24,8 +24,8 @@ pub(super) struct Thread {
 pub(crate) struct Undo {
     /// What a realloc took out of the books.
     pub(crate) removed: Option<Removed>,
-    /// The agent's note of what the thread is in the middle of, and what it said before.
-    pub(super) noted: Option<(&'static AtomicU64, u64)>,
+    /// The number of the thread of whose note in the agent's memory this is one, and what that said before.
+    pub(super) noted: Option<(usize, u64)>,
 }
 
 /// The last free that a thread entered.
@@ -67,22 +67,24 @@ impl Thread {
 
 impl Undo {
     /// The call is over: the agent's note of it goes.
-    pub(super) fn forget_note(&self) {
-        if let Some((outer, before)) = self.noted {
+    pub(super) fn forget_note(&self, agent: Option<&Agent>) {
+        if let Some((number, before)) = self.noted
+            && let Some(outer) = agent.and_then(|agent| agent.outer(number))
+        {
             outer.store(before, Release);
         }
     }
 }
 
-pub(super) fn undo(undo: Undo, recorder: &mut dyn Recorder) {
-    undo.forget_note();
+pub(super) fn undo(undo: Undo, agent: Option<&Agent>, recorder: &mut dyn Recorder) {
+    undo.forget_note(agent);
     if let Some(removed) = undo.removed {
         recorder.unfreed(removed);
     }
 }
 
-pub(super) fn abandon(thread: &mut Thread, recorder: &mut dyn Recorder) {
+pub(super) fn abandon(thread: &mut Thread, agent: Option<&Agent>, recorder: &mut dyn Recorder) {
     for call in thread.calls.drain() {
-        undo(call.undo, recorder);
+        undo(call.undo, agent, recorder);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int, c_void};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::KERNEL_SIGSET;
 
@@ -26,6 +27,19 @@ static IGNORED: AtomicU64 = AtomicU64::new(0);
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 /// Which of the descriptors 0, 1, 2 were closed when this process began.
 static CLOSED: AtomicU64 = AtomicU64::new(0);
+/// How many descriptors this process could have when it began (RLIMIT_NOFILE, getrlimit(2)), or 0 if that has not changed.
+static MOST_FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Lets this process have as many descriptors as it may: one for each file that a target has mapped, and more. A launched program
+/// finds the limit as it was.
+pub fn raise_file_limit() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        MOST_FILES.store(soft, Ordering::Relaxed);
+    }
+}
 
 /// Runs before Rust's own start code, which ignores SIGPIPE and opens /dev/null as descriptors 0
 /// to 2 where they are closed: a launched program has to find what this process found.
@@ -150,6 +164,12 @@ unsafe fn start_as_found() {
             // SAFETY: the /dev/null that Rust's start code opened there.
             unsafe { libc::close(fd) };
         }
+    }
+    let soft = MOST_FILES.load(Ordering::Relaxed);
+    if soft != 0
+        && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard); // lower than now: cannot be refused
     }
     swap_mask(libc::SIG_SETMASK, BLOCKED.load(Ordering::Relaxed));
 }
