@@ -52,13 +52,13 @@ pub(crate) struct Mapping {
 }
 
 impl Snapshot {
-    /// Of a process before leaktap comes. Its first thread may just be starting another, with all signals blocked: that
-    /// is waited for.
+    /// Of a process before leaktap comes. Its first thread may just be starting another, with all signals blocked, or
+    /// open a file: that is waited for.
     pub(crate) fn at_rest(pid: Pid) -> Snapshot {
         let mut now = Snapshot::of(pid);
         wait::until(REST, || {
-            now = Snapshot::of(pid);
-            now.signals[0].count_ones() < 32
+            let before = std::mem::replace(&mut now, Snapshot::of(pid));
+            now.signals[0].count_ones() < 32 && now.descriptors == before.descriptors
         });
         now
     }

@@ -51,6 +51,7 @@ fn perform(draw: &Draw, kit: &Kit) -> Result<Verdict, String> {
         before,
         wrong: Vec::new(),
         dead: Vec::new(),
+        said: String::new(),
         attached: 0,
         is_done: false,
         was_killed: false,
@@ -68,6 +69,8 @@ struct Trial<'a> {
     wrong: Vec<String>,
     /// As `wrong`, of the target's life.
     dead: Vec<String>,
+    /// How the last leaktap ended.
+    said: String,
     /// How many leaktaps there were.
     attached: u64,
     /// The fault has been done.
@@ -184,11 +187,11 @@ impl Trial<'_> {
         }
         let (draw, excused) = (self.scene.draw, self.is_excused(is_faulty));
         let wrong = report::wrong(&leaktap, status, excused, self.habits().moves, draw.sent());
-        if !wrong.is_empty() {
-            self.wrong.extend(wrong);
-            self.wrong
-                .push(format!("leaktap said: {}", leaktap.child.said()));
-        }
+        self.wrong.extend(wrong);
+        self.said = format!(
+            "leaktap ended: {status}, and said: {}",
+            leaktap.child.said()
+        );
         let files = leaktap.files();
         if !files.is_empty() {
             self.wrong.push(format!("files are left: {files:?}"));
@@ -320,7 +323,10 @@ impl Trial<'_> {
         }
         self.wrong.extend(self.dead);
         match self.wrong.is_empty() {
-            false => Verdict::Failed(self.wrong),
+            false => {
+                self.wrong.push(self.said);
+                Verdict::Failed(self.wrong)
+            }
             true if self.remains => Verdict::Remains,
             true => Verdict::Fine,
         }
