@@ -51,6 +51,11 @@ impl Masks {
         self.0.remove(&thread);
     }
 
+    /// True unless other threads than this one are known.
+    pub(crate) fn is_alone(&self, thread: Tid) -> bool {
+        self.0.keys().all(|one| *one == thread)
+    }
+
     /// Whether a thread blocked SIGTRAP before an int3 that leaves it with `mask`. Where the
     /// program has set its mask by a system call of its own, that is told by all the other signals:
     /// few block these and let SIGTRAP through.
@@ -87,6 +92,7 @@ mod tests {
         assert!(masks.was_blocked(ONE, USR1));
         // It has been changed since, nobody knows how.
         assert!(!masks.was_blocked(ONE, 0));
+        assert!(masks.is_alone(ONE) && !masks.is_alone(OTHER));
         masks.gone(ONE);
         assert!(!masks.was_blocked(ONE, USR1));
     }

@@ -107,8 +107,9 @@ impl Process {
         let is_sent =
             (is_blocked || is_reset) && stopped.signal_info().is_ok_and(|info| !info.is_int3());
         if is_reset {
-            // A handler is lost to those only who block the signal.
-            is_blocked |= handler != IGNORE;
+            // A handler is lost to those only who block the signal. With others about, it may be one of them who has
+            // lost it, and whose stop is yet to be seen.
+            is_blocked |= handler != IGNORE && self.sigtrap.masks.is_alone(tid);
             self.sigtrap.lost |= self.put_back(tracer, stopped, handler).is_none();
         }
         let mask = if is_blocked { mask | TRAP } else { mask };
