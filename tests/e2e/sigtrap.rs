@@ -7,8 +7,8 @@ use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{attach, run};
 
-/// A handler, one with all flags, SIG_DFL: see the fixture.
-const WAYS: [&str; 3] = ["0", "1", "3"];
+/// A handler, one with all flags, SIG_IGN, SIG_DFL: see the fixture.
+const WAYS: [&str; 4] = ["0", "1", "2", "3"];
 
 fn launched(engine: Engine, when: &str) {
     let fixture = Fixture::new("sigtrap.c");
