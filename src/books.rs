@@ -63,7 +63,8 @@ impl Books {
         self.tick();
     }
 
-    /// Memory of our own, for when the target is let go: nothing if it is too small for what the agent may have counted.
+    /// Memory of our own, for when the target is let go: nothing if it is too small for what the
+    /// agent may have counted.
     pub(crate) fn home(&mut self) -> Option<&mut Shared> {
         let shared = self.shared.as_ref()?;
         let holds = self.home.holds(shared);
@@ -159,7 +160,8 @@ impl Books {
         self.memory().blocks().map(block).chain(regions)
     }
 
-    /// A stack by its number: raw frames, innermost first, how it ended, and what was called. Nothing if there is none with that number.
+    /// A stack by its number: raw frames, innermost first, how it ended, and what was called.
+    /// Nothing if there is none with that number.
     pub(crate) fn stack(&self, id: u32) -> Option<(Vec<u64>, End, FunctionId)> {
         let mut frames = Vec::new();
         let kept = self.ledger().stack(StackId(id), |raw| frames.push(raw));

@@ -179,7 +179,8 @@ pub(crate) fn cause(error: &Image) -> String {
     source.map_or(String::new(), |source| format!(": {}", limit(source)))
 }
 
-/// What the system says, and which limit of leaktap's own is to be raised, if it is one (getrlimit(2)).
+/// What the system says, and which limit of leaktap's own is to be raised, if it is one
+/// (getrlimit(2)).
 pub(crate) fn limit(error: &io::Error) -> String {
     use nix::errno::Errno;
     if error.kind() == io::ErrorKind::TimedOut {

@@ -5,7 +5,8 @@
 //! descriptors of a process before it lets its tracees go, so most often no thread ever runs into an int3
 //! that nobody serves.
 //!
-//! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and only a tracer can tell.
+//! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and
+//! only a tracer can tell.
 
 use std::collections::HashMap;
 use std::fs::{DirEntry, File};
@@ -37,8 +38,9 @@ pub(crate) fn start(memory: &Memory) -> io::Result<File> {
     Ok(File::from(OwnedFd::from(orders)))
 }
 
-/// Leaves all that leaktap has been given and this process has no use for: terminal and session, folder, descriptors other than the first
-/// three. Whatever fails here is no reason not to stand by.
+/// Leaves all that leaktap has been given and this process has no use for: terminal and session,
+/// folder, descriptors other than the first three. Whatever fails here is no reason not to stand
+/// by.
 fn drop_all() {
     // Whoever kills all that is called leaktap does not mean this one.
     let _ = std::fs::write("/proc/self/comm", "lt-guard");

@@ -52,7 +52,8 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Refuses, before anything is traced, what would not work at its end. `pid` is nothing for a `program` that is yet to be launched.
+    /// Refuses, before anything is traced, what would not work at its end. `pid` is nothing for a
+    /// `program` that is yet to be launched.
     pub(crate) fn check(&self, pid: Option<Tid>, program: &str) -> Result<(), Error> {
         if let (Some(older), Some(duration)) = (self.listing.older, self.duration)
             && older > duration
@@ -172,7 +173,8 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Says what has been written, where that can be of interest: another file was there, or somebody looks on.
+    /// Says what has been written, where that can be of interest: another file was there, or
+    /// somebody looks on.
     fn name(&self, what: &str, path: &Path, replaced: bool) {
         if self.listing.quiet || !(replaced || io::stderr().is_terminal()) {
             return;

@@ -4,7 +4,8 @@
 use leaktap_probe::{FunctionId, Kind, Process, Refusal};
 use leaktap_tracee::Tid;
 
-/// What is said of leaktap's own limits (getrlimit(2)): the error by its name, and what is to be raised.
+/// What is said of leaktap's own limits (getrlimit(2)): the error by its name, and what is to be
+/// raised.
 pub(crate) const DESCRIPTORS: &str =
     "leaktap itself has no file descriptor left (EMFILE); raise its ulimit -n";
 pub(crate) const FILE_SIZE: &str =

@@ -20,8 +20,8 @@ use crate::remedy;
 use crate::roots::Roots;
 use crate::target::{self, Target};
 
-/// Most frames of all stacks, and most of them that have names: a target can write millions of stacks into what it shares with us. With as
-/// many, leaktap needs a gigabyte.
+/// Most frames of all stacks, and most of them that have names: a target can write millions of
+/// stacks into what it shares with us. With as many, leaktap needs a gigabyte.
 const MOST_FRAMES: usize = 1 << 25;
 const MOST_NAMES: usize = 1 << 20;
 

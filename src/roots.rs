@@ -5,7 +5,8 @@ use leaktap_ledger::NoStack;
 /// A stack's number has so many bits.
 const BITS: u32 = 24;
 
-/// Which stacks lead to a root. Each node of their tree is looked at once: were it nonsense, every way would be another one.
+/// Which stacks lead to a root. Each node of their tree is looked at once: were it nonsense, every
+/// way would be another one.
 #[derive(Debug)]
 pub(crate) struct Roots {
     /// A bit for each stack that has been looked at.

@@ -266,7 +266,8 @@ impl Target {
         self.process.may_be_in_agent(asleep)
     }
 
-    /// Whether there is an agent that has been taken out, and room of our own for what it has counted.
+    /// Whether there is an agent that has been taken out, and room of our own for what it has
+    /// counted.
     pub(crate) fn can_bring_home(&mut self) -> bool {
         self.process.has_withdrawn() && self.books.home().is_some()
     }

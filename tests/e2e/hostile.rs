@@ -1,4 +1,5 @@
-//! Targets and files that mean harm, or might as well: what they can write, and what they are called.
+//! Targets and files that mean harm, or might as well: what they can write, and what they are
+//! called.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,7 +20,8 @@ use crate::truth::Mode;
 /// What is shared with an agent, leaktap's own books, and four gigabytes.
 const BOUNDED: &str = "ulimit -v 27000000; exec \"$@\"";
 
-/// A name that would clear a terminal, ring its bell, turn it red (C1) and show itself as another one.
+/// A name that would clear a terminal, ring its bell, turn it red (C1) and show itself as another
+/// one.
 const ODD: &str = "a\x1b[2J\x07\u{9b}31m\u{202e}gpj.\u{2066}b";
 
 fn is_harmful(c: char) -> bool {
@@ -38,7 +40,8 @@ fn is_harmless(finished: &Finished) {
     }
 }
 
-/// The range of addresses of the first mapping of `pid` whose name contains `name`, as /proc has it.
+/// The range of addresses of the first mapping of `pid` whose name contains `name`, as /proc has
+/// it.
 fn mapping(pid: Pid, name: &str) -> Option<String> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let line = maps.lines().find(|line| line.contains(name))?;

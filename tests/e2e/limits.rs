@@ -1,4 +1,5 @@
-//! leaktap's own limits (getrlimit(2)): raised, given back to a launched program, and never taken for facts about the target.
+//! leaktap's own limits (getrlimit(2)): raised, given back to a launched program, and never taken
+//! for facts about the target.
 
 use std::path::Path;
 use std::process::Command;

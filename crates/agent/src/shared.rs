@@ -52,8 +52,9 @@ pub const LEDGER_AT: u64 = ROOM_AT + ROOM_LEN;
 /// Bytes of the whole. Nearly all of it is never touched.
 pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;
 
-/// The tracer's side of what it shares with the agent; or, where nothing is injected, the ledger alone. Owns the mapping, and what is mapped:
-/// both go with it, and whatever refers into it borrows from it.
+/// The tracer's side of what it shares with the agent; or, where nothing is injected, the ledger
+/// alone. Owns the mapping, and what is mapped: both go with it, and whatever refers into it
+/// borrows from it.
 #[derive(Debug)]
 pub struct Shared {
     base: NonNull<u8>,
@@ -90,7 +91,8 @@ impl Parts {
         self.ledger + reserved(self.tables) as u64
     }
 
-    /// Where is here what is at offset `at` of `other`: head or ledger, as neither has anything else in common.
+    /// Where is here what is at offset `at` of `other`: head or ledger, as neither has anything
+    /// else in common.
     const fn place_of(self, at: u64, other: Parts) -> u64 {
         if at < other.ledger {
             at
@@ -114,7 +116,8 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// In memory of the tracer's own. Where `ulimit -v` leaves it few addresses (getrlimit(2)), there is room for fewer blocks.
+    /// In memory of the tracer's own. Where `ulimit -v` leaves it few addresses (getrlimit(2)),
+    /// there is room for fewer blocks.
     ///
     /// # Errors
     /// From memfd_create(2), ftruncate(2) and mmap(2).
@@ -151,8 +154,9 @@ impl Shared {
         Shared::new(Parts::own(tables), None)
     }
 
-    /// In `file`, a memfd as it was created, which may be sealed: makes it as long as it has to be, for good. The target, whose file it is,
-    /// could otherwise shorten it, and the tracer would end by SIGBUS.
+    /// In `file`, a memfd as it was created, which may be sealed: makes it as long as it has to be,
+    /// for good. The target, whose file it is, could otherwise shorten it, and the tracer would end
+    /// by SIGBUS.
     ///
     /// # Errors
     /// From ftruncate(2), fcntl(2) and mmap(2).
@@ -166,7 +170,8 @@ impl Shared {
         }
     }
 
-    /// Maps `file`, which is as long as `parts` are and stays so; without one, memory that is zeroed.
+    /// Maps `file`, which is as long as `parts` are and stays so; without one, memory that is
+    /// zeroed.
     fn new(parts: Parts, file: Option<File>) -> io::Result<Shared> {
         let len = NonZeroUsize::new(parts.len() as usize).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_NORESERVE;
@@ -283,7 +288,8 @@ impl Shared {
 
     /// The ledger.
     pub fn ledger(&self) -> Ledger<'_> {
-        // SAFETY: zeroed at first; as long as `reserved` says, and mapped as long as `self` is there.
+        // SAFETY: zeroed at first; as long as `reserved` says, and mapped as long as `self` is
+        // there.
         unsafe { Ledger::at(self.place(self.parts.ledger as usize), self.parts.tables) }
     }
 
@@ -358,8 +364,8 @@ impl Shared {
         }
     }
 
-    /// The words of the table at `offset`, of which there are `len`: see [`Shared::store`]. How many there are is not read here, where the
-    /// target may write.
+    /// The words of the table at `offset`, of which there are `len`: see [`Shared::store`]. How
+    /// many there are is not read here, where the target may write.
     pub fn table(&self, offset: u64, len: usize) -> &[AtomicU64] {
         let first = offset.saturating_add(size_of::<u64>() as u64);
         self.words(first, len)

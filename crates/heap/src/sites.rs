@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-/// Most call sites that are told apart, and most milliseconds of all of them. A target could write millions of each into what it shares
-/// with us; with as many, leaktap needs a gigabyte.
+/// Most call sites that are told apart, and most milliseconds of all of them. A target could write
+/// millions of each into what it shares with us; with as many, leaktap needs a gigabyte.
 #[derive(Clone, Copy, Debug)]
 struct Most {
     sites: usize,
@@ -78,8 +78,9 @@ impl Sum {
     }
 }
 
-/// Sums up `held` by call site: of a million of these, and the rest as [`Key::REST`]. Of four million milliseconds in all the times are exact;
-/// a block of another one is summed up with some other block of its site.
+/// Sums up `held` by call site: of a million of these, and the rest as [`Key::REST`]. Of four
+/// million milliseconds in all the times are exact; a block of another one is summed up with some
+/// other block of its site.
 pub fn sum(held: impl Iterator<Item = Held>) -> HashMap<Key, Sum> {
     sum_at_most(held, MOST)
 }

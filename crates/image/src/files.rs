@@ -106,7 +106,8 @@ impl<'a> Opener<'a> {
             match open_regular(candidate, move |file| identity(file) == mapped) {
                 Ok(Some(file)) => return self.elf(path, file),
                 Ok(None) => {}
-                // Nothing else would be better: that is said of leaktap itself, or of the file system.
+                // Nothing else would be better: that is said of leaktap itself, or of the file
+                // system.
                 Err(error) if is_final(&error) => return Err(Error::io(candidate, error)),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     denied = denied.or(Some(Error::io(candidate, error)));
@@ -173,8 +174,9 @@ impl<'a> Opener<'a> {
     }
 }
 
-/// Opens a regular file that `wanted` accepts, if its file system answers in time. Anything else is not even opened: a pipe that now
-/// has the name of a library would block, a device might do anything.
+/// Opens a regular file that `wanted` accepts, if its file system answers in time. Anything else is
+/// not even opened: a pipe that now has the name of a library would block, a device might do
+/// anything.
 pub(crate) fn open_regular(
     path: &Path,
     wanted: impl Fn(&fs::Metadata) -> bool + Send + 'static,
@@ -197,7 +199,8 @@ pub(crate) fn open_regular(
     })
 }
 
-/// True of errors that are no matter of one file: leaktap's own limits, and a file system that does not answer.
+/// True of errors that are no matter of one file: leaktap's own limits, and a file system that does
+/// not answer.
 fn is_final(error: &io::Error) -> bool {
     const LIMITS: [Option<i32>; 3] = [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOMEM)];
     error.kind() == io::ErrorKind::TimedOut || LIMITS.contains(&error.raw_os_error())

@@ -1,7 +1,8 @@
-//! Files of others, which may be on a file system that does not answer: one of FUSE whose server hangs, one of a network that is gone.
+//! Files of others, which may be on a file system that does not answer: one of FUSE whose server
+//! hangs, one of a network that is gone.
 //!
-//! Whatever touches such a file may wait for ever, where no signal reaches it. So another thread does, and is waited for a second; a
-//! target that is stopped meanwhile is so for no longer.
+//! Whatever touches such a file may wait for ever, where no signal reaches it. So another thread
+//! does, and is waited for a second; a target that is stopped meanwhile is so for no longer.
 
 use std::io;
 use std::sync::mpsc::{Sender, channel};

@@ -30,7 +30,8 @@ const _: () = assert!(NODES.slots() <= CALLER);
 /// Marks the frame of a root, which no return address has: see [`root`].
 const ROOT: u64 = 1 << 62;
 
-/// Frames of the longest stack, and a root, that is read back, should somebody have tied the nodes into a ring.
+/// Frames of the longest stack, and a root, that is read back, should somebody have tied the nodes
+/// into a ring.
 const DEEPEST: usize = 257;
 
 /// A stack, by number.
@@ -135,7 +136,8 @@ impl Ledger<'_> {
         Some(StackId(at?))
     }
 
-    /// What the caller of a stack's innermost frame is: another stack, or nothing if that is its root. An error if there is no such stack.
+    /// What the caller of a stack's innermost frame is: another stack, or nothing if that is its
+    /// root. An error if there is no such stack.
     ///
     /// # Errors
     /// [`NoStack`].

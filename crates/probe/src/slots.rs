@@ -218,7 +218,8 @@ impl Slots {
     }
 }
 
-/// Where a thread at `ip` is, if that is in a slot at `at`, where `moved` is of the instruction at `site`.
+/// Where a thread at `ip` is, if that is in a slot at `at`, where `moved` is of the instruction at
+/// `site`.
 pub(crate) fn place(moved: &OutOfLine, at: Addr, site: Addr, ip: Addr) -> Option<Place> {
     let offset = usize::try_from(ip.offset_from(at)?).ok()?;
     if offset >= moved.code.len() {

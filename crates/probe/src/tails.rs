@@ -1,8 +1,9 @@
 //! Slots that a leaktap which was killed has left in the unused tails of code segments.
 //!
-//! No journal tells of them: whoever stands by may not touch them while a thread may be inside. The next tracer finds them by what they are.
-//! The bytes are others than the file's, and just those that move one instruction of the process there: an instruction which is in its
-//! place, so that nobody else can have moved it in order to put something there.
+//! No journal tells of them: whoever stands by may not touch them while a thread may be inside. The
+//! next tracer finds them by what they are. The bytes are others than the file's, and just those
+//! that move one instruction of the process there: an instruction which is in its place, so that
+//! nobody else can have moved it in order to put something there.
 
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
@@ -92,7 +93,8 @@ fn jumps_to(at: Addr, now: &[u8], offset: usize) -> Option<Addr> {
 }
 
 impl Left {
-    /// Puts back what was there. All threads of the process are `stopped`: those inside go on where the instruction is.
+    /// Puts back what was there. All threads of the process are `stopped`: those inside go on where
+    /// the instruction is.
     pub(crate) fn restore(&self, memory: &Memory, stopped: &[&mut Stopped]) {
         for thread in stopped {
             let Ok(mut registers) = thread.registers() else {

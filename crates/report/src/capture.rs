@@ -17,7 +17,8 @@ const VERSION: u32 = 1;
 /// Longest version that an error repeats, in characters.
 const LONGEST_VERSION: usize = 20;
 
-/// Writes `reports` to a capture at `path`, as a whole or not at all. Returns whether it is in the place of another file.
+/// Writes `reports` to a capture at `path`, as a whole or not at all. Returns whether it is in the
+/// place of another file.
 ///
 /// # Errors
 /// [`Error::Capture`].

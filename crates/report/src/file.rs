@@ -23,9 +23,10 @@ enum Place {
     Stream(PathBuf),
 }
 
-/// Writes `content` to `path`. After an error a file that was there before is as it was, and none is left behind. What a link leads to is
-/// replaced, not the link. What is no plain file, as a pipe or `/dev/stdout`, is written to as it is. A new file is for its owner alone: what
-/// it says is the target's. Returns whether another file was there.
+/// Writes `content` to `path`. After an error a file that was there before is as it was, and none
+/// is left behind. What a link leads to is replaced, not the link. What is no plain file, as a pipe
+/// or `/dev/stdout`, is written to as it is. A new file is for its owner alone: what it says is the
+/// target's. Returns whether another file was there.
 ///
 /// # Errors
 /// As of the file system, or of `content`.
@@ -92,7 +93,8 @@ fn place(path: &Path) -> io::Result<Place> {
     Err(io::Error::other("too many levels of symbolic links"))
 }
 
-/// True of `/proc/PID/fd/N`: what that leads to has no other name, or is open for somebody else, too.
+/// True of `/proc/PID/fd/N`: what that leads to has no other name, or is open for somebody else,
+/// too.
 fn is_descriptor(path: &Path) -> bool {
     let folder = fs::canonicalize(folder(path));
     folder.is_ok_and(|folder| folder.starts_with("/proc") && folder.ends_with("fd"))

@@ -13,7 +13,8 @@ use crate::names::is_harmful;
 /// # Errors
 /// As the writer's.
 pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    // Thousands of frames are written in small pieces, each of which would be a call through a table.
+    // Thousands of frames are written in small pieces, each of which would be a call through a
+    // table.
     let mut out = BufWriter::new(out);
     report.serialize(&mut Serializer::with_formatter(&mut out, Escaping))?;
     out.write_all(b"\n")?;

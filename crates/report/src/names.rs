@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::Frame;
 
-/// True of characters that no text for people may have: those that a terminal acts on (C0, DELETE, C1), that end a line, and that change the
-/// order of what is shown or are not shown at all (Unicode's bidirectional controls, UAX 9, and other format characters).
+/// True of characters that no text for people may have: those that a terminal acts on (C0, DELETE,
+/// C1), that end a line, and that change the order of what is shown or are not shown at all
+/// (Unicode's bidirectional controls, UAX 9, and other format characters).
 pub(crate) fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(

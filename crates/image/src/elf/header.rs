@@ -146,7 +146,8 @@ impl Header {
         })
     }
 
-    /// Where in the file what is mapped at `svma` is, behind the last byte of a segment all of whose memory is in the file.
+    /// Where in the file what is mapped at `svma` is, behind the last byte of a segment all of
+    /// whose memory is in the file.
     pub(crate) fn tail_offset_of(&self, svma: u64) -> Option<u64> {
         let is_before = |segment: &&Segment| {
             let into = svma.checked_sub(segment.svma);

@@ -16,7 +16,8 @@ use crate::patience::within;
 /// Most bytes taken from a file in one piece (1 GiB): a sparse file of the target costs no more.
 const LARGEST: u64 = 1 << 30;
 
-/// File systems that need nobody else to answer (statfs(2)): ext4, XFS, Btrfs, tmpfs, ramfs, overlayfs, F2FS, EROFS, squashfs, ZFS, ISO 9660.
+/// File systems that need nobody else to answer (statfs(2)): ext4, XFS, Btrfs, tmpfs, ramfs,
+/// overlayfs, F2FS, EROFS, squashfs, ZFS, ISO 9660.
 const LOCAL: [i64; 11] = [
     0xef53,
     0x5846_5342,

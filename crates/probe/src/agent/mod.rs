@@ -253,7 +253,8 @@ impl Agent {
         Some(first + way)
     }
 
-    /// What the thread of that number is in the middle of: the agent's note of it, [`leaktap_agent::layout::Thread::outer`].
+    /// What the thread of that number is in the middle of: the agent's note of it,
+    /// [`leaktap_agent::layout::Thread::outer`].
     pub(crate) fn outer(&self, number: usize) -> Option<&AtomicU64> {
         self.shared.outer(number)
     }

@@ -167,8 +167,8 @@ fn is_ours(words: &[u64]) -> bool {
     words.starts_with(&[MAGIC, leaktap_agent::checksum()])
 }
 
-/// Whether the memory in `mapping` is shared with an agent there. A leaktap at work has it elsewhere than its target; what has our name alone, as
-/// any file may have, has no such note.
+/// Whether the memory in `mapping` is shared with an agent there. A leaktap at work has it
+/// elsewhere than its target; what has our name alone, as any file may have, has no such note.
 fn is_of(words: &[u64], mapping: &Mapping) -> bool {
     let [magic, _, start, ..] = words else {
         return false;

@@ -113,7 +113,8 @@ impl Room {
         self.shared.live().publish_stacks(at);
     }
 
-    /// Where stacks began that the agent has found to be no more, in the table at an offset, of so many words.
+    /// Where stacks began that the agent has found to be no more, in the table at an offset, of so
+    /// many words.
     fn empty_stacks(&self, (table, len): (u64, usize)) -> Vec<u64> {
         let entries = self.shared.table(table, len);
         let range = |entry: &[AtomicU64]| match entry {

@@ -266,13 +266,14 @@ impl Process {
             && in_file != Some(INT3)
     }
 
-    /// Looks for instructions that a tracer which was killed has moved to unused bytes, while the process runs.
+    /// Looks for instructions that a tracer which was killed has moved to unused bytes, while the
+    /// process runs.
     pub fn look_for_slots(&mut self) {
         self.left = tails::left(self.modules.image(), &self.memory);
     }
 
-    /// Puts back what was there; all threads of the process are `stopped`. Before [`Process::arm`], which takes what is there now for what is
-    /// to be put back at the end.
+    /// Puts back what was there; all threads of the process are `stopped`. Before [`Process::arm`],
+    /// which takes what is there now for what is to be put back at the end.
     pub fn restore_slots(&mut self, stopped: &[&mut Stopped]) {
         for left in std::mem::take(&mut self.left) {
             left.restore(&self.memory, stopped);

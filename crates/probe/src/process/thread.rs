@@ -24,7 +24,8 @@ pub(super) struct Thread {
 pub(crate) struct Undo {
     /// What a realloc took out of the books.
     pub(crate) removed: Option<Removed>,
-    /// The number of the thread of whose note in the agent's memory this is one, and what that said before.
+    /// The number of the thread of whose note in the agent's memory this is one, and what that said
+    /// before.
     pub(super) noted: Option<(usize, u64)>,
 }
 

@@ -27,11 +27,12 @@ static IGNORED: AtomicU64 = AtomicU64::new(0);
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 /// Which of the descriptors 0, 1, 2 were closed when this process began.
 static CLOSED: AtomicU64 = AtomicU64::new(0);
-/// How many descriptors this process could have when it began (RLIMIT_NOFILE, getrlimit(2)), or 0 if that has not changed.
+/// How many descriptors this process could have when it began (RLIMIT_NOFILE, getrlimit(2)), or 0
+/// if that has not changed.
 static MOST_FILES: AtomicU64 = AtomicU64::new(0);
 
-/// Lets this process have as many descriptors as it may: one for each file that a target has mapped, and more. A launched program
-/// finds the limit as it was.
+/// Lets this process have as many descriptors as it may: one for each file that a target has
+/// mapped, and more. A launched program finds the limit as it was.
 pub fn raise_file_limit() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
