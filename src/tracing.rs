@@ -328,10 +328,13 @@ impl<'a> Tracing<'a> {
         self.expected.remove(&tid);
         self.unborn.remove(&tid);
         self.parked.retain(|stopped| stopped.tid() != tid);
-        if self.tasks.remove(&tid).is_some() {
+        let was_task = self.tasks.remove(&tid).is_some();
+        if was_task {
             self.target.thread_gone(tid);
         }
-        if tid == self.target.tid() {
+        // Of a leader that had ended before the trace nothing is reported.
+        let lives = !self.expected.is_empty() || self.tasks.values().any(|task| !task.child);
+        if tid == self.target.tid() || was_task && !lives {
             self.target.exit = Some(exit);
         }
     }

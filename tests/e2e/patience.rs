@@ -131,7 +131,13 @@ engines! {
         exact(&fixture, &traced, Mode::Attach);
         let program = &traced.report().at("/target")["program"];
         assert!(program.as_str().is_some_and(|path| path.ends_with("/leaderless")), "{program}");
+        // Its end is seen, too, though nobody tells of the leader's.
+        let tracing = attach(engine, target.pid(), &[]);
+        let begun = Instant::now();
         target.end().succeeded();
+        let traced = tracing.wait();
+        assert_eq!(traced.succeeded().at("/target")["exit"], serde_json::json!({ "code": 0 }));
+        assert!(begun.elapsed() < Duration::from_secs(4));
         exact(&fixture, &run(engine, &[fixture.program().as_ref(), "run".as_ref()]), Mode::Run);
     }
 }
