@@ -214,7 +214,7 @@ fn text(pid: i32) -> Result<Vec<u8>, Error> {
 
 /// procfs reads the numbers. The names are taken here, as bytes: a file name need not be UTF-8 and
 /// may end in spaces, and procfs 0.18 slices one that begins with `/SYSV` without looking.
-fn parse(text: &[u8]) -> ProcResult<Vec<Mapping>> {
+pub(crate) fn parse(text: &[u8]) -> ProcResult<Vec<Mapping>> {
     let mut numbers = Vec::with_capacity(text.len());
     let mut names = Vec::new();
     for line in text.split(|&byte| byte == b'\n').filter(|l| !l.is_empty()) {

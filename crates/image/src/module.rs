@@ -34,13 +34,18 @@ impl Module {
         maps: &[Mapping],
     ) -> Result<Module, Error> {
         let path = mapping.path().unwrap_or(Path::new("[vdso]"));
-        let range = loaded(&file, bias).ok_or_else(|| Error::NoSegment {
+        let claimed = loaded(&file, bias).ok_or_else(|| Error::NoSegment {
             path: path.to_path_buf(),
             offset: mapping.offset,
         })?;
+        let range = match mapping.inode {
+            0 => claimed, // the vdso
+            _ => mapped(&claimed, mapping, maps),
+        };
         let executable = maps
             .iter()
             .filter(|map| map.perms.exec && range.start <= map.start && map.start < range.end)
+            .filter(|map| map.inode == 0 || is_same_file(map, mapping))
             .map(|map| map.start..map.end.min(range.end))
             .collect();
         Ok(Module {
@@ -160,8 +165,64 @@ fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
     (start < end).then_some(start..end)
 }
 
+/// What of `claimed`, all that the file of `mapping` says it is loaded to, is mapped from it: a file may say anything. Memory without
+/// a file belongs to it where it goes on from there: `.bss`, or text that was copied to huge pages.
+fn mapped(claimed: &Range<Addr>, mapping: &Mapping, maps: &[Mapping]) -> Range<Addr> {
+    let inside = |map: &&Mapping| claimed.start < map.end && map.start < claimed.end;
+    let own = maps
+        .iter()
+        .filter(inside)
+        .filter(|map| is_same_file(map, mapping));
+    let (start, end) = own.fold((mapping.start, mapping.end), |(start, end), map| {
+        (start.min(map.start), end.max(map.end))
+    });
+    let without_file = |map: &&Mapping| map.inode == 0;
+    let end = maps
+        .iter()
+        .filter(without_file)
+        .fold(end, |end, map| match map.start == end {
+            true => map.end,
+            false => end,
+        });
+    let below = maps.iter().rev().filter(without_file);
+    let start = below.fold(start, |start, map| match map.end == start {
+        true => map.start,
+        false => start,
+    });
+    start.max(claimed.start)..end.min(claimed.end)
+}
+
+fn is_same_file(one: &Mapping, other: &Mapping) -> bool {
+    (one.dev, one.inode) == (other.dev, other.inode)
+}
+
 fn pages(segment: &Segment) -> Option<Range<u64>> {
     let end = segment.svma.checked_add(segment.mem_size)?;
     let end = end.checked_add(PAGE - 1)? & !(PAGE - 1);
     Some(segment.svma & !(PAGE - 1)..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps::parse;
+
+    /// Between what a file is mapped to lies its own; behind it, another file is.
+    #[test]
+    fn a_file_that_claims_too_much_has_what_is_mapped_of_it() {
+        let maps = b"1000-2000 r--p 00000000 fe:01 7 /a\n2000-3000 r-xp 00000000 00:00 0 \n\
+            3000-4000 rw-p 00002000 fe:01 7 /a\n4000-5000 rw-p 00000000 00:00 0 \n\
+            6000-7000 r-xp 00000000 fe:01 8 /b\n9000-a000 r-xp 00000000 fe:01 9 /c\n";
+        let maps = parse(maps).unwrap();
+        let range = |start, end| Addr::new(start)..Addr::new(end);
+        for (claimed, of, expected) in [
+            (range(0x1000, 0x5000), 0, range(0x1000, 0x5000)),
+            (range(0x1000, 0x4800), 0, range(0x1000, 0x4800)),
+            (range(0x1000, 0x9000), 2, range(0x1000, 0x5000)),
+            (range(0x0, 0xf000), 4, range(0x6000, 0x7000)),
+            (range(0x0, 0xf000), 5, range(0x9000, 0xa000)),
+        ] {
+            assert_eq!(mapped(&claimed, &maps[of], &maps), expected);
+        }
+    }
 }

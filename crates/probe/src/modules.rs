@@ -30,8 +30,11 @@ impl Files {
             let made = self.rows.entry(Arc::as_ptr(module.file()));
             let rows = made.or_insert_with(|| Rows::of(module.file())).clone();
             let base = module.file().base().at_bias(module.bias());
-            let load = rows.clone();
-            rules.insert(module.range(), base, Box::new(move || load.get()));
+            // Where it has code, and nowhere else: a file may claim the range of another one.
+            for range in module.executable() {
+                let load = rows.clone();
+                rules.insert(range.clone(), base, Box::new(move || load.get()));
+            }
             rows
         };
         modules.iter().map(insert).collect()
@@ -218,7 +221,7 @@ impl Modules {
             .ok()
             .flatten()?;
         let gone: Vec<_> = changes.removed.iter().map(Module::range).collect();
-        for range in &gone {
+        for range in changes.removed.iter().flat_map(Module::executable) {
             self.rules.remove(range.clone());
         }
         // One that comes and goes is remembered once.
