@@ -306,6 +306,16 @@ impl<'a> Tracing<'a> {
         }
         self.add(tid, child == Child::SharesMemory);
         self.target.thread_begins(&stopped);
+        // The parent of a vfork(2) waits for its child.
+        let waits = |tid: &Tid| self.tasks.get(tid).is_some_and(|task| task.unstoppable);
+        if !self
+            .target
+            .process()
+            .sharers(tid)
+            .all(|other| waits(&other))
+        {
+            self.target.process().share_fs_base(tid);
+        }
         self.on_stop(stopped);
     }
 

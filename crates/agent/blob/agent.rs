@@ -4,7 +4,7 @@ use core::arch::{asm, global_asm};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, compiler_fence};
 
-use crate::layout::{Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, set_of_keys};
+use crate::layout::{Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, set_of_keys, shared_key};
 use leaktap_ledger::{Block, Ledger};
 
 // The first page of the image, see `blob.ld`.
@@ -87,6 +87,10 @@ impl Agent {
             return None;
         }
         let (set, keys) = self.keys(fs);
+        let shared = shared_key(fs);
+        if keys.iter().any(|key| key.load(Relaxed) == shared) {
+            return None;
+        }
         let mine = |key: &AtomicU64| key.load(Relaxed) == fs;
         let take = |key: &AtomicU64| key.compare_exchange(0, fs, Acquire, Relaxed).is_ok();
         let way = keys

@@ -30,6 +30,13 @@ pub const CACHED_RULES: usize = 4096;
 /// Threads that share a cache line of keys.
 pub const KEYS: usize = 8;
 
+/// In place of the key of a thread: several threads have this fs base (clone(2) without CLONE_SETTLS). None of them has a state, which
+/// they would write to at the same time; what they call is counted as lost.
+#[inline]
+pub const fn shared_key(fs: u64) -> u64 {
+    fs | 1
+}
+
 /// Which set of keys a thread's is in, by its fs base: of `1 << key_bits` ones.
 #[inline]
 pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {

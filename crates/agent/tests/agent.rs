@@ -207,3 +207,16 @@ extern "C" fn bump(_: usize) -> *mut c_void {
     static NEXT: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
     NEXT.fetch_add(16, Relaxed) as *mut c_void
 }
+
+/// Threads with one fs base would write to one state at the same time.
+#[test]
+fn threads_that_cannot_be_told_apart_are_lost() {
+    let host = Host::new();
+    let malloc = probe!(host, libc::malloc, MALLOC, Malloc);
+    let free = probe!(host, libc::free, Action::FREE, Free);
+    free(malloc(10));
+    host.share_this_thread();
+    free(malloc(20));
+    assert_eq!((host.live(), host.losses()), (vec![], 2));
+    assert_eq!(host.ledger().totals().allocations, 1);
+}

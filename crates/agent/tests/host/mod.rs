@@ -13,10 +13,11 @@ use std::mem;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_agent::layout::{
-    Action, Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread,
+    Action, Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread, shared_key,
 };
 use leaktap_agent::{HEADER_LEN, STUB_LEN, Shape};
 use leaktap_ledger::{self as ledger, Ledger};
@@ -212,6 +213,22 @@ impl Host {
             .unwrap();
         let table: &'static [u64; 3] = Box::leak(Box::new([2, start, end]));
         self.control().live.publish_stacks(table.as_ptr() as u64);
+    }
+
+    /// As the tracer does when another thread has the same fs base.
+    pub(crate) fn share_this_thread(&self) {
+        let fs: u64;
+        // SAFETY: glibc keeps the fs base there.
+        unsafe { std::arch::asm!("mov {}, fs:0", out(reg) fs) };
+        let len = KEYS << KEY_BITS;
+        // SAFETY: made by `control`; atomic words.
+        let keys =
+            unsafe { std::slice::from_raw_parts(self.control().keys as *const AtomicU64, len) };
+        let mine = keys
+            .iter()
+            .find(|key| key.load(Relaxed) == fs)
+            .expect("it is known");
+        mine.store(shared_key(fs), Relaxed);
     }
 
     /// As the tracer does at dlopen.

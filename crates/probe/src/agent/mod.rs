@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys};
+use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys, shared_key};
 use leaktap_agent::{GATE_INT3, KEY_BITS, STUB_LEN, Shape, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::{Addr, ReadMemory};
@@ -242,7 +242,8 @@ impl Agent {
         let keys = self.shared.keys().get(first..first + KEYS)?;
         let mine = |key: &AtomicU64| key.load(Acquire) == fs;
         let take = |key: &AtomicU64| key.compare_exchange(0, fs, AcqRel, Relaxed).is_ok();
-        if fs == 0 {
+        let is_shared = keys.iter().any(|key| key.load(Acquire) == shared_key(fs));
+        if fs == 0 || is_shared {
             return None;
         }
         let way = keys
@@ -259,10 +260,31 @@ impl Agent {
         self.shared.outer(number)
     }
 
+    /// Several threads have `fs` as their fs base.
+    pub(crate) fn share_state(&self, fs: u64) {
+        let first = set_of_keys(fs, KEY_BITS) * KEYS;
+        let keys = self.shared.keys().get(first..first + KEYS);
+        let keys = keys.unwrap_or_default();
+        let has = |what: u64| keys.iter().any(|key| key.load(Acquire) == what);
+        if fs == 0 || has(shared_key(fs)) {
+            return;
+        }
+        let replace = |old: u64| {
+            let exchange = |key: &AtomicU64| {
+                let exchanged = key.compare_exchange(old, shared_key(fs), AcqRel, Relaxed);
+                exchanged.is_ok()
+            };
+            keys.iter().any(exchange)
+        };
+        // Where there is no place for this key, there is none for theirs.
+        let _ = replace(fs) || replace(0);
+    }
+
     /// No thread has `fs` as its fs base any more.
     pub(crate) fn thread_gone(&self, fs: u64) {
         let keys = self.shared.keys();
-        let index = keys.iter().position(|key| key.load(Acquire) == fs);
+        let is_its = |key: u64| key == fs || key == shared_key(fs);
+        let index = keys.iter().position(|key| is_its(key.load(Acquire)));
         if let Some(index) = index.filter(|_| fs != 0) {
             self.shared.forget_thread(index);
         }

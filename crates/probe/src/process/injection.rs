@@ -196,7 +196,11 @@ impl Process {
         self.walker.hide(agent.code().clone());
         for thread in stopped.iter() {
             if let Ok(registers) = thread.registers() {
-                self.fs_bases.insert(thread.tid(), registers.fs_base());
+                let fs = registers.fs_base();
+                if self.fs_bases.values().any(|other| *other == fs) {
+                    agent.share_state(fs);
+                }
+                self.fs_bases.insert(thread.tid(), fs);
             }
         }
         let shared = agent.shared();
@@ -372,6 +376,24 @@ impl Process {
         if let Some(agent) = &mut self.agent {
             agent.thread_begins(registers);
             self.fs_bases.insert(tid, registers.fs_base());
+        }
+    }
+
+    /// Threads that have the same fs base as `tid`.
+    pub fn sharers(&self, tid: Tid) -> impl Iterator<Item = Tid> + '_ {
+        let fs = self.fs_bases.get(&tid);
+        let same = self
+            .fs_bases
+            .iter()
+            .filter(move |(_, other)| Some(*other) == fs);
+        same.map(|(other, _)| *other)
+            .filter(move |other| *other != tid)
+    }
+
+    /// Others run at the same time as `tid`, with its fs base: the agent cannot tell them apart.
+    pub fn share_fs_base(&self, tid: Tid) {
+        if let Some((agent, fs)) = self.agent.as_ref().zip(self.fs_bases.get(&tid)) {
+            agent.share_state(*fs);
         }
     }
 
