@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,27 +129,24 @@ fn begin(draw: &Draw, args: &Args) -> std::io::Result<(u8, String)> {
     for python in &args.python {
         command.arg("--python").arg(python);
     }
-    let child = command
+    let mut out = tempfile::tempfile()?; // a pipe might fill up before it is read
+    let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(out.try_clone()?)
         .spawn()?;
     let pid = Pid::from_raw(child.id().cast_signed());
     let is_late = !wait::until(DEADLINE, || !processes::is_alive(pid));
     if is_late {
         end(pid);
     }
-    let output = child.wait_with_output()?;
-    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = output
-        .status
-        .code()
-        .and_then(|code| u8::try_from(code).ok());
+    let ended = child.wait()?;
+    let mut said = String::new();
+    out.rewind()?;
+    out.read_to_string(&mut said)?;
+    let status = ended.code().and_then(|code| u8::try_from(code).ok());
     let status = status.filter(|status| verdict::ALL.contains(status));
     if status.is_none() {
-        said += &format!(
-            "{draw}\n  FAILED\n  the trial ended: {}; late: {is_late}\n",
-            output.status
-        );
+        said += &format!("{draw}\n  FAILED\n  the trial ended: {ended}; late: {is_late}\n");
     }
     Ok((status.unwrap_or(verdict::FAILED), said))
 }

@@ -17,6 +17,8 @@ use crate::wait;
 /// Lines of a process's streams that are shown.
 const FIRST: usize = 12;
 const LAST: usize = 8;
+/// Characters of a line that are shown.
+const WIDTH: usize = 250;
 
 /// A process, and where its streams are.
 pub(crate) struct Child {
@@ -86,7 +88,8 @@ impl Child {
         let lines: Vec<&str> = both.lines().collect();
         let last = lines.len().saturating_sub(LAST).max(FIRST.min(lines.len()));
         let shown = lines[..FIRST.min(last)].iter().chain(&lines[last..]);
-        shown.copied().collect::<Vec<_>>().join(" | ")
+        let short = |line: &&str| line.chars().take(WIDTH).collect::<String>();
+        shown.map(short).collect::<Vec<_>>().join(" | ")
     }
 }
 

@@ -91,7 +91,9 @@ impl Trial<'_> {
                 self.await_death();
                 return Ok(());
             }
-            self.check();
+            if self.dead.is_empty() {
+                self.check();
+            }
             if !self.wrong.is_empty() || !self.dead.is_empty() || self.skipped.is_some() {
                 return Ok(());
             }
