@@ -1,4 +1,5 @@
-//! The file of three words by which a target tells its progress and is told what to do: `fixtures/campaign/campaign.h`.
+//! The file of three words by which a target tells its progress and is told what to do:
+//! `fixtures/campaign/campaign.h`.
 
 use std::fs::File;
 use std::io;
@@ -47,6 +48,6 @@ impl Board {
     }
 
     fn write(&self, at: u64, word: u64) {
-        let _ = self.0.write_all_at(&word.to_le_bytes(), at); // a target that hears nothing is found out
+        let _ = self.0.write_all_at(&word.to_le_bytes(), at); // a deaf target is found out
     }
 }

@@ -1,4 +1,5 @@
-//! Processes that a trial starts: in a group of their own, their streams in files, killed when dropped.
+//! Processes that a trial starts: in a group of their own, their streams in files, killed when
+//! dropped.
 
 use std::fs::{self, File};
 use std::io;
@@ -59,7 +60,8 @@ impl Child {
         }
     }
 
-    /// Its status, if it has ended. What it left behind in its group is killed before its number can be another's.
+    /// Its status, if it has ended. What it left behind in its group is killed before its number
+    /// can be another's.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() && is_over(self.pid()) {
             let _ = killpg(self.pid(), Signal::SIGKILL);

@@ -34,7 +34,8 @@ pub(crate) struct Draw {
     pub(crate) stays: Duration,
     /// How long a fault that ends goes on.
     pub(crate) lasts: Duration,
-    /// Whether a target that is stopped or frozen is so until leaktap has ended, or three seconds have gone.
+    /// Whether a target that is stopped or frozen is so until leaktap has ended, or three seconds
+    /// have gone.
     pub(crate) outlasts: bool,
     /// A size, where the fault has one: below 100.
     pub(crate) size: u64,
@@ -75,7 +76,8 @@ impl Draw {
         }
     }
 
-    /// The signal that leaktap may die of, since it comes before leaktap is ready for it, or is the second one.
+    /// The signal that leaktap may die of, since it comes before leaktap is ready for it, or is the
+    /// second one.
     pub(crate) fn sent(&self) -> Option<Signal> {
         self.fault
             .signal()

@@ -116,7 +116,8 @@ impl Fault {
         matches!(self, TargetKill | TargetSegv)
     }
 
-    /// True if leaktap may say that it cannot do its work. `early`: before it had said that it was attached.
+    /// True if leaktap may say that it cannot do its work. `early`: before it had said that it was
+    /// attached.
     pub(crate) fn excuses_leaktap(self, early: bool) -> bool {
         match self {
             Nothing | LeaktapStop | LeaktapCont | TargetCont | Pin | Nice | ThreadStorm => false,

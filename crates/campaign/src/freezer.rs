@@ -47,7 +47,7 @@ impl Freezer {
 impl Drop for Freezer {
     fn drop(&mut self) {
         let _ = self.write("cgroup.freeze", "0"); // there is no more to do
-        let _ = fs::write(self.home.join("cgroup.procs"), self.pid.to_string()); // it may have ended
+        let _ = fs::write(self.home.join("cgroup.procs"), self.pid.to_string()); // or it has ended
         let is_empty = || {
             // Children that it has started meanwhile are here, too.
             let left = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();

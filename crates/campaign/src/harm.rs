@@ -195,7 +195,8 @@ fn limit_of_leaktap(draw: &Draw) -> String {
     }
 }
 
-/// Leaves the target some GiB, but not always what an agent takes. An agent may just be coming or going: then once more.
+/// Leaves the target some GiB, but not always what an agent takes. An agent may just be coming or
+/// going: then once more.
 fn limit_addresses(pid: Pid, size: u64) -> Result<(), String> {
     let room = (1 + size / 4) << 20;
     loop {

@@ -112,7 +112,8 @@ impl Kit {
         })
     }
 
-    /// Makes `name` of `source`, unless it is newer than all sources. It appears whole: others may be at work on it.
+    /// Makes `name` of `source`, unless it is newer than all sources. It appears whole: others may
+    /// be at work on it.
     fn made(
         &self,
         source: &str,

@@ -33,7 +33,8 @@ impl Random {
         all[self.below(all.len() as u64) as usize]
     }
 
-    /// Below `limit`; half the time as likely in each power of two, so that what comes soon is not missed.
+    /// Below `limit`; half the time as likely in each power of two, so that what comes soon is not
+    /// missed.
     pub(crate) fn scattered(&mut self, limit: u64) -> u64 {
         if self.chance(50) {
             return self.below(limit);

@@ -1,4 +1,5 @@
-//! Two attaches in succession to a busy Python, many times: once, in some 54 tries, that was the death of one.
+//! Two attaches in succession to a busy Python, many times: once, in some 54 tries, that was the
+//! death of one.
 
 use std::path::Path;
 use std::time::Duration;
