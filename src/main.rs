@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use leaktap_report::printable;
-use leaktap_tracee::{Command as Launch, Tid, is_proc_ours};
+use leaktap_tracee::{Command as Launch, Reserve, Tid, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Run};
 use crate::error::Error;
@@ -36,7 +36,12 @@ use crate::result::Asked;
 use crate::session::Settings;
 use crate::target::{Exit, Target};
 
+/// With what it takes to let the target go when memory runs out.
+#[global_allocator]
+static ALLOCATOR: Reserve = Reserve;
+
 fn main() -> ExitCode {
+    leaktap_tracee::set_aside();
     leaktap_tracee::raise_file_limit();
     let understood = Cli::try_parse();
     let done = understood.map_or_else(misunderstood, |cli| checked(cli.command).and_then(dispatch));

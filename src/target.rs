@@ -341,6 +341,12 @@ impl Target {
         ));
     }
 
+    /// leaktap has used the memory that was set aside for this.
+    pub(crate) fn note_shortage(&mut self) {
+        let ended = "leaktap ran out of memory (ENOMEM; `ulimit -v`?): the trace ended then";
+        self.notes.push(ended.to_owned());
+    }
+
     /// There were remains of a leaktap that was killed, or could not take all of it with it: says what has become of them.
     pub(crate) fn note_remains(&mut self) {
         let remains = "what an earlier leaktap had left in the target";

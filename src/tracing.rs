@@ -7,6 +7,7 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_probe::Trap;
 use leaktap_tracee::{
     Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer, Wakeups,
+    has_run_out,
 };
 
 use crate::overhead::Overhead;
@@ -153,7 +154,11 @@ impl<'a> Tracing<'a> {
         if let Some(excess) = excess {
             self.target.was_too_slow(excess);
         }
-        excess.is_some() || self.target.process().departure().is_some()
+        let has_run_out = has_run_out();
+        if has_run_out {
+            self.target.note_shortage();
+        }
+        excess.is_some() || has_run_out || self.target.process().departure().is_some()
     }
 
     /// Whether a signal to leaktap says so.

@@ -39,6 +39,8 @@ mod options;
 mod procfs;
 mod registers;
 mod remote;
+#[allow(unsafe_code, reason = "an allocator")]
+mod reserve;
 mod restart;
 mod sharers;
 mod signal;
@@ -59,6 +61,7 @@ pub use options::{Options, may_suspend_seccomp};
 pub use procfs::is_proc_ours;
 pub use registers::Registers;
 pub use remote::{CallError, RemoteCalls, find_syscall};
+pub use reserve::{Reserve, has_run_out, set_aside};
 pub use signal::{Signal, SignalInfo};
 pub use stop::Stop;
 pub use sys::raise_file_limit;
