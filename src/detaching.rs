@@ -359,7 +359,10 @@ impl Tracing<'_> {
                     return;
                 }
                 Some(Child::Copy) => return self.target.release_copy(&mut self.tracer, stopped),
-                Some(child) => self.add(tid, child == Child::SharesMemory),
+                Some(child) => {
+                    self.add(tid, child == Child::SharesMemory);
+                    self.target.thread_begins(&stopped);
+                }
             }
         }
         self.is_awake(tid);

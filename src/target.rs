@@ -305,6 +305,12 @@ impl Target {
         let unmapped = self.process.unmap_agent(tracer, stopped);
         if unmapped.is_err() && self.tid().is_filtered() {
             self.note_filtered("the target");
+        } else if unmapped.is_err() && self.exit.is_none() && !has_ended(self.tid()) {
+            self.notes.push(format!(
+                "leaktap's memory stays mapped, unused: no thread could unmap it; the next \
+                 `leaktap attach -p {}` does",
+                self.tid()
+            ));
         }
         unmapped.unwrap_or(true)
     }
@@ -562,8 +568,8 @@ pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process,
         (None, Some(skipped)) => Err(format!("{}{}", skipped.why, cause(&skipped.why))),
         _ => Ok(()),
     };
-    // In the middle of an exec.
-    let is_empty = image.entry().is_null();
+    // In the middle of an exec; or the program is of another kind, and its auxv is read wrong.
+    let is_empty = image.entry().is_null() && program.is_ok();
     let modules = Modules::new(image, &memory, files);
     let process = Process::new(memory, modules, depth);
     if is_empty || !process.is_current() {

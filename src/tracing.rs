@@ -1,6 +1,6 @@
 //! The event loop: waits for the stops of all threads, hands them to the target, lets them go on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use leaktap_memory::{Addr, ReadMemory};
@@ -21,6 +21,8 @@ const SPINS: u32 = 100;
 const SYS_CLONE: u64 = 56;
 const SYS_CLONE3: u64 = 435;
 const CLONE_VM: u64 = 0x100;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_SETTLS: u64 = 0x8_0000;
 
 /// When to let the target go.
 pub(crate) struct Orders<'a> {
@@ -53,6 +55,8 @@ pub(crate) struct Tracing<'a> {
     pub(crate) expected: HashMap<Tid, Child>,
     /// Seen, not yet announced.
     pub(crate) unborn: HashMap<Tid, Stopped>,
+    /// Made with the fs base of their maker, which runs on: they cannot be told apart by it.
+    pub(crate) fs_shared: HashSet<Tid>,
     /// At a breakpoint, waiting for a slot.
     pub(crate) parked: Vec<Stopped>,
     overhead: Overhead,
@@ -89,6 +93,7 @@ impl<'a> Tracing<'a> {
             tasks: HashMap::new(),
             expected: HashMap::new(),
             unborn: HashMap::new(),
+            fs_shared: HashSet::new(),
             parked: Vec::new(),
             overhead: Overhead::new(None, Instant::now()),
         };
@@ -291,8 +296,18 @@ impl<'a> Tracing<'a> {
 
     /// What `child` is, which its parent announces in a stop named after the signal that tells of
     /// its end: clone(2) can make others than fork, vfork and a thread.
-    pub(crate) fn kind(&self, parent: &Stopped, child: Tid, named: Child) -> Result<Child, Died> {
+    pub(crate) fn kind(
+        &mut self,
+        parent: &Stopped,
+        child: Tid,
+        named: Child,
+    ) -> Result<Child, Died> {
         let flags = clone_flags(&parent.registers()?, self.target.process().memory());
+        // The parent of a vfork(2) waits for its child.
+        let fs_shared = |flags: u64| flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS) == CLONE_VM;
+        if flags.is_some_and(fs_shared) {
+            self.fs_shared.insert(child);
+        }
         let thread = child.process() == parent.tid().process();
         Ok(match flags {
             Some(_) if named == Child::Thread && thread => Child::Thread,
@@ -311,14 +326,7 @@ impl<'a> Tracing<'a> {
         }
         self.add(tid, child == Child::SharesMemory);
         self.target.thread_begins(&stopped);
-        // The parent of a vfork(2) waits for its child.
-        let waits = |tid: &Tid| self.tasks.get(tid).is_some_and(|task| task.unstoppable);
-        if !self
-            .target
-            .process()
-            .sharers(tid)
-            .all(|other| waits(&other))
-        {
+        if self.fs_shared.remove(&tid) {
             self.target.process().share_fs_base(tid);
         }
         self.on_stop(stopped);
@@ -342,6 +350,7 @@ impl<'a> Tracing<'a> {
     fn gone(&mut self, tid: Tid, exit: Exit) {
         self.expected.remove(&tid);
         self.unborn.remove(&tid);
+        self.fs_shared.remove(&tid);
         self.parked.retain(|stopped| stopped.tid() != tid);
         let was_task = self.tasks.remove(&tid).is_some();
         if was_task {

@@ -17,9 +17,9 @@
 
 use core::arch::global_asm;
 
-use crate::agent::{Agent, set_outer};
+use crate::agent::{Agent, outer, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
-use crate::layout::{Action, BUSY, Call, Descriptor, Loss, MAP_FIXED, Old, running};
+use crate::layout::{Action, BUSY, Call, Descriptor, Loss, MAP_FIXED, Old, TAKEN, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 use crate::unreturned::returns;
@@ -397,6 +397,10 @@ extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
     let Some(agent) = Agent::present() else {
         return result;
     };
+    let now = outer(call.thread());
+    if now & !TAKEN != call.entry_sp() {
+        return leave_beside(call, result, bp, now);
+    }
     set_outer(call.thread(), call.entry_sp() | BUSY);
     returns(call.thread(), call.entry_sp());
     if let Err(sought) = call.returned_again(agent, result, bp) {
@@ -404,6 +408,16 @@ extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
     }
     set_outer(call.thread(), call.before);
     result
+}
+
+/// Another call is under way in the thread, which had left this one for it, on another stack: its note stays.
+#[cold]
+#[inline(never)]
+fn leave_beside(call: &mut Call, result: u64, bp: u64, other: u64) -> u64 {
+    set_outer(call.thread(), other | BUSY);
+    returns(call.thread(), call.entry_sp());
+    call.before = other;
+    leave_any(call, result, bp, Sought::NotYet)
 }
 
 /// The same for what is not remembered. The thread's state says already that the agent is busy.

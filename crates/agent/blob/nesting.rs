@@ -49,9 +49,9 @@ fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> E
         false => take(thread, running),
     };
     let stack = Stack::new(agent, known, sp, window);
-    let entry = decide(&stack, agent, running, sp, bp);
+    let (entry, is_over) = decide(&stack, agent, running, sp, bp);
     if let Entry::Own { .. } = entry {
-        agent.put_on_record(thread, running & !TAKEN, sp);
+        agent.put_on_record(thread, running & !TAKEN, sp, is_over);
     }
     if !taken {
         give_back(thread, running, stack.known());
@@ -74,7 +74,8 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
     set_outer(thread, running);
 }
 
-fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry {
+/// Also true if the walk got to the root, by call frame information, and did not meet the earlier call.
+fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> (Entry, bool) {
     let earlier = Addr::new(running & !TAKEN);
     let caller_of_earlier = earlier.wrapping_offset(8);
     let (mut met, mut own) = (false, false);
@@ -108,16 +109,18 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> Entry 
         Err(_) => End::Unreadable,
     };
     let below = earlier.get().wrapping_sub(sp).wrapping_sub(1) < STACK_SPAN;
-    match end {
+    // Without call frame information, a frame pointer of 0 need not mean the root: musl's code has neither.
+    let is_over = !met && end == End::Root && matches!(rows.rule(outermost), Found::Rule(_));
+    let entry = match end {
         // The agent itself calls nobody: a call made while it is busy is a handler's.
         _ if met && (own || running & BUSY != 0) => Entry::Own { before: running },
         _ if met => Entry::Nested,
-        // Without call frame information, a frame pointer of 0 need not mean the root: musl's code has neither.
-        End::Root if matches!(rows.rule(outermost), Found::Rule(_)) => Entry::Own { before: 0 },
+        _ if is_over => Entry::Own { before: 0 },
         _ if below && running & BUSY != 0 => Entry::Own { before: running },
         _ if below => Entry::Nested,
         // On a stack of its own, from which no way is known.
         _ if running & TAKEN != 0 => Entry::Own { before: running },
         _ => Entry::Own { before: 0 },
-    }
+    };
+    (entry, is_over)
 }

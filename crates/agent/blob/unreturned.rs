@@ -8,29 +8,37 @@
 //! A thread writes to its own record alone, but its signal handlers may interrupt that: so places are taken by exchanges.
 
 use core::cell::Cell;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::agent::Agent;
-use crate::layout::{Call, Thread, Unreturned};
+use crate::layout::{Call, MAYBE_OVER, Thread, Unreturned};
 use crate::stack::stack_below;
 
 impl Agent {
     /// A call begins in `thread`, with its return address at `sp`, before the one that was entered with its own at
-    /// `earlier` has returned.
+    /// `earlier` has returned. That never will if it `is_over` by a walk, and popped: one of the two alone need not
+    /// mean it, for a handler's stack may lie in a frame.
     #[cold]
-    pub(crate) fn put_on_record(self, thread: *mut Thread, earlier: u64, sp: u64) {
+    pub(crate) fn put_on_record(self, thread: *mut Thread, earlier: u64, sp: u64, is_over: bool) {
         let record = record(thread);
-        let is_on_record = record.calls.iter().any(|call| call.load(Relaxed) == earlier);
-        if is_on_record || is_popped(self, earlier, sp) || record.put(earlier) {
+        let entry = if is_over { earlier | MAYBE_OVER } else { earlier };
+        let is_same = |call: &AtomicU64| call.load(Relaxed) & !MAYBE_OVER == earlier;
+        if is_over && is_popped(self, earlier, sp)
+            || record.calls.iter().any(is_same)
+            || record.put(entry)
+        {
             return;
         }
         for call in &record.calls {
             let entry = call.load(Relaxed);
-            if is_popped(self, entry, sp) || self.is_overwritten(entry) {
-                record.strike(entry);
+            let call = entry & !MAYBE_OVER;
+            let is_popped = entry & MAYBE_OVER != 0 && is_popped(self, call, sp);
+            if is_popped || self.is_overwritten(call) {
+                record.strike(call);
             }
         }
-        if !record.put(earlier) {
+        if !record.put(entry) {
             record.is_incomplete.store(1, Relaxed);
         }
     }
@@ -62,7 +70,7 @@ impl Unreturned {
     /// False if there is no place. The count is raised first: whoever leaves this by a jump leaves one that is too high, and no
     /// entry behind that nobody would strike off.
     fn put(&self, entry_sp: u64) -> bool {
-        let take = |call: &&core::sync::atomic::AtomicU64| {
+        let take = |call: &&AtomicU64| {
             call.compare_exchange(0, entry_sp, Relaxed, Relaxed).is_ok()
         };
         self.len.fetch_add(1, Relaxed);
@@ -76,7 +84,9 @@ impl Unreturned {
     #[cold]
     fn strike(&self, entry_sp: u64) {
         for call in &self.calls {
-            if entry_sp != 0 && call.compare_exchange(entry_sp, 0, Relaxed, Relaxed).is_ok() {
+            let entry = call.load(Relaxed);
+            let is_its = entry != 0 && entry & !MAYBE_OVER == entry_sp;
+            if is_its && call.compare_exchange(entry, 0, Relaxed, Relaxed).is_ok() {
                 self.len.fetch_sub(1, Relaxed);
             }
         }

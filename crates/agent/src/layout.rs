@@ -257,6 +257,9 @@ pub struct Thread {
     pub walks: Memo<MEMO_SETS, MEMO_QUADS>,
 }
 
+/// Marks a call of [`Unreturned`] that a walk has not met: it was left by longjmp(3), most likely.
+pub const MAYBE_OVER: u64 = 1;
+
 /// Calls that had not returned when another one began in the thread: in a signal handler, on another stack, or after
 /// longjmp(3), which most often means that they never will. With [`Thread::outer`], the record of all return addresses that
 /// the agent has put on stacks.
@@ -266,7 +269,7 @@ pub struct Unreturned {
     pub len: AtomicU32,
     /// 1 once there was no place for one more.
     pub is_incomplete: AtomicU32,
-    /// Stack pointers at their entries, or 0.
+    /// Stack pointers at their entries, or 0; with [`MAYBE_OVER`].
     pub calls: [AtomicU64; UNRETURNED],
 }
 
@@ -287,7 +290,8 @@ impl Thread {
         };
         let outer = head.get(offset_of!(Thread, outer)..).map_or(0, word);
         let calls = head.get(CALLS..).unwrap_or_default().chunks_exact(8);
-        let all = core::iter::once(outer & !TAKEN).chain(calls.map(word));
+        let calls = calls.map(move |bytes| word(bytes) & !MAYBE_OVER);
+        let all = core::iter::once(outer & !TAKEN).chain(calls);
         let complete = head.get(INCOMPLETE..INCOMPLETE + 4) == Some(&[0; 4]);
         (all.filter(|sp| *sp != 0), complete)
     }

@@ -10,8 +10,8 @@
 //! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
-//! - It makes one system call, rt_sigprocmask(2) to no effect, once for each page of a stack that the
-//!   tracer has not told of, and not even that unless [`layout::Live::kernel`] allows it.
+//! - It makes one system call, process_vm_readv(2) of its own process, for what it cannot be sure to
+//!   read otherwise, and not even that unless [`layout::Live::kernel`] allows it.
 #![deny(unsafe_code)]
 
 pub mod layout;
@@ -34,7 +34,7 @@ pub use shared::{
     KEY_BITS, KEYS_AT, LEDGER_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT, ROOM_LEN, SHARED_LEN, Shared,
     TABLES, THREADS_AT,
 };
-pub use stub::{PUSH_LEN, STUB_LEN, stub};
+pub use stub::{DESCRIPTOR_AT, PUSH_LEN, STUB_LEN, stub};
 
 mod offsets {
     include!(concat!(env!("OUT_DIR"), "/offsets.rs"));
@@ -80,6 +80,16 @@ impl Shape {
             Shape::FullAroundThrowing => offsets::FULL_AROUND_THROWING,
             Shape::FullBefore => offsets::FULL_BEFORE,
             Shape::Gate => offsets::GATE,
+        }
+    }
+
+    /// The full one of its kind.
+    pub const fn full(self) -> Shape {
+        match self {
+            Shape::Around => Shape::FullAround,
+            Shape::AroundThrowing => Shape::FullAroundThrowing,
+            Shape::Before => Shape::FullBefore,
+            full => full,
         }
     }
 

@@ -16,7 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::unistd::{Whence, lseek};
 
-use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told};
+use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told, Unreturned};
 
 /// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
 pub const KEY_BITS: u32 = 10;
@@ -334,8 +334,10 @@ impl Shared {
             return;
         };
         outer.store(0, Relaxed);
-        let stack = thread_at(index).map(|thread| thread + offset_of!(Thread, stack) as u64);
-        self.write(stack.unwrap_or(u64::MAX), &[0; size_of::<Known>()]);
+        let at = |field: usize| thread_at(index).map_or(u64::MAX, |thread| thread + field as u64);
+        let unreturned = at(offset_of!(Thread, unreturned));
+        self.write(unreturned, &[0; size_of::<Unreturned>()]);
+        self.write(at(offset_of!(Thread, stack)), &[0; size_of::<Known>()]);
         key.store(0, Release);
     }
 

@@ -7,8 +7,8 @@ use crate::layout::Descriptor;
 pub const STUB_LEN: usize = 48;
 
 /// Offset of the descriptor in a stub; behind it is its address.
-const DESCRIPTOR: usize = 16;
-const ADDRESS: usize = DESCRIPTOR + size_of::<Descriptor>();
+pub const DESCRIPTOR_AT: usize = 16;
+const ADDRESS: usize = DESCRIPTOR_AT + size_of::<Descriptor>();
 
 /// Bytes of the first instruction of a [full](Shape::is_full) stub, which pushes a word.
 pub const PUSH_LEN: usize = 6;
@@ -19,8 +19,8 @@ pub const PUSH_LEN: usize = 6;
 pub fn stub(at: Addr, image: Addr, shape: Shape, descriptor: &Descriptor) -> [u8; STUB_LEN] {
     let mut stub = [0xcc; STUB_LEN];
     let (opcode, operand): (&[u8], usize) = match shape.is_full() {
-        true => (&[0xff, 0x35], ADDRESS),           // push [rip + address]
-        false => (&[0x4c, 0x8d, 0x1d], DESCRIPTOR), // lea r11, [rip + descriptor]
+        true => (&[0xff, 0x35], ADDRESS), // push [rip + address]
+        false => (&[0x4c, 0x8d, 0x1d], DESCRIPTOR_AT), // lea r11, [rip + descriptor]
     };
     let jump = opcode.len() + 4;
     let to_operand = (operand - jump) as u32;
@@ -32,8 +32,8 @@ pub fn stub(at: Addr, image: Addr, shape: Shape, descriptor: &Descriptor) -> [u8
     let distance = entry.wrapping_sub(behind) as u32;
     stub[jump] = 0xe9;
     stub[jump + 1..jump + 5].copy_from_slice(&distance.to_le_bytes());
-    stub[DESCRIPTOR..ADDRESS].copy_from_slice(&descriptor.to_bytes());
-    let address = at.get().wrapping_add(DESCRIPTOR as u64);
+    stub[DESCRIPTOR_AT..ADDRESS].copy_from_slice(&descriptor.to_bytes());
+    let address = at.get().wrapping_add(DESCRIPTOR_AT as u64);
     stub[ADDRESS..].copy_from_slice(&address.to_le_bytes());
     stub
 }

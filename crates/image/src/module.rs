@@ -169,13 +169,29 @@ fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
 /// a file belongs to it where it goes on from there: `.bss`, or text that was copied to huge pages.
 fn mapped(claimed: &Range<Addr>, mapping: &Mapping, maps: &[Mapping]) -> Range<Addr> {
     let inside = |map: &&Mapping| claimed.start < map.end && map.start < claimed.end;
-    let own = maps
+    // Outwards, up to the first of another file: it may be mapped again behind that.
+    let is_not_others = |map: &&Mapping| map.inode == 0 || is_same_file(map, mapping);
+    let is_own = |map: &&Mapping| is_same_file(map, mapping);
+    let behind = maps
         .iter()
         .filter(inside)
-        .filter(|map| is_same_file(map, mapping));
-    let (start, end) = own.fold((mapping.start, mapping.end), |(start, end), map| {
-        (start.min(map.start), end.max(map.end))
-    });
+        .filter(|map| map.start >= mapping.start);
+    let before = maps
+        .iter()
+        .rev()
+        .filter(inside)
+        .filter(|map| map.start <= mapping.start);
+    let end = behind
+        .take_while(is_not_others)
+        .filter(is_own)
+        .map(|map| map.end)
+        .max();
+    let start = before
+        .take_while(is_not_others)
+        .filter(is_own)
+        .map(|map| map.start)
+        .min();
+    let (start, end) = (start.unwrap_or(mapping.start), end.unwrap_or(mapping.end));
     let without_file = |map: &&Mapping| map.inode == 0;
     let end = maps
         .iter()
@@ -212,7 +228,8 @@ mod tests {
     fn a_file_that_claims_too_much_has_what_is_mapped_of_it() {
         let maps = b"1000-2000 r--p 00000000 fe:01 7 /a\n2000-3000 r-xp 00000000 00:00 0 \n\
             3000-4000 rw-p 00002000 fe:01 7 /a\n4000-5000 rw-p 00000000 00:00 0 \n\
-            6000-7000 r-xp 00000000 fe:01 8 /b\n9000-a000 r-xp 00000000 fe:01 9 /c\n";
+            6000-7000 r-xp 00000000 fe:01 8 /b\n9000-a000 r-xp 00000000 fe:01 9 /c\n\
+            b000-c000 r-xp 00000000 fe:01 7 /a\n";
         let maps = parse(maps).unwrap();
         let range = |start, end| Addr::new(start)..Addr::new(end);
         for (claimed, of, expected) in [
@@ -221,6 +238,7 @@ mod tests {
             (range(0x1000, 0x9000), 2, range(0x1000, 0x5000)),
             (range(0x0, 0xf000), 4, range(0x6000, 0x7000)),
             (range(0x0, 0xf000), 5, range(0x9000, 0xa000)),
+            (range(0x0, 0xf000), 0, range(0x1000, 0x5000)),
         ] {
             assert_eq!(mapped(&claimed, &maps[of], &maps), expected);
         }

@@ -197,10 +197,11 @@ impl Tracer {
         &mut self,
         stopped: &mut Stopped,
         code: &Range<Addr>,
+        end: Addr,
         deadline: Instant,
     ) -> Result<bool, CallError> {
         let mut steps = self.borrow(stopped, Addr::new(0))?;
-        let is_out = steps.step_out(code, deadline)?;
+        let is_out = steps.step_out(code, end, deadline)?;
         steps.finish()?;
         Ok(is_out)
     }

@@ -2,7 +2,7 @@
 
 use std::mem::size_of;
 
-use leaktap_agent::layout::{KEYS, Thread, set_of_keys};
+use leaktap_agent::layout::{KEYS, Thread, set_of_keys, shared_key};
 use leaktap_agent::{KEY_BITS, KEYS_AT, THREADS_AT};
 use leaktap_memory::{Addr, ReadMemory};
 
@@ -32,6 +32,10 @@ impl Agent {
         self.memory.read(self.at(at), &mut keys).ok()?;
         let mut calls = Vec::new();
         let mut ways = keys.chunks_exact(WORD);
+        let is_shared = |key: &[u8]| key == shared_key(fs).to_le_bytes();
+        if ways.clone().any(is_shared) {
+            return None;
+        }
         let way = ways.position(|key| key == fs.to_le_bytes());
         let complete = way.is_none_or(|way| self.add_calls(first + way, &mut calls));
         complete.then_some(calls)

@@ -148,14 +148,20 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<bool, Refusal> {
-        let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.pop()) else {
+        let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.last().cloned()) else {
             return Ok(true);
         };
+        // Before: what the program maps in its place must not be taken for ours.
         remains::note_without_code(self);
-        with_calls(tracer, stopped, syscall, |calls, _| {
-            remote::unmap(calls, &part);
-            Ok(self.parts.is_empty())
-        })
+        let unmapped = with_calls(tracer, stopped, syscall, |calls, _| {
+            remote::unmap(calls, &part)
+        });
+        if unmapped.is_err() && self.parts.len() == self.regions.parts().len() {
+            remains::note(self);
+        }
+        unmapped?;
+        self.parts.pop();
+        Ok(self.parts.is_empty())
     }
 
     /// Takes all of it away; nothing has ever led there.
@@ -182,8 +188,7 @@ impl Agent {
     ) -> Result<(), Refusal> {
         let syscall = self.plan.syscall.ok_or(Refusal::InjectionForbidden)?;
         with_calls(tracer, stopped, syscall, |calls, _| {
-            remote::unmap(calls, &self.regions.code);
-            Ok(())
+            remote::unmap(calls, &self.regions.code)
         })
     }
 

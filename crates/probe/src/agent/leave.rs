@@ -65,9 +65,12 @@ impl Agent {
         let calls = self.calls().ok_or(Held::NotOnRecord)?;
         let mut slots = self.slots(&calls, &self.memory)?;
         self.restore(&self.memory);
+        for slot in &slots {
+            self.undo(slot.wrapping_offset(8));
+        }
         for (thread, registers, ip) in threads {
             if let Some(ip) = ip {
-                self.move_to(ip, thread, registers, &mut slots, &self.memory);
+                self.move_to(ip, thread, registers, &mut slots);
             }
         }
         self.redirect(&slots, &self.memory);
@@ -76,7 +79,7 @@ impl Agent {
     }
 
     /// As [`Agent::leave`] for the one thread of a copy of the process, whose functions have been restored. `calls` are those
-    /// that the thread which forked was in the middle of.
+    /// that the thread which forked was in the middle of; they go on in the process itself, whose books stay as they are.
     pub(crate) fn leave_copy(
         &self,
         thread: &Stopped,
@@ -92,7 +95,7 @@ impl Agent {
         }
         let mut slots = self.slots(calls, memory)?;
         if let Some(ip) = ip {
-            self.move_to(ip, thread, registers, &mut slots, memory);
+            self.move_to(ip, thread, registers, &mut slots);
         }
         self.redirect(&slots, memory);
         Ok(())
@@ -107,7 +110,8 @@ impl Agent {
 
     /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal frame leads back
     /// there. What it is about to do, it does first.
-    pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+    /// Returns whether it did.
+    pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
         let code = self.regions.code.clone();
         let is_inside = stopped
             .registers()
@@ -115,12 +119,26 @@ impl Agent {
         // A fault in there is no signal of somebody's: it would occur again.
         let is_fault = stopped.signal_info().is_ok_and(|info| info.is_fault());
         if !is_inside || is_fault {
-            return;
+            return false;
         }
         let deadline = Instant::now() + STEPPING;
-        match tracer.step_out(stopped, &code, deadline) {
-            Ok(true) => {}
+        match tracer.step_out(stopped, &code, self.int3(), deadline) {
+            Ok(true) => self.back_to_gate(stopped),
             Ok(false) | Err(_) => self.is_unguarded = true,
+        }
+        true
+    }
+
+    /// A thread that is about to run into the int3 of the gates enters its function again, when the signal has been handled.
+    fn back_to_gate(&self, stopped: &Stopped) {
+        let Ok(mut registers) = stopped.registers() else {
+            return; // killed
+        };
+        if registers.ip() == self.int3()
+            && let Some((_, address)) = self.gate(&registers)
+        {
+            registers.set_ip(address);
+            let _ = stopped.set_registers(&registers); // killed meanwhile
         }
     }
 
@@ -146,6 +164,9 @@ impl Agent {
                 _ => {}
             }
         }
+        // One that goes on after another has returned is named twice.
+        slots.sort_unstable();
+        slots.dedup();
         match self.plan.way_out {
             None if !slots.is_empty() => Err(Held::NoWayOut),
             _ => Ok(slots),
@@ -160,7 +181,6 @@ impl Agent {
         thread: &Stopped,
         mut registers: Registers,
         slots: &mut Vec<Addr>,
-        memory: &Memory,
     ) {
         let sp = registers.sp().wrapping_offset(pushed);
         registers.set_sp(sp);
@@ -169,18 +189,16 @@ impl Agent {
         if let Some(index) = begun.filter(|_| at_entry) {
             slots.swap_remove(index);
             registers.set_sp(sp.wrapping_offset(8 + Call::LEN as i64));
-            self.undo(sp.wrapping_offset(8), memory);
         }
         registers.set_ip(ip);
         let _ = thread.set_registers(&registers); // killed meanwhile
     }
 
-    /// Has calls return past the agent, as if they had not happened.
+    /// Has calls return past the agent.
     fn redirect(&self, slots: &[Addr], memory: &Memory) {
         let past = self.plan.way_out.unwrap_or_default().get();
         for slot in slots {
             let _ = memory.write(*slot, &past.to_le_bytes()); // killed meanwhile
-            self.undo(slot.wrapping_offset(8), memory);
         }
     }
 
@@ -285,9 +303,9 @@ impl Agent {
 
     /// A call that will not return to the agent: what it took out of the ledger goes back there, but
     /// for a free, which takes place.
-    fn undo(&self, at: Addr, memory: &Memory) {
+    fn undo(&self, at: Addr) {
         let mut bytes = [0; Call::LEN];
-        if memory.read(at, &mut bytes).is_err() {
+        if self.memory.read(at, &mut bytes).is_err() {
             return;
         }
         let call = Call::from_bytes(&bytes);

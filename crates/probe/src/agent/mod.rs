@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use leaktap_agent::layout::{Descriptor, KEYS, set_of_keys, shared_key};
-use leaktap_agent::{GATE_INT3, KEY_BITS, STUB_LEN, Shape, Shared};
+use leaktap_agent::layout::{KEYS, set_of_keys, shared_key};
+use leaktap_agent::{DESCRIPTOR_AT, GATE_INT3, KEY_BITS, Shape, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
@@ -87,8 +87,7 @@ struct Detour {
 impl Detour {
     /// What the stub names the probe by.
     fn descriptor(&self) -> Addr {
-        self.stub
-            .wrapping_offset((STUB_LEN - size_of::<Descriptor>()) as i64)
+        self.stub.wrapping_offset(DESCRIPTOR_AT as i64)
     }
 
     /// Whether the jump is in `memory`, or a part of it: memory unmapped since it was written is somebody else's.
@@ -278,6 +277,20 @@ impl Agent {
         };
         // Where there is no place for this key, there is none for theirs.
         let _ = replace(fs) || replace(0);
+    }
+
+    /// One thread alone has `fs` as its fs base again.
+    pub(crate) fn unshare_state(&self, fs: u64) {
+        let mut keys = self.shared.keys().iter();
+        let index = keys.position(|key| key.load(Acquire) == shared_key(fs));
+        // A call that was under way when it was shared writes to that state when it returns.
+        let is_idle = |index: &usize| {
+            let outer = self.shared.outer(*index);
+            outer.is_some_and(|outer| outer.load(Acquire) == 0)
+        };
+        if let Some(index) = index.filter(is_idle) {
+            self.shared.forget_thread(index);
+        }
     }
 
     /// No thread has `fs` as its fs base any more.

@@ -89,12 +89,9 @@ impl Plan {
     pub(crate) fn shape(&self, point: &Probepoint) -> Option<Shape> {
         let lean = way(point.function.function()?).shape;
         let is_apart = |range: &Range<Addr>| range.contains(&point.address);
-        Some(match lean {
-            _ if self.apart.iter().any(is_apart) => lean,
-            Shape::Around => Shape::FullAround,
-            Shape::AroundThrowing => Shape::FullAroundThrowing,
-            Shape::Before => Shape::FullBefore,
-            lean => lean,
+        Some(match self.apart.iter().any(is_apart) {
+            true => lean,
+            false => lean.full(),
         })
     }
 

@@ -3,13 +3,14 @@
 use std::mem::size_of;
 use std::sync::Arc;
 
-use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shared};
+use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shape, Shared};
 use leaktap_image::{Image, Mapping, mappings};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Tid};
 
 use super::remote::Regions;
 use super::room::Room;
+use super::shape::way;
 use super::stacks::Stacks;
 use super::{Agent, Detour, Plan};
 use crate::detour::JUMP_LEN;
@@ -122,7 +123,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
             moved: site.moved(moved_at).ok()?,
             site,
             stub: entry.stub,
-            shape: plan.shape(&entry.point())?,
+            shape: entry.shape(memory)?,
             moved_at,
             patched: true,
         })
@@ -197,6 +198,14 @@ impl Entry {
             stub: Addr::new(stub),
             original: original.to_le_bytes(),
         })
+    }
+
+    /// How calls go, as its stub begins: a full one with a push.
+    fn shape(&self, memory: &Memory) -> Option<Shape> {
+        let lean = way(self.function.function()?).shape;
+        let mut first = [0];
+        memory.read(self.stub, &mut first).ok()?;
+        Some(if first == [0xff] { lean.full() } else { lean })
     }
 
     fn point(&self) -> Probepoint {

@@ -77,17 +77,17 @@ pub(crate) fn map(
     match made {
         Ok((shared, own)) => Ok((Regions { code, shared }, own)),
         Err(refusal) => {
-            unmap(calls, &code);
+            let _ = unmap(calls, &code); // killed, or stopped for long: it says so the first time
             Err(refusal)
         }
     }
 }
 
 /// Takes a region away.
-pub(crate) fn unmap(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) {
+pub(crate) fn unmap(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) -> Result<(), Refusal> {
     let len = range.end.offset_from(range.start).unwrap_or(0);
-    // Fails only if the process has been killed meanwhile.
-    let _ = calls.call(MUNMAP, [range.start.get(), len, 0, 0, 0, 0]);
+    let unmapped = calls.call(MUNMAP, [range.start.get(), len, 0, 0, 0, 0]);
+    unmapped.map(drop).map_err(refused)
 }
 
 fn share(
@@ -134,7 +134,7 @@ fn share_fd(
     let _ = calls.call(MADVISE, [at, SHARED_LEN, NOHUGEPAGE, 0, 0, 0]);
     for advice in [DONTFORK, DONTDUMP] {
         if let Err(error) = calls.call(MADVISE, [at, SHARED_LEN, advice, 0, 0, 0]) {
-            unmap(calls, &range);
+            let _ = unmap(calls, &range); // as in `map`
             return Err(refused(error));
         }
     }

@@ -315,7 +315,12 @@ impl Process {
         let Some(agent) = &mut self.agent else {
             return Ok(());
         };
-        agent.leave(tracer, stopped)?;
+        let left = agent.leave(tracer, stopped);
+        self.keep_ignored(tracer, stopped);
+        left?;
+        let Some(agent) = &self.agent else {
+            return Ok(());
+        };
         self.breakpoints.note_gate(agent.int3(), false);
         self.withdrawn = self.agent.take();
         Ok(())
@@ -323,8 +328,9 @@ impl Process {
 
     /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the agent's code.
     pub fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
-        if let Some(agent) = &mut self.agent {
-            agent.step_out(tracer, stopped);
+        let agent = self.agent.as_mut();
+        if agent.is_some_and(|agent| agent.step_out(tracer, stopped)) {
+            self.keep_ignored(tracer, &mut [stopped]);
         }
     }
 
@@ -379,17 +385,6 @@ impl Process {
         }
     }
 
-    /// Threads that have the same fs base as `tid`.
-    pub fn sharers(&self, tid: Tid) -> impl Iterator<Item = Tid> + '_ {
-        let fs = self.fs_bases.get(&tid);
-        let same = self
-            .fs_bases
-            .iter()
-            .filter(move |(_, other)| Some(*other) == fs);
-        same.map(|(other, _)| *other)
-            .filter(move |other| *other != tid)
-    }
-
     /// Others run at the same time as `tid`, with its fs base: the agent cannot tell them apart.
     pub fn share_fs_base(&self, tid: Tid) {
         if let Some((agent, fs)) = self.agent.as_ref().zip(self.fs_bases.get(&tid)) {
@@ -402,10 +397,11 @@ impl Process {
         let Some(fs) = self.fs_bases.remove(&tid) else {
             return;
         };
-        if let Some(agent) = &self.agent
-            && !self.fs_bases.values().any(|other| *other == fs)
-        {
-            agent.thread_gone(fs);
+        let Some(agent) = &self.agent else { return };
+        match self.fs_bases.values().filter(|other| **other == fs).count() {
+            0 => agent.thread_gone(fs),
+            1 => agent.unshare_state(fs),
+            _ => {}
         }
     }
 

@@ -123,6 +123,16 @@ impl Process {
         self.look_for_change(tid, at, mask, registers);
     }
 
+    /// Threads were run to an int3, or stepped: the kernel takes an ignored SIGTRAP for one that kills then. One of those that
+    /// are `stopped` has it ignored again.
+    pub(super) fn keep_ignored(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+        if self.sigtrap.handler == Some(IGNORE) {
+            let mut threads = stopped.iter_mut();
+            let is_kept = threads.any(|thread| self.put_back(tracer, thread, IGNORE).is_some());
+            self.sigtrap.lost |= !is_kept;
+        }
+    }
+
     /// Whether a thread that reports a SIGTRAP blocks that: then an int3 has raised it, or brought
     /// up one that waited.
     pub fn blocks_sigtrap(&self, stopped: &Stopped) -> bool {

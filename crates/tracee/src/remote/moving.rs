@@ -59,9 +59,12 @@ impl RemoteCalls<'_> {
     pub(super) fn step_out(
         &mut self,
         code: &Range<Addr>,
+        end: Addr,
         deadline: Instant,
     ) -> Result<bool, CallError> {
-        self.begin()?;
+        if self.begin()?.ip() == end {
+            return Ok(true);
+        }
         let is_step = |now: &Stopped| {
             Ok(now.stop == Stop::Signal(Signal::TRAP) && now.signal_info()?.code() > 0)
         };
@@ -77,7 +80,7 @@ impl RemoteCalls<'_> {
             }
             stepped?;
             self.stands = Stands::AtSignal;
-            let is_out = !code.contains(&registers.ip());
+            let is_out = !code.contains(&registers.ip()) || registers.ip() == end;
             if is_out || Instant::now() >= deadline {
                 return Ok(is_out);
             }
