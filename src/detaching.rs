@@ -446,7 +446,7 @@ impl Tracing<'_> {
         let mut registers = thread.stopped.registers()?;
         if thread.stopped.stop() == Stop::Signal(Signal::TRAP)
             && !thread.our_trap
-            && is_int3(&thread.stopped)?
+            && (is_int3(&thread.stopped)? || self.target.process().blocks_sigtrap(&thread.stopped))
         {
             // An allocation that has just returned counts; what is only entered is taken back.
             let at = registers.ip().wrapping_offset(-1);

@@ -65,4 +65,14 @@ engines! {
         assert!(traced.succeeded().total("allocations") > 0);
         target.end().succeeded();
     }
+    /// At detach, a SIGTRAP that had waited was taken for the program's own, though an int3 had
+    /// brought it up: it killed the program, whose handler the kernel had reset.
+    fn a_sigtrap_that_waits_is_not_delivered_at_detach(engine) {
+        let mut target = Fixture::new("sigtrap_waits.c").start();
+        for _ in 0..20 {
+            attach(engine, target.pid(), &["--duration", "20ms"]).wait().succeeded();
+        }
+        target.work();
+        target.end().succeeded();
+    }
 }
