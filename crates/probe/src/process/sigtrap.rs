@@ -13,6 +13,7 @@ use leaktap_tracee::{CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tr
 use super::Process;
 use crate::agent;
 use crate::breakpoints::Purpose;
+use crate::detour::are_branched_into;
 use crate::masks::{Masks, TRAP};
 
 /// rt_sigaction(2).
@@ -55,12 +56,36 @@ impl Process {
         let find = |name: &str| image.resolve(name, &self.memory)?.code.addr();
         let [action, masks @ ..] = FUNCTIONS;
         self.sigtrap.action_at = find(action);
-        self.sigtrap.masks_at = masks.into_iter().filter_map(find).collect();
+        let masks: Vec<Addr> = masks.into_iter().filter_map(find).collect();
+        // One that calls another would be noted before the kernel does what it says.
+        let calls_another = |at: &Addr| {
+            masks
+                .iter()
+                .any(|other| other != at && self.leads_to(*at, *other))
+        };
+        self.sigtrap.masks_at = masks
+            .iter()
+            .copied()
+            .filter(|at| !calls_another(at))
+            .collect();
         let all = self.sigtrap.action_at.iter().chain(&self.sigtrap.masks_at);
         for &at in all {
             // One that cannot be set is as none.
             let _ = self.breakpoints.insert(at, Purpose::Signals);
         }
+    }
+
+    /// Whether the function at `one` calls the one at `other`, or jumps there.
+    fn leads_to(&self, one: Addr, other: Addr) -> bool {
+        let image = self.modules.image();
+        let code = image.module_at(one).and_then(|module| {
+            let symbol = module.file().symbol_at(module.svma(one))?;
+            module
+                .file()
+                .bytes_at(symbol.svma, usize::try_from(symbol.size).ok()?)
+        });
+        let end = other.wrapping_offset(1);
+        are_branched_into(&code.unwrap_or_default(), one, &[other..end]).contains(&true)
     }
 
     /// Finds out what the program does with SIGTRAP, before it may meet an int3: all of its threads
