@@ -7,6 +7,8 @@ use leaktap_image::{Image, Symbolizer};
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
+use nix::errno::Errno;
+use procfs::ProcError;
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
@@ -287,6 +289,11 @@ impl Target {
     /// See [`Process::leave_for_signal`].
     pub(crate) fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
         self.process.leave_for_signal(tracer, stopped);
+    }
+
+    /// See [`Process::share_fs_base`].
+    pub(crate) fn share_fs_base(&mut self, tid: Tid) {
+        self.process.share_fs_base(tid);
     }
 
     /// See [`Process::copy_begins`].
@@ -584,9 +591,15 @@ pub(crate) fn sleeps_uninterruptibly(tid: Tid) -> bool {
     state(tid) == Some('D')
 }
 
-/// True of a thread that is no more, or, the leader, only waits for the others to end.
+/// True of a thread that is no more, or, the leader, only waits for the others to end. Not of one that we have no descriptor
+/// left to ask for.
 pub(crate) fn has_ended(tid: Tid) -> bool {
-    matches!(state(tid), None | Some('Z' | 'X'))
+    match ProcInfo::new(tid.get()).and_then(|info| info.stat()) {
+        Ok(stat) => matches!(stat.state, 'Z' | 'X'),
+        Err(ProcError::NotFound(_)) => true,
+        Err(ProcError::Io(error, _)) => error.raw_os_error() == Some(Errno::ESRCH as i32),
+        Err(_) => false,
+    }
 }
 
 fn state(tid: Tid) -> Option<char> {
@@ -598,5 +611,8 @@ fn state(tid: Tid) -> Option<char> {
 /// proc_pid_status(5).
 pub(crate) fn has_pending_trap(tid: Tid) -> bool {
     let status = ProcInfo::new(tid.get()).and_then(|info| info.status());
-    status.is_ok_and(|status| status.sigpnd & (1 << (Signal::TRAP.number() - 1)) != 0)
+    // That of an int3 is not blocked: the kernel opens the mask for it. One that is may wait for ever.
+    status.is_ok_and(|status| {
+        status.sigpnd & !status.sigblk & (1 << (Signal::TRAP.number() - 1)) != 0
+    })
 }

@@ -327,7 +327,7 @@ impl<'a> Tracing<'a> {
         self.add(tid, child == Child::SharesMemory);
         self.target.thread_begins(&stopped);
         if self.fs_shared.remove(&tid) {
-            self.target.process().share_fs_base(tid);
+            self.target.share_fs_base(tid);
         }
         self.on_stop(stopped);
     }

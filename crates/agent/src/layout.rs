@@ -30,11 +30,17 @@ pub const CACHED_RULES: usize = 4096;
 /// Threads that share a cache line of keys.
 pub const KEYS: usize = 8;
 
-/// In place of the key of a thread: several threads have this fs base (clone(2) without CLONE_SETTLS). None of them has a state, which
-/// they would write to at the same time; what they call is counted as lost.
+/// In place of the key of a thread: several threads have this fs base (clone(2) without CLONE_SETTLS). They would write to one state at
+/// the same time, so each has one by its number, [`key_of_number`].
 #[inline]
 pub const fn shared_key(fs: u64) -> u64 {
     fs | 1
+}
+
+/// The key of a thread by its number (gettid(2)): no fs base is as high.
+#[inline]
+pub const fn key_of_number(tid: u32) -> u64 {
+    1 << 63 | tid as u64
 }
 
 /// Which set of keys a thread's is in, by its fs base: of `1 << key_bits` ones.

@@ -10,8 +10,9 @@
 //! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
-//! - It makes one system call, process_vm_readv(2) of its own process, for what it cannot be sure to
-//!   read otherwise, and not even that unless [`layout::Live::kernel`] allows it.
+//! - It makes two system calls: process_vm_readv(2) of its own process, for what it cannot be sure to
+//!   read otherwise, and gettid(2) where threads share an fs base; and not even these unless
+//!   [`layout::Live::kernel`] allows it.
 #![deny(unsafe_code)]
 
 pub mod layout;

@@ -208,15 +208,20 @@ extern "C" fn bump(_: usize) -> *mut c_void {
     NEXT.fetch_add(16, Relaxed) as *mut c_void
 }
 
-/// Threads with one fs base would write to one state at the same time.
+/// Threads with one fs base would write to one state at the same time: each has its own by its number, or none.
 #[test]
-fn threads_that_cannot_be_told_apart_are_lost() {
+fn threads_that_share_an_fs_base_are_told_apart_by_number() {
     let host = Host::new();
     let malloc = probe!(host, libc::malloc, MALLOC, Malloc);
     let free = probe!(host, libc::free, Action::FREE, Free);
     free(malloc(10));
     host.share_this_thread();
-    free(malloc(20));
+    let block = malloc(20);
+    assert!(host.has(block as usize));
+    free(block);
+    assert_eq!((host.live(), host.losses()), (vec![], 0));
+    host.control().live.kernel.store(0, Relaxed);
+    free(malloc(30));
     assert_eq!((host.live(), host.losses()), (vec![], 2));
-    assert_eq!(host.ledger().totals().allocations, 1);
+    assert_eq!(host.ledger().totals().allocations, 2);
 }

@@ -65,6 +65,8 @@ pub struct Process {
     left: Vec<tails::Left>,
     /// Of the threads, by which the agent knows them.
     fs_bases: HashMap<Tid, u64>,
+    /// Of those that share one, by which the agent knows them then.
+    numbers: HashMap<Tid, u64>,
     /// Of threads that fork, the calls that return to the agent, by the child.
     copies: HashMap<Tid, Vec<Addr>>,
     /// What the program does with SIGTRAP.
@@ -108,6 +110,7 @@ impl Process {
             withdrawn: None,
             left: Vec::new(),
             fs_bases: HashMap::new(),
+            numbers: HashMap::new(),
             copies: HashMap::new(),
             sigtrap: Sigtrap::default(),
             swallowed: Swallowed::default(),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use leaktap_agent::Shared;
-use leaktap_agent::layout::{BUSY, TAKEN};
+use leaktap_agent::layout::{BUSY, TAKEN, key_of_number};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
@@ -386,9 +386,11 @@ impl Process {
     }
 
     /// Others run at the same time as `tid`, with its fs base: the agent cannot tell them apart.
-    pub fn share_fs_base(&self, tid: Tid) {
+    pub fn share_fs_base(&mut self, tid: Tid) {
         if let Some((agent, fs)) = self.agent.as_ref().zip(self.fs_bases.get(&tid)) {
             agent.share_state(*fs);
+            let number = tid.in_its_namespace().cast_unsigned();
+            self.numbers.insert(tid, key_of_number(number));
         }
     }
 
@@ -397,7 +399,9 @@ impl Process {
         let Some(fs) = self.fs_bases.remove(&tid) else {
             return;
         };
+        let number = self.numbers.remove(&tid);
         let Some(agent) = &self.agent else { return };
+        number.into_iter().for_each(|key| agent.thread_gone(key));
         match self.fs_bases.values().filter(|other| **other == fs).count() {
             0 => agent.thread_gone(fs),
             1 => agent.unshare_state(fs),
