@@ -130,7 +130,8 @@ impl Books {
         counts.fold(self.lost, u64::saturating_add)
     }
 
-    /// Calls of operator new that were made again after memory had run out: whether that helped was not seen.
+    /// Calls of operator new that were made again after memory had run out: whether that helped was
+    /// not seen.
     pub(crate) fn retried(&self) -> u64 {
         let losses = &self.memory().told().losses;
         losses

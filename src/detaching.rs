@@ -1,4 +1,5 @@
-//! All threads stopped at a time: to lead them to the agent, and at the end of a trace, when every byte is
+//! All threads stopped at a time: to lead them to the agent, and at the end of a trace, when every
+//! byte is
 //! put back and all are let go.
 
 use std::collections::HashMap;
@@ -17,10 +18,12 @@ const LEAVING: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often events are looked for in such a pause. None need come: a timer of ours would be one more signal to be told apart.
+/// How often events are looked for in such a pause. None need come: a timer of ours would be one
+/// more signal to be told apart.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// How long threads that are asleep may take to wake up, before breakpoints have to do. Each attempt takes as long as a thread
+/// How long threads that are asleep may take to wake up, before breakpoints have to do. Each
+/// attempt takes as long as a thread
 /// is waited for.
 const ASLEEP: Duration = Duration::from_millis(500);
 
@@ -58,7 +61,8 @@ impl Tracing<'_> {
             thread.let_go();
         }
         let last = last.map(|thread| {
-            // New threads and children are none of our business any more; a new program has nothing of ours.
+            // New threads and children are none of our business any more; a new program has nothing
+            // of ours.
             let _ = self.tracer.set_options(&thread, Options::only_exec());
             thread.resume().ok()
         });
@@ -71,7 +75,8 @@ impl Tracing<'_> {
         }
     }
 
-    /// The target has executed a program. Other processes may live on in its former memory: they are let go
+    /// The target has executed a program. Other processes may live on in its former memory: they
+    /// are let go
     /// there as at the end of a trace.
     pub(crate) fn leave_former_memory(&mut self) {
         self.tasks.retain(|_, task| task.child);
@@ -87,7 +92,8 @@ impl Tracing<'_> {
         self.tasks.clear();
     }
 
-    /// Stops all threads where they would be if there were no probes, and takes these out. Returns the threads, and since when they are stopped.
+    /// Stops all threads where they would be if there were no probes, and takes these out. Returns
+    /// the threads, and since when they are stopped.
     fn take_out(&mut self) -> (Vec<Halted>, Instant) {
         let mut begun = Instant::now();
         let (deadline, mut pause) = (begun + LEAVING, FIRST_PAUSE);
@@ -118,7 +124,8 @@ impl Tracing<'_> {
         (halted.into_values().collect(), begun)
     }
 
-    /// Takes the agent's code away, and returns the thread that is to do the same to the rest of its memory while
+    /// Takes the agent's code away, and returns the thread that is to do the same to the rest of
+    /// its memory while
     /// others run: one that sleeps in the kernel, if there is one, since that misses nothing.
     fn unmap_agent(&mut self, halted: &mut Vec<Halted>) -> Option<Stopped> {
         loop {
@@ -145,7 +152,8 @@ impl Tracing<'_> {
         }
     }
 
-    /// While the target runs, so that there is little to unmap. Returns `thread` if it is still there, in the same program. Where the
+    /// While the target runs, so that there is little to unmap. Returns `thread` if it is still
+    /// there, in the same program. Where the
     /// target has ended, the books stay where they are.
     fn bring_books_home(&mut self, mut thread: Option<Running>) -> Option<Running> {
         if self.target.exit.is_some() || !self.target.can_bring_home() {
@@ -160,7 +168,8 @@ impl Tracing<'_> {
         thread
     }
 
-    /// Lets whatever has stopped go on: `thread`, which is returned unless it has ended or runs another program, and others, which
+    /// Lets whatever has stopped go on: `thread`, which is returned unless it has ended or runs
+    /// another program, and others, which
     /// are none of our business any more.
     fn let_all_go_on(&mut self, mut thread: Option<Running>) -> Option<Running> {
         while let Some(event) = self.tracer.poll() {
@@ -172,7 +181,8 @@ impl Tracing<'_> {
         thread
     }
 
-    /// Whatever `event` has stopped goes on. Returns `thread`, unless it has ended, or runs another program.
+    /// Whatever `event` has stopped goes on. Returns `thread`, unless it has ended, or runs another
+    /// program.
     pub(crate) fn goes_on(&mut self, thread: Option<Running>, event: Event) -> Option<Running> {
         let is_it = |tid: Tid| thread.as_ref().is_some_and(|thread| thread.tid() == tid);
         match event {
@@ -211,7 +221,8 @@ impl Tracing<'_> {
         self.let_all_go_on(None);
     }
 
-    /// The next stop of a thread; nothing if there is none for long. A leader that ends before other threads, or whose place
+    /// The next stop of a thread; nothing if there is none for long. A leader that ends before
+    /// other threads, or whose place
     /// another one takes that executes a program, ends without a word.
     fn stop_of(&mut self, tid: Tid) -> Option<Stopped> {
         let begun = Instant::now();
@@ -226,7 +237,8 @@ impl Tracing<'_> {
         None
     }
 
-    /// A thread of the process, if that lives on with the agent's memory although the thread that we had has ended.
+    /// A thread of the process, if that lives on with the agent's memory although the thread that
+    /// we had has ended.
     fn another_thread(&mut self) -> Option<Stopped> {
         let process = self.target.tid();
         let attached = self.tracer.attach(process, Options::only_exec()).ok()?;
@@ -243,7 +255,8 @@ impl Tracing<'_> {
         one
     }
 
-    /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns how long
+    /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns
+    /// how long
     /// they were stopped.
     pub(crate) fn arm(&mut self) -> Duration {
         let begun = Instant::now();
@@ -304,7 +317,8 @@ impl Tracing<'_> {
         halted
     }
 
-    /// Lets all run for so long that those get on who have to. They have been stopped since `begun`.
+    /// Lets all run for so long that those get on who have to. They have been stopped since
+    /// `begun`.
     fn let_run_for(&mut self, pause: Duration, halted: HashMap<Tid, Halted>, begun: Instant) {
         self.let_run(halted);
         self.target.halted(begun.elapsed());
@@ -419,7 +433,8 @@ impl Tracing<'_> {
         }
     }
 
-    /// Threads that sleep where no signal reaches them do not stop until they wake up. And of a leader that has ended before other
+    /// Threads that sleep where no signal reaches them do not stop until they wake up. And of a
+    /// leader that has ended before other
     /// threads, the kernel says nothing until they have.
     fn give_up_on_sleepers(&mut self) {
         let leader = self.target.tid();
@@ -432,7 +447,8 @@ impl Tracing<'_> {
         }
     }
 
-    /// Threads that get no processor are interrupted, and so will stop before they run anything of the program.
+    /// Threads that get no processor are interrupted, and so will stop before they run anything of
+    /// the program.
     fn give_up_on_all_but(&mut self, halted: &HashMap<Tid, Halted>) {
         for (tid, task) in &mut self.tasks {
             task.asleep |= !task.unstoppable && !halted.contains_key(tid);

@@ -1,8 +1,12 @@
-//! A process that outlives leaktap should that be killed, and takes the breakpoints out of the target.
+//! A process that outlives leaktap should that be killed, and takes the breakpoints out of the
+//! target.
 //!
-//! It holds a descriptor of the target's memory (its standard output), and is told through its standard input
-//! which int3 stands for which byte. When that ends without a word, leaktap has been killed. The kernel closes the
-//! descriptors of a process before it lets its tracees go, so most often no thread ever runs into an int3
+//! It holds a descriptor of the target's memory (its standard output), and is told through its
+//! standard input
+//! which int3 stands for which byte. When that ends without a word, leaktap has been killed. The
+//! kernel closes the
+//! descriptors of a process before it lets its tracees go, so most often no thread ever runs into
+//! an int3
 //! that nobody serves.
 //!
 //! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and

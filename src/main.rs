@@ -145,7 +145,8 @@ fn attach(options: &Attach) -> Result<u8, Error> {
     Ok(exit_status(&options.listing, &target, leaks, 0))
 }
 
-/// `otherwise`, unless there are `leaks`. Whoever asks for a status must not be told that all is well where nobody has looked.
+/// `otherwise`, unless there are `leaks`. Whoever asks for a status must not be told that all is
+/// well where nobody has looked.
 fn exit_status(listing: &Listing, target: &Target, leaks: Option<u8>, otherwise: u8) -> u8 {
     match listing.error_exitcode {
         Some(_) if !target.watches_allocator() => error::FAILURE,

@@ -19,11 +19,14 @@ use crate::tracing::{OnSignal, Orders, Tracing};
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
 
-/// Longest time that threads which sleep uninterruptibly, or the dynamic linker, are waited for, before breakpoints have to do.
+/// Longest time that threads which sleep uninterruptibly, or the dynamic linker, are waited for,
+/// before breakpoints have to do.
 const UNREST: Duration = Duration::from_secs(2);
 
-/// How long a process that is not at rest runs before it is looked at again. It is not traced then, so there is no event to wait for; and with
-/// less, a linker at work would not get on, and timeouts of the process would start anew with each stop, and never end.
+/// How long a process that is not at rest runs before it is looked at again. It is not traced then,
+/// so there is no event to wait for; and with
+/// less, a linker at work would not get on, and timeouts of the process would start anew with each
+/// stop, and never end.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
@@ -62,7 +65,8 @@ impl Settings {
         }
     }
 
-    /// The most that stops may take of the target's time, in percent. Who launches a program, or asks for breakpoints, wants to know all, and
+    /// The most that stops may take of the target's time, in percent. Who launches a program, or
+    /// asks for breakpoints, wants to know all, and
     /// has waited for that; a process that others use must not be slowed down unasked.
     fn most_overhead(&self, on_signal: OnSignal) -> Option<u8> {
         let is_guest = on_signal == OnSignal::Detach && self.engine == Engine::Auto;
@@ -132,7 +136,8 @@ fn hold(
     Ok((target, attached, begun))
 }
 
-/// As [`hold`], but the threads are stopped before the process is read: for one that does not stay the same for so
+/// As [`hold`], but the threads are stopped before the process is read: for one that does not stay
+/// the same for so
 /// long.
 fn hold_first(
     tracer: &mut Tracer,
@@ -153,7 +158,8 @@ fn hold_first(
     }
 }
 
-/// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker is at rest, since an agent can only be
+/// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker
+/// is at rest, since an agent can only be
 /// injected then; or at last all the same. Returns since when threads are stopped, too.
 fn attach_at_rest(
     tracer: &mut Tracer,

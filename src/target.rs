@@ -5,10 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Image, Symbolizer};
 use leaktap_memory::Addr;
-use leaktap_probe::{Files, Held, Modules, Process, Refusal, Remains, Trap};
+use leaktap_probe::{Files, Held, Modules, Process, Refusal, Trap};
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
-use nix::errno::Errno;
-use procfs::ProcError;
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
@@ -18,6 +16,9 @@ use crate::guard;
 use crate::progress::Now;
 
 mod notes;
+mod states;
+
+pub(crate) use states::{has_ended, has_pending_trap, sleeps_uninterruptibly};
 
 /// How often the agent's sums are looked at.
 const SAMPLING: Duration = Duration::from_millis(45);
@@ -131,7 +132,8 @@ impl Target {
     pub(crate) fn prepare(pid: Tid, depth: usize, engine: Engine) -> Result<Target, Error> {
         let mut files = Files::default();
         let mut process = open(pid, depth, &mut files)?;
-        // A program that is being launched has no allocator yet: a plan made now would find nothing.
+        // A program that is being launched has no allocator yet: a plan made now would find
+        // nothing.
         if engine == Engine::Auto && process.is_linked() {
             process.plan();
         }
@@ -176,7 +178,8 @@ impl Target {
         self.started = SystemTime::now();
     }
 
-    /// Makes memory for the agent, if that was asked for and the modules of the process are known: at a launch, when the
+    /// Makes memory for the agent, if that was asked for and the modules of the process are known:
+    /// at a launch, when the
     /// dynamic linker has mapped them all. Every thread is `stopped`.
     pub(crate) fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
         self.engine == Engine::Auto
@@ -186,7 +189,8 @@ impl Target {
             && self.process.map_agent(tracer, stopped)
     }
 
-    /// Breakpoints have to do, for one of these reasons if there is no other: threads are asleep, another process
+    /// Breakpoints have to do, for one of these reasons if there is no other: threads are asleep,
+    /// another process
     /// shares the memory, or the dynamic linker is at work.
     pub(crate) fn refuse(&mut self, attached: &Attached) {
         let refusal = if !attached.late.is_empty() {
@@ -212,7 +216,8 @@ impl Target {
         self.read_ahead();
     }
 
-    /// Has all be read beside the program for which the report, at its end, would have to be waited for.
+    /// Has all be read beside the program for which the report, at its end, would have to be waited
+    /// for.
     fn read_ahead(&mut self) {
         if self.process.is_linked() {
             let files = self.process.modules().outermost();
@@ -225,7 +230,8 @@ impl Target {
         self.process.fill_agent(&mut self.files);
     }
 
-    /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`, or `asleep` in the kernel.
+    /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`, or
+    /// `asleep` in the kernel.
     pub(crate) fn lead_to_agent(
         &mut self,
         tracer: &mut Tracer,
@@ -274,7 +280,8 @@ impl Target {
         self.process.has_withdrawn() && self.books.home().is_some()
     }
 
-    /// Takes the agent out, if there is one: see [`Process::withdraw`]. With a target that has ended, it is gone.
+    /// Takes the agent out, if there is one: see [`Process::withdraw`]. With a target that has
+    /// ended, it is gone.
     pub(crate) fn withdraw(
         &mut self,
         tracer: &mut Tracer,
@@ -332,41 +339,6 @@ impl Target {
                 None
             }
         }
-    }
-
-    /// What stays, because the seccomp filter of `who` came after us and cannot be suspended.
-    fn note_filtered(&mut self, who: &str) {
-        let note = format!(
-            "{who} has installed a seccomp filter, which only CAP_SYS_ADMIN could suspend: \
-             leaktap's memory stays mapped there, unused"
-        );
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
-    }
-
-    /// The agent could not be taken out in time.
-    pub(crate) fn leave_agent(&mut self, why: Held) {
-        self.process.abandon_agent();
-        self.notes.push(format!(
-            "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes it out if it can",
-            self.tid()
-        ));
-    }
-
-    /// leaktap has used the memory that was set aside for this.
-    pub(crate) fn note_shortage(&mut self) {
-        let ended = "leaktap ran out of memory (ENOMEM; `ulimit -v`?): the trace ended then";
-        self.notes.push(ended.to_owned());
-    }
-
-    /// There were remains of a leaktap that was killed, or could not take all of it with it: says what has become of them.
-    pub(crate) fn note_remains(&mut self) {
-        let remains = "what an earlier leaktap had left in the target";
-        self.notes.push(match self.process.remains() {
-            Remains::None => format!("{remains} was taken out first"),
-            _ => format!("{remains} is still mapped there, unused"),
-        });
     }
 
     /// Time passes: to be told before each event, and often.
@@ -584,35 +556,4 @@ pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process,
     }
     program.map_err(|why| Error::Program { pid, why })?;
     Ok(process)
-}
-
-/// True of a thread in a system call that no signal ends: state D of proc_pid_stat(5).
-pub(crate) fn sleeps_uninterruptibly(tid: Tid) -> bool {
-    state(tid) == Some('D')
-}
-
-/// True of a thread that is no more, or, the leader, only waits for the others to end. Not of one that we have no descriptor
-/// left to ask for.
-pub(crate) fn has_ended(tid: Tid) -> bool {
-    match ProcInfo::new(tid.get()).and_then(|info| info.stat()) {
-        Ok(stat) => matches!(stat.state, 'Z' | 'X'),
-        Err(ProcError::NotFound(_)) => true,
-        Err(ProcError::Io(error, _)) => error.raw_os_error() == Some(Errno::ESRCH as i32),
-        Err(_) => false,
-    }
-}
-
-fn state(tid: Tid) -> Option<char> {
-    let stat = ProcInfo::new(tid.get()).and_then(|info| info.stat());
-    Some(stat.ok()?.state)
-}
-
-/// True of a thread that has hit an int3 whose SIGTRAP has not been reported: SigPnd of
-/// proc_pid_status(5).
-pub(crate) fn has_pending_trap(tid: Tid) -> bool {
-    let status = ProcInfo::new(tid.get()).and_then(|info| info.status());
-    // That of an int3 is not blocked: the kernel opens the mask for it. One that is may wait for ever.
-    status.is_ok_and(|status| {
-        status.sigpnd & !status.sigblk & (1 << (Signal::TRAP.number() - 1)) != 0
-    })
 }

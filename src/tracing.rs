@@ -41,7 +41,8 @@ pub(crate) struct Orders<'a> {
 pub(crate) enum OnSignal {
     /// Detach and report.
     Detach,
-    /// SIGINT, SIGQUIT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is passed on
+    /// SIGINT, SIGQUIT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is
+    /// passed on
     /// to it once, and the second one detaches.
     PassOn,
 }
@@ -65,7 +66,8 @@ pub(crate) struct Tracing<'a> {
 /// A tracee in the target's memory.
 pub(crate) struct Task {
     pub(crate) running: Option<Running>,
-    /// In a system call that cannot be stopped: vfork(2), a dead file server. Or ended, though others live on.
+    /// In a system call that cannot be stopped: vfork(2), a dead file server. Or ended, though
+    /// others live on.
     pub(crate) unstoppable: bool,
     /// So it was seen to sleep: somewhere, perhaps in the agent.
     pub(crate) asleep: bool,
@@ -270,7 +272,8 @@ impl<'a> Tracing<'a> {
         Ok(())
     }
 
-    /// A signal about to be delivered: its frame must not hold an address of a slot, or of the agent.
+    /// A signal about to be delivered: its frame must not hold an address of a slot, or of the
+    /// agent.
     fn on_signal(&mut self, mut stopped: Stopped) -> Result<(), Died> {
         self.target.leave_for_signal(&mut self.tracer, &mut stopped);
         let mut registers = stopped.registers()?;

@@ -1,4 +1,5 @@
-//! What the targets have in common: a subject's own mutations beside libFuzzer's, and how many inputs got through.
+//! What the targets have in common: a subject's own mutations beside libFuzzer's, and how many
+//! inputs got through.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,6 +1,6 @@
 //! What the report has to say of the trace itself: why it ended, and what was not seen.
 
-use leaktap_probe::{Departure, FunctionId, Kind};
+use leaktap_probe::{Departure, FunctionId, Held, Kind, Remains};
 
 use super::Target;
 use crate::cli::Engine;
@@ -63,6 +63,42 @@ impl Target {
                     .to_owned(),
             );
         }
+    }
+
+    /// What stays, because the seccomp filter of `who` came after us and cannot be suspended.
+    pub(super) fn note_filtered(&mut self, who: &str) {
+        let note = format!(
+            "{who} has installed a seccomp filter, which only CAP_SYS_ADMIN could suspend: \
+             leaktap's memory stays mapped there, unused"
+        );
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// The agent could not be taken out in time.
+    pub(crate) fn leave_agent(&mut self, why: Held) {
+        self.process.abandon_agent();
+        self.notes.push(format!(
+            "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes it out if it can",
+            self.tid()
+        ));
+    }
+
+    /// leaktap has used the memory that was set aside for this.
+    pub(crate) fn note_shortage(&mut self) {
+        let ended = "leaktap ran out of memory (ENOMEM; `ulimit -v`?): the trace ended then";
+        self.notes.push(ended.to_owned());
+    }
+
+    /// There were remains of a leaktap that was killed, or could not take all of it with it: says
+    /// what has become of them.
+    pub(crate) fn note_remains(&mut self) {
+        let remains = "what an earlier leaktap had left in the target";
+        self.notes.push(match self.process.remains() {
+            Remains::None => format!("{remains} was taken out first"),
+            _ => format!("{remains} is still mapped there, unused"),
+        });
     }
 }
 

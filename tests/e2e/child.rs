@@ -1,4 +1,5 @@
-//! Processes that the suite starts: their streams are read as they come, and each dies at its deadline.
+//! Processes that the suite starts: their streams are read as they come, and each dies at its
+//! deadline.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -20,7 +21,8 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(90);
 /// How much of a stream a failure shows.
 const SHOWN: usize = 6000;
 
-/// A process in a group of its own, killed with that group at its deadline or when this is dropped. If a test fails
+/// A process in a group of its own, killed with that group at its deadline or when this is dropped.
+/// If a test fails
 /// meanwhile, the process and its streams are shown.
 pub(crate) struct Watched {
     command: String,
@@ -111,7 +113,8 @@ impl Watched {
             .unwrap_or_else(|| panic!("no line with `{text}` on standard output"))
     }
 
-    /// As [`stdout_line`](Watched::stdout_line) for standard error, or nothing if the stream ends without it.
+    /// As [`stdout_line`](Watched::stdout_line) for standard error, or nothing if the stream ends
+    /// without it.
     pub(crate) fn stderr_line(&self, text: &str) -> Option<String> {
         self.stderr.line(text)
     }

@@ -49,7 +49,8 @@ impl Snapshot {
         }
     }
 
-    /// What is different now, of what the program itself does not change by working; and what a tracer has left.
+    /// What is different now, of what the program itself does not change by working; and what a
+    /// tracer has left.
     pub(crate) fn changes(&self, pid: Pid) -> Vec<String> {
         let now = Snapshot::of(pid);
         let mut wrong = left_behind(pid);
@@ -89,7 +90,8 @@ fn difference(what: &str, before: &[String], now: &[String]) -> Vec<String> {
     gone.chain(new).collect()
 }
 
-/// What a tracer that has detached must not leave: itself, a stopped thread, a mapping, a changed byte of code.
+/// What a tracer that has detached must not leave: itself, a stopped thread, a mapping, a changed
+/// byte of code.
 pub(crate) fn left_behind(pid: Pid) -> Vec<String> {
     let mut wrong = Vec::new();
     for task in names_in(&format!("/proc/{pid}/task")) {
@@ -122,7 +124,8 @@ pub(crate) fn left_behind(pid: Pid) -> Vec<String> {
     wrong
 }
 
-/// The first byte of an executable mapping that is not its file's, or an account of why there is no file.
+/// The first byte of an executable mapping that is not its file's, or an account of why there is no
+/// file.
 fn patched(pid: Pid, mapping: &Mapping) -> Option<String> {
     if mapping.name.starts_with('[') {
         return None; // [vdso], [vsyscall]

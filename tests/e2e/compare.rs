@@ -50,7 +50,8 @@ pub(crate) fn exact(fixture: &Fixture, traced: &Traced, mode: Mode) {
     }
 }
 
-/// What only one of two reports of the same work says: `<` the first, `>` the second. What `truth` leaves open is left out.
+/// What only one of two reports of the same work says: `<` the first, `>` the second. What `truth`
+/// leaves open is left out.
 pub(crate) fn unlike(truth: &Truth, one: &Report, other: &Report) -> Vec<String> {
     let sites = |report: &Report| {
         let is_open = |site: &Site| {

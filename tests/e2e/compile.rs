@@ -1,4 +1,5 @@
-//! Fixtures from source: compiled once for each content and set of flags, safe where tests run in parallel.
+//! Fixtures from source: compiled once for each content and set of flags, safe where tests run in
+//! parallel.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -7,8 +8,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The first line of a source: `// cc: FLAGS`, `// c++: FLAGS` or `// rustc: FLAGS`. The next ones may be
-/// `// lib: SOURCE` (built beside the program as `libNAME.so`) and `// then: COMMAND` (run with the program's path at its end).
+/// The first line of a source: `// cc: FLAGS`, `// c++: FLAGS` or `// rustc: FLAGS`. The next ones
+/// may be
+/// `// lib: SOURCE` (built beside the program as `libNAME.so`) and `// then: COMMAND` (run with the
+/// program's path at its end).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) language: String,
@@ -48,7 +51,8 @@ pub(crate) fn header(text: &str) -> Header {
     header
 }
 
-/// The program built from `name`, a file in `fixtures/`; or an account of why it could not be built.
+/// The program built from `name`, a file in `fixtures/`; or an account of why it could not be
+/// built.
 pub(crate) fn compile(name: &str, build: &Build) -> Result<PathBuf, String> {
     let text =
         fs::read_to_string(sources().join(name)).map_err(|error| format!("{name}: {error}"))?;
@@ -68,7 +72,8 @@ pub(crate) fn compile(name: &str, build: &Build) -> Result<PathBuf, String> {
     Ok(program)
 }
 
-/// Builds in a folder of its own (compilers leave their intermediate files there, too), and then links it to the final
+/// Builds in a folder of its own (compilers leave their intermediate files there, too), and then
+/// links it to the final
 /// name: whichever test is first, its file stays.
 fn produce(name: &str, build: &Build, output: &Path) -> Result<(), String> {
     if output.exists() {

@@ -1,4 +1,5 @@
-//! leaktap's own failures: one line that says what was tried and what would help, and the exit status of CLI.md.
+//! leaktap's own failures: one line that says what was tried and what would help, and the exit
+//! status of CLI.md.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +16,8 @@ use crate::fixture::Fixture;
 use crate::leaktap::{attach, leaktap_with};
 use crate::tools;
 
-/// One line on standard error with all of `texts` (whatever their case), nothing on standard output, and this status.
+/// One line on standard error with all of `texts` (whatever their case), nothing on standard
+/// output, and this status.
 fn fails(finished: &Finished, status: i32, texts: &[&str]) {
     let said = finished.stderr_text();
     let wanted = |text: &&str| said.to_lowercase().contains(&text.to_lowercase());

@@ -1,4 +1,5 @@
-//! The truth: fixtures report exactly the sites, blocks and bytes that they state, launched and attached, again and again.
+//! The truth: fixtures report exactly the sites, blocks and bytes that they state, launched and
+//! attached, again and again.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -22,7 +23,8 @@ fn launched(fixture: &Fixture, engine: Engine) {
     compared(&fixture.truth(Mode::Run), &traced, Mode::Run, engine);
 }
 
-/// Launches the fixture with a preloaded `library`, and compares. What the library keeps for itself does not count.
+/// Launches the fixture with a preloaded `library`, and compares. What the library keeps for itself
+/// does not count.
 pub(crate) fn launched_with(library: &Path, fixture: &Fixture, engine: Engine) {
     let mut preload = OsString::from("LD_PRELOAD=");
     preload.push(library);
@@ -40,7 +42,8 @@ pub(crate) fn launched_with(library: &Path, fixture: &Fixture, engine: Engine) {
     compared(&truth, &traced, Mode::Run, engine);
 }
 
-/// Attaches to a started fixture, lets it work, detaches, and compares; the target must be as if nothing had happened.
+/// Attaches to a started fixture, lets it work, detaches, and compares; the target must be as if
+/// nothing had happened.
 pub(crate) fn attached(fixture: &Fixture, mut target: Target, engine: Engine) {
     let before = Snapshot::of(target.pid());
     let tracing = attach(engine, target.pid(), &[]);
@@ -99,7 +102,8 @@ pub(crate) fn assert_alike(truth: &Truth, traced: impl Fn(Engine) -> Traced) {
     }
 }
 
-/// `name: "file"` becomes the tests `name::{launched, attached}::{breakpoint, auto}` and `name::alike_under_both_engines`.
+/// `name: "file"` becomes the tests `name::{launched, attached}::{breakpoint, auto}` and
+/// `name::alike_under_both_engines`.
 macro_rules! exact {
     ($($name:ident: $fixture:expr;)*) => {$(
         mod $name {

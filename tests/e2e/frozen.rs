@@ -151,7 +151,8 @@ engines! {
         });
     }
 
-    /// In a container, say. A thread that is to make a system call for us does not get to it, and is put back.
+    /// In a container, say. A thread that is to make a system call for us does not get to it, and
+    /// is put back.
     fn a_freezer_that_leaktap_cannot_see_is_found_out(engine) {
         let mut target = Fixture::new("threads.c").start();
         let Some(group) = VERSION_2.hold(target.pid()) else {

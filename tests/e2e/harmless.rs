@@ -1,10 +1,12 @@
-//! The agent changes nothing that its callers rely on, and reads nothing that may not be there: the programs check themselves.
+//! The agent changes nothing that its callers rely on, and reads nothing that may not be there: the
+//! programs check themselves.
 
 use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
 use crate::leaktap::attach;
 
-/// The program works while leaktap is attached, and ends well. Returns allocations, and calls that could not be counted.
+/// The program works while leaktap is attached, and ends well. Returns allocations, and calls that
+/// could not be counted.
 fn works(engine: Engine, fixture: &str) -> (u64, u64) {
     let mut target = Fixture::new(fixture).start();
     let tracing = attach(engine, target.pid(), &[]);

@@ -1,4 +1,5 @@
-//! `leaktap run`: streams, environment and exit status of the program are as without leaktap; options that decide when it
+//! `leaktap run`: streams, environment and exit status of the program are as without leaktap;
+//! options that decide when it
 //! reports and what it exits with.
 
 use std::ffi::OsStr;
@@ -35,7 +36,8 @@ fn run_words<'a>(engine: &'a str, more: &'a [&'a str], program: &'a Path) -> Vec
 }
 
 engines! {
-    /// The program reports its own arguments, signal mask, descriptors, directory; copies its input; exits with 11.
+    /// The program reports its own arguments, signal mask, descriptors, directory; copies its
+    /// input; exits with 11.
     fn streams_and_surroundings_are_untouched(engine) {
         let echo = Fixture::new("echo.c");
         let directory = tempfile::tempdir().expect("a temporary directory");

@@ -48,7 +48,8 @@ engines! {
         lives_through(engine, "no_unwind_info.c", 8);
     }
 
-    /// What the handler had interrupted was the agent, in two of three children: it went on without its memory.
+    /// What the handler had interrupted was the agent, in two of three children: it went on without
+    /// its memory.
     fn children_of_a_signal_handler_live_on(engine) {
         let mut target = Fixture::new("fork_in_handler.c").start();
         let tracing = attach(engine, target.pid(), &[]);
@@ -61,7 +62,8 @@ engines! {
         lives_through(engine, "short_threads.c", 8);
     }
 
-    /// What a realloc took out of the books is put back when it is led past the agent. And a handler's stack may lie in a
+    /// What a realloc took out of the books is put back when it is led past the agent. And a
+    /// handler's stack may lie in a
     /// frame: the call that it interrupts is not over, though further down.
     fn calls_that_are_under_way_at_detach(engine) {
         let mut target = Fixture::new("in_realloc.c").start_for(ALL_CYCLES);

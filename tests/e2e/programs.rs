@@ -38,7 +38,8 @@ fn run(
     process.finish()
 }
 
-/// Runs it with and without leaktap, each in a directory of its own that `prepare` fills; compares, and returns the report
+/// Runs it with and without leaktap, each in a directory of its own that `prepare` fills; compares,
+/// and returns the report
 /// and the directory of the traced one.
 fn same(
     engine: Engine,

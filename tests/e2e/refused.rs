@@ -9,14 +9,16 @@ use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Traced, attach, attach_by, attach_unprivileged, run};
 use crate::truth::Mode;
 
-/// Runs its arguments with four gigabytes of addresses, or thirty: more than would be reserved, which they would then lack.
+/// Runs its arguments with four gigabytes of addresses, or thirty: more than would be reserved,
+/// which they would then lack.
 const LIMITED: &str = "ulimit -v 4000000; exec \"$@\"";
 const LESS_LIMITED: &str = "ulimit -v 30000000; exec \"$@\"";
 
 /// Runs its arguments, none of whose files may grow beyond half a megabyte.
 const SMALL_FILES: &str = "ulimit -f 1000; exec \"$@\"";
 
-/// The report is exact; it says of each function of the heap, and in a note, that there was `refusal`.
+/// The report is exact; it says of each function of the heap, and in a note, that there was
+/// `refusal`.
 fn told(fixture: &Fixture, traced: &Traced, mode: Mode, refusal: &str) {
     exact(fixture, traced, mode);
     let report = traced.report();
@@ -85,7 +87,8 @@ fn a_program_that_locks_its_memory_is_let_go_first() {
             notes.iter().any(|note| note.contains("mlockall")),
             "{notes:?}"
         );
-        // The ten blocks from before, what the C library keeps for a thread, and perhaps one that is being freed.
+        // The ten blocks from before, what the C library keeps for a thread, and perhaps one that
+        // is being freed.
         let live = report.total("live_bytes");
         assert!((10_000..12_000).contains(&live), "{live}");
     };

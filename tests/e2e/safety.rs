@@ -1,4 +1,5 @@
-//! The target never notices: cycles of attach and detach, and deaths of either side, at random moments.
+//! The target never notices: cycles of attach and detach, and deaths of either side, at random
+//! moments.
 
 use std::fs;
 use std::process::Command;
@@ -37,7 +38,8 @@ fn moment(cycle: u64, limit: u64) -> Duration {
     Duration::from_micros(mixed % (limit * 1000))
 }
 
-/// Lets the processes run on for so long: the moment is what these tests vary, nothing is awaited by it.
+/// Lets the processes run on for so long: the moment is what these tests vary, nothing is awaited
+/// by it.
 fn let_run(time: Duration) {
     let (_sender, receiver) = mpsc::channel::<()>();
     let _ = receiver.recv_timeout(time);
@@ -108,7 +110,8 @@ engines! {
         target.end().succeeded();
     }
 
-    /// Whatever we have put into a library goes with it, at a moment of which the dynamic linker tells too late.
+    /// Whatever we have put into a library goes with it, at a moment of which the dynamic linker
+    /// tells too late.
     fn a_library_may_be_unloaded_while_we_attach_and_detach(engine) {
         let mut target = Fixture::new("reload.c").start_for(ALL_CYCLES);
         let mut allocations = 0;
@@ -186,7 +189,8 @@ engines! {
         }
     }
 
-    /// Either it was attached by then, and reports, or it says in one line that there is no such process.
+    /// Either it was attached by then, and reports, or it says in one line that there is no such
+    /// process.
     fn a_target_killed_while_leaktap_attaches_is_no_crash(engine) {
         for death in 0..DEATHS {
             let target = Fixture::new("busy.c").start();
@@ -231,7 +235,8 @@ engines! {
         target.end().succeeded();
     }
 
-    /// A launched program must not live on with probes that nobody serves (docs/ptrace.md, failure modes).
+    /// A launched program must not live on with probes that nobody serves (docs/ptrace.md, failure
+    /// modes).
     fn a_launched_program_ends_with_a_killed_leaktap(engine) {
         let busy = Fixture::new("busy.c");
         let tracing = begin_to_run(engine, &[busy.program().as_os_str()]);
@@ -253,11 +258,13 @@ engines! {
     }
 }
 
-/// With detours a target needs nobody: it runs on, and the next leaktap takes out what the killed one has left.
+/// With detours a target needs nobody: it runs on, and the next leaktap takes out what the killed
+/// one has left.
 #[test]
 fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
     let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
-    // Until each thread has allocated, and so has its arena: mmap(2) and its kin remain breakpoints, which leave
+    // Until each thread has allocated, and so has its arena: mmap(2) and its kin remain
+    // breakpoints, which leave
     // a moment of danger (docs/ptrace.md).
     while attach(Engine::Auto, target.pid(), &["--duration", "50ms"])
         .wait()
@@ -289,7 +296,8 @@ fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
     target.end().succeeded();
 }
 
-/// What the C library maps and unmaps for itself runs into no int3 that a killed leaktap could leave.
+/// What the C library maps and unmaps for itself runs into no int3 that a killed leaktap could
+/// leave.
 #[test]
 fn a_target_whose_heap_comes_and_goes_survives_a_killed_leaktap() {
     survives_deaths("heaps.c");
@@ -333,7 +341,8 @@ fn a_leaktap_at_work_is_a_program_like_any_other() {
     target.end().succeeded();
 }
 
-/// The thread that is to unmap what is left may be gone when it comes to that, and the kernel says nothing of a leader.
+/// The thread that is to unmap what is left may be gone when it comes to that, and the kernel says
+/// nothing of a leader.
 #[test]
 fn nothing_is_left_where_the_first_thread_ends_while_we_detach() {
     for _ in 0..10 {

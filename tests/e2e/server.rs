@@ -1,4 +1,5 @@
-//! Servers for the tests of real programs: started on free ports or in temporary directories, ended with the test.
+//! Servers for the tests of real programs: started on free ports or in temporary directories, ended
+//! with the test.
 
 use std::fs;
 use std::net::TcpListener;

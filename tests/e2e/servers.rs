@@ -1,4 +1,5 @@
-//! Real servers under load: their clients see no error, they live on, and are afterwards what they were.
+//! Real servers under load: their clients see no error, they live on, and are afterwards what they
+//! were.
 
 use std::process::Command;
 

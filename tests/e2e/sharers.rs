@@ -1,4 +1,5 @@
-//! Who runs in the target's memory without being a thread that could run into a breakpoint: another process, traced with it; and
+//! Who runs in the target's memory without being a thread that could run into a breakpoint: another
+//! process, traced with it; and
 //! threads of the kernel, left alone.
 
 use std::process::Command;
@@ -60,7 +61,8 @@ engines! {
         target.end().succeeded();
     }
 
-    /// They make system calls for the program, which a stop would end, and would never run anything for us.
+    /// They make system calls for the program, which a stop would end, and would never run anything
+    /// for us.
     fn threads_of_the_kernel_are_left_alone(engine) {
         let fixture = Fixture::new("io_workers.c");
         let mut target = fixture.start();

@@ -56,7 +56,8 @@ engines! {
     fn set_before_the_attach(engine) {
         attached(engine, "before");
     }
-    /// The kernel resets the handler of the process for the one that blocks the signal, and it may be the other whose stop is seen first.
+    /// The kernel resets the handler of the process for the one that blocks the signal, and it may
+    /// be the other whose stop is seen first.
     fn a_thread_is_not_taken_for_another_that_blocks_sigtrap(engine) {
         let mut target = Fixture::new("sigtrap_neighbours.c").start();
         let tracing = attach(engine, target.pid(), &[]);

@@ -1,4 +1,5 @@
-//! Stacks are exact: every frame is the one that backtrace(3) finds, through signal frames, libc's qsort and threads.
+//! Stacks are exact: every frame is the one that backtrace(3) finds, through signal frames, libc's
+//! qsort and threads.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -58,7 +59,8 @@ fn seed() -> String {
     since.as_nanos().to_string()
 }
 
-/// Frames of each stack in `leak()`, innermost first, but for the first one: blocks, and their bytes, which tell them apart.
+/// Frames of each stack in `leak()`, innermost first, but for the first one: blocks, and their
+/// bytes, which tell them apart.
 type Stacks = BTreeMap<Vec<u64>, (u64, u64)>;
 
 fn add(stacks: &mut Stacks, frames: &[u64], blocks: u64, bytes: u64) {

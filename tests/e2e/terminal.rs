@@ -1,4 +1,5 @@
-//! `leaktap run` in a shell on a terminal: Ctrl-C, Ctrl-Z and `fg` reach the program as they would without leaktap.
+//! `leaktap run` in a shell on a terminal: Ctrl-C, Ctrl-Z and `fg` reach the program as they would
+//! without leaktap.
 
 use std::process::Command;
 
@@ -7,7 +8,8 @@ use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
 use crate::tools;
 
-/// An interactive shell on a terminal of its own: script(1) copies between the terminal and our pipes.
+/// An interactive shell on a terminal of its own: script(1) copies between the terminal and our
+/// pipes.
 fn shell() -> Option<Watched> {
     tools::program("script")?;
     let mut command = Command::new("script");

@@ -4,7 +4,8 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The path of `program`, in PATH or where Debian keeps servers; without it the test is skipped, or fails if CI=true.
+/// The path of `program`, in PATH or where Debian keeps servers; without it the test is skipped, or
+/// fails if CI=true.
 pub(crate) fn program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -52,7 +52,8 @@ impl Agent {
         Some(Agent { control })
     }
 
-    /// The state of the thread with `fs` as its fs base, which is this one, if no traced call is running in it
+    /// The state of the thread with `fs` as its fs base, which is this one, if no traced call is
+    /// running in it
     /// and it has just entered one that is the program's own. Nothing if that takes a closer look.
     #[inline(always)]
     pub(crate) fn idle_thread(self, fs: u64, sp: u64) -> Option<*mut Thread> {
@@ -103,7 +104,8 @@ impl Agent {
         Some(self.numbered(set * KEYS + way))
     }
 
-    /// The state of this thread, whose fs base others have, too. Nothing where system calls are not allowed.
+    /// The state of this thread, whose fs base others have, too. Nothing where system calls are not
+    /// allowed.
     #[cold]
     fn thread_by_number(self) -> Option<*mut Thread> {
         let is_allowed = self.control.live.kernel.load(Relaxed) == 1;

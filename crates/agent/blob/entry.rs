@@ -1,17 +1,25 @@
 //! Where detours enter the agent.
 //!
-//! There are two kinds. A *lean* one is for functions of shared libraries whose callers know nothing of them but the psABI: the
-//! stub names its descriptor in r11, which no function expects anything in (psABI, 3.2.1: neither do rax and r10 matter to a
-//! function with a fixed list of arguments), and what is clobbered is what any call may clobber. A *full* one preserves what
-//! its function preserves: all general registers and the direction flag, at entry, and after the original has returned
-//! all but its result. Callers compiled together with the function know what it leaves alone (-fipa-ra, LTO). Its stub
-//! pushes the descriptor's address, and jumps are made through the word below the stack pointer, which no signal
+//! There are two kinds. A *lean* one is for functions of shared libraries whose callers know
+//! nothing of them but the psABI: the
+//! stub names its descriptor in r11, which no function expects anything in (psABI, 3.2.1: neither
+//! do rax and r10 matter to a
+//! function with a fixed list of arguments), and what is clobbered is what any call may clobber. A
+//! *full* one preserves what
+//! its function preserves: all general registers and the direction flag, at entry, and after the
+//! original has returned
+//! all but its result. Callers compiled together with the function know what it leaves alone
+//! (-fipa-ra, LTO). Its stub
+//! pushes the descriptor's address, and jumps are made through the word below the stack pointer,
+//! which no signal
 //! handler touches (the red zone, psABI 3.2.2). No vector register is ever touched.
 //!
 //! `.cfi` lines describe each frame, so that a walk gets through.
 //!
-//! A thread in here needs nobody's help to get out: it gets to one of the labels `_call`, `_pass` and
-//! `_return`, where the tracer can take it over, or it is inside the original, to return to `_back`.
+//! A thread in here needs nobody's help to get out: it gets to one of the labels `_call`, `_pass`
+//! and
+//! `_return`, where the tracer can take it over, or it is inside the original, to return to
+//! `_back`.
 //!
 //! The fs base is read by `rdfsbase`, never from memory: a program may have set it to anything.
 
@@ -89,7 +97,8 @@ global_asm!(
     ".size \\name, . - \\name",
     ".endm",
     "leaktap_call leaktap_around, 0",
-    // A twin that does not throw is called; if it fails, the throwing original is gone to without a frame.
+    // A twin that does not throw is called; if it fails, the throwing original is gone to without a
+    // frame.
     "leaktap_call leaktap_around_throwing, 1",
     // Functions that free and tell nothing: no frame.
     ".globl leaktap_before",
@@ -218,7 +227,8 @@ global_asm!(
     "jmp [rsp - 8]",
     ".cfi_endproc",
     ".size leaktap_full_around, . - leaktap_full_around",
-    // As `leaktap_around_throwing`: what the twin changes and the operator need not is restored, too.
+    // As `leaktap_around_throwing`: what the twin changes and the operator need not is restored,
+    // too.
     ".globl leaktap_full_around_throwing",
     ".type leaktap_full_around_throwing, @function",
     "leaktap_full_around_throwing:",
@@ -410,7 +420,8 @@ extern "C" fn leaktap_leave(call: &mut Call, result: u64, bp: u64) -> u64 {
     result
 }
 
-/// Another call is under way in the thread, which had left this one for it, on another stack: its note stays.
+/// Another call is under way in the thread, which had left this one for it, on another stack: its
+/// note stays.
 #[cold]
 #[inline(never)]
 fn leave_beside(call: &mut Call, result: u64, bp: u64, other: u64) -> u64 {
@@ -480,7 +491,8 @@ struct Gate {
     descriptor: u64,
 }
 
-/// Whether a call that was entered with its return address at `sp` is the C library's own doing, or the allocator's. 0 if it is
+/// Whether a call that was entered with its return address at `sp` is the C library's own doing, or
+/// the allocator's. 0 if it is
 /// the program's. Whosever it is: what it unmaps is no stack any more.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {

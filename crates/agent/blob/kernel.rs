@@ -14,7 +14,8 @@ pub(crate) fn number() -> u32 {
 
 /// Copies words from `at` on, as many as can be read. Returns how many.
 ///
-/// process_vm_readv(2) of the own process, which nothing forbids but a filter: it needs no permission.
+/// process_vm_readv(2) of the own process, which nothing forbids but a filter: it needs no
+/// permission.
 pub(crate) fn copy(process: u32, at: u64, words: &[Cell<u64>]) -> usize {
     let bytes = core::mem::size_of_val(words) as u64;
     let local = [words.as_ptr() as u64, bytes];

@@ -74,7 +74,8 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
     set_outer(thread, running);
 }
 
-/// Also true if the walk got to the root, by call frame information, and did not meet the earlier call.
+/// Also true if the walk got to the root, by call frame information, and did not meet the earlier
+/// call.
 fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> (Entry, bool) {
     let earlier = Addr::new(running & !TAKEN);
     let caller_of_earlier = earlier.wrapping_offset(8);
@@ -109,7 +110,8 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> (Entry
         Err(_) => End::Unreadable,
     };
     let below = earlier.get().wrapping_sub(sp).wrapping_sub(1) < STACK_SPAN;
-    // Without call frame information, a frame pointer of 0 need not mean the root: musl's code has neither.
+    // Without call frame information, a frame pointer of 0 need not mean the root: musl's code has
+    // neither.
     let is_over = !met && end == End::Root && matches!(rows.rule(outermost), Found::Rule(_));
     let entry = match end {
         // The agent itself calls nobody: a call made while it is busy is a handler's.

@@ -66,7 +66,8 @@ impl Allocated {
 }
 
 impl Agent {
-    /// Enters a block whose stack is remembered, and where the blocks of its area are: nearly every one. `state` is for this call
+    /// Enters a block whose stack is remembered, and where the blocks of its area are: nearly every
+    /// one. `state` is for this call
     /// alone.
     ///
     /// # Errors
@@ -101,7 +102,8 @@ impl Agent {
         }
     }
 
-    /// Takes a block out of the ledger, before it is really freed, if its area is remembered and it is where it belongs. False,
+    /// Takes a block out of the ledger, before it is really freed, if its area is remembered and it
+    /// is where it belongs. False,
     /// and nothing has changed, if not. `state` is for this call alone.
     #[inline(always)]
     pub(crate) fn freed_again(self, state: *mut Thread, addr: u64) -> bool {

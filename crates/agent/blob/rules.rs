@@ -8,14 +8,16 @@ use leaktap_unwind::{Found, ModuleRows, Row, RuleCache, Rules};
 use crate::agent::Agent;
 use crate::layout::Module;
 
-/// The rows of all modules of the process, as they are at each lookup. To be asked after the generation was read: so what is
+/// The rows of all modules of the process, as they are at each lookup. To be asked after the
+/// generation was read: so what is
 /// remembered under a generation never stems from older rows.
 #[derive(Clone, Copy)]
 pub(crate) struct AllRows(pub(crate) Agent);
 
 impl AllRows {
     fn module(self, lookup: Addr) -> Option<Module> {
-        // SAFETY: the tracer publishes modules, in memory that it never unmaps while threads are in the agent.
+        // SAFETY: the tracer publishes modules, in memory that it never unmaps while threads are in
+        // the agent.
         let found = unsafe { self.0.control.live.modules.find(lookup.get()) };
         let module = Module::from_words(found?);
         module.range.contains(lookup.get()).then_some(module)

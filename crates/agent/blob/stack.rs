@@ -1,9 +1,13 @@
 //! Reads of the thread's own memory that cannot fault.
 //!
-//! Of the thread's own stack, what call frame information leads to is read just so: those are the words by which its frames
-//! are about to return. Where the stacks of threads are the tracer says. All else (another stack, of a coroutine or of a signal
-//! handler, and whatever a frame pointer or a guess leads to) is copied by the kernel, which answers if there is nothing: a
-//! program may close any page at any moment. Where system calls are not allowed ([`Live::kernel`](crate::layout::Live)), a walk ends there.
+//! Of the thread's own stack, what call frame information leads to is read just so: those are the
+//! words by which its frames
+//! are about to return. Where the stacks of threads are the tracer says. All else (another stack,
+//! of a coroutine or of a signal
+//! handler, and whatever a frame pointer or a guess leads to) is copied by the kernel, which
+//! answers if there is nothing: a
+//! program may close any page at any moment. Where system calls are not allowed
+//! ([`Live::kernel`](crate::layout::Live)), a walk ends there.
 
 use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
@@ -57,7 +61,8 @@ impl Words {
     /// It is one of them, and call frame information has led there.
     #[inline(always)]
     pub(crate) unsafe fn get(self, index: u64) -> u64 {
-        // SAFETY: aligned and readable, says the caller; atomic, because other threads may write there.
+        // SAFETY: aligned and readable, says the caller; atomic, because other threads may write
+        // there.
         unsafe { (*self.sp.wrapping_add(index as usize)).load(Relaxed) }
     }
 }
@@ -67,7 +72,8 @@ impl Agent {
     pub(crate) fn unmaps(self, start: u64, len: u64) {
         let live = &self.control.live;
         let mut last = start.saturating_add(len).checked_sub(1);
-        // Stacks do not overlap: those below the first that does not reach there do not either, but for empty ones.
+        // Stacks do not overlap: those below the first that does not reach there do not either, but
+        // for empty ones.
         while let Some(stack) = last.and_then(|last| stack_below(self, last)) {
             if start < stack.end {
                 // SAFETY: as in `stack_below`.
@@ -78,7 +84,8 @@ impl Agent {
         live.ranges.fetch_add(1, AcqRel);
     }
 
-    /// Copies words from `at` on by a system call, which does not fault. Returns how many; none where system calls
+    /// Copies words from `at` on by a system call, which does not fault. Returns how many; none
+    /// where system calls
     /// are not allowed.
     pub(crate) fn copy(self, at: u64, words: &[Cell<u64>]) -> usize {
         match self.control.live.kernel.load(Relaxed) {
@@ -90,13 +97,15 @@ impl Agent {
 
 /// The stack of a thread that begins at `at`, or next below.
 pub(crate) fn stack_below(agent: Agent, at: u64) -> Option<Region> {
-    // SAFETY: the tracer publishes stacks, in memory that it never unmaps while threads are in the agent.
+    // SAFETY: the tracer publishes stacks, in memory that it never unmaps while threads are in the
+    // agent.
     let [start, end] = unsafe { agent.control.live.stacks.find(at) }?;
     Some(Region { start, end })
 }
 
 impl<'w> Stack<'w> {
-    /// The memory of a thread whose stack pointer is `sp`, where a call has just written a word; `known` is what
+    /// The memory of a thread whose stack pointer is `sp`, where a call has just written a word;
+    /// `known` is what
     /// was found out before. `window` is for this alone.
     #[inline]
     pub(crate) fn new(
@@ -163,7 +172,8 @@ impl ReadMemory for Stack<'_> {
         if !is_own && word != self.sp {
             return self.guess_u64(at);
         }
-        // SAFETY: where the call has just written, or a word of the thread's own stack by which a frame returns.
+        // SAFETY: where the call has just written, or a word of the thread's own stack by which a
+        // frame returns.
         Ok(unsafe { (word as *const u64).read_unaligned() })
     }
 

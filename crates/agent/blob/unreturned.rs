@@ -1,11 +1,15 @@
 //! The record of calls that have not returned, but for the one that [`Thread::outer`] names.
 //!
-//! The original that the agent has called returns to the agent, so the tracer must know of each such return
-//! address before it takes the agent away, wherever that lies: on a stack that was left for another one, too. A call goes on
-//! record when another one begins in its thread, and is struck off when it returns. One that was left by longjmp(3) never does:
+//! The original that the agent has called returns to the agent, so the tracer must know of each
+//! such return
+//! address before it takes the agent away, wherever that lies: on a stack that was left for another
+//! one, too. A call goes on
+//! record when another one begins in its thread, and is struck off when it returns. One that was
+//! left by longjmp(3) never does:
 //! it is struck off when its place is needed and it is seen to be over.
 //!
-//! A thread writes to its own record alone, but its signal handlers may interrupt that: so places are taken by exchanges.
+//! A thread writes to its own record alone, but its signal handlers may interrupt that: so places
+//! are taken by exchanges.
 
 use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
@@ -16,8 +20,10 @@ use crate::layout::{Call, MAYBE_OVER, Thread, Unreturned};
 use crate::stack::stack_below;
 
 impl Agent {
-    /// A call begins in `thread`, with its return address at `sp`, before the one that was entered with its own at
-    /// `earlier` has returned. That never will if it `is_over` by a walk, and popped: one of the two alone need not
+    /// A call begins in `thread`, with its return address at `sp`, before the one that was entered
+    /// with its own at
+    /// `earlier` has returned. That never will if it `is_over` by a walk, and popped: one of the
+    /// two alone need not
     /// mean it, for a handler's stack may lie in a frame.
     #[cold]
     pub(crate) fn put_on_record(self, thread: *mut Thread, earlier: u64, sp: u64, is_over: bool) {
@@ -43,7 +49,8 @@ impl Agent {
         }
     }
 
-    /// Whether the agent's return address of a call, entered with its own at `entry_sp`, is there no more.
+    /// Whether the agent's return address of a call, entered with its own at `entry_sp`, is there
+    /// no more.
     fn is_overwritten(self, entry_sp: u64) -> bool {
         let word = Cell::new(0);
         let words = core::slice::from_ref(&word);
@@ -62,12 +69,14 @@ pub(crate) fn returns(thread: *mut Thread, sp: u64) {
 
 #[inline(always)]
 fn record(thread: *mut Thread) -> &'static Unreturned {
-    // SAFETY: the state of this thread, which exists while the agent is present; all of the record is atomic.
+    // SAFETY: the state of this thread, which exists while the agent is present; all of the record
+    // is atomic.
     unsafe { &(*thread).unreturned }
 }
 
 impl Unreturned {
-    /// False if there is no place. The count is raised first: whoever leaves this by a jump leaves one that is too high, and no
+    /// False if there is no place. The count is raised first: whoever leaves this by a jump leaves
+    /// one that is too high, and no
     /// entry behind that nobody would strike off.
     fn put(&self, entry_sp: u64) -> bool {
         let take = |call: &&AtomicU64| {
@@ -93,7 +102,8 @@ impl Unreturned {
     }
 }
 
-/// Whether a frame at `earlier` is popped, since the stack pointer is at `sp`: on the stack of the same thread, above it.
+/// Whether a frame at `earlier` is popped, since the stack pointer is at `sp`: on the stack of the
+/// same thread, above it.
 fn is_popped(agent: Agent, earlier: u64, sp: u64) -> bool {
     earlier < sp
         && stack_below(agent, sp).is_some_and(|stack| stack.contains(sp) && stack.contains(earlier))

@@ -30,7 +30,8 @@ pub const CACHED_RULES: usize = 4096;
 /// Threads that share a cache line of keys.
 pub const KEYS: usize = 8;
 
-/// In place of the key of a thread: several threads have this fs base (clone(2) without CLONE_SETTLS). They would write to one state at
+/// In place of the key of a thread: several threads have this fs base (clone(2) without
+/// CLONE_SETTLS). They would write to one state at
 /// the same time, so each has one by its number, [`key_of_number`].
 #[inline]
 pub const fn shared_key(fs: u64) -> u64 {
@@ -71,13 +72,15 @@ pub const SYSTEM: usize = 3;
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
-/// The same where the agent was interrupted: a signal handler has called a function since, which runs.
+/// The same where the agent was interrupted: a signal handler has called a function since, which
+/// runs.
 pub const UNDER: u64 = 2;
 
 /// The thread's state may be half written: it is not for a signal handler.
 pub const TAKEN: u64 = BUSY | UNDER;
 
-/// [`Thread::outer`] while a call runs whose return address is at `sp`; before that it was `before`.
+/// [`Thread::outer`] while a call runs whose return address is at `sp`; before that it was
+/// `before`.
 #[inline]
 pub const fn running(sp: u64, before: u64) -> u64 {
     if before & TAKEN == 0 { sp } else { sp | UNDER }
@@ -117,11 +120,13 @@ pub struct Control {
     pub regions: [Region; REGIONS],
     /// glibc's malloc.o: what it calls is no call of the program's, even with nothing running.
     pub allocator: Region,
-    /// The agent itself (which a function that it has called may end with a jump from), modules of the
+    /// The agent itself (which a function that it has called may end with a jump from), modules of
+    /// the
     /// allocator and of the C library: a call from elsewhere is the program's own,
     /// though made while another one runs. Unused ones are empty.
     pub inside: [Region; INSIDE],
-    /// The C library, the dynamic linker and the allocator, where they are not part of the program's own module. Unused ones
+    /// The C library, the dynamic linker and the allocator, where they are not part of the
+    /// program's own module. Unused ones
     /// are empty.
     pub system: [Region; SYSTEM],
     /// Written by the tracer at any time.
@@ -167,7 +172,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// Gives the agent another table of modules: see [`Published::publish`]. Whoever sees the new generation sees it.
+    /// Gives the agent another table of modules: see [`Published::publish`]. Whoever sees the new
+    /// generation sees it.
     pub fn publish_modules(&self, at: u64) {
         self.modules.publish(at);
         self.generation.fetch_add(1, Release);
@@ -266,8 +272,10 @@ pub struct Thread {
 /// Marks a call of [`Unreturned`] that a walk has not met: it was left by longjmp(3), most likely.
 pub const MAYBE_OVER: u64 = 1;
 
-/// Calls that had not returned when another one began in the thread: in a signal handler, on another stack, or after
-/// longjmp(3), which most often means that they never will. With [`Thread::outer`], the record of all return addresses that
+/// Calls that had not returned when another one began in the thread: in a signal handler, on
+/// another stack, or after
+/// longjmp(3), which most often means that they never will. With [`Thread::outer`], the record of
+/// all return addresses that
 /// the agent has put on stacks.
 #[repr(C)]
 pub struct Unreturned {
@@ -283,7 +291,8 @@ impl Thread {
     /// Bytes of a thread's state that [`Thread::running`] looks at, from its beginning.
     pub const HEAD_LEN: usize = offset_of!(Thread, stack);
 
-    /// Stack pointers at the entries of all calls that may return to the agent, from the first bytes of a thread's
+    /// Stack pointers at the entries of all calls that may return to the agent, from the first
+    /// bytes of a thread's
     /// state as they were read; false behind them if there may be more.
     pub fn running(head: &[u8; Thread::HEAD_LEN]) -> (impl Iterator<Item = u64> + '_, bool) {
         const CALLS: usize = offset_of!(Thread, unreturned) + offset_of!(Unreturned, calls);
@@ -398,7 +407,8 @@ impl Call {
     /// Bytes from a call to the return address behind it.
     pub const LEN: usize = size_of::<Call>();
 
-    /// Where the original's return address to the agent is, for a call that was entered with its own at `entry_sp`.
+    /// Where the original's return address to the agent is, for a call that was entered with its
+    /// own at `entry_sp`.
     pub const fn return_slot(entry_sp: u64) -> u64 {
         entry_sp.wrapping_sub(Call::LEN as u64 + 8)
     }

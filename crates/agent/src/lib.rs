@@ -1,7 +1,9 @@
 //! The code that leaktap injects into a target, and what it shares with the tracer.
 //!
-//! With optimised probes, this is the first stage of the data path: a detour enters the agent, which
-//! takes the stack, enters the block into the ledger, and goes on; no thread stops. The agent itself
+//! With optimised probes, this is the first stage of the data path: a detour enters the agent,
+//! which
+//! takes the stack, enters the block into the ledger, and goes on; no thread stops. The agent
+//! itself
 //! is in `blob/`, built by build.rs into a position independent image without a libc: [`text`].
 //! Not for injecting it: that is the tracer's part, with what this crate knows of the image, the
 //! [`layout`] of what is shared, and [`stub()`]s.
@@ -10,7 +12,8 @@
 //! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
-//! - It makes two system calls: process_vm_readv(2) of its own process, for what it cannot be sure to
+//! - It makes two system calls: process_vm_readv(2) of its own process, for what it cannot be sure
+//!   to
 //!   read otherwise, and gettid(2) where threads share an fs base; and not even these unless
 //!   [`layout::Live::kernel`] allows it.
 #![deny(unsafe_code)]
@@ -55,7 +58,8 @@ static EH_FRAME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/eh_frame.bin"
 pub enum Shape {
     /// Calls the original, and looks at its result. Not for functions that may throw.
     Around,
-    /// Calls a twin that does not throw, and goes to the throwing original, without a frame, if that fails.
+    /// Calls a twin that does not throw, and goes to the throwing original, without a frame, if
+    /// that fails.
     AroundThrowing,
     /// For a function that frees: goes on to the original without a frame.
     Before,
@@ -65,7 +69,8 @@ pub enum Shape {
     FullAroundThrowing,
     /// As `Before`, and preserves what the function preserves.
     FullBefore,
-    /// For a function that only a breakpoint can watch: [`GATE_INT3`], unless the C library, the dynamic linker or the allocator
+    /// For a function that only a breakpoint can watch: [`GATE_INT3`], unless the C library, the
+    /// dynamic linker or the allocator
     /// calls it; then goes on to the original without a frame.
     Gate,
 }
@@ -136,11 +141,13 @@ pub const EXITS: [(u64, Exit); 16] = [
     (offsets::GATE_PASS, Exit::FullPass),
 ];
 
-/// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry; in the word below the stack pointer
+/// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry; in the
+/// word below the stack pointer
 /// is the address of its displaced instructions.
 pub const GATE_INT3: u64 = offsets::GATE_INT3;
 
-/// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`] returns to, with the stack
+/// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`]
+/// returns to, with the stack
 /// pointer at a [`layout::Call`].
 pub const BACKS: [u64; 2] = [offsets::AROUND_BACK, offsets::FULL_AROUND_BACK];
 

@@ -1,12 +1,17 @@
-//! Tables that the tracer changes while threads of the target search them. Compiled into both, and into
+//! Tables that the tracer changes while threads of the target search them. Compiled into both, and
+//! into
 //! `crates/loom`, where loom's atomics stand in.
 //!
-//! A table is words: how many more there are, and then entries of as many words each, sorted by their first. It has two places in the shared
-//! memory. The tracer writes to the one that nobody is led to, leads there, and changes the version before it writes to the other one: whoever
-//! searched that meanwhile sees a new version, and searches again. So nothing is used up however often a table changes, no thread
+//! A table is words: how many more there are, and then entries of as many words each, sorted by
+//! their first. It has two places in the shared
+//! memory. The tracer writes to the one that nobody is led to, leads there, and changes the version
+//! before it writes to the other one: whoever
+//! searched that meanwhile sees a new version, and searches again. So nothing is used up however
+//! often a table changes, no thread
 //! waits for another one, and a tracer that is killed leaves a whole table.
 //!
-//! The target changes one thing itself: a range that is no more becomes empty, in the table that is led to and in the one that is to come.
+//! The target changes one thing itself: a range that is no more becomes empty, in the table that is
+//! led to and in the one that is to come.
 
 use core::slice;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -24,7 +29,8 @@ pub struct Published {
 }
 
 impl Published {
-    /// A table of ranges at address `at` of the target, which is written, is to be published. What becomes empty from now on becomes so there,
+    /// A table of ranges at address `at` of the target, which is written, is to be published. What
+    /// becomes empty from now on becomes so there,
     /// too; what was so before is in the table that is led to, and has to be looked for.
     pub fn prepare(&self, at: u64) {
         self.next.store(at, Release);
@@ -32,7 +38,8 @@ impl Published {
         fence(SeqCst);
     }
 
-    /// Leads to the table at address `at` of the target, which is written. The place that was led to may be written next, but for
+    /// Leads to the table at address `at` of the target, which is written. The place that was led
+    /// to may be written next, but for
     /// readers with relaxed stores.
     pub fn publish(&self, at: u64) {
         self.at.store(at, Release);
@@ -47,7 +54,8 @@ impl Published {
     /// The last entry that begins with `key` or less.
     ///
     /// # Safety
-    /// In the target only. The tracer has led to nothing but tables that stay mapped, none longer than its place.
+    /// In the target only. The tracer has led to nothing but tables that stay mapped, none longer
+    /// than its place.
     pub unsafe fn find<const WORDS: usize>(&self, key: u64) -> Option<[u64; WORDS]> {
         loop {
             let version = self.version.load(Acquire);
@@ -73,7 +81,8 @@ impl Published {
                 // Either the tracer finds that in the old table, or its new one is found here.
                 fence(SeqCst);
                 empty(entries_at(self.next.load(Acquire)), range);
-                // Either the tracer finds that in a table that it has led to since, or its version is found here. (On x86
+                // Either the tracer finds that in a table that it has led to since, or its version
+                // is found here. (On x86
                 // the exchange is such a fence already.)
                 fence(SeqCst);
             }
@@ -90,7 +99,8 @@ impl Published {
 }
 
 /// # Safety
-/// As for [`Published::find`]: `at` is where it leads to or did. Should the place have been written to again, it still has room for as many.
+/// As for [`Published::find`]: `at` is where it leads to or did. Should the place have been written
+/// to again, it still has room for as many.
 unsafe fn entries_at<'a>(at: u64) -> &'a [AtomicU64] {
     let at = at as *const AtomicU64;
     // SAFETY: null, or what the caller says.
@@ -127,7 +137,8 @@ fn last<const WORDS: usize>(words: &[AtomicU64], key: u64) -> Option<[u64; WORDS
     Some(found)
 }
 
-/// Has a range of `entries` of two words, the first address and the one behind the last, end where it begins. The place may be another table's by
+/// Has a range of `entries` of two words, the first address and the one behind the last, end where
+/// it begins. The place may be another table's by
 /// now: nothing changes in a table that does not have the range.
 pub fn empty(entries: &[AtomicU64], [start, end]: [u64; 2]) {
     if let Some([first, behind, ..]) = below::<2>(entries, start)

@@ -27,7 +27,8 @@ pub const TABLES: u32 = 28;
 const KEYS_LEN: usize = KEYS << KEY_BITS;
 const THREADS_LEN: usize = KEYS_LEN + SPARES;
 
-/// Offset of the keys of threads; [`Control`] and what the tracer notes for another one come before.
+/// Offset of the keys of threads; [`Control`] and what the tracer notes for another one come
+/// before.
 pub const KEYS_AT: u64 = 64 << 10;
 
 /// Offset of what the tracer notes for another one, should it be killed.
@@ -136,8 +137,10 @@ impl Shared {
         made
     }
 
-    /// In a file of its own, unless files may not be as long (RLIMIT_FSIZE): where the kernel commits to no more memory than there is
-    /// (vm.overcommit_memory, proc_sys_vm(5)), it does so for each page of a file that is touched, but at once for all that is mapped without
+    /// In a file of its own, unless files may not be as long (RLIMIT_FSIZE): where the kernel
+    /// commits to no more memory than there is
+    /// (vm.overcommit_memory, proc_sys_vm(5)), it does so for each page of a file that is touched,
+    /// but at once for all that is mapped without
     /// one. That not only fails: other programs get no memory while it is tried.
     fn own(tables: u32) -> io::Result<Shared> {
         Shared::uncommitted(tables).or_else(|_| Shared::anonymous(tables))
@@ -191,8 +194,10 @@ impl Shared {
         self.parts.tables >= other.parts.tables
     }
 
-    /// Moves what is in use of `from` here, if that is in a file: some `bytes` of it from `at` on. Nobody uses it any more. What has come
-    /// here is a hole there, so that it costs the target nothing to unmap; of the beginning, which says whose it is, a copy stays. Returns
+    /// Moves what is in use of `from` here, if that is in a file: some `bytes` of it from `at` on.
+    /// Nobody uses it any more. What has come
+    /// here is a hole there, so that it costs the target nothing to unmap; of the beginning, which
+    /// says whose it is, a copy stays. Returns
     /// where to go on, nothing if that was all.
     ///
     /// # Errors
@@ -244,7 +249,8 @@ impl Shared {
         file.read_exact_at(room, from)
     }
 
-    /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte in use (lseek(2)), or if it is in no file.
+    /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte
+    /// in use (lseek(2)), or if it is in no file.
     fn seek(&self, at: u64, what: Whence) -> io::Result<Option<u64>> {
         let Some(file) = &self.file else {
             return Ok(None);
@@ -358,7 +364,8 @@ impl Shared {
         }
     }
 
-    /// The same for words, where threads may look meanwhile: a table's place, see [`Published`](crate::published::Published). `offset` is a
+    /// The same for words, where threads may look meanwhile: a table's place, see
+    /// [`Published`](crate::published::Published). `offset` is a
     /// multiple of 8.
     pub fn store(&self, offset: u64, words: &[u64]) {
         for (place, word) in self.words(offset, words.len()).iter().zip(words) {

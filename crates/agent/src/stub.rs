@@ -13,7 +13,8 @@ const ADDRESS: usize = DESCRIPTOR_AT + size_of::<Descriptor>();
 /// Bytes of the first instruction of a [full](Shape::is_full) stub, which pushes a word.
 pub const PUSH_LEN: usize = 6;
 
-/// The code that a probed function's jump leads to: it names the probe to the agent, in r11 or on the stack.
+/// The code that a probed function's jump leads to: it names the probe to the agent, in r11 or on
+/// the stack.
 ///
 /// For a stub at `at`, with the agent's image at `image`, no more than 2 GiB away.
 pub fn stub(at: Addr, image: Addr, shape: Shape, descriptor: &Descriptor) -> [u8; STUB_LEN] {

@@ -208,7 +208,8 @@ extern "C" fn bump(_: usize) -> *mut c_void {
     NEXT.fetch_add(16, Relaxed) as *mut c_void
 }
 
-/// Threads with one fs base would write to one state at the same time: each has its own by its number, or none.
+/// Threads with one fs base would write to one state at the same time: each has its own by its
+/// number, or none.
 #[test]
 fn threads_that_share_an_fs_base_are_told_apart_by_number() {
     let host = Host::new();

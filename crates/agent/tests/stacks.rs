@@ -193,7 +193,8 @@ fn nothing_of_another_stack_without_the_kernel() {
     assert!(live.end != 0 && !live.frames.is_empty());
 }
 
-/// What was readable once need not be so again: a frame pointer without call frame information leads to anything.
+/// What was readable once need not be so again: a frame pointer without call frame information
+/// leads to anything.
 #[test]
 fn a_page_that_was_closed_is_not_read() {
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};

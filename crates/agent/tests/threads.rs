@@ -1,7 +1,10 @@
-//! What threads of the agent, and the tracer, share without locks: keys, spare states, tables that are exchanged.
+//! What threads of the agent, and the tracer, share without locks: keys, spare states, tables that
+//! are exchanged.
 //!
-//! The agent's own sources, called by threads of this process. Miri tries orders of memory that this processor does
-//! not, and tells where nothing orders two accesses. It needs a nightly toolchain, so it is no part of `tests/run`:
+//! The agent's own sources, called by threads of this process. Miri tries orders of memory that
+//! this processor does
+//! not, and tells where nothing orders two accesses. It needs a nightly toolchain, so it is no part
+//! of `tests/run`:
 //!
 //!     MIRIFLAGS="-Zmiri-many-seeds=0..16 -Zmiri-permissive-provenance -Zmiri-ignore-leaks" \
 //!         cargo +nightly miri test -p leaktap-agent --test threads

@@ -1,4 +1,5 @@
-//! `bench detour`: a malloc/free pair under `--engine auto`, beside heaptrack's, and after detaching.
+//! `bench detour`: a malloc/free pair under `--engine auto`, beside heaptrack's, and after
+//! detaching.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,7 +16,8 @@ const PAIRS: u32 = 5_000_000;
 /// Nanoseconds a pair, by the clock and of the thread's own processor time.
 type Pair = [f64; 2];
 
-/// Their names. Where threads share a core, the first one has the waiting in it, for the core and for locks.
+/// Their names. Where threads share a core, the first one has the waiting in it, for the core and
+/// for locks.
 const CLOCKS: [&str; 2] = ["wall", "cpu"];
 
 /// What the rounds of a program give.

@@ -83,7 +83,8 @@ impl Program {
         Ok(figures.first().copied().unwrap_or(f64::NAN))
     }
 
-    /// Gives it an order and returns the line of figures that it prints; other lines are another's who started it.
+    /// Gives it an order and returns the line of figures that it prints; other lines are another's
+    /// who started it.
     pub(crate) fn ask(&mut self, order: &str) -> Result<Vec<f64>> {
         writeln!(self.orders, "{order}")?;
         loop {

@@ -1,4 +1,5 @@
-//! `bench programs`: what real programs pay under leaktap, heaptrack and memcheck; how long they are stopped.
+//! `bench programs`: what real programs pay under leaktap, heaptrack and memcheck; how long they
+//! are stopped.
 
 mod inputs;
 mod speed;

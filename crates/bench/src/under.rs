@@ -20,7 +20,8 @@ pub(crate) enum Under {
     Native,
     /// `leaktap run`, its JSON report in the file `report` of a folder.
     Leaktap,
-    /// heaptrack's recorder, preloaded as its own script does; what it writes is not interpreted meanwhile.
+    /// heaptrack's recorder, preloaded as its own script does; what it writes is not interpreted
+    /// meanwhile.
     Heaptrack,
     /// memcheck, as it is by default.
     Valgrind,

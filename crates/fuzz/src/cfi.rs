@@ -1,6 +1,7 @@
 //! Call frame information to rows, and walks by these rows.
 //!
-//! An input is two bytes that say how long `.eh_frame` is, that section, and `.debug_frame` behind it.
+//! An input is two bytes that say how long `.eh_frame` is, that section, and `.debug_frame` behind
+//! it.
 
 use std::ops::ControlFlow;
 

@@ -49,7 +49,8 @@ pub fn corpus(name: &str) -> io::Result<Vec<Vec<u8>>> {
 /// Parses the stored inputs, and `executions` mutations of them.
 ///
 /// # Errors
-/// The file with an input that the subject panicked at, or took too long for; or none, if there is no corpus.
+/// The file with an input that the subject panicked at, or took too long for; or none, if there is
+/// no corpus.
 pub fn drive(subject: &Subject, executions: u64, seed: u64) -> io::Result<Sum> {
     let stored = corpus(subject.name)?;
     let input = Mutex::new(Vec::new());

@@ -1,6 +1,7 @@
 //! The dynamic linker's lists: words in memory that lead to one another.
 //!
-//! An input is memory from [`BASE`] on. Program headers lie at its beginning, and `r_debug` behind them.
+//! An input is memory from [`BASE`] on. Program headers lie at its beginning, and `r_debug` behind
+//! them.
 
 use leaktap_image::RDebug;
 use leaktap_memory::{Addr, ReadMemory, Unreadable};

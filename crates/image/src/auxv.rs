@@ -17,7 +17,8 @@ pub(crate) struct Auxv {
     pub(crate) entry: Addr,
     /// AT_BASE: where the program interpreter is loaded.
     pub(crate) interpreter: Addr,
-    /// AT_RANDOM: on the first stack, and so nearly always elsewhere when a program is executed again.
+    /// AT_RANDOM: on the first stack, and so nearly always elsewhere when a program is executed
+    /// again.
     pub(crate) random: Addr,
 }
 

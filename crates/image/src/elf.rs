@@ -249,7 +249,8 @@ impl ElfFile {
         self.source.read(offset, len as u64).ok()
     }
 
-    /// `len` bytes as they are mapped for `at`, behind a segment's last byte and in its last page: what comes next in the file, or zeros.
+    /// `len` bytes as they are mapped for `at`, behind a segment's last byte and in its last page:
+    /// what comes next in the file, or zeros.
     pub fn tail_at(&self, at: Svma, len: usize) -> Option<Vec<u8>> {
         let offset = self.header.tail_offset_of(at.0)?;
         let there = self.source.len().ok()?.saturating_sub(offset);

@@ -54,7 +54,8 @@ impl Image {
 
     /// Looks again, after dlopen(3) or dlclose(3). After execve(2) load a new image instead.
     ///
-    /// Nothing, and little work, if the same files are mapped at the same places as the last time, when the dynamic
+    /// Nothing, and little work, if the same files are mapped at the same places as the last time,
+    /// when the dynamic
     /// linker was at rest: then its list is the same, too.
     ///
     /// # Errors

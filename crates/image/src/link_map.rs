@@ -192,7 +192,8 @@ mod tests {
     /// 65,536 entries were read of it, at each look at the target.
     #[test]
     fn a_list_that_is_a_ring_is_followed_once() {
-        // r_debug: version, map, brk, state, base, next; then entries: l_addr, l_name, l_ld, l_next.
+        // r_debug: version, map, brk, state, base, next; then entries: l_addr, l_name, l_ld,
+        // l_next.
         let mut words = vec![2, 0x1030, 0, 0, 0, 0x1000];
         words.extend([0, 0, 7, 0x1050, 0, 0, 8, 0x1030]);
         let memory = Words(words);

@@ -165,7 +165,8 @@ fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
     (start < end).then_some(start..end)
 }
 
-/// What of `claimed`, all that the file of `mapping` says it is loaded to, is mapped from it: a file may say anything. Memory without
+/// What of `claimed`, all that the file of `mapping` says it is loaded to, is mapped from it: a
+/// file may say anything. Memory without
 /// a file belongs to it where it goes on from there: `.bss`, or text that was copied to huge pages.
 fn mapped(claimed: &Range<Addr>, mapping: &Mapping, maps: &[Mapping]) -> Range<Addr> {
     let inside = |map: &&Mapping| claimed.start < map.end && map.start < claimed.end;

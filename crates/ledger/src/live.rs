@@ -4,18 +4,22 @@
 //! and leaves a mark in each bucket that it passed: a count, so that the mark goes with the block
 //! and no tombstones remain. Most look-ups read one cache line.
 //!
-//! *Memory.* The tables are full at about 84 % of their places: 25 bytes a block. The next one is touched all over
-//! sooner or later, and is a fifth to a third of the others once there are five: 34 bytes a block then, less than 32 as a
+//! *Memory.* The tables are full at about 84 % of their places: 25 bytes a block. The next one is
+//! touched all over
+//! sooner or later, and is a fifth to a third of the others once there are five: 34 bytes a block
+//! then, less than 32 as a
 //! rule. The first one is 8 MiB, but no more of it is touched than of the heap.
 //!
-//! A look-up looks into the tables of the block's area (see `areas`): one, where the heap has grown under trace; where it was
+//! A look-up looks into the tables of the block's area (see `areas`): one, where the heap has grown
+//! under trace; where it was
 //! there before, all that have been opened while it was filled with blocks that are known.
 //!
 //! *Ordering.* A block is taken out before it is really freed and entered after it was really
 //! allocated, so two threads work on one address only if the allocator hands it from one to the
 //! other, which orders them. What threads share is the places: a place is claimed by an exchange,
 //! filled, and published by a store of the address (release); whoever reads an address (acquire)
-//! so reads what belongs to it, or something newer. That is told by the address, which is not the same any more
+//! so reads what belongs to it, or something newer. That is told by the address, which is not the
+//! same any more
 //! for whoever has read (acquire) what was stored (release) after the place was claimed anew.
 
 use core::ops::Range;
@@ -35,7 +39,8 @@ const ALIKE: u32 = 4;
 /// Places in a bucket.
 const PLACES: usize = 3;
 
-/// Buckets of a table that a block may be in: its own and others. If they are full, so is the table.
+/// Buckets of a table that a block may be in: its own and others. If they are full, so is the
+/// table.
 const PROBES: usize = 24;
 
 /// Buckets by which a table is judged.
@@ -83,7 +88,8 @@ pub(crate) const fn bits(table: u32) -> u32 {
 /// Number of a table's first bucket, counted over all tables.
 #[inline(always)]
 pub(crate) const fn first_bucket(table: u32) -> u64 {
-    // Smaller tables, and those before it of its size: `ALIKE` for each of 1, 2, 4 ... up to half its size.
+    // Smaller tables, and those before it of its size: `ALIKE` for each of 1, 2, 4 ... up to half
+    // its size.
     let of_its_size = (ALIKE + table % ALIKE) as u64;
     (of_its_size << bits(table)) - ((ALIKE as u64) << FIRST_BITS)
 }
@@ -94,11 +100,14 @@ pub(crate) fn home(table: u32, addr: u64) -> u64 {
     home_in(first_bucket(table), 64_u32.wrapping_sub(bits(table)), addr)
 }
 
-/// The same for a table that begins with bucket `first` and has as many as there are numbers of 64 - `shift` bits.
+/// The same for a table that begins with bucket `first` and has as many as there are numbers of 64
+/// - `shift` bits.
 ///
-/// 64 bytes of the heap have a bucket, and 4 KiB of it a page of buckets, in the same order but for a shuffle: the
+/// 64 bytes of the heap have a bucket, and 4 KiB of it a page of buckets, in the same order but for
+/// a shuffle: the
 /// ledger is touched as the heap is, and where that is near in memory, or in a cache, so is this.
-/// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are alike in all
+/// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are
+/// alike in all
 /// pages would be after the same buckets.
 #[inline(always)]
 pub(crate) fn home_in(first: u64, shift: u32, addr: u64) -> u64 {
@@ -154,7 +163,8 @@ impl Bucket {
         })
     }
 
-    /// Enters a block that belongs here, if there is room, and it need not be looked for elsewhere. False, and nothing has
+    /// Enters a block that belongs here, if there is room, and it need not be looked for elsewhere.
+    /// False, and nothing has
     /// changed, if not.
     #[inline(always)]
     pub(crate) fn enter(&self, block: &Block) -> bool {
@@ -292,7 +302,8 @@ impl<'m> Ledger<'m> {
         Err(Full)
     }
 
-    /// A table with room, since `full` has none: an older one of which many blocks have been freed, or a new one.
+    /// A table with room, since `full` has none: an older one of which many blocks have been freed,
+    /// or a new one.
     fn room_beside(&self, full: u32) -> Result<u32, Full> {
         let head = self.head();
         let newest = self.newest();
@@ -318,7 +329,8 @@ impl<'m> Ledger<'m> {
         taken < SAMPLES * PLACES * ROOMY / 100
     }
 
-    /// Enters a block into one of the buckets in which it may be in `table`. False if they are full.
+    /// Enters a block into one of the buckets in which it may be in `table`. False if they are
+    /// full.
     fn enter_into(&self, table: u32, block: &Block) -> bool {
         let mut buckets = self.buckets(table, block.addr).enumerate();
         let found = buckets.find_map(|(before, bucket)| Some((before, bucket, bucket.claim()?)));
@@ -394,7 +406,8 @@ impl<'m> Ledger<'m> {
         None
     }
 
-    /// All live blocks, in no order. What comes or goes meanwhile may be there or not. (One that goes and comes back to its
+    /// All live blocks, in no order. What comes or goes meanwhile may be there or not. (One that
+    /// goes and comes back to its
     /// place, while this looks at it, may have the size of another that was there between.)
     ///
     /// An address may be there twice, if a free was not seen and a table opened before the address

@@ -7,10 +7,12 @@ use crate::Ledger;
 use crate::areas::AREA_BITS;
 use crate::live::{bits, first_bucket, home_in};
 
-/// Where the blocks of an area belong: a thread that remembers it need not look the area up. Plain integers;
+/// Where the blocks of an area belong: a thread that remembers it need not look the area up. Plain
+/// integers;
 /// zeroed memory remembers nothing.
 ///
-/// It may grow old: the area then goes on in another table, but blocks may be in this one all the same.
+/// It may grow old: the area then goes on in another table, but blocks may be in this one all the
+/// same.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Near {
@@ -28,7 +30,8 @@ impl Near {
         self.area == (addr >> AREA_BITS).wrapping_add(1)
     }
 
-    /// Remembers `other` from now on. Whoever interrupts this, and looks, or never comes back, finds none, or a whole one: of
+    /// Remembers `other` from now on. Whoever interrupts this, and looks, or never comes back,
+    /// finds none, or a whole one: of
     /// an area without its table the number below would be out of all bounds.
     #[inline]
     pub fn set(&mut self, other: Near) {

@@ -66,7 +66,8 @@ impl<'m> Ledger<'m> {
     /// The ledger at `base`; zeroed memory is an empty one.
     ///
     /// # Safety
-    /// `tables` is 1 to 28. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and stay so for `'m`. (A file that is shorter than its mapping faults: it has to be
+    /// `tables` is 1 to 28. [`reserved`]`(tables)` bytes there are mapped, aligned to a page, and
+    /// stay so for `'m`. (A file that is shorter than its mapping faults: it has to be
     /// as long from the start, ftruncate(2).)
     #[inline]
     pub unsafe fn at(base: *mut u8, tables: u32) -> Ledger<'m> {
@@ -77,7 +78,8 @@ impl<'m> Ledger<'m> {
         }
     }
 
-    /// Where in the region the blocks are that have been used, from the first byte to behind the last: nearly all
+    /// Where in the region the blocks are that have been used, from the first byte to behind the
+    /// last: nearly all
     /// of its memory.
     pub fn used(&self) -> Range<usize> {
         let buckets = live::first_bucket(self.newest() + 1);
@@ -162,7 +164,8 @@ impl<'m> Ledger<'m> {
         }
     }
 
-    /// [`Ledger::allocated`], if the block belongs where `near` says, there is room, and nothing else has to be looked
+    /// [`Ledger::allocated`], if the block belongs where `near` says, there is room, and nothing
+    /// else has to be looked
     /// at. False, and nothing has changed, if not.
     ///
     /// # Safety
@@ -177,7 +180,8 @@ impl<'m> Ledger<'m> {
         is_entered
     }
 
-    /// [`Ledger::freed`], if the block is where `near` says. False, and nothing has changed, if not.
+    /// [`Ledger::freed`], if the block is where `near` says. False, and nothing has changed, if
+    /// not.
     ///
     /// # Safety
     /// As for [`Ledger::allocated_near`].
@@ -196,8 +200,10 @@ impl<'m> Ledger<'m> {
     #[inline(always)]
     unsafe fn bucket_near(&self, near: &Near, addr: u64) -> &Bucket {
         let index = near.home(addr) as usize;
-        // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are reserved. (A program that writes
-        // over what its agent remembers harms itself, as by writing over the agent's other addresses: the tracer has no use for this.)
+        // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are
+        // reserved. (A program that writes
+        // over what its agent remembers harms itself, as by writing over the agent's other
+        // addresses: the tracer has no use for this.)
         unsafe { &*self.base.add(BUCKETS_AT).cast::<Bucket>().add(index) }
     }
 }

@@ -7,14 +7,16 @@ use crate::Ledger;
 use crate::primitive::{FIRST_FRAMES, FIRST_NODES};
 use crate::set::{Set, Shape};
 
-/// Four million frames. The first tables are small: what is looked up all the time is then near each other.
+/// Four million frames. The first tables are small: what is looked up all the time is then near
+/// each other.
 pub(crate) const FRAMES: Shape = Shape {
     first_bits: FIRST_FRAMES,
     tables: 10,
     notes: 0,
 };
 
-/// 16 million nodes: a [`StackId`] has 24 bits. Each has one more than its frame's index in the upper half, notes, and one more than its
+/// 16 million nodes: a [`StackId`] has 24 bits. Each has one more than its frame's index in the
+/// upper half, notes, and one more than its
 /// caller's index, or 0.
 pub(crate) const NODES: Shape = Shape {
     first_bits: FIRST_NODES,
@@ -56,7 +58,8 @@ fn root(Kept { end, kind }: Kept) -> u64 {
     ROOT | u64::from(kind) << 8 | u64::from(end)
 }
 
-/// The way to a stack through the tree, outermost node first: the next stack often shares most of it. Plain integers;
+/// The way to a stack through the tree, outermost node first: the next stack often shares most of
+/// it. Plain integers;
 /// zeroed memory is an empty one. For stacks of one ledger.
 #[derive(Debug)]
 #[repr(C)]

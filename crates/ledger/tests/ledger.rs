@@ -135,7 +135,8 @@ fn what_is_remembered_of_areas_is_good_when_they_have_gone_on_to_other_tables() 
     holds(&ledger, model);
 }
 
-/// As where leaktap attaches to a program with a heap: areas get their blocks late, and come to have some in all tables.
+/// As where leaktap attaches to a program with a heap: areas get their blocks late, and come to
+/// have some in all tables.
 #[test]
 fn a_heap_that_is_there_before_the_ledger_comes_to_be_known() {
     const HEAP: u64 = 1_200_000;
@@ -305,7 +306,8 @@ fn a_stack_has_one_number_and_comes_back_whole() {
     let mut trail = Trail::<12>::EMPTY;
     let mut stack = Vec::new();
     for _ in 0..20_000 {
-        // Few frames: stacks share callers, and callers appear at any depth. Most have callers of the one before.
+        // Few frames: stacks share callers, and callers appear at any depth. Most have callers of
+        // the one before.
         let same = random.next() as usize % (stack.len() + 1);
         stack.drain(..same);
         for _ in 0..random.next() % 10 {

@@ -1,4 +1,5 @@
-//! Where everything is. An atomic is made when it is first asked for, which is to be before threads begin: loom takes
+//! Where everything is. An atomic is made when it is first asked for, which is to be before threads
+//! begin: loom takes
 //! this for a write.
 
 use std::collections::HashMap;
@@ -60,10 +61,12 @@ unsafe impl Send for Ledger<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Ledger<'_> {}
 
-/// Slots that are made beforehand of frames, nodes and areas: those of the first table, and some of the second.
+/// Slots that are made beforehand of frames, nodes and areas: those of the first table, and some of
+/// the second.
 const MADE: u32 = 32;
 
-/// Has an empty ledger of one table of blocks used by `scenario`, for blocks at `addresses`. Its threads have ended when it does.
+/// Has an empty ledger of one table of blocks used by `scenario`, for blocks at `addresses`. Its
+/// threads have ended when it does.
 pub fn with_ledger(addresses: &[u64], scenario: impl FnOnce(Ledger<'static>)) {
     let memory = Memory {
         head: Head::default(),

@@ -167,7 +167,8 @@ fn a_stack_that_two_threads_enter_is_found_by_both_numbers() {
     });
 }
 
-/// As many callees as are behind a node have no room there: the next ones go to tables that the node names.
+/// As many callees as are behind a node have no room there: the next ones go to tables that the
+/// node names.
 #[test]
 fn callees_that_find_no_room_behind_their_caller_are_found_again() {
     with_new_ledger(&[], |ledger| {

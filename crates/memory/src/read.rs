@@ -20,7 +20,8 @@ pub trait ReadMemory {
         Ok(u64::from_le_bytes(word))
     }
 
-    /// The word at `at`, where nothing proves that there is one: a frame pointer has led there, say. For memory that is read
+    /// The word at `at`, where nothing proves that there is one: a frame pointer has led there,
+    /// say. For memory that is read
     /// without a check elsewhere.
     ///
     /// # Errors

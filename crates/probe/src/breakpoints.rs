@@ -108,7 +108,8 @@ impl Breakpoints {
         self.journal = Journal(Some(file));
     }
 
-    /// Tells where modules are: their unused bytes become slots. Those in `staying` ranges are never unloaded.
+    /// Tells where modules are: their unused bytes become slots. Those in `staying` ranges are
+    /// never unloaded.
     pub(crate) fn set_modules(&mut self, image: &Image, staying: &[Range<Addr>]) {
         let executable = image
             .modules()
@@ -173,7 +174,8 @@ impl Breakpoints {
         Unpatched::new(&self.memory, originals.collect())
     }
 
-    /// Whether there is a breakpoint in `range`, but for those in code that may be rewritten at any time.
+    /// Whether there is a breakpoint in `range`, but for those in code that may be rewritten at any
+    /// time.
     pub(crate) fn is_set_in(&self, range: &Range<Addr>) -> bool {
         let mut fixed = self.sites.iter().filter(|(_, site)| !site.volatile);
         fixed.any(|(at, _)| range.contains(at))

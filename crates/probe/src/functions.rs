@@ -40,7 +40,8 @@ pub enum Action {
     Remap,
     /// `brk(2)`: argument 0 is the new end of the heap segment; the old one is put for argument 1.
     SetBreak,
-    /// `mprotect(2)`: arguments are address, length, protection. What it allows may be to write over our code.
+    /// `mprotect(2)`: arguments are address, length, protection. What it allows may be to write
+    /// over our code.
     Protect,
     /// `sbrk(2)`: argument 0 is the signed change; returns the old end.
     MoveBreak,

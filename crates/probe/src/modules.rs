@@ -120,7 +120,8 @@ impl Modules {
         self.image.module_at(at).or_else(gone)
     }
 
-    /// The files in which the outermost frames of nearly all stacks are: the program's, and the C library's.
+    /// The files in which the outermost frames of nearly all stacks are: the program's, and the C
+    /// library's.
     pub fn outermost(&self) -> impl Iterator<Item = &Arc<ElfFile>> {
         let starts = |module: &&Module| !module.file().functions("__libc_start_main").is_empty();
         let library = self.image.modules().iter().find(starts);
@@ -207,7 +208,8 @@ impl Modules {
         self.image.modules().iter().find_map(noted).unwrap_or(0)
     }
 
-    /// Reads the list of modules again; returns where modules were that are gone, or nothing if all is as it
+    /// Reads the list of modules again; returns where modules were that are gone, or nothing if all
+    /// is as it
     /// was. The rows of new ones are made from now on.
     pub fn refresh(
         &mut self,

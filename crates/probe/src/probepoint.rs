@@ -40,7 +40,8 @@ pub enum Kind {
 pub enum Reason {
     /// An IFUNC that nothing in the process has bound yet: the code that will run is unknown.
     IfuncUnresolved,
-    /// Another tool's breakpoint is there, such as a uprobe of perf or bpftrace, and takes each int3 of ours for its own.
+    /// Another tool's breakpoint is there, such as a uprobe of perf or bpftrace, and takes each
+    /// int3 of ours for its own.
     ForeignBreakpoint,
     /// Its first byte could not be written.
     Unwritable,

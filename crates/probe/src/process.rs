@@ -83,7 +83,8 @@ pub enum Trap {
     /// One of our breakpoints: the registers now step over it.
     StepOver,
     /// One of our breakpoints, but every slot is held by another thread: interrupt those that
-    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops. Or [`Process::departure`].
+    /// [`Process::holders`] names and ask [`Process::retry`] after each of their stops. Or
+    /// [`Process::departure`].
     Wait,
     /// Not ours: the program's own.
     Foreign,
@@ -123,7 +124,8 @@ impl Process {
         &self.memory
     }
 
-    /// False if the process has executed another program since it was read: its memory is another one, too.
+    /// False if the process has executed another program since it was read: its memory is another
+    /// one, too.
     pub fn is_current(&self) -> bool {
         let image = self.modules.image();
         let entry = image.entry();
@@ -140,7 +142,8 @@ impl Process {
         &self.points
     }
 
-    /// Puts probes on all functions found, on the dynamic linker's `r_brk` and on mlockall. All threads of the
+    /// Puts probes on all functions found, on the dynamic linker's `r_brk` and on mlockall. All
+    /// threads of the
     /// process must be stopped. May be called again, when modules have changed.
     pub fn arm(&mut self) {
         let points = self.found.take().unwrap_or_else(|| self.find());
@@ -157,7 +160,8 @@ impl Process {
             if self.points.iter().any(|old| old.address == point.address) {
                 continue;
             }
-            // One that a detour is ready for never has an int3, which would kill the process if we were killed.
+            // One that a detour is ready for never has an int3, which would kill the process if we
+            // were killed.
             if point.kind == Kind::Breakpoint && self.is_foreign(point.address) {
                 point.kind = Kind::None(Reason::ForeignBreakpoint);
             }
@@ -174,7 +178,8 @@ impl Process {
         }
     }
 
-    /// The functions of the modules as they are now, and room for the instructions that breakpoints there displace.
+    /// The functions of the modules as they are now, and room for the instructions that breakpoints
+    /// there displace.
     fn find(&mut self) -> Vec<Probepoint> {
         let image = self.modules.image();
         self.breakpoints.set_modules(image, &self.modules.staying());
@@ -217,7 +222,8 @@ impl Process {
         self.retry(tid, registers)
     }
 
-    /// Moves a thread at one of our breakpoints on to a slot, if one is free and the process need not be let go.
+    /// Moves a thread at one of our breakpoints on to a slot, if one is free and the process need
+    /// not be let go.
     pub fn retry(&mut self, tid: Tid, registers: &mut Registers) -> Trap {
         if self.departure.is_some() {
             return Trap::Wait;
@@ -343,7 +349,8 @@ impl Process {
         }
     }
 
-    /// Restores every byte in the copy of this process that a fork made, and takes the agent's code away, which is
+    /// Restores every byte in the copy of this process that a fork made, and takes the agent's code
+    /// away, which is
     /// all that it has of the agent. `thread` is the copy's only one, at its first stop.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ pub enum Refusal {
     ThreadAsleep,
     /// The kernel does not let a thread read its fs base by an instruction (FSGSBASE, Linux 5.9).
     NoFsBase,
-    /// Another process runs in the same memory (CLONE_VM): it has threads that the agent cannot tell apart.
+    /// Another process runs in the same memory (CLONE_VM): it has threads that the agent cannot
+    /// tell apart.
     MemoryShared,
     /// The function may throw through the frame that a detour would put below it.
     MayUnwind,

@@ -5,7 +5,8 @@
 //! operands. So nothing has to be injected. A slot is needed only while a thread is inside it,
 //! and is used for another instruction afterwards; the bytes are put back at the end.
 //!
-//! A module that is unloaded takes its bytes with it, and its linker frees memory before it says so. So an instruction is moved
+//! A module that is unloaded takes its bytes with it, and its linker frees memory before it says
+//! so. So an instruction is moved
 //! within its own module, or to one that stays as long as the program does.
 
 use std::collections::{BTreeMap, HashMap};
@@ -167,7 +168,8 @@ impl Slots {
             .retain(|site, id| !range.contains(site) && stays(id));
     }
 
-    /// Puts back what was in the slots, where they are still ours: memory unmapped since then is somebody else's.
+    /// Puts back what was in the slots, where they are still ours: memory unmapped since then is
+    /// somebody else's.
     pub(crate) fn restore(&self, memory: &Memory) {
         for slot in self.pools.values().flat_map(|pool| &pool.slots) {
             let (Some(saved), Some((_, moved))) = (&slot.saved, &slot.holds) else {

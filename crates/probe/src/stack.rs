@@ -75,7 +75,8 @@ impl Walker {
         }
     }
 
-    /// Whether the call entered with this stack pointer and return address is among the callers of the
+    /// Whether the call entered with this stack pointer and return address is among the callers of
+    /// the
     /// frame at `start`.
     pub(crate) fn ancestry(
         &mut self,

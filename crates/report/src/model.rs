@@ -138,7 +138,8 @@ pub struct Site {
     pub youngest: f64,
     /// Age of the oldest.
     pub oldest: f64,
-    /// The stack, from the innermost frame outside of the allocator. Stacks share frames: there are few beside the
+    /// The stack, from the innermost frame outside of the allocator. Stacks share frames: there are
+    /// few beside the
     /// stacks that they are in.
     pub frames: Vec<Arc<Frame>>,
     /// Why the stack breaks off, if it does.

@@ -20,7 +20,8 @@ pub struct Style {
 /// Widest column of function names.
 const WIDEST: usize = 48;
 
-/// Prints `report`: a summary, the sites, what the reader should know, and one line of what is left.
+/// Prints `report`: a summary, the sites, what the reader should know, and one line of what is
+/// left.
 ///
 /// # Errors
 /// As the writer's.

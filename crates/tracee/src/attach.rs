@@ -36,7 +36,8 @@ const FIRST_STOP: Duration = Duration::from_secs(1);
 /// All threads of a process that has just been attached to.
 #[derive(Debug)]
 pub struct Attached {
-    /// Those that have stopped, `sharers` last, each once, by whatever came first: the interrupt, or a signal or
+    /// Those that have stopped, `sharers` last, each once, by whatever came first: the interrupt,
+    /// or a signal or
     /// event of its own. A [`Stop::Clone`] among them names a thread that is here, too; the child
     /// of a [`Stop::Fork`] reports its first stop to [`Tracer::wait`].
     pub stopped: Vec<Stopped>,
@@ -105,8 +106,10 @@ enum Seized {
 impl Tracer {
     /// Attaches to all threads of `process` and stops them, without a signal that they could see.
     ///
-    /// Processes that run in its memory are attached to with it: [`Attached::sharers`]. Threads that
-    /// the kernel has made in it for its own ends (io_uring(7)) are not: they run nothing of it, and
+    /// Processes that run in its memory are attached to with it: [`Attached::sharers`]. Threads
+    /// that
+    /// the kernel has made in it for its own ends (io_uring(7)) are not: they run nothing of it,
+    /// and
     /// a stop would end the system calls that they make.
     ///
     /// Threads that begin meanwhile are traced from their beginning (`Options::follow`). Those
@@ -148,7 +151,8 @@ impl Attaching<'_> {
             // All are seized before the first is stopped: the stop of the process is the shorter.
             while begun.elapsed() < CHASE && (self.seize_new()? || self.find_sharers()) {}
             self.stop_all();
-            // A clone(2) that was under way when its thread was seized has begun one untraced; those
+            // A clone(2) that was under way when its thread was seized has begun one untraced;
+            // those
             // begun by a traced thread have yet to stop.
             let is_ours = self.has_leader();
             if is_ours && !self.seize_new()? && !self.find_sharers() && self.missing().is_empty() {
@@ -175,7 +179,8 @@ impl Attaching<'_> {
         false
     }
 
-    /// One pass over /proc/PID/task; true if there was a thread that was not traced, or one that ended
+    /// One pass over /proc/PID/task; true if there was a thread that was not traced, or one that
+    /// ended
     /// meanwhile: the kernel's list breaks off there, and it may have begun another one.
     fn seize_new(&mut self) -> Result<bool, AttachError> {
         let process = self.process;

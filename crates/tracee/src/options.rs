@@ -34,7 +34,8 @@ impl Options {
         Options(self.0 | libc::PTRACE_O_EXITKILL)
     }
 
-    /// The tracee's seccomp filters are not asked while it is traced so: see [`may_suspend_seccomp`].
+    /// The tracee's seccomp filters are not asked while it is traced so: see
+    /// [`may_suspend_seccomp`].
     pub(crate) const fn suspend_seccomp(self) -> Options {
         Options(self.0 | libc::PTRACE_O_SUSPEND_SECCOMP)
     }
@@ -45,7 +46,8 @@ impl Options {
     }
 }
 
-/// Whether we may suspend a tracee's filters, as far as /proc tells: that takes `CAP_SYS_ADMIN`, and no
+/// Whether we may suspend a tracee's filters, as far as /proc tells: that takes `CAP_SYS_ADMIN`,
+/// and no
 /// filters of our own.
 pub fn may_suspend_seccomp() -> bool {
     /// Of linux/capability.h.

@@ -110,7 +110,8 @@ pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
     Ok(threads)
 }
 
-/// A thread of `process` that has not ended: the leader, as long as it lives. Of one that has ended,
+/// A thread of `process` that has not ended: the leader, as long as it lives. Of one that has
+/// ended,
 /// /proc tells nothing of the memory.
 pub(crate) fn living_thread(process: Tid) -> Tid {
     let lives = |tid: &Tid| Status::of(*tid).is_some_and(|status| !status.is_dead());
@@ -128,7 +129,8 @@ pub(crate) fn processes() -> Vec<Tid> {
     entries.filter_map(id).map(Tid::new).collect()
 }
 
-/// Whether the addresses of `process` are limited: RLIMIT_AS, getrlimit(2). Also of one that is gone.
+/// Whether the addresses of `process` are limited: RLIMIT_AS, getrlimit(2). Also of one that is
+/// gone.
 pub(crate) fn has_few_addresses(process: Tid) -> bool {
     let limits = fs::read_to_string(format!("/proc/{process}/limits"));
     !limits.is_ok_and(|limits| has_all_addresses(&limits))

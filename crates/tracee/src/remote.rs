@@ -174,10 +174,12 @@ impl Tracer {
 
 impl Tracer {
     /// Lets `stopped` run, and no signal reach it, until it gets to an int3 somewhere: it stands
-    /// there then, not behind it, and as it has stopped before. For code that is known to get there.
+    /// there then, not behind it, and as it has stopped before. For code that is known to get
+    /// there.
     ///
     /// # Errors
-    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its way,
+    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its
+    /// way,
     /// [`CallError::Stuck`] if it has not got there in a second: it stands where it has got to.
     pub fn run_to_int3(&mut self, stopped: &mut Stopped) -> Result<(), CallError> {
         let mut run = self.borrow(stopped, Addr::new(0))?;
@@ -187,7 +189,8 @@ impl Tracer {
 }
 
 impl Tracer {
-    /// Lets `stopped` run instruction by instruction, and no signal reach it, as long as it is in `code`. It has stopped as
+    /// Lets `stopped` run instruction by instruction, and no signal reach it, as long as it is in
+    /// `code`. It has stopped as
     /// before then, and is somewhere else. False if it was still there at the deadline.
     ///
     /// # Errors

@@ -13,7 +13,8 @@
 //! Of signal(7)'s list, tee(2) and vmsplice(2) are not here: they answer `-ERESTARTSYS`.
 //!
 //! Limits: a call that has done part of its work (write(2) of much to a pipe, recv(2) with
-//! `MSG_WAITALL`) answers how much; nothing can be done about that. A call with a relative timeout begins to wait anew. A call that SIGSTOP and SIGCONT
+//! `MSG_WAITALL`) answers how much; nothing can be done about that. A call with a relative timeout
+//! begins to wait anew. A call that SIGSTOP and SIGCONT
 //! alone would have made fail with `EINTR` is made again, too.
 
 use nix::libc;

@@ -4,7 +4,8 @@
 use crate::procfs::{self, Status};
 use crate::{Tid, sys};
 
-/// Whether `other`, of another process, runs in the memory of `thread`, as far as we may know: kcmp(2)
+/// Whether `other`, of another process, runs in the memory of `thread`, as far as we may know:
+/// kcmp(2)
 /// takes the same rights as ptrace(2).
 pub(crate) fn share(thread: Tid, other: Tid) -> bool {
     sys::same_memory(thread.get(), other.get()) == Ok(true)

@@ -66,7 +66,8 @@ impl Tid {
         procfs::Status::of(self.living_thread())?.number("VmLck")
     }
 
-    /// Whether the addresses of its process are limited (RLIMIT_AS, getrlimit(2)): what is reserved then lacks elsewhere.
+    /// Whether the addresses of its process are limited (RLIMIT_AS, getrlimit(2)): what is reserved
+    /// then lacks elsewhere.
     pub fn has_few_addresses(self) -> bool {
         procfs::has_few_addresses(self)
     }
@@ -83,7 +84,8 @@ impl Tid {
         threads.into_iter().any(Tid::is_filtered)
     }
 
-    /// Where the stack pointer and the instruction pointer of a thread are that sleeps in the kernel: /proc/TID/syscall,
+    /// Where the stack pointer and the instruction pointer of a thread are that sleeps in the
+    /// kernel: /proc/TID/syscall,
     /// proc_pid_syscall(5). Nothing of one that is awake, or gone.
     pub fn asleep_at(self) -> Option<(Addr, Addr)> {
         procfs::asleep_at(self)

@@ -134,7 +134,8 @@ impl Stopped {
         self.tid.alive(sys::set_signal_mask(self.tid.get(), mask))
     }
 
-    /// Sends it the signal that it stopped for once more, to wait there until it is no longer blocked. It looks as if we had sent it.
+    /// Sends it the signal that it stopped for once more, to wait there until it is no longer
+    /// blocked. It looks as if we had sent it.
     ///
     /// # Errors
     /// [`Died`].

@@ -212,7 +212,8 @@ fn block() -> Event {
     }
 }
 
-/// One look. None with nothing to report, or for a stop that has been overtaken by the thread's end.
+/// One look. None with nothing to report, or for a stop that has been overtaken by the thread's
+/// end.
 fn next(flags: i32) -> Option<Event> {
     let (tid, status) = match sys::wait(flags) {
         Ok(found) => found?,

@@ -11,12 +11,14 @@ use crate::{Signal, sys};
 
 /// Lets signals, and a clock, wake a [`Tracer`](crate::Tracer) that waits.
 ///
-/// Handlers for SIGINT, SIGQUIT, SIGTERM and SIGHUP note the signal and interrupt waitpid(2), without
+/// Handlers for SIGINT, SIGQUIT, SIGTERM and SIGHUP note the signal and interrupt waitpid(2),
+/// without
 /// `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts nothing; neither
 /// does one that the kernel gives to another thread. So a timer interrupts the installing thread
 /// again and again.
 ///
-/// SIGHUP stays ignored where it was, for nohup(1). SIGINT and SIGQUIT do not: a shell's background job
+/// SIGHUP stays ignored where it was, for nohup(1). SIGINT and SIGQUIT do not: a shell's background
+/// job
 /// ignores them, and is still to be ended by `kill -INT`.
 ///
 /// One at a time in a process. All is put back when it is dropped.
@@ -67,7 +69,8 @@ impl Wakeups {
         }
     }
 
-    /// The work is done, but for what is said about it. The first of each signal that comes from now on is ignored: it
+    /// The work is done, but for what is said about it. The first of each signal that comes from
+    /// now on is ignored: it
     /// asks for what has been done. The next one does what it does by default.
     pub fn end(mut self) {
         // What cannot be ignored is put back.

@@ -116,7 +116,8 @@ fn its_end_is_its_own() {
 fn a_script_is_run_by_its_interpreter_or_by_sh() {
     for (name, text) in [("with", "#!/bin/sh\nexit $1\n"), ("without", "exit $1\n")] {
         let file = scratch(name);
-        // Not by us: a child that another test forks meanwhile would have it open for writing (ETXTBSY of execve(2)).
+        // Not by us: a child that another test forks meanwhile would have it open for writing
+        // (ETXTBSY of execve(2)).
         let write = "printf '%s' \"$1\" >\"$2\" && chmod 755 \"$2\"";
         let mut writer = std::process::Command::new("sh");
         let writer = writer.args(["-c", write, "sh", text]).arg(&file).status();

@@ -41,7 +41,8 @@ fn a_waiting_tracer_is_woken_and_all_is_put_back() {
         assert_eq!(handled(), handlers);
         assert_eq!(SigSet::thread_get_mask().unwrap(), mask);
     }
-    // When the work is done, the first signal still changes nothing, and the next one finds its default.
+    // When the work is done, the first signal still changes nothing, and the next one finds its
+    // default.
     let wakeups = Wakeups::install(Duration::from_millis(5)).unwrap();
     wakeups.end();
     assert_ne!(handled(), handlers);

@@ -25,7 +25,8 @@ impl Remembered {
 /// A direct-mapped cache from pc to rule, over the caller's memory.
 ///
 /// A program allocates from a few thousand call sites, while a binary search over its rows costs a
-/// dozen cache misses. What was found in another generation of rows is not found here; not for several threads at once.
+/// dozen cache misses. What was found in another generation of rows is not found here; not for
+/// several threads at once.
 #[derive(Debug)]
 pub struct RuleCache<'a> {
     entries: &'a mut [Remembered],
@@ -33,7 +34,8 @@ pub struct RuleCache<'a> {
 }
 
 impl<'a> RuleCache<'a> {
-    /// A cache in `entries`, which keep what they hold, for rows of `generation`. Of a length that is no power of two, the
+    /// A cache in `entries`, which keep what they hold, for rows of `generation`. Of a length that
+    /// is no power of two, the
     /// rest stays unused.
     #[inline]
     pub const fn over(entries: &'a mut [Remembered], generation: u32) -> RuleCache<'a> {

@@ -13,7 +13,8 @@ pub enum End {
     NoRule = 2,
     /// The stack could not be read.
     Unreadable = 3,
-    /// A rule that this crate cannot follow: a register other than rsp and rbp, an unknown expression.
+    /// A rule that this crate cannot follow: a register other than rsp and rbp, an unknown
+    /// expression.
     Unsupported = 4,
     /// The caller's stack pointer would not lie above the frame, or is not a multiple of 8.
     Stuck = 5,

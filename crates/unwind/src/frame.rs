@@ -66,7 +66,8 @@ impl Frame {
         }
     }
 
-    /// True if the frame pointer led to this frame because its callee has no call frame information.
+    /// True if the frame pointer led to this frame because its callee has no call frame
+    /// information.
     #[inline]
     pub const fn by_frame_pointer(self) -> bool {
         self.0 & BY_FRAME_POINTER != 0

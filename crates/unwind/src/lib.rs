@@ -4,15 +4,18 @@
 //! come out. The core is `no_std`, allocates nothing and cannot panic, because the same code runs
 //! in the injected agent on its own memory and in the tracer on a copied stack:
 //!
-//! - a [`Row`] says from which pc on which [`Rule`] holds, a rule how to get from a frame to its caller;
-//! - [`walk()`] applies rules, found by whatever implements [`Rules`], and says how it [ended](End);
+//! - a [`Row`] says from which pc on which [`Rule`] holds, a rule how to get from a frame to its
+//!   caller;
+//! - [`walk()`] applies rules, found by whatever implements [`Rules`], and says how it
+//!   [ended](End);
 //! - [`Memo`] remembers a walk together with every word that it read, and is exact by construction.
 //!
 //! With the feature `build` (std), `rows` compiles `.eh_frame` and `.debug_frame` into rows and
 //! `Table` finds the rule of any pc of a process.
 //!
 //! Not for names (that is `image`), not for other processors, and it reads no code: where a
-//! function has no call frame information, only the frame pointer is tried, and the frame so found is marked.
+//! function has no call frame information, only the frame pointer is tried, and the frame so found
+//! is marked.
 #![cfg_attr(not(any(test, feature = "build")), no_std)]
 #![forbid(unsafe_code)]
 

@@ -33,14 +33,18 @@ struct Quad {
 /// A walk is a function of the registers it starts with, the rules, and the words it reads, in that
 /// order: each address is computed from the words before it. So if the registers and the generation
 /// of the rules are the same, and word for word memory holds what it held, a walk would read the
-/// same again and come to the same frames: a hit is exact, not a guess, and compares independent words
-/// where a walk follows a chain. Only what a walk reads is compared: a saved rbp that no frame used is not, for compilers keep data in rbp.
+/// same again and come to the same frames: a hit is exact, not a guess, and compares independent
+/// words
+/// where a walk follows a chain. Only what a walk reads is compared: a saved rbp that no frame used
+/// is not, for compilers keep data in rbp.
 ///
 /// One per thread, and for one limit of frames: the limit is not part of the key. Plain integers;
 /// zeroed memory is an empty memo.
 ///
-/// *Layout.* Entries lie behind one another in `quads`, none in two of their parts; what was in a part is forgotten
-/// when it is written to again. A slot names an entry: 16 bits of its key's hash, and the quad where it begins. Quad 0 is no
+/// *Layout.* Entries lie behind one another in `quads`, none in two of their parts; what was in a
+/// part is forgotten
+/// when it is written to again. A slot names an entry: 16 bits of its key's hash, and the quad
+/// where it begins. Quad 0 is no
 /// entry: a slot of 0 finds nothing.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
@@ -154,11 +158,14 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
     /// The bits of a slot by which it names a quad.
     const NAME: usize = QUADS.next_power_of_two() - 1;
 
-    /// The payload kept with the walk from `start` under the rules of `generation`, if all words that it read are
-    /// among the `reach` words from `start.sp` on, none of them a guess: only these, by number, are asked of `word`, in the walk's
+    /// The payload kept with the walk from `start` under the rules of `generation`, if all words
+    /// that it read are
+    /// among the `reach` words from `start.sp` on, none of them a guess: only these, by number, are
+    /// asked of `word`, in the walk's
     /// order up to the first difference. So it asks for none that the walk would not have read.
     ///
-    /// Whoever changes the rules (dlopen, dlclose) changes the generation, and all that was kept before is not found.
+    /// Whoever changes the rules (dlopen, dlclose) changes the generation, and all that was kept
+    /// before is not found.
     #[inline(always)]
     pub fn find(
         &self,
@@ -177,7 +184,8 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         })
     }
 
-    /// The same, with all words read from `mem`, as guesses: in the walk's order up to the first difference, so that nothing is
+    /// The same, with all words read from `mem`, as guesses: in the walk's order up to the first
+    /// difference, so that nothing is
     /// read that the walk would not have read.
     pub fn find_in(&self, start: Start, generation: u32, mem: &impl ReadMemory) -> Option<u32> {
         self.entry(Key { start, generation }, |_, quads| {
@@ -189,7 +197,8 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         })
     }
 
-    /// Whether [`Memo::find`] may have passed over an entry because of its words that are not among the `reach` ones.
+    /// Whether [`Memo::find`] may have passed over an entry because of its words that are not among
+    /// the `reach` ones.
     pub fn is_out_of_reach(&self, start: Start, generation: u32, reach: u64) -> bool {
         let key = Key { start, generation };
         let found = self.entry(key, |header, _| header.words.last() > Some(&reach));
@@ -219,7 +228,8 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
 
     /// Walks, as [`walk`](crate::walk()) does, and records what the walk read.
     ///
-    /// Not recorded are walks that end in unreadable memory (which may be readable next time), read words
+    /// Not recorded are walks that end in unreadable memory (which may be readable next time), read
+    /// words
     /// that are not aligned or more than 16 GiB from rsp, or read too many.
     pub fn walk(
         &mut self,

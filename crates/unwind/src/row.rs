@@ -4,7 +4,8 @@ use crate::Rule;
 
 /// From which pc on a [`Rule`] holds, up to the next row's pc.
 ///
-/// 16 bytes of plain integers, any bit pattern is valid: rows may be used where they lie in memory shared with others.
+/// 16 bytes of plain integers, any bit pattern is valid: rows may be used where they lie in memory
+/// shared with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Row {

@@ -10,7 +10,8 @@ pub enum Step {
         /// Where the caller's rbp is.
         bp: SavedBp,
     },
-    /// `(ip, rsp, rbp) = ([rsp + ip], [rsp + sp], [rsp + bp])`: the code that a signal handler returns to.
+    /// `(ip, rsp, rbp) = ([rsp + ip], [rsp + sp], [rsp + bp])`: the code that a signal handler
+    /// returns to.
     SignalFrame {
         /// Offset of the interrupted rip.
         ip: i16,
@@ -83,12 +84,14 @@ impl Step {
 
 /// A [`Step`] packed into 12 bytes of plain integers.
 ///
-/// Every bit pattern is valid (an unknown one is [`Step::Unsupported`]), so rules may lie in memory that
+/// Every bit pattern is valid (an unknown one is [`Step::Unsupported`]), so rules may lie in memory
+/// that
 /// others write. All zeroes mean that there is no call frame information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Rule {
-    /// Kind, kind of the saved rbp, and a 16-bit offset, from the lowest byte up. One word, because rules
+    /// Kind, kind of the saved rbp, and a 16-bit offset, from the lowest byte up. One word, because
+    /// rules
     /// are copied about, and a word written in parts cannot be read back at once without a stall.
     head: u32,
     offset: i32,

@@ -4,14 +4,16 @@ use leaktap_memory::{Addr, ReadMemory};
 
 use crate::{Cfa, End, Found, Frame, Rules, SavedBp, Step};
 
-/// How often one walk may go to a lower stack pointer: once for each signal handled on another stack
+/// How often one walk may go to a lower stack pointer: once for each signal handled on another
+/// stack
 /// and for each switch of stacks by rbp. Bounded, so that every walk ends.
 const MAX_SWITCHES: u8 = 16;
 
 /// The largest frame, in bytes, that a frame pointer is believed to span: a whole default stack.
 const MAX_FRAME: u64 = 8 << 20;
 
-/// User addresses end here, with five levels of page tables (`Documentation/arch/x86/x86_64/5level-paging.rst`).
+/// User addresses end here, with five levels of page tables
+/// (`Documentation/arch/x86/x86_64/5level-paging.rst`).
 const USER_END: u64 = 1 << 56;
 
 /// Where a walk starts: in a caller, after its callee's return.
@@ -54,7 +56,8 @@ pub struct Visited {
     pub signal: bool,
 }
 
-/// Walks the stack from `start`, writing frames, innermost first, until the end or until `frames` is full.
+/// Walks the stack from `start`, writing frames, innermost first, until the end or until `frames`
+/// is full.
 ///
 /// [`End::TooDeep`] is only said if there was one more frame than room.
 #[inline]
@@ -67,7 +70,8 @@ pub fn walk(
     Walker::new(start, mem).fill(rules, frames)
 }
 
-/// Walks the stack from `start`, showing each frame, innermost first, to `visit`, which breaks with [`End::TooDeep`].
+/// Walks the stack from `start`, showing each frame, innermost first, to `visit`, which breaks with
+/// [`End::TooDeep`].
 #[inline]
 pub fn walk_with(
     start: Start,
@@ -185,7 +189,8 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
             SavedBp::AtBp(offset) => Bp::At(self.bp()?.wrapping_offset(offset.into())),
             SavedBp::Lost => Bp::Lost,
         };
-        // Code that switches stacks (Rust's stacker, boost.context's trampolines) says so by an rbp,
+        // Code that switches stacks (Rust's stacker, boost.context's trampolines) says so by an
+        // rbp,
         // or a saved rsp, that leads to the other stack: it may lie lower. rsp + n may not.
         self.advance(to, !matches!(cfa, Cfa::Sp(_) | Cfa::Plt { .. }))?;
         let ip = self.read(to.wrapping_offset(-8))?;

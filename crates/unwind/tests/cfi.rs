@@ -277,7 +277,8 @@ fn expressions_and_registers() {
     }
 }
 
-/// As glibc's `__restore_rt` (`sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c`), which describes the byte before it, too.
+/// As glibc's `__restore_rt` (`sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c`), which describes
+/// the byte before it, too.
 #[test]
 fn a_signal_frame_is_one_only_with_the_augmentation() {
     let program = [

@@ -117,7 +117,8 @@ fn rows_of_libc_are_gimlis() {
     assert!(compare("/lib/x86_64-linux-gnu/libc.so.6") > 10_000);
 }
 
-/// glibc's `__restore_rt` is a signal frame, the linkage table has its own CFA, and almost all else is plain.
+/// glibc's `__restore_rt` is a signal frame, the linkage table has its own CFA, and almost all else
+/// is plain.
 #[test]
 fn libc_has_its_special_frames_and_hardly_anything_unsupported() {
     let built = File::open("/lib/x86_64-linux-gnu/libc.so.6").rows();

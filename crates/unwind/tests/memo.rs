@@ -177,7 +177,8 @@ fn a_loop_hits_although_data_in_saved_rbp_slots_changes() {
     assert_eq!(hits, 999);
 }
 
-/// Walks from the thread's start under generation 1, all of its stack lent, so that the memo knows it.
+/// Walks from the thread's start under generation 1, all of its stack lent, so that the memo knows
+/// it.
 fn remember(memo: &mut Small, thread: &Thread, program: &[Row]) {
     let at = (thread.start(), 1, ALL);
     by_memo(memo, &mut Stacks::default(), at, &thread.stack, program);
@@ -294,7 +295,8 @@ impl ReadMemory for Forbidden<'_> {
     }
 }
 
-/// The stack may have changed so that an address remembered is not mapped any more: a lookup must not touch it.
+/// The stack may have changed so that an address remembered is not mapped any more: a lookup must
+/// not touch it.
 #[test]
 fn a_lookup_reads_nothing_past_the_first_difference() {
     let (program, thread) = simple();

@@ -138,7 +138,8 @@ impl Host {
         unsafe { (*threads.add(KEYS << KEY_BITS)).index.load(Relaxed) != 0 }
     }
 
-    /// A detour of `original`: what its patched first instruction would jump to. Every other one is a full one.
+    /// A detour of `original`: what its patched first instruction would jump to. Every other one is
+    /// a full one.
     pub(crate) fn probe(&self, original: usize, action: Action) -> usize {
         let made = (*self.stubs.lock().unwrap() - self.image - STUBS) / STUB_LEN;
         let shape = match (action == Action::FREE, made % 2) {
@@ -198,7 +199,8 @@ impl Host {
         (self.image as u64..(self.image + REGION_LEN) as u64).contains(&ip)
     }
 
-    /// As the tracer does when it finds a thread: the calling thread's own stack is known from now on.
+    /// As the tracer does when it finds a thread: the calling thread's own stack is known from now
+    /// on.
     pub(crate) fn knows_this_stack(&self) {
         let here = &raw const self as u64;
         let maps = fs::read_to_string("/proc/self/maps").unwrap();

@@ -118,7 +118,8 @@ struct Service {
     work: fn(&mut Program, &Path, u32) -> Result<f64>,
 }
 
-/// Attaches to services in turn: each before, while and after leaktap is attached, others under the tools that
+/// Attaches to services in turn: each before, while and after leaktap is attached, others under the
+/// tools that
 /// have to be there from the start. `under_valgrind` is less work, or none.
 fn attached(
     start: impl Fn(Under) -> Result<Service>,

@@ -13,7 +13,8 @@ const BLOCKS: u64 = 10_000_000;
 /// The ledger is looked at so often while it grows.
 const STEPS: u64 = 10;
 
-/// What the spinning thread saw, in milliseconds: the sum of the stops, the longest, the longest gap of any kind.
+/// What the spinning thread saw, in milliseconds: the sum of the stops, the longest, the longest
+/// gap of any kind.
 fn gaps(program: &mut Program) -> Result<[f64; 3]> {
     let figures = program.ask("gaps")?;
     Ok(figures.try_into().map_err(|_| "three figures expected")?)

@@ -10,7 +10,8 @@ use super::words::{u32_at, u64_at};
 /// Largest section after decompression, 1 GiB.
 const LARGEST: u64 = 1 << 30;
 
-/// Bytes that a compressed byte may stand for: deflate cannot do better (zlib.net, "Technical Details").
+/// Bytes that a compressed byte may stand for: deflate cannot do better (zlib.net, "Technical
+/// Details").
 const MOST_RATIO: u64 = 1032;
 
 /// A section's bytes and the address they are linked at.
@@ -98,7 +99,8 @@ pub(crate) fn contents(section: &SectionInfo, source: &Source) -> Option<Vec<u8>
     Some(compressed.decompress().ok()?.into_owned())
 }
 
-/// Whether `size` bytes may come of `data`. All of them are allocated, and zeroed, before the first is decompressed.
+/// Whether `size` bytes may come of `data`. All of them are allocated, and zeroed, before the first
+/// is decompressed.
 fn is_likely(size: u64, data: &[u8]) -> bool {
     size <= LARGEST.min(MOST_RATIO.saturating_mul(data.len() as u64))
 }

@@ -22,7 +22,8 @@ pub(crate) fn string_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     rest.get(..len)
 }
 
-/// The same, if it is no longer than a name that anybody looks for. Entries of a few bytes may all name one string,
+/// The same, if it is no longer than a name that anybody looks for. Entries of a few bytes may all
+/// name one string,
 /// as long as the file.
 pub(crate) fn short_string_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let rest = bytes.get(at..)?;

@@ -11,7 +11,8 @@ use super::Agent;
 const WORD: usize = size_of::<u64>();
 
 impl Agent {
-    /// The stack pointers, at their entries, of all calls that may return to the agent. Nothing if some are not on record.
+    /// The stack pointers, at their entries, of all calls that may return to the agent. Nothing if
+    /// some are not on record.
     pub(super) fn calls(&self) -> Option<Vec<Addr>> {
         let mut keys = vec![0; (KEYS << KEY_BITS) * WORD];
         self.memory.read(self.at(KEYS_AT), &mut keys).ok()?;

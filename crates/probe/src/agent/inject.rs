@@ -29,7 +29,8 @@ use crate::refusal::Refusal;
 const STUB_ROOM: u64 = 128;
 
 impl Agent {
-    /// Gives the process of `memory`, all of whose threads are `stopped`, memory for the agent, near the
+    /// Gives the process of `memory`, all of whose threads are `stopped`, memory for the agent,
+    /// near the
     /// functions that `plan` has a place for. Nothing is in it yet.
     ///
     /// # Errors
@@ -74,7 +75,8 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Fills that memory: code, a detour for each function that there is a place for, rows. The threads may run:
+    /// Fills that memory: code, a detour for each function that there is a place for, rows. The
+    /// threads may run:
     /// nothing leads there yet.
     ///
     /// # Errors
@@ -104,7 +106,8 @@ impl Agent {
         self.memory.write(image, &control).map_err(forbidden)
     }
 
-    /// Leads the functions to the agent, but those to whose first instructions a thread will return: to one of
+    /// Leads the functions to the agent, but those to whose first instructions a thread will
+    /// return: to one of
     /// `returned_to`. `threads` that stand there are moved on. Their stacks are among `mappings`.
     /// Returns whether each function could be patched.
     pub(crate) fn patch(
@@ -138,7 +141,8 @@ impl Agent {
         });
     }
 
-    /// Takes the agent's memory away: at first the code, which a forked child would get, too, then the rest. True if that was the last.
+    /// Takes the agent's memory away: at first the code, which a forked child would get, too, then
+    /// the rest. True if that was the last.
     /// No thread is inside.
     ///
     /// # Errors
@@ -170,7 +174,8 @@ impl Agent {
         while self.unmap(tracer, stopped) == Ok(false) {}
     }
 
-    /// Moves some of what it has counted to `home`, from `at` on, and frees the memory of the rest; see [`Shared::move_here`].
+    /// Moves some of what it has counted to `home`, from `at` on, and frees the memory of the rest;
+    /// see [`Shared::move_here`].
     pub(crate) fn bring_home(&self, home: &mut Shared, at: u64) -> io::Result<Option<u64>> {
         /// Half a millisecond's worth.
         const MOST: u64 = 2 << 20;
@@ -192,7 +197,8 @@ impl Agent {
         })
     }
 
-    /// A detour for `point`, `offset` bytes into the code region. Nothing for one that there is no place for, or that
+    /// A detour for `point`, `offset` bytes into the code region. Nothing for one that there is no
+    /// place for, or that
     /// is out of reach: it stays a breakpoint.
     fn detour(&self, point: &Probepoint, offset: u64) -> Result<Option<Detour>, Refusal> {
         let stub = self.regions.code.start.wrapping_offset(offset as i64);
@@ -358,7 +364,8 @@ fn entered(offset: i32) -> Rule {
     })
 }
 
-/// What a call does, and what is called in the place of the function. Nothing if that has no detour.
+/// What a call does, and what is called in the place of the function. Nothing if that has no
+/// detour.
 fn action_of(detour: &Detour, places: &[(FunctionId, Addr)]) -> Option<(Action, Option<Addr>)> {
     let action = way(detour.function.function()?).action;
     if !matches!(
@@ -371,8 +378,10 @@ fn action_of(detour: &Detour, places: &[(FunctionId, Addr)]) -> Option<(Action, 
     Some((action, Some(*twin)))
 }
 
-/// What forbids to make system calls in a process, or to give it memory; before one could kill it. What
-/// is to be told of filters, the kernel says only when it is asked to suspend one ([`Tracer::calls`]).
+/// What forbids to make system calls in a process, or to give it memory; before one could kill it.
+/// What
+/// is to be told of filters, the kernel says only when it is asked to suspend one
+/// ([`Tracer::calls`]).
 pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
     let free = (!process.is_filtered() || may_suspend_seccomp())
         // With mlockall(2), all that is mapped would be filled with pages at once.
@@ -391,7 +400,8 @@ pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
     }
 }
 
-/// Whether threads may read their fs base by an instruction. What lies in memory there is the program's affair: it may
+/// Whether threads may read their fs base by an instruction. What lies in memory there is the
+/// program's affair: it may
 /// have set it to 0.
 fn has_fs_base(process: Tid) -> bool {
     /// Of asm/hwcap2.h.

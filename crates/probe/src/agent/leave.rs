@@ -1,15 +1,20 @@
 //! How threads get out of the agent, so that it can be taken away.
 //!
 //! With all threads stopped, each is brought to where it would be without detours:
-//! - A thread in the agent's own code is run, alone, to one of the agent's exits. It gets there without
+//! - A thread in the agent's own code is run, alone, to one of the agent's exits. It gets there
+//!   without
 //!   anybody's help: the agent waits for nobody.
 //! - One in displaced instructions stands where the same are in the function.
-//! - A call that the agent has made returns past the agent: its return address is exchanged for that of code which drops
-//!   the agent's frame and returns. Which these are is on record ([`Agent::calls`]), on whatever stack they lie; no stack is
+//! - A call that the agent has made returns past the agent: its return address is exchanged for
+//!   that of code which drops
+//!   the agent's frame and returns. Which these are is on record ([`Agent::calls`]), on whatever
+//!   stack they lie; no stack is
 //!   walked. One that is overwritten, or unmapped, is nobody's any more.
 //!
-//! No signal frame holds an address of the agent's: a thread that gets a signal there is first taken out
-//! ([`Agent::step_out`]). Only while there was no tracer, or in code that takes too long, it may have been otherwise.
+//! No signal frame holds an address of the agent's: a thread that gets a signal there is first
+//! taken out
+//! ([`Agent::step_out`]). Only while there was no tracer, or in code that takes too long, it may
+//! have been otherwise.
 //!
 //! What remains ([`Held`]) has to run for a while; until then nothing is changed.
 
@@ -34,7 +39,8 @@ pub const OWN_STRIPE: usize = STRIPES - 1;
 /// Bytes of a stack that are searched.
 const SEARCHED: usize = 256 << 10;
 
-/// How long a thread may take from where it is in the agent to an exit, step by step. Most take a hundredth of that.
+/// How long a thread may take from where it is in the agent to an exit, step by step. Most take a
+/// hundredth of that.
 const STEPPING: Duration = Duration::from_secs(1);
 
 impl Agent {
@@ -78,8 +84,10 @@ impl Agent {
         Ok(())
     }
 
-    /// As [`Agent::leave`] for the one thread of a copy of the process, whose functions have been restored. `calls` are those
-    /// that the thread which forked was in the middle of; they go on in the process itself, whose books stay as they are.
+    /// As [`Agent::leave`] for the one thread of a copy of the process, whose functions have been
+    /// restored. `calls` are those
+    /// that the thread which forked was in the middle of; they go on in the process itself, whose
+    /// books stay as they are.
     pub(crate) fn leave_copy(
         &self,
         thread: &Stopped,
@@ -101,14 +109,16 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether a thread that is `asleep` sleeps in the agent's own code, for a page of the shared memory: the kernel
+    /// Whether a thread that is `asleep` sleeps in the agent's own code, for a page of the shared
+    /// memory: the kernel
     /// tells where it is (`/proc/TID/syscall`, proc_pid_syscall(5)).
     pub(crate) fn may_have(&self, asleep: Tid) -> bool {
         let code = &self.regions.code;
         asleep.asleep_at().is_none_or(|(_, ip)| code.contains(&ip))
     }
 
-    /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal frame leads back
+    /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal
+    /// frame leads back
     /// there. What it is about to do, it does first.
     /// Returns whether it did.
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
@@ -129,7 +139,8 @@ impl Agent {
         true
     }
 
-    /// A thread that is about to run into the int3 of the gates enters its function again, when the signal has been handled.
+    /// A thread that is about to run into the int3 of the gates enters its function again, when the
+    /// signal has been handled.
     fn back_to_gate(&self, stopped: &Stopped) {
         let Ok(mut registers) = stopped.registers() else {
             return; // killed
@@ -142,7 +153,8 @@ impl Agent {
         }
     }
 
-    /// Where a thread stands in its function, if it is in displaced instructions, and how many bytes are to be taken off its stack.
+    /// Where a thread stands in its function, if it is in displaced instructions, and how many
+    /// bytes are to be taken off its stack.
     fn place(&self, registers: &Registers) -> Result<Option<(Addr, i64)>, Held> {
         if !self.regions.code.contains(&registers.ip()) {
             return Ok(None);
@@ -150,7 +162,8 @@ impl Agent {
         self.original(registers.ip()).map(Some).ok_or(Held::AtWork)
     }
 
-    /// Where, on whatever stacks, return addresses to the agent are, right below a [`Call`] each: those of `calls` that
+    /// Where, on whatever stacks, return addresses to the agent are, right below a [`Call`] each:
+    /// those of `calls` that
     /// have not been overwritten.
     fn slots(&self, calls: &[Addr], memory: &Memory) -> Result<Vec<Addr>, Held> {
         let code = &self.regions.code;
@@ -173,7 +186,8 @@ impl Agent {
         }
     }
 
-    /// Puts a thread at `ip`. If the agent has just called that function, the call has not begun, and can as well be made by
+    /// Puts a thread at `ip`. If the agent has just called that function, the call has not begun,
+    /// and can as well be made by
     /// the agent's caller: its return address is none of `slots` any more.
     fn move_to(
         &self,
@@ -202,8 +216,10 @@ impl Agent {
         }
     }
 
-    /// Whether a signal frame on the stack above `sp` leads to the agent: an instruction pointer to its code, and what the kernel
-    /// has saved two words behind it (`struct sigcontext` of asm/sigcontext.h: flags, then cs and ss as 64-bit code has them).
+    /// Whether a signal frame on the stack above `sp` leads to the agent: an instruction pointer to
+    /// its code, and what the kernel
+    /// has saved two words behind it (`struct sigcontext` of asm/sigcontext.h: flags, then cs and
+    /// ss as 64-bit code has them).
     fn has_signal_frame(&self, memory: &Memory, sp: Addr) -> bool {
         const SEGMENTS: u64 = 0x002b_0000_0000_0033;
         let words: Vec<Addr> = words_on_stack(memory, sp).collect();
@@ -214,10 +230,12 @@ impl Agent {
         })
     }
 
-    /// Where in its function a thread at `at` in the agent's code region stands, and how many bytes are to be taken off its stack.
+    /// Where in its function a thread at `at` in the agent's code region stands, and how many bytes
+    /// are to be taken off its stack.
     fn original(&self, at: Addr) -> Option<(Addr, i64)> {
         self.detours.iter().find_map(|detour| {
-            // A stub has only named the probe: in a register that nobody expects anything in, or on the stack.
+            // A stub has only named the probe: in a register that nobody expects anything in, or on
+            // the stack.
             let stub = detour.stub..detour.moved_at;
             if stub.contains(&at) {
                 let has_pushed = at == detour.stub.wrapping_offset(PUSH_LEN as i64);
@@ -301,7 +319,8 @@ impl Agent {
         thread.set_registers(&registers).ok()
     }
 
-    /// A call that will not return to the agent: what it took out of the ledger goes back there, but
+    /// A call that will not return to the agent: what it took out of the ledger goes back there,
+    /// but
     /// for a free, which takes place.
     fn undo(&self, at: Addr) {
         let mut bytes = [0; Call::LEN];

@@ -1,7 +1,8 @@
 //! The injected agent of a process: detours in the place of breakpoints.
 //!
 //! [`Plan`] says, while the process runs, which functions can be patched. With all threads stopped,
-//! [`Agent::map`] makes memory for the agent; it is filled ([`Agent::fill`]) while they run; with all stopped again,
+//! [`Agent::map`] makes memory for the agent; it is filled ([`Agent::fill`]) while they run; with
+//! all stopped again,
 //! [`Agent::patch`] leads the functions to it. From then on calls of these
 //! functions are seen and counted without a stop, in memory that is shared with this process.
 //! [`leave`] takes threads out of it again, so that it can be taken away.
@@ -90,7 +91,8 @@ impl Detour {
         self.stub.wrapping_offset(DESCRIPTOR_AT as i64)
     }
 
-    /// Whether the jump is in `memory`, or a part of it: memory unmapped since it was written is somebody else's.
+    /// Whether the jump is in `memory`, or a part of it: memory unmapped since it was written is
+    /// somebody else's.
     fn is_there(&self, memory: &Memory) -> bool {
         let mut now = [0; JUMP_LEN];
         let (Ok(jump), Ok(())) = (
@@ -156,7 +158,8 @@ impl Agent {
         Some((gate.function, gate.address))
     }
 
-    /// Forgets detours of functions that are not, or no longer, where they were: those of `points` stay.
+    /// Forgets detours of functions that are not, or no longer, where they were: those of `points`
+    /// stay.
     /// Returns their addresses.
     pub(crate) fn keep(&mut self, points: &[Probepoint]) -> Vec<Addr> {
         let is_there = |detour: &Detour| {
@@ -201,7 +204,8 @@ impl Agent {
         self.shared.live().kernel.store(u32::from(allow), Relaxed);
     }
 
-    /// Whether somebody else has written over a jump that leads here: whoever did may have kept a copy.
+    /// Whether somebody else has written over a jump that leads here: whoever did may have kept a
+    /// copy.
     fn is_overwritten(&self) -> bool {
         let mut patched = self.detours.iter().filter(|detour| detour.patched);
         patched.any(|detour| {

@@ -48,7 +48,8 @@ impl Plan {
     pub(crate) fn new(image: &Image, memory: &impl ReadMemory, points: &[Probepoint]) -> Plan {
         let malloc = points.iter().find(|point| is_twin(point.function));
         let malloc = malloc.and_then(|malloc| image.module_at(malloc.address));
-        // Of functions that map memory, the allocator calls those of its own module, which are in reach, too.
+        // Of functions that map memory, the allocator calls those of its own module, which are in
+        // reach, too.
         let is_beside =
             |point: &Probepoint| malloc.is_some_and(|malloc| malloc.contains(point.address));
         let wanted = points.iter().filter(|point| {
@@ -101,7 +102,8 @@ impl Plan {
     }
 }
 
-/// Release builds of the known allocators as shared libraries: no caller was compiled together with them.
+/// Release builds of the known allocators as shared libraries: no caller was compiled together with
+/// them.
 fn apart(image: &Image) -> Vec<Range<Addr>> {
     const KNOWN: [&str; 8] = [
         "libc.so.6",
@@ -207,7 +209,8 @@ pub(crate) fn syscall(image: &Image, memory: &impl ReadMemory, near: Option<Addr
     find(image, memory, near.as_slice(), find_syscall)
 }
 
-/// A place for which `search`, in the code of a module's file, finds what is in memory, too. The modules of `near` are
+/// A place for which `search`, in the code of a module's file, finds what is in memory, too. The
+/// modules of `near` are
 /// searched first: they stay, and are smaller than many a program.
 fn find(
     image: &Image,

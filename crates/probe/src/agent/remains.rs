@@ -1,4 +1,5 @@
-//! What a tracer that is killed leaves behind, noted in the shared memory so that the next one can undo it.
+//! What a tracer that is killed leaves behind, noted in the shared memory so that the next one can
+//! undo it.
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ pub(super) fn note(agent: &Agent) {
     agent.shared.write(REMAINS_AT, &bytes);
 }
 
-/// The code is about to go: nothing is to be undone any more but the shared memory, and the program may map something of its own in
+/// The code is about to go: nothing is to be undone any more but the shared memory, and the program
+/// may map something of its own in
 /// the code's place.
 pub(super) fn note_without_code(agent: &Agent) {
     const GONE: [u8; 3 * WORD] = [0; 3 * WORD];
@@ -79,7 +81,8 @@ pub(super) fn note_without_code(agent: &Agent) {
     let _ = agent.memory.write(at, &GONE); // gone, with the whole process, or already unmapped
 }
 
-/// Whether another leaktap's detours are in the process of `memory`, one of whose threads is `thread`: of one that has ended, the kernel
+/// Whether another leaktap's detours are in the process of `memory`, one of whose threads is
+/// `thread`: of one that has ended, the kernel
 /// shows no mappings.
 pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
     let all = mappings(thread.get()).unwrap_or_default();

@@ -17,8 +17,10 @@ use super::stacks::Stacks;
 /// Words of the first places of a table.
 const FIRST_WORDS: usize = 1 << 10;
 
-/// What has been put into the part of the shared memory that is for rows and tables. Nothing is taken out: a thread may be reading
-/// it. But a table is written where an older one was, see [`Published`](leaktap_agent::published::Published).
+/// What has been put into the part of the shared memory that is for rows and tables. Nothing is
+/// taken out: a thread may be reading
+/// it. But a table is written where an older one was, see
+/// [`Published`](leaktap_agent::published::Published).
 #[derive(Debug)]
 pub(crate) struct Room {
     shared: Arc<Shared>,
@@ -54,7 +56,8 @@ impl Room {
         }
     }
 
-    /// Gives the agent all of `rules`. False if there is no room left for rows, or for so many modules: it then knows of modules without rows,
+    /// Gives the agent all of `rules`. False if there is no room left for rows, or for so many
+    /// modules: it then knows of modules without rows,
     /// or of none.
     pub(crate) fn publish(&mut self, rules: &mut Table) -> bool {
         let mut entries = Vec::new();
@@ -80,7 +83,8 @@ impl Room {
         complete
     }
 
-    /// Takes note of the stacks that are no more, has `change` change `stacks`, and, if that says that it did, tells the agent of them.
+    /// Takes note of the stacks that are no more, has `change` change `stacks`, and, if that says
+    /// that it did, tells the agent of them.
     pub(crate) fn change_stacks(
         &mut self,
         stacks: &mut Stacks,
@@ -141,7 +145,8 @@ impl Room {
         Some(at)
     }
 
-    /// The address, in the target, of a table of `entries`; of none, if there is no room for as many, so that nobody goes by what is not
+    /// The address, in the target, of a table of `entries`; of none, if there is no room for as
+    /// many, so that nobody goes by what is not
     /// true any more. Nothing if there is no place at all.
     fn put_table(
         &mut self,

@@ -15,7 +15,8 @@ pub(crate) struct Way {
 /// What is called in the place of a throwing operator new, where `twin` proves that it is the same.
 const TWIN: &str = "malloc";
 
-/// Throwing forms of operator new that take a size alone. (Those with an alignment have no such twin.)
+/// Throwing forms of operator new that take a size alone. (Those with an alignment have no such
+/// twin.)
 const THROWING: [&str; 2] = ["_Znwm", "_Znam"];
 const THROWING_ALIGNED: [&str; 2] = ["_ZnwmSt11align_val_t", "_ZnamSt11align_val_t"];
 

@@ -8,7 +8,8 @@ use leaktap_tracee::Registers;
 
 const PAGE: u64 = 4096;
 
-/// Linux maps nothing so near below the main thread's stack (`mmap_base` in arch/x86/mm/mmap.c): whatever of
+/// Linux maps nothing so near below the main thread's stack (`mmap_base` in arch/x86/mm/mmap.c):
+/// whatever of
 /// it is used is part of the stack.
 const BELOW_MAIN_STACK: u64 = 128 << 20;
 
@@ -27,8 +28,10 @@ impl Stacks {
         self.0.iter().any(|range| range.contains(&sp))
     }
 
-    /// Adds the one that the thread of `registers` is on, one of `mappings`, if it is the thread's own: the first thread's, or one
-    /// behind which are the thread's own data (so glibc and musl have it), where it ends. A coroutine's is not, nor what the kernel
+    /// Adds the one that the thread of `registers` is on, one of `mappings`, if it is the thread's
+    /// own: the first thread's, or one
+    /// behind which are the thread's own data (so glibc and musl have it), where it ends. A
+    /// coroutine's is not, nor what the kernel
     /// has made one mapping of with a stack.
     pub(crate) fn add(&mut self, registers: &Registers, mappings: &[Mapping]) {
         self.add_at(registers.sp(), Addr::new(registers.fs_base()), mappings);

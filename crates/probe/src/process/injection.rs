@@ -20,7 +20,8 @@ use crate::refusal::Refusal;
 use crate::tails;
 
 impl Process {
-    /// Finds out which functions there are and which can be led to an agent, so that [`Process::map_agent`] and
+    /// Finds out which functions there are and which can be led to an agent, so that
+    /// [`Process::map_agent`] and
     /// [`Process::arm`] need not while threads are stopped.
     pub fn plan(&mut self) {
         let points = self.find();
@@ -31,7 +32,8 @@ impl Process {
         self.found = Some(points).filter(|points| points.iter().all(is_bound));
     }
 
-    /// The functions found, and how they would be watched with an agent, as far as can be told beforehand.
+    /// The functions found, and how they would be watched with an agent, as far as can be told
+    /// beforehand.
     pub fn foresee(&mut self) -> Vec<Probepoint> {
         let image = self.modules.image();
         let mut points = probepoint::find(image, &self.memory);
@@ -56,7 +58,8 @@ impl Process {
         points
     }
 
-    /// Gives the process memory for the agent; all of its threads are `stopped`. False if the probes are to stay
+    /// Gives the process memory for the agent; all of its threads are `stopped`. False if the
+    /// probes are to stay
     /// breakpoints: [`Probepoint::refusal`] says why.
     pub fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
         if self.plan.is_none() {
@@ -92,8 +95,10 @@ impl Process {
         self.look(files);
     }
 
-    /// Leads the functions that are armed to the agent. All threads of the process must be `stopped`, none of them
-    /// in the middle of a call, or `asleep`: they will stop before they run any code. Returns where the agent keeps the books from now on; nothing if the
+    /// Leads the functions that are armed to the agent. All threads of the process must be
+    /// `stopped`, none of them
+    /// in the middle of a call, or `asleep`: they will stop before they run any code. Returns where
+    /// the agent keeps the books from now on; nothing if the
     /// probes stay breakpoints.
     pub fn lead_to_agent(
         &mut self,
@@ -139,7 +144,8 @@ impl Process {
         led.ok()
     }
 
-    /// Leads functions to `agent`; takes it away again if some free cannot be: all of them go one way.
+    /// Leads functions to `agent`; takes it away again if some free cannot be: all of them go one
+    /// way.
     fn lead(
         &mut self,
         mut agent: Agent,
@@ -245,7 +251,8 @@ impl Process {
         agent::remains(&self.memory, thread)
     }
 
-    /// Whether int3s of a tracer that was killed are still there: the one that stands by takes them out.
+    /// Whether int3s of a tracer that was killed are still there: the one that stands by takes them
+    /// out.
     pub fn has_foreign_breakpoints(&self) -> bool {
         let image = self.modules.image();
         let points = probepoint::find(image, &self.memory);
@@ -284,7 +291,8 @@ impl Process {
         }
     }
 
-    /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not known
+    /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not
+    /// known
     /// well enough for that.
     pub fn adopt_remains(&mut self) -> bool {
         self.agent = Agent::adopt(&self.memory, &mut self.modules);
@@ -302,7 +310,8 @@ impl Process {
         self.withdrawn.is_some()
     }
 
-    /// Takes all threads out of the agent; all are `stopped` and have left slots. Its memory stays, to be unmapped by
+    /// Takes all threads out of the agent; all are `stopped` and have left slots. Its memory stays,
+    /// to be unmapped by
     /// [`Process::unmap_agent`].
     ///
     /// # Errors
@@ -326,7 +335,8 @@ impl Process {
         Ok(())
     }
 
-    /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the agent's code.
+    /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the
+    /// agent's code.
     pub fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
         let agent = self.agent.as_mut();
         if agent.is_some_and(|agent| agent.step_out(tracer, stopped)) {
@@ -334,7 +344,8 @@ impl Process {
         }
     }
 
-    /// A thread with registers `parent` makes `child`, a process with a copy of the memory: notes which of its calls would return to
+    /// A thread with registers `parent` makes `child`, a process with a copy of the memory: notes
+    /// which of its calls would return to
     /// the agent there, for [`Process::disarm_copy`].
     pub fn copy_begins(&mut self, parent: &Registers, child: Tid) {
         if let Some(agent) = &self.agent
@@ -344,11 +355,13 @@ impl Process {
         }
     }
 
-    /// Unmaps a part of the agent that was withdrawn, by system calls of one of `stopped`; the others may run. Returns
+    /// Unmaps a part of the agent that was withdrawn, by system calls of one of `stopped`; the
+    /// others may run. Returns
     /// true if nothing is left.
     ///
     /// # Errors
-    /// [`Refusal::InjectionForbidden`] if the rest stays: the program has installed a seccomp filter since, or it
+    /// [`Refusal::InjectionForbidden`] if the rest stays: the program has installed a seccomp
+    /// filter since, or it
     /// has been killed.
     pub fn unmap_agent(
         &mut self,
@@ -359,7 +372,8 @@ impl Process {
         agent.map_or(Ok(true), |agent| agent.unmap(tracer, stopped))
     }
 
-    /// Moves to `home` some of what an agent that was withdrawn has counted: from `at` on, 0 at first, to where is returned, nothing at the
+    /// Moves to `home` some of what an agent that was withdrawn has counted: from `at` on, 0 at
+    /// first, to where is returned, nothing at the
     /// end. The target may run meanwhile, and has next to nothing left to unmap afterwards.
     ///
     /// # Errors
@@ -394,7 +408,8 @@ impl Process {
         }
     }
 
-    /// The agent need not know a thread any longer that has ended, unless another one has the same fs base.
+    /// The agent need not know a thread any longer that has ended, unless another one has the same
+    /// fs base.
     pub(super) fn forget_fs_base(&mut self, tid: Tid) {
         let Some(fs) = self.fs_bases.remove(&tid) else {
             return;
@@ -409,7 +424,8 @@ impl Process {
         }
     }
 
-    /// Time passes: the program may have installed a seccomp filter, which might kill it for a system call that
+    /// Time passes: the program may have installed a seccomp filter, which might kill it for a
+    /// system call that
     /// it does not make itself. A few threads are looked at each time.
     pub fn look_for_filters(&mut self) {
         /// Each takes some 20 µs.
@@ -423,7 +439,8 @@ impl Process {
         }
     }
 
-    /// Whether what starts at `start` is called by a function that the agent has noted with `outer`, and no
+    /// Whether what starts at `start` is called by a function that the agent has noted with
+    /// `outer`, and no
     /// signal handler lies between.
     pub(super) fn is_inside(&mut self, outer: u64, start: Start) -> bool {
         let entry_sp = Addr::new(outer & !TAKEN);

@@ -132,7 +132,8 @@ impl Process {
         let is_sent =
             (is_blocked || is_reset) && stopped.signal_info().is_ok_and(|info| !info.is_int3());
         if is_reset {
-            // A handler is lost to those only who block the signal. With others about, it may be one of them who has
+            // A handler is lost to those only who block the signal. With others about, it may be
+            // one of them who has
             // lost it, and whose stop is yet to be seen.
             is_blocked |= handler != IGNORE && self.sigtrap.masks.is_alone(tid);
             self.sigtrap.lost |= self.put_back(tracer, stopped, handler).is_none();
@@ -148,7 +149,8 @@ impl Process {
         self.look_for_change(tid, at, mask, registers);
     }
 
-    /// Threads were run to an int3, or stepped: the kernel takes an ignored SIGTRAP for one that kills then. One of those that
+    /// Threads were run to an int3, or stepped: the kernel takes an ignored SIGTRAP for one that
+    /// kills then. One of those that
     /// are `stopped` has it ignored again.
     pub(super) fn keep_ignored(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
         if self.sigtrap.handler == Some(IGNORE) {

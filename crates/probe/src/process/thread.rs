@@ -40,7 +40,8 @@ pub(super) struct Free {
 }
 
 impl Thread {
-    /// Books a free of something, unless it is made on behalf of the one before: `operator delete` calling or
+    /// Books a free of something, unless it is made on behalf of the one before: `operator delete`
+    /// calling or
     /// jumping to `free`.
     pub(super) fn freed(
         &mut self,

@@ -64,7 +64,8 @@ extern "C" fn record_start() {
         }
     }
     IGNORED.store(ignored, Ordering::Relaxed);
-    // Where a file may not grow (RLIMIT_FSIZE, getrlimit(2)), that is an error, and not our end with a tracee in our hands.
+    // Where a file may not grow (RLIMIT_FSIZE, getrlimit(2)), that is an error, and not our end
+    // with a tracee in our hands.
     dispose(libc::SIGXFSZ, libc::SIG_IGN);
     BLOCKED.store(swap_mask(libc::SIG_BLOCK, 0), Ordering::Relaxed);
     for fd in 0..3 {
@@ -75,7 +76,8 @@ extern "C" fn record_start() {
     }
 }
 
-/// Has `handler` be what happens on `signal`: SIG_IGN or SIG_DFL. Nothing changes for SIGKILL and SIGSTOP.
+/// Has `handler` be what happens on `signal`: SIG_IGN or SIG_DFL. Nothing changes for SIGKILL and
+/// SIGSTOP.
 fn dispose(signal: c_int, handler: usize) {
     let action = KernelAction {
         handler,

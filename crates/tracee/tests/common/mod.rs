@@ -155,7 +155,8 @@ impl Target {
 
     pub(crate) fn spawn(command: &mut process::Command) -> Target {
         let mut child = command
-            // Not an orphaned group, whoever runs the tests: SIGTSTP would not stop it (setpgid(2)).
+            // Not an orphaned group, whoever runs the tests: SIGTSTP would not stop it
+            // (setpgid(2)).
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -14,7 +14,8 @@ use crate::{Row, Rule, Step};
 pub(super) type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Cies<'a> = HashMap<usize, gimli::Result<CommonInformationEntry<Bytes<'a>>>>;
 
-/// How often the bytes of a section may be gone through, because many entries share a CIE: compilers' entries are
+/// How often the bytes of a section may be gone through, because many entries share a CIE:
+/// compilers' entries are
 /// about as long as their CIE, so that once is the rule.
 const MOST_SHARED: usize = 16;
 
@@ -46,7 +47,8 @@ impl Functions {
 
     /// Reads every function of `section`, whose bytes are `bytes`, in the section's order.
     ///
-    /// Goes from entry to entry by their lengths rather than with gimli's iterator, which gives up the
+    /// Goes from entry to entry by their lengths rather than with gimli's iterator, which gives up
+    /// the
     /// section at the first entry that it does not know, and at the zero word that some
     /// statically linked programs have in the middle.
     pub(super) fn read<'a, S: UnwindSection<Bytes<'a>>>(
@@ -102,7 +104,8 @@ impl Functions {
         Some(Span { start, end, rows })
     }
 
-    /// Counts the bytes of a CIE, which are gone through for each of its functions. False if that has been done too often.
+    /// Counts the bytes of a CIE, which are gone through for each of its functions. False if that
+    /// has been done too often.
     fn may_go_through(&mut self, len: usize) -> bool {
         let left = self.left.checked_sub(len);
         self.left = left.unwrap_or(self.left);
@@ -146,7 +149,8 @@ impl Functions {
     pub(super) fn signal_returns(&mut self, at: &[Svma]) -> Vec<Span> {
         let mut spans = Vec::new();
         for &Svma(at) in at {
-            // The kernel makes the handler return to the first byte, which is looked up one byte earlier.
+            // The kernel makes the handler return to the first byte, which is looked up one byte
+            // earlier.
             let start = at.checked_sub(self.base.0).and_then(|at| at.checked_sub(1));
             let Some(start) = start.and_then(|start| u32::try_from(start).ok()) else {
                 continue;

@@ -38,7 +38,8 @@ pub struct CfiSections<'a> {
 pub struct Built {
     /// Sorted by start; no two neighbours say the same.
     pub rows: Vec<Row>,
-    /// Entries that could not be read, wholly or in part; a section that ends inside an entry counts as one.
+    /// Entries that could not be read, wholly or in part; a section that ends inside an entry
+    /// counts as one.
     pub skipped: usize,
 }
 

@@ -24,7 +24,8 @@ impl Span {
     }
 }
 
-/// Adds to `spans`, sorted and without overlaps, what `functions` say about code that `spans` do not cover.
+/// Adds to `spans`, sorted and without overlaps, what `functions` say about code that `spans` do
+/// not cover.
 pub(super) fn fill(spans: &mut Vec<Span>, functions: Vec<Span>) {
     let functions = flatten(functions);
     let added = uncovered(&functions, spans);
@@ -49,7 +50,8 @@ fn flatten(mut functions: Vec<Span>) -> Vec<Span> {
     flat
 }
 
-/// Writes what the open functions, each within or across the one below it, say of the bytes from `done` to `to`.
+/// Writes what the open functions, each within or across the one below it, say of the bytes from
+/// `done` to `to`.
 fn close(open: &mut Vec<Span>, flat: &mut Vec<Span>, done: &mut u32, to: u32) {
     while let Some(top) = open.last() {
         flat.extend(top.part(*done, top.end.min(to)));
