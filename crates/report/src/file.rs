@@ -65,14 +65,23 @@ pub fn try_to_replace(path: &Path) -> io::Result<()> {
         Place::Stream(path) => stream(&path, NONBLOCK)?.write(&[]).map(drop),
         Place::File(path) => {
             let write = |out: &mut dyn Write| out.write_all(&TRIED);
-            beside(
-                &path,
-                |file| fill(file, write),
-                |partial| fs::remove_file(partial),
-            )
+            // Without a name there is nothing to be left by a signal.
+            let mut options = OpenOptions::new();
+            options.write(true).mode(0o600).custom_flags(TMPFILE);
+            match options.open(folder(&path)) {
+                Ok(file) => fill(file, write),
+                Err(_) => beside(
+                    &path,
+                    |file| fill(file, write),
+                    |partial| fs::remove_file(partial),
+                ),
+            }
         }
     }
 }
+
+/// `O_TMPFILE` of open(2), on x86-64.
+const TMPFILE: i32 = 0o2020_0000;
 
 fn place(path: &Path) -> io::Result<Place> {
     let mut path = path.to_path_buf();
