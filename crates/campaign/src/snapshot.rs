@@ -185,6 +185,7 @@ fn mapping(line: &str) -> Option<Mapping> {
     })
 }
 
+/// But for what its dynamic linker has open for a moment: leaktap never opens a library there.
 fn descriptors(pid: Pid) -> BTreeSet<String> {
     let folder = format!("/proc/{pid}/fd");
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -192,7 +193,11 @@ fn descriptors(pid: Pid) -> BTreeSet<String> {
         let link = fs::read_link(entry.path()).unwrap_or_default();
         format!("{} {}", entry.file_name().display(), link.display())
     };
-    entries.map(shown).collect()
+    let of_linker = |shown: &String| shown.contains(".so.") || shown.ends_with("/ld.so.cache");
+    entries
+        .map(shown)
+        .filter(|shown| !of_linker(shown))
+        .collect()
 }
 
 fn status(pid: Pid) -> String {
