@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use leaktap_image::{Image, Symbolizer};
+use leaktap_image::{Error as ImageError, Image, Symbolizer};
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Process, Refusal, Trap};
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
@@ -547,8 +547,10 @@ pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process,
         (None, Some(skipped)) => Err(format!("{}{}", skipped.why, cause(&skipped.why))),
         _ => Ok(()),
     };
-    // In the middle of an exec; or the program is of another kind, and its auxv is read wrong.
-    let is_empty = image.entry().is_null() && program.is_ok();
+    // In the middle of an exec; or the program is for another machine, and its auxv is read wrong.
+    let mut skipped = image.skipped().iter();
+    let is_foreign = skipped.any(|skipped| matches!(skipped.why, ImageError::Foreign { .. }));
+    let is_empty = image.entry().is_null() && !is_foreign;
     let modules = Modules::new(image, &memory, files);
     let process = Process::new(memory, modules, depth);
     if is_empty || !process.is_current() {
