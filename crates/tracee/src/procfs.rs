@@ -137,9 +137,19 @@ pub(crate) fn has_few_addresses(process: Tid) -> bool {
 }
 
 fn has_all_addresses(limits: &str) -> bool {
-    let mut lines = limits.lines();
-    let limit = lines.find_map(|line| line.strip_prefix("Max address space"));
-    limit.is_some_and(|limit| limit.trim_start().starts_with("unlimited"))
+    soft(limits, "Max address space") == Some("unlimited")
+}
+
+/// Most bytes that the stack of `process` may grow to (RLIMIT_STACK), if it is limited.
+pub(crate) fn stack_limit(process: Tid) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+    soft(&limits, "Max stack size")?.parse().ok()
+}
+
+/// The soft limit of that name.
+fn soft<'a>(limits: &'a str, name: &str) -> Option<&'a str> {
+    let limit = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    limit.split_ascii_whitespace().next()
 }
 
 /// True of a thread of the kernel's own.

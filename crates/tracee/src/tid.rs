@@ -72,6 +72,11 @@ impl Tid {
         procfs::has_few_addresses(self)
     }
 
+    /// Most bytes that the stack of its process may grow to (RLIMIT_STACK), if it is limited.
+    pub fn stack_limit(self) -> Option<u64> {
+        procfs::stack_limit(self)
+    }
+
     /// Whether return addresses are checked against a shadow stack (CET; `x86_Thread_features`).
     pub fn has_shadow_stack(self) -> bool {
         let status = procfs::Status::of(self.living_thread());

@@ -15,33 +15,67 @@ const HEAP_GROWTH: u64 = 1 << 30;
 /// Lowest address that may be mapped: vm.mmap_min_addr as Linux has it by default.
 const LOWEST: u64 = 64 << 10;
 
+/// What a stack without a limit is given.
+const UNLIMITED_STACK: u64 = 64 << 30;
+
+/// The kernel lets no stack grow nearer than this to what is below it: stack_guard_gap, 256 pages
+/// by default.
+const STACK_GUARD: u64 = 256 * 4096;
+
 /// An address for `len` bytes that all of `near` reach and that reaches all of them. `mappings` are
-/// all there are, lowest first.
+/// all there are, lowest first; the stack may grow to `stack` bytes (RLIMIT_STACK), if that is
+/// limited.
 ///
 /// Below the code rather than above it: there, the heap segment of a program grows.
-pub(crate) fn place(mappings: &[Mapping], near: &[Addr], len: u64) -> Option<Addr> {
+pub(crate) fn place(
+    mappings: &[Mapping],
+    near: &[Addr],
+    len: u64,
+    stack: Option<u64>,
+) -> Option<Addr> {
     let lowest = near.iter().map(|at| at.get()).min()?;
     let highest = near.iter().map(|at| at.get()).max()?;
-    let (from, to) = (highest.saturating_sub(REACH).max(LOWEST), lowest + REACH);
-    let starts = mappings.iter().map(|mapping| mapping.start.get());
-    let ends = mappings.iter().map(|mapping| mapping.end.get());
-    let gaps = std::iter::once(0).chain(ends).zip(starts);
-    // The stack grows into the gap below it, the heap into the one above.
-    let kinds = mappings.iter().map(|mapping| &mapping.kind);
-    let above_heap = std::iter::once(false).chain(kinds.clone().map(|kind| *kind == Kind::Heap));
-    let room = |((start, end), (above_heap, kind)): ((u64, u64), (bool, &Kind))| {
-        if *kind == Kind::Stack {
-            return None;
+    let reach = highest.saturating_sub(REACH).max(LOWEST)..lowest.saturating_add(REACH);
+    let mut below = None;
+    let mut start = 0;
+    let mut apart = APART;
+    for mapping in mappings {
+        let from = reach.start.max(start + apart);
+        let at = match mapping.kind {
+            Kind::Stack => below_stack(mapping, from, len, stack),
+            _ => highest_in(from, mapping.start.get().checked_sub(APART), len, reach.end),
+        };
+        let at = at.filter(|at| at + len <= reach.end);
+        if at.is_some_and(|at| at >= lowest) {
+            return below.or(at).map(Addr::new);
         }
-        let apart = if above_heap { HEAP_GROWTH } else { APART };
-        let end = end.checked_sub(APART)?.min(to);
-        let at = end.checked_sub(len)? & !0xfff;
-        (at >= from.max(start + apart)).then_some(at)
-    };
-    let all = gaps.zip(above_heap.zip(kinds)).filter_map(room);
-    let (below, above): (Vec<u64>, Vec<u64>) = all.partition(|at| *at < lowest);
-    let best = below.last().or(above.first()).copied();
-    best.map(Addr::new)
+        below = at.or(below);
+        start = mapping.end.get();
+        // The heap grows into the gap above it.
+        apart = match mapping.kind {
+            Kind::Heap => HEAP_GROWTH,
+            _ => APART,
+        };
+    }
+    below.map(Addr::new)
+}
+
+/// The highest address of a gap that begins at `from` and may be used up to `end`.
+fn highest_in(from: u64, end: Option<u64>, len: u64, reach: u64) -> Option<u64> {
+    let at = end?.min(reach).checked_sub(len)? & !0xfff;
+    (at >= from).then_some(at)
+}
+
+/// The lowest address of the gap below `stack`, if that may grow to its limit all the same: `from`.
+/// As far from it as can be, should the program raise the limit.
+fn below_stack(stack: &Mapping, from: u64, len: u64, limit: Option<u64>) -> Option<u64> {
+    let grown = stack
+        .end
+        .get()
+        .checked_sub(limit.unwrap_or(UNLIMITED_STACK))?;
+    let end = grown.min(stack.start.get()).checked_sub(STACK_GUARD)?;
+    let at = from.checked_next_multiple_of(0x1000)?;
+    (at.checked_add(len)? <= end).then_some(at)
 }
 
 #[cfg(test)]
@@ -68,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn below_the_code_and_never_where_something_grows() {
+    fn below_the_code_and_not_where_the_heap_grows() {
         let code = 0x7f00_0000_0000;
         let mut all = vec![
             mapping(0x5500_0000_0000, 0x5500_0010_0000, Kind::Anonymous),
@@ -79,15 +113,52 @@ mod tests {
         let len = 0x1_0000;
         let near = [Addr::new(code + 0x1000), Addr::new(code + 0x2000)];
         let below = Addr::new(code - APART - len);
-        assert_eq!(place(&all, &near, len), Some(below));
-        // Nothing below: between code and stack, there is room above neither.
+        assert_eq!(place(&all, &near, len, None), Some(below));
+        // Nothing below, and the stack has no limit.
         all.insert(2, mapping(0x6000_0000_0000, code, Kind::Anonymous));
-        assert_eq!(place(&all, &near, len), None);
+        assert_eq!(place(&all, &near, len, None), None);
         // A program that is not position independent: below it.
         let low = [mapping(0x40_0000, 0x50_0000, Kind::Anonymous)];
         let near = [Addr::new(0x40_1000)];
         let below = Addr::new(0x40_0000 - APART - len);
-        assert_eq!(place(&low, &near, len), Some(below));
+        assert_eq!(place(&low, &near, len, None), Some(below));
+    }
+
+    /// A stack may grow to 8 MiB, another one to any length.
+    #[test]
+    fn below_a_stack_there_is_room_for_it_to_grow() {
+        const LIMIT: u64 = 8 << 20;
+        let code = 0x7f00_0000_0000;
+        let (end, len) = (code + 0x20_0000, 0x1_0000);
+        let near = [Addr::new(code)];
+        let all = |top: u64| {
+            [
+                mapping(0x1_0000, code, Kind::Anonymous),
+                mapping(code, end, Kind::Anonymous),
+                mapping(top - 0x2_1000, top, Kind::Stack),
+                mapping(top, 0x7fff_ffff_f000, Kind::Anonymous),
+            ]
+        };
+        let lowest = end + APART;
+        let least = lowest + len + STACK_GUARD + LIMIT;
+        let found = Some(Addr::new(lowest));
+        for (top, limit, expected) in [
+            (least, Some(LIMIT), found),
+            (least - 0x1000, Some(LIMIT), None),
+            // It has been longer once.
+            (least - LIMIT + 0x2_1000, Some(0x1000), found),
+            (least - LIMIT + 0x2_0000, Some(0x1000), None),
+            (least, None, None),
+            (least - LIMIT + UNLIMITED_STACK, None, found),
+            (least, Some(u64::MAX - 1), None),
+        ] {
+            let at = place(&all(top), &near, len, limit);
+            assert_eq!(at, expected, "{top:x} {limit:?}");
+        }
+        // Out of reach of the code.
+        let mut far = all(code + (4 << 30));
+        far[1].end = Addr::new(code + REACH);
+        assert_eq!(place(&far, &near, len, Some(LIMIT)), None);
     }
 
     #[test]
@@ -97,8 +168,8 @@ mod tests {
             .iter()
             .map(|at| mapping(at.get(), at.get() + 0x1000, Kind::Anonymous))
             .collect();
-        assert_eq!(place(&all, &near, 0x1000), None);
-        assert!(place(&all, &near[..1], 0x1000).is_some());
-        assert_eq!(place(&all, &[], 0x1000), None);
+        assert_eq!(place(&all, &near, 0x1000, None), None);
+        assert!(place(&all, &near[..1], 0x1000, None).is_some());
+        assert_eq!(place(&all, &[], 0x1000, None), None);
     }
 }

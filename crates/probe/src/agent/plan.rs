@@ -6,7 +6,7 @@ use std::ops::Range;
 use leaktap_agent::Shape;
 use leaktap_image::{Image, Mapping, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
-use leaktap_tracee::find_syscall;
+use leaktap_tracee::{Tid, find_syscall};
 
 use super::CODE_LEN;
 use super::place::place;
@@ -41,11 +41,19 @@ pub(crate) struct Plan {
     pub(crate) room: Option<Addr>,
     /// Libraries whose callers know nothing of a function but the psABI.
     apart: Vec<Range<Addr>>,
+    /// Most bytes of the stack, if that is limited.
+    stack: Option<u64>,
 }
 
 impl Plan {
-    /// Looks at the code of `points` in `memory`, which must show it as it is without breakpoints.
-    pub(crate) fn new(image: &Image, memory: &impl ReadMemory, points: &[Probepoint]) -> Plan {
+    /// Looks at the code of `points` in `memory`, that of `process`, which must show it as it is
+    /// without breakpoints.
+    pub(crate) fn new(
+        process: Tid,
+        image: &Image,
+        memory: &impl ReadMemory,
+        points: &[Probepoint],
+    ) -> Plan {
         let malloc = points.iter().find(|point| is_twin(point.function));
         let malloc = malloc.and_then(|malloc| image.module_at(malloc.address));
         // Of functions that map memory, the allocator calls those of its own module, which are in
@@ -75,6 +83,7 @@ impl Plan {
             sites,
             room: None,
             apart: apart(image),
+            stack: process.stack_limit(),
         };
         plan.room = plan.room(image.mappings());
         plan
@@ -83,7 +92,7 @@ impl Plan {
     /// Where, with these mappings, a code region is near enough to all places that jump there.
     pub(crate) fn room(&self, mappings: &[Mapping]) -> Option<Addr> {
         let sites: Vec<Addr> = self.sites.values().flatten().map(Site::at).collect();
-        place(mappings, &sites, CODE_LEN)
+        place(mappings, &sites, CODE_LEN, self.stack)
     }
 
     /// How calls of `point` go through the agent.

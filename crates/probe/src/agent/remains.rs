@@ -116,7 +116,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     });
     let restored = Unpatched::new(memory, originals.collect());
     let points: Vec<_> = entries.iter().map(Entry::point).collect();
-    let plan = Plan::new(image, &restored, &points);
+    let plan = Plan::new(memory.process(), image, &restored, &points);
     let detours = entries.iter().filter_map(|entry| {
         let site = plan.site(entry.address)?.as_ref().ok()?.clone();
         let moved_at = entry.stub.wrapping_offset(STUB_LEN as i64);

@@ -26,7 +26,12 @@ impl Process {
     pub fn plan(&mut self) {
         let points = self.find();
         let unpatched = self.breakpoints.unpatched();
-        self.plan = Some(Plan::new(self.modules.image(), &unpatched, &points));
+        self.plan = Some(Plan::new(
+            self.memory.process(),
+            self.modules.image(),
+            &unpatched,
+            &points,
+        ));
         // What nothing has bound yet may be bound by then.
         let is_bound = |point: &Probepoint| point.kind == Kind::Breakpoint;
         self.found = Some(points).filter(|points| points.iter().all(is_bound));
@@ -42,7 +47,7 @@ impl Process {
                 point.kind = Kind::None(Reason::ForeignBreakpoint);
             }
         }
-        let plan = Plan::new(image, &self.memory, &points);
+        let plan = Plan::new(self.memory.process(), image, &self.memory, &points);
         let permitted = agent::permitted(self.memory.process());
         let of_heap = points
             .iter_mut()
