@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::{self, Write};
 
-use leaktap_probe::{Files, Kind, Process, Remains};
+use leaktap_probe::{Kind, Probepoint, Remains};
 use leaktap_tracee::{Options, Tid, Tracer};
 
+use crate::cli::Engine;
 use crate::error::Error;
 use crate::patience::patiently;
-use crate::target;
+use crate::remedy;
+use crate::session::attach_at_rest;
+use crate::target::Target;
 
 /// Prints what holds for every process, and for `pid`. False if something is in the way.
 pub(crate) fn examine(pid: Option<Tid>, out: &mut dyn Write) -> Result<bool, Error> {
@@ -61,7 +64,7 @@ fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
         source,
     };
     match patiently(|| attachable(pid)) {
-        Ok(mut process) => write_process(pid, &mut process, out).map_err(printed),
+        Ok(mut target) => write_process(pid, &mut target, out).map_err(printed),
         Err(refused) => {
             writeln!(out, "process {pid:<8}{refused}").map_err(printed)?;
             Ok(false)
@@ -69,8 +72,8 @@ fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
     }
 }
 
-fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Result<bool> {
-    let remains = match process.remains() {
+fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Result<bool> {
+    let remains = match target.process().remains() {
         Remains::None => None,
         Remains::Known => Some("`leaktap attach` takes them out first"),
         Remains::Unknown => Some("attach once with the build of leaktap that made them"),
@@ -82,8 +85,8 @@ fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Re
         )?;
         return Ok(false);
     }
-    let points = process.foresee();
-    let image = process.modules().image();
+    let points = target.foresee();
+    let image = target.process().modules().image();
     writeln!(out, "process {pid:<8}can be attached")?;
     writeln!(out, "modules         {}", image.modules().len())?;
     for skipped in image.skipped() {
@@ -94,20 +97,14 @@ fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Re
             skipped.why
         )?;
     }
-    let mut allocator = false;
-    for point in &points {
-        let how = match point.kind {
-            Kind::Breakpoint => match point.refusal {
-                None => "breakpoint".to_owned(),
-                Some(refusal) => format!("breakpoint ({refusal})"),
-            },
-            Kind::Detour => "detour".to_owned(),
-            Kind::None(reason) => format!("none ({})", reason.name()),
-        };
-        let (name, module) = (point.function.display(), point.module.display());
-        writeln!(out, "  {name:<18}{how:<14}{module} {}", point.address)?;
-        allocator |= name == "malloc" && !matches!(point.kind, Kind::None(_));
+    write_points(&points, out)?;
+    for (names, why) in remedy::lines(&points, pid) {
+        let names = names.map_or_else(String::new, |names| format!(" ({names})"));
+        writeln!(out, "no detours      {why}{names}")?;
     }
+    let is_watched = |point: &Probepoint| !matches!(point.kind, Kind::None(_));
+    let mut watched = points.iter().filter(|point| is_watched(point));
+    let allocator = watched.any(|point| point.function.display() == "malloc");
     if !allocator {
         writeln!(
             out,
@@ -117,25 +114,43 @@ fn write_process(pid: Tid, process: &mut Process, out: &mut dyn Write) -> io::Re
     Ok(allocator)
 }
 
-/// Reads the process, and attaches for a moment: nothing else tells all that may forbid it.
-fn attachable(pid: Tid) -> Result<Process, Error> {
-    leaktap_tracee::examine(pid)?;
-    let read = target::open(pid, 1, &mut Files::default());
-    if read
-        .as_ref()
-        .is_ok_and(|process| !process.finds_allocator() && !process.is_linked())
-    {
-        let program = read
-            .as_ref()
-            .ok()
-            .and_then(|process| process.modules().image().program());
-        let program = program.map(|program| program.path().display().to_string());
-        return Err(Error::Unlinked {
-            pid,
-            program: program.unwrap_or_default(),
-        });
+/// How each function is watched, and why not by a detour.
+fn write_points(points: &[Probepoint], out: &mut dyn Write) -> io::Result<()> {
+    for point in points {
+        let how = match point.kind {
+            Kind::Breakpoint => match point.refusal {
+                None => "breakpoint".to_owned(),
+                Some(refusal) => format!("breakpoint ({refusal})"),
+            },
+            Kind::Detour => "detour".to_owned(),
+            Kind::None(reason) => format!("none ({})", reason.name()),
+        };
+        let (name, module) = (point.function.display(), point.module.display());
+        writeln!(out, "  {name:<18}{how:<14} {module} {}", point.address)?;
     }
+    Ok(())
+}
+
+/// Reads the process, and attaches for a moment, as `attach` does: nothing else tells all that may
+/// forbid it.
+fn attachable(pid: Tid) -> Result<Target, Error> {
+    leaktap_tracee::examine(pid)?;
     let mut tracer = Tracer::new();
-    tracer.attach(pid, Options::follow())?.let_go(&mut tracer);
-    read
+    let mut target = match Target::prepare(pid, 1, Engine::Auto) {
+        Ok(target) => target,
+        // Whatever forbids to attach says it better.
+        Err(error) => {
+            tracer.attach(pid, Options::follow())?.let_go(&mut tracer);
+            return Err(error);
+        }
+    };
+    let process = target.process();
+    if !process.finds_allocator() && !process.is_linked() {
+        let program = target.program.display().to_string();
+        return Err(Error::Unlinked { pid, program });
+    }
+    let (attached, _) = attach_at_rest(&mut tracer, pid, &mut target, Engine::Auto)?;
+    target.refuse(&attached);
+    attached.let_go(&mut tracer);
+    Ok(target)
 }

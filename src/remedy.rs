@@ -1,7 +1,9 @@
 //! Why calls are counted by stops, and what would help: for the `attached` line, and for the end of
 //! a trace that was too slow.
 
-use leaktap_probe::{FunctionId, Kind, Process, Refusal};
+use std::collections::HashSet;
+
+use leaktap_probe::{FunctionId, Kind, Probepoint, Process, Refusal};
 use leaktap_tracee::Tid;
 
 /// What is said of leaktap's own limits (getrlimit(2)): the error by its name, and what is to be
@@ -16,21 +18,37 @@ pub(crate) const ADDRESSES: &str =
 /// Which allocation functions have an int3 although a detour was wanted, why, and what would help.
 /// Nothing if none has.
 pub(crate) fn breakpoints(process: &Process) -> Option<String> {
-    let of_heap = process
-        .probepoints()
-        .iter()
-        .filter(|p| p.function.is_of_heap());
-    let (points, others): (Vec<_>, Vec<_>) = of_heap.partition(|p| p.kind == Kind::Breakpoint);
-    let refusal = points.iter().find_map(|point| point.refusal)?;
-    let tid = process.memory().process();
-    let why = why(refusal, tid);
-    if !others.iter().any(|point| point.kind == Kind::Detour) {
-        return Some(format!("with breakpoints: {why}"));
-    }
-    let mut names: Vec<_> = points.iter().map(|point| name(point.function)).collect();
+    let lines = lines(process.probepoints(), process.memory().process());
+    let on = |(names, why): (Option<String>, String)| match names {
+        Some(names) => format!(" on {names}: {why}"),
+        None => format!(": {why}"),
+    };
+    let all: Vec<_> = lines.into_iter().map(on).collect();
+    (!all.is_empty()).then(|| format!("with breakpoints{}", all.join(";")))
+}
+
+/// Each reason for breakpoints in `points`, with its remedy; and the functions, unless it is the
+/// one reason for all.
+pub(crate) fn lines(points: &[Probepoint], tid: Tid) -> Vec<(Option<String>, String)> {
+    let breakpoints = points.iter().filter(|point| point.kind == Kind::Breakpoint);
+    let mut refusals: Vec<_> = breakpoints.filter_map(|point| point.refusal).collect();
+    let mut seen = HashSet::new();
+    refusals.retain(|refusal| seen.insert(*refusal));
+    let has_detour = points.iter().any(|point| point.kind == Kind::Detour);
+    let is_one = refusals.len() == 1 && !has_detour;
+    let line = |refusal| {
+        let names = names(points, refusal);
+        ((!is_one).then_some(names), why(refusal, tid))
+    };
+    refusals.into_iter().map(line).collect()
+}
+
+fn names(points: &[Probepoint], refusal: Refusal) -> String {
+    let refused = points.iter().filter(|point| point.refusal == Some(refusal));
+    let mut names: Vec<_> = refused.map(|point| name(point.function)).collect();
     names.sort_unstable();
     names.dedup();
-    Some(format!("with breakpoints on {}: {why}", names.join(", ")))
+    names.join(", ")
 }
 
 /// How people write it, and which form of operator new is meant.
@@ -45,9 +63,6 @@ fn name(function: FunctionId) -> String {
 /// The reason, and the remedy.
 fn why(refusal: Refusal, tid: Tid) -> String {
     let text = match refusal {
-        Refusal::InjectionForbidden if tid.locked_kilobytes() != Some(0) => {
-            "the target has locked memory, and so would lock ours; start it without mlock(2)"
-        }
         Refusal::InjectionForbidden if tid.has_shadow_stack() => {
             "the target has a shadow stack; start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
         }
@@ -58,11 +73,25 @@ fn why(refusal: Refusal, tid: Tid) -> String {
         Refusal::InjectionForbidden => {
             "the target may not be given new mappings; raise its ulimit -n"
         }
+        Refusal::NoMemoryInReach if tid.has_few_addresses() => {
+            "the target's addresses are limited; start it without ulimit -v"
+        }
+        other => remedy(other),
+    };
+    format!("{refusal}, {text}")
+}
+
+/// What would help, where the reason alone tells.
+pub(crate) fn remedy(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::InjectionForbidden => {
+            "the target has a seccomp filter, a shadow stack or no file descriptor left"
+        }
         Refusal::TracerDescriptors => DESCRIPTORS,
         Refusal::TracerFileSize => FILE_SIZE,
         Refusal::TracerAddresses => ADDRESSES,
         Refusal::NoMemoryInReach => {
-            "no addresses are free near its allocator; start it without ulimit -v"
+            "no addresses are free within 2 GiB of its allocator, or ulimit -v limits them"
         }
         Refusal::NoFsBase => {
             "threads cannot read their fs base: that takes Linux 5.9 on a processor with FSGSBASE"
@@ -77,9 +106,17 @@ fn why(refusal: Refusal, tid: Tid) -> String {
             "it may throw, and is not known to be malloc; should stops cost too much, leaktap \
              detaches (--max-overhead)"
         }
-        Refusal::TooShort | Refusal::JumpIntoRegion | Refusal::NotRelocatable => {
-            "its code has no room for a jump; start the target with another allocator (LD_PRELOAD)"
+        Refusal::TooShort => {
+            "a function of its allocator is shorter than a jump; start it with another allocator \
+             (LD_PRELOAD)"
         }
-    };
-    format!("{refusal}, {text}")
+        Refusal::JumpIntoRegion => {
+            "a branch may lead behind the first byte of a function of its allocator; start it with \
+             another allocator (LD_PRELOAD)"
+        }
+        Refusal::NotRelocatable => {
+            "a function of its allocator begins with what can run nowhere else; start it with \
+             another allocator (LD_PRELOAD)"
+        }
+    }
 }

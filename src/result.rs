@@ -205,22 +205,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
 
 /// What the program has paid for it, and what could be done.
 fn without_agent(refusal: Refusal) -> String {
-    let why = match refusal {
-        Refusal::NoMemoryInReach => {
-            "too few addresses are free in the target, or ulimit -v limits them"
-        }
-        Refusal::LinkerAtWork => "the target was loading libraries all the time: attach again",
-        Refusal::ThreadAsleep => {
-            "a thread of the target slept where nothing wakes it: attach again"
-        }
-        Refusal::InjectionForbidden => {
-            "the target has a seccomp filter, locked memory, a shadow stack or no file descriptor left"
-        }
-        Refusal::TracerDescriptors => remedy::DESCRIPTORS,
-        Refusal::TracerFileSize => remedy::FILE_SIZE,
-        Refusal::TracerAddresses => remedy::ADDRESSES,
-        _ => "see its probes (-v)",
-    };
+    let why = remedy::remedy(refusal);
     format!("breakpoints were used, not detours, and cost some 50 µs a call: {refusal}, {why}")
 }
 

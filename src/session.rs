@@ -125,7 +125,7 @@ fn hold(
         Err(error) => return Err(explain(tracer, pid, error)),
     };
     target.guard();
-    let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings)?;
+    let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings.engine)?;
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
     let is_replaced = attached.stopped.iter().any(executes) || !target.process().is_current();
@@ -161,18 +161,18 @@ fn hold_first(
 /// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker
 /// is at rest, since an agent can only be
 /// injected then; or at last all the same. Returns since when threads are stopped, too.
-fn attach_at_rest(
+pub(crate) fn attach_at_rest(
     tracer: &mut Tracer,
     pid: Tid,
     target: &mut Target,
-    settings: &Settings,
+    engine: Engine,
 ) -> Result<(Attached, Instant), AttachError> {
     let first = Instant::now();
     loop {
         let begun = Instant::now();
         let attached = tracer.attach(pid, Options::follow())?;
         let is_patient =
-            settings.engine == Engine::Auto && first.elapsed() < UNREST && !Wakeups::is_pending();
+            engine == Engine::Auto && first.elapsed() < UNREST && !Wakeups::is_pending();
         let is_ready = attached.late.is_empty() && target.process().is_linked();
         if is_ready || !is_patient || !target.process().is_current() {
             return Ok((attached, begun));
@@ -195,9 +195,13 @@ fn attach_at_rest(
 /// Prepares for `pid`. What a leaktap that was killed has left in it is taken out first.
 fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let mut target = Target::prepare(pid, settings.depth, settings.engine)?;
-    let begun = Instant::now();
-    while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
-        std::thread::yield_now();
+    if target.process().has_foreign_breakpoints() {
+        let begun = Instant::now();
+        while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
+            std::thread::yield_now();
+        }
+        // What was planned may have been for code with those in it.
+        target.plan();
     }
     target.look_for_slots();
     match target.process().remains() {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Error as ImageError, Image, Symbolizer};
 use leaktap_memory::Addr;
-use leaktap_probe::{Files, Held, Modules, Process, Refusal, Trap};
+use leaktap_probe::{Files, Held, Modules, Probepoint, Process, Refusal, Trap};
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
@@ -131,12 +131,7 @@ impl Target {
     /// Reads all that can be read of the process `pid` while it runs.
     pub(crate) fn prepare(pid: Tid, depth: usize, engine: Engine) -> Result<Target, Error> {
         let mut files = Files::default();
-        let mut process = open(pid, depth, &mut files)?;
-        // A program that is being launched has no allocator yet: a plan made now would find
-        // nothing.
-        if engine == Engine::Auto && process.is_linked() {
-            process.plan();
-        }
+        let process = open(pid, depth, &mut files)?;
         let mut target = Target {
             process,
             files,
@@ -157,8 +152,22 @@ impl Target {
             notes: Vec::new(),
             execs: Execs::default(),
         };
+        target.plan();
         target.describe();
         Ok(target)
+    }
+
+    /// See [`Process::plan`]. A program that is being launched has no allocator yet: a plan made
+    /// now would find nothing.
+    pub(crate) fn plan(&mut self) {
+        if self.engine == Engine::Auto && self.process.is_linked() {
+            self.process.plan();
+        }
+    }
+
+    /// See [`Process::foresee`].
+    pub(crate) fn foresee(&mut self) -> Vec<Probepoint> {
+        self.process.foresee()
     }
 
     /// The process's leader.

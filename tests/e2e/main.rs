@@ -28,6 +28,7 @@ mod tools;
 mod truth;
 
 mod blocked;
+mod detours;
 mod doctor;
 mod ends;
 mod errors;

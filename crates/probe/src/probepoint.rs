@@ -24,6 +24,13 @@ pub struct Probepoint {
     pub refusal: Option<Refusal>,
 }
 
+impl Probepoint {
+    /// True of a breakpoint that an agent would do without.
+    pub(crate) fn may_have_detour(&self) -> bool {
+        self.kind == Kind::Breakpoint && self.function.is_of_heap()
+    }
+}
+
 /// How a function is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

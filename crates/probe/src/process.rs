@@ -162,9 +162,7 @@ impl Process {
             }
             // One that a detour is ready for never has an int3, which would kill the process if we
             // were killed.
-            if point.kind == Kind::Breakpoint && self.is_foreign(point.address) {
-                point.kind = Kind::None(Reason::ForeignBreakpoint);
-            }
+            self.look_for_foreign(&mut point);
             let ready = self.mapped.as_ref().is_some_and(|agent| agent.has(&point));
             if point.kind == Kind::Breakpoint && !(ready && self.refused.is_none()) {
                 let entry = Purpose::Entry(point.function);
@@ -184,7 +182,11 @@ impl Process {
         let image = self.modules.image();
         self.breakpoints.set_modules(image, &self.modules.staying());
         self.lock = self.lock_all();
-        probepoint::find(self.modules.image(), &self.memory)
+        let mut points = probepoint::find(self.modules.image(), &self.memory);
+        for point in &mut points {
+            self.look_for_foreign(point);
+        }
+        points
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).

@@ -34,14 +34,17 @@ impl Agent {
     /// functions that `plan` has a place for. Nothing is in it yet.
     ///
     /// # Errors
-    /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`]; nothing is left behind then.
+    /// As [`refusal`] tells beforehand, and what the system calls come to; nothing is left behind
+    /// then.
     pub(crate) fn map(
         memory: &Memory,
         plan: Plan,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<Agent, Refusal> {
-        permitted(memory.process())?;
+        if let Some(refusal) = refusal(memory.process(), &plan) {
+            return Err(refusal);
+        }
         let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
         let mut make = |at: Option<Addr>| {
             let at = at.ok_or(Refusal::NoMemoryInReach)?;
@@ -378,11 +381,17 @@ fn action_of(detour: &Detour, places: &[(FunctionId, Addr)]) -> Option<(Action, 
     Some((action, Some(*twin)))
 }
 
+/// Why the functions of `process` cannot be led to an agent, as far as that can be told beforehand:
+/// what `attach` does, and `doctor` says.
+pub(crate) fn refusal(process: Tid, plan: &Plan) -> Option<Refusal> {
+    permitted(process).err().or_else(|| plan.refusal())
+}
+
 /// What forbids to make system calls in a process, or to give it memory; before one could kill it.
 /// What
 /// is to be told of filters, the kernel says only when it is asked to suspend one
 /// ([`Tracer::calls`]).
-pub(crate) fn permitted(process: Tid) -> Result<(), Refusal> {
+fn permitted(process: Tid) -> Result<(), Refusal> {
     let free = (!process.is_filtered() || may_suspend_seccomp())
         // With mlockall(2), all that is mapped would be filled with pages at once.
         && process.locked_kilobytes() == Some(0)

@@ -39,7 +39,7 @@ use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 
 pub use held::Held;
-pub(crate) use inject::permitted;
+pub(crate) use inject::refusal;
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::words_on_stack;
 pub(crate) use plan::{Plan, syscall};

@@ -95,6 +95,35 @@ impl Plan {
         place(mappings, &sites, CODE_LEN, self.stack)
     }
 
+    /// Why there cannot be an agent, for what the code says and the addresses that are free.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let of_heap = self
+            .points
+            .iter()
+            .filter(|point| point.function.is_of_heap());
+        let sites = of_heap.filter_map(|point| self.sites.get(&point.address));
+        let mut refusals = sites.map(|site| site.as_ref().err().copied());
+        let first = refusals.next().flatten();
+        if first.is_some() && refusals.all(|refusal| refusal.is_some()) {
+            return first;
+        }
+        match (self.syscall, self.room) {
+            (None, _) => Some(Refusal::InjectionForbidden),
+            (_, None) => Some(Refusal::NoMemoryInReach),
+            _ => None,
+        }
+    }
+
+    /// Why `point` gets no detour although there is an agent.
+    pub(crate) fn refusal_of(&self, point: &Probepoint) -> Option<Refusal> {
+        let site = match self.sites.get(&point.address)? {
+            Ok(site) => site,
+            Err(refusal) => return Some(*refusal),
+        };
+        let room = self.room?;
+        site.moved(room).and(site.jump(room)).err()
+    }
+
     /// How calls of `point` go through the agent.
     pub(crate) fn shape(&self, point: &Probepoint) -> Option<Shape> {
         let lean = way(point.function.function()?).shape;

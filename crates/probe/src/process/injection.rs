@@ -26,12 +26,8 @@ impl Process {
     pub fn plan(&mut self) {
         let points = self.find();
         let unpatched = self.breakpoints.unpatched();
-        self.plan = Some(Plan::new(
-            self.memory.process(),
-            self.modules.image(),
-            &unpatched,
-            &points,
-        ));
+        let (process, image) = (self.memory.process(), self.modules.image());
+        self.plan = Some(Plan::new(process, image, &unpatched, &points));
         // What nothing has bound yet may be bound by then.
         let is_bound = |point: &Probepoint| point.kind == Kind::Breakpoint;
         self.found = Some(points).filter(|points| points.iter().all(is_bound));
@@ -40,24 +36,19 @@ impl Process {
     /// The functions found, and how they would be watched with an agent, as far as can be told
     /// beforehand.
     pub fn foresee(&mut self) -> Vec<Probepoint> {
-        let image = self.modules.image();
-        let mut points = probepoint::find(image, &self.memory);
-        for point in &mut points {
-            if point.kind == Kind::Breakpoint && self.is_foreign(point.address) {
-                point.kind = Kind::None(Reason::ForeignBreakpoint);
-            }
+        if self.plan.is_none() {
+            self.plan();
         }
-        let plan = Plan::new(self.memory.process(), image, &self.memory, &points);
-        let permitted = agent::permitted(self.memory.process());
-        let of_heap = points
-            .iter_mut()
-            .filter(|point| point.kind == Kind::Breakpoint && point.function.is_of_heap());
-        for point in of_heap {
-            let site = plan.site(point.address).map(Result::as_ref);
-            match permitted.and(site.transpose().map_err(|refusal| *refusal)) {
-                Err(refusal) => point.refusal = Some(refusal),
-                Ok(Some(_)) => point.kind = Kind::Detour,
-                Ok(None) => {}
+        let Some(plan) = &self.plan else {
+            return Vec::new();
+        };
+        let refused = self.refused;
+        let refused = refused.or_else(|| agent::refusal(self.memory.process(), plan));
+        let mut points = plan.points.clone();
+        for point in points.iter_mut().filter(|point| point.may_have_detour()) {
+            point.refusal = refused.or(plan.refusal_of(point));
+            if point.refusal.is_none() && plan.site(point.address).is_some() {
+                point.kind = Kind::Detour;
             }
         }
         points
@@ -133,18 +124,11 @@ impl Process {
         };
         self.refused = led.as_ref().err().copied();
         let plan = self.agent.as_ref().map(Agent::plan);
-        let heap = self
-            .points
-            .iter_mut()
-            .filter(|point| point.kind == Kind::Breakpoint && point.function.is_of_heap());
-        for point in heap {
-            let planned = plan.and_then(|plan| plan.site(point.address));
-            point.refusal = match (&led, planned) {
-                (Err(refusal), _) => Some(*refusal),
-                (Ok(_), Some(Err(refusal))) => point.refusal.or(Some(*refusal)),
-                (Ok(_), Some(Ok(_))) => point.refusal.or(Some(Refusal::NoMemoryInReach)),
-                (Ok(_), None) => point.refusal,
-            };
+        let heap = self.points.iter_mut();
+        for point in heap.filter(|point| point.may_have_detour()) {
+            // What came of it goes before what was planned.
+            let found = || plan.and_then(|plan| plan.refusal_of(point));
+            point.refusal = self.refused.or(point.refusal).or_else(found);
         }
         led.ok()
     }
@@ -280,6 +264,13 @@ impl Process {
             && self.memory.read(at, &mut now).is_ok()
             && now == [INT3]
             && in_file != Some(INT3)
+    }
+
+    /// There is no probe where somebody else's int3 is.
+    pub(super) fn look_for_foreign(&self, point: &mut Probepoint) {
+        if point.kind == Kind::Breakpoint && self.is_foreign(point.address) {
+            point.kind = Kind::None(Reason::ForeignBreakpoint);
+        }
     }
 
     /// Looks for instructions that a tracer which was killed has moved to unused bytes, while the

@@ -1,0 +1,91 @@
+//! Targets that look as if they could not be given an agent, and can: detours, and the truth.
+
+use std::collections::BTreeMap;
+
+use crate::compare::exact;
+use crate::engines::{Engine, engines};
+use crate::fixture::{Fixture, Target};
+use crate::leaktap::{attach, leaktap_with};
+use crate::report::Report;
+use crate::truth::Mode;
+
+/// How each allocation function is watched, by the report: its kind and the reason.
+fn told(report: &Report) -> BTreeMap<String, (String, Option<String>)> {
+    let text = |probe: &serde_json::Value, name: &str| probe[name].as_str().map(str::to_owned);
+    let probes = report.at("/probes").as_array().expect("probes");
+    let probes = probes.iter().map(|probe| {
+        let kind = text(probe, "kind").expect("a kind");
+        let address = text(probe, "address").expect("an address");
+        (address, (kind, text(probe, "reason")))
+    });
+    probes.collect()
+}
+
+/// The same by `leaktap doctor`: `  NAME KIND (REASON) MODULE ADDRESS`.
+fn foreseen(target: &Target) -> BTreeMap<String, (String, Option<String>)> {
+    let finished = leaktap_with(["doctor", "-p", &target.pid().to_string()]).succeeded();
+    let text = finished.stdout_text();
+    let words = text.lines().map(|line| line.split_whitespace().collect());
+    let probes = words.filter_map(|words: Vec<&str>| {
+        let kind = words.iter().position(|word| KINDS.contains(word))?;
+        let reason = words[kind + 1].strip_prefix('(').map(|reason| {
+            let reason = reason.strip_suffix(')').expect("a reason");
+            reason.to_owned()
+        });
+        let address = words.last()?.to_string();
+        Some((address, (words[kind].to_owned(), reason)))
+    });
+    probes.collect()
+}
+
+const KINDS: [&str; 3] = ["detour", "breakpoint", "none"];
+
+/// Attaches: the report is exact, and doctor has foretold how each function is watched.
+fn attached(fixture: &Fixture, mut target: Target, engine: Engine) -> Report {
+    let foreseen = foreseen(&target);
+    let tracing = attach(engine, target.pid(), &[]);
+    target.work();
+    let traced = tracing.detach();
+    exact(fixture, &traced, Mode::Attach);
+    target.end().succeeded();
+    let report = traced.report();
+    if engine == Engine::Auto {
+        assert_eq!(foreseen, told(report), "doctor, report");
+    }
+    report.clone()
+}
+
+/// The kind and the reason of `function`.
+fn probe(report: &Report, function: &str) -> (String, Option<String>) {
+    let probes = report.at("/probes").as_array().expect("probes");
+    let probe = probes.iter().find(|probe| probe["function"] == function);
+    let probe = probe.unwrap_or_else(|| panic!("{function} is not watched"));
+    let text = |name: &str| probe[name].as_str().map(str::to_owned);
+    (text("kind").expect("a kind"), text("reason"))
+}
+
+/// malloc and free are watched as the engine would have it.
+fn has_detours(report: &Report, engine: Engine) {
+    let kind = match engine {
+        Engine::Auto => "detour",
+        Engine::Breakpoint => "breakpoint",
+    };
+    for function in ["malloc", "free"] {
+        assert_eq!(probe(report, function), (kind.to_owned(), None));
+    }
+}
+
+engines! {
+    fn the_room_below_the_stack_is_used(engine) {
+        let fixture = Fixture::new("low_stack.c");
+        has_detours(&attached(&fixture, fixture.start(), engine), engine);
+    }
+    /// No jump fits into one byte. The functions that it is no reason for have the same, since all
+    /// that free a heap go one way.
+    fn a_function_of_one_byte_is_too_short(engine) {
+        let fixture = Fixture::new("short_free.c");
+        let report = attached(&fixture, fixture.start(), engine);
+        let reason = (engine == Engine::Auto).then(|| "TooShort".to_owned());
+        assert_eq!(probe(&report, "free"), ("breakpoint".to_owned(), reason));
+    }
+}
