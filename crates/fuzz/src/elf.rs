@@ -22,7 +22,7 @@ pub(crate) fn parse(bytes: &[u8]) -> bool {
     let mut symbolizer = Symbolizer::new();
     let mut addresses = vec![Svma(0), file.entry(), file.base(), Svma(u64::MAX)];
     for name in names.iter().map(String::as_str).take(SOME) {
-        let _ = (file.slots(name), file.objects(name));
+        let _ = (file.references(name), file.objects(name));
         for function in file.functions(name) {
             let _ = file.ifunc_slots(function.svma);
             let _ = file.bytes_at(function.svma, 16);

@@ -5,9 +5,11 @@ mod cfi;
 mod crc32;
 mod dynamic;
 mod header;
+mod linking;
 mod relocations;
 mod source;
 mod symbols;
+mod versions;
 mod words;
 
 use std::fs::File;
@@ -26,6 +28,7 @@ use crate::Error;
 
 pub use self::cfi::{Cfi, Section};
 pub use self::header::Segment;
+pub use self::linking::Reference;
 pub use self::relocations::Slot;
 pub(crate) use self::source::Source;
 pub(crate) use self::words::{string_at, u32_at, u64_at};
@@ -172,14 +175,18 @@ impl ElfFile {
     /// Functions of that name, at any version: those that the dynamic linker sees before those of
     /// `.symtab`, default versions first, global ones before weak and local ones.
     pub fn functions(&self, name: &str) -> Vec<Symbol> {
-        self.find(name, |entry| match entry.kind {
+        self.find(name, |entry| self.is_function(entry))
+    }
+
+    fn is_function(&self, entry: &Entry) -> bool {
+        match entry.kind {
             Type::Function | Type::Resolver => true,
             Type::Object => false,
             Type::Untyped => {
                 let segment = self.header.segment_at(entry.svma);
                 segment.is_some_and(|segment| segment.exec)
             }
-        })
+        }
     }
 
     /// Variables of that name, in the same order.
@@ -231,11 +238,6 @@ impl ElfFile {
         names.sort_unstable();
         names.dedup();
         names
-    }
-
-    /// Words that the dynamic linker fills with the address of function `name`.
-    pub fn slots(&self, name: &str) -> Vec<Slot> {
-        self.relocations().slots(name, self.exported().strings())
     }
 
     /// Words that are filled with what the IFUNC resolver at `resolver` has chosen.

@@ -19,6 +19,7 @@ pub struct Image {
     auxv: Auxv,
     maps: Maps,
     modules: Vec<Module>,
+    namespaces: Vec<Vec<usize>>,
     has_program: bool,
     /// The dynamic linker was not changing its list.
     at_rest: bool,
@@ -111,11 +112,13 @@ impl Image {
         found.listed(&links);
         let skipped = found.skipped;
         let (modules, has_program) = scan::order(found.modules, &links, auxv);
+        let namespaces = scan::namespaces(&modules, &links, has_program);
         Ok(Image {
             pid,
             auxv,
             maps,
             modules,
+            namespaces,
             has_program,
             at_rest,
             skipped,
@@ -135,6 +138,12 @@ impl Image {
     /// the dynamic linker does not list, by address.
     pub fn modules(&self) -> &[Module] {
         &self.modules
+    }
+
+    /// What each namespace has loaded, as indices of [`Image::modules`] in the order of its list.
+    /// The program's own is the first; dlmopen(3) makes others. The dynamic linker is in all.
+    pub fn namespaces(&self) -> &[Vec<usize>] {
+        &self.namespaces
     }
 
     /// What is mapped executable and is no module.

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod auxv;
+mod bindings;
 mod elf;
 mod error;
 mod files;
@@ -21,12 +22,14 @@ mod module;
 mod patience;
 mod resolve;
 mod scan;
+mod scope;
 mod symbolizer;
 mod thread;
 mod vdso;
 
 pub use auxv::hwcap2;
-pub use elf::{Cfi, ElfFile, Section, Segment, Slot, Symbol};
+pub use bindings::{Bindings, Bound};
+pub use elf::{Cfi, ElfFile, Reference, Section, Segment, Slot, Symbol};
 pub use error::Error;
 pub use files::FileCache;
 pub use image::{Changes, Image};

@@ -51,6 +51,8 @@ pub enum LinkState {
 pub struct Link {
     /// The dynamic section of the module (`l_ld`).
     pub dynamic: Addr,
+    /// Which list it is in: 0 for that of the program, others for those of dlmopen(3).
+    pub namespace: usize,
 }
 
 impl LinkState {
@@ -113,8 +115,8 @@ impl RDebug {
     pub fn links(self, memory: &dyn ReadMemory) -> Vec<Link> {
         let mut links = Vec::new();
         let mut seen = HashSet::new();
-        for namespace in self.namespaces(memory) {
-            let mut at = namespace.map;
+        for (namespace, debug) in self.namespaces(memory).into_iter().enumerate() {
+            let mut at = debug.map;
             let mut bytes = [0; 32];
             while !at.is_null() && links.len() < MOST_MODULES && seen.insert(at) {
                 if memory.read(at, &mut bytes).is_err() {
@@ -123,6 +125,7 @@ impl RDebug {
                 let word = |offset| u64_at(&bytes, offset).unwrap_or(0);
                 links.push(Link {
                     dynamic: Addr::new(word(16)),
+                    namespace,
                 });
                 at = Addr::new(word(24));
             }
@@ -198,7 +201,10 @@ mod tests {
         words.extend([0, 0, 7, 0x1050, 0, 0, 8, 0x1030]);
         let memory = Words(words);
         let first = RDebug::read(Addr::new(0x1000), &memory).unwrap();
-        let dynamic = [7, 8].map(Addr::new).map(|dynamic| Link { dynamic });
-        assert_eq!(first.links(&memory), dynamic);
+        let links = [7, 8].map(Addr::new).map(|dynamic| Link {
+            dynamic,
+            namespace: 0,
+        });
+        assert_eq!(first.links(&memory), links);
     }
 }

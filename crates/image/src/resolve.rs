@@ -81,7 +81,7 @@ impl Image {
         found
     }
 
-    fn code(&self, definer: &Module, symbol: &Symbol, memory: &dyn ReadMemory) -> Code {
+    pub(crate) fn code(&self, definer: &Module, symbol: &Symbol, memory: &dyn ReadMemory) -> Code {
         let at = definer.addr(symbol.svma);
         if !symbol.ifunc {
             return Code::At(at);
@@ -103,8 +103,9 @@ fn chosen_at_start(definer: &Module, resolver: Svma, memory: &dyn ReadMemory) ->
 
 /// What `user` has in a slot for function `name`, if it is code of `definer`.
 fn bound(user: &Module, definer: &Module, name: &str, memory: &dyn ReadMemory) -> Option<Addr> {
-    let mut slots = user.file().slots(name).into_iter();
-    slots.find_map(|slot| chosen(user, slot.svma, definer, memory))
+    let references = user.file().references(name);
+    let mut slots = references.iter().map(|reference| reference.slot.svma);
+    slots.find_map(|slot| chosen(user, slot, definer, memory))
 }
 
 /// The word in a slot, if it points into the code of `definer` and no longer is what the file has

@@ -149,6 +149,25 @@ pub(crate) fn order(found: Vec<Module>, links: &[Link], auxv: Auxv) -> (Vec<Modu
     (modules, is_program)
 }
 
+/// What each namespace has loaded, in the order of its list, as indices of `modules`: what the
+/// linker lists first there is the program, if there is one.
+pub(crate) fn namespaces(modules: &[Module], links: &[Link], has_program: bool) -> Vec<Vec<usize>> {
+    let mut found: Vec<Vec<usize>> = vec![Vec::new()];
+    found[0].extend(has_program.then_some(0));
+    for link in links {
+        if found.len() <= link.namespace {
+            found.resize(link.namespace + 1, Vec::new());
+        }
+        let mut all = modules.iter();
+        if let Some(module) = all.position(|module| module.contains(link.dynamic))
+            && !found[link.namespace].contains(&module)
+        {
+            found[link.namespace].push(module);
+        }
+    }
+    found
+}
+
 /// The main program's or the dynamic linker's `r_debug`, once it is filled.
 pub(crate) fn r_debug(modules: &[Module], auxv: Auxv, memory: &dyn ReadMemory) -> Option<RDebug> {
     RDebug::by_program(auxv.program_headers, auxv.program_header_count, memory)

@@ -40,7 +40,7 @@ fn ask(bytes: Vec<u8>) {
     let _ = (file.build_id_hex(), file.base(), file.entry(), file.cfi());
     let mut symbolizer = Symbolizer::new();
     for name in ["main", "malloc", "twice", "environ"] {
-        let _ = (file.slots(name), file.objects(name));
+        let _ = (file.references(name), file.objects(name));
         for function in file.functions(name) {
             let _ = file.ifunc_slots(function.svma);
             let _ = file.bytes_at(function.svma, 16);
@@ -117,7 +117,7 @@ fn without_section_headers() {
         let whole = ElfFile::from_bytes(Path::new("whole"), file).unwrap();
         let bare = ElfFile::from_bytes(Path::new("bare"), bare).unwrap();
         assert_eq!(bare.build_id(), whole.build_id());
-        assert_eq!(bare.slots("malloc"), whole.slots("malloc"));
+        assert_eq!(bare.references("malloc"), whole.references("malloc"));
         let exported = |file: &ElfFile| {
             let functions = file.functions("twice").into_iter();
             functions

@@ -9,6 +9,9 @@ use super::words::u64_at;
 /// More entries than any dynamic section has.
 const MOST_ENTRIES: u64 = 1 << 16;
 
+/// In DT_FLAGS: as DT_SYMBOLIC.
+const DF_SYMBOLIC: u64 = 2;
+
 /// Where the dynamic linker finds its tables: the PT_DYNAMIC segment of the file, gABI chapter 5.
 /// The section headers, which a file can do without, are not asked.
 #[derive(Clone, Debug, Default)]
@@ -18,11 +21,19 @@ pub(crate) struct Dynamic {
     pub(crate) strings_size: u64,
     pub(crate) versions: Option<u64>,
     pub(crate) definitions: Option<u64>,
+    /// Versions that the file needs of others (DT_VERNEED).
+    pub(crate) needs: Option<u64>,
+    /// Where among the strings the names of the libraries it depends on are.
+    pub(crate) needed: Vec<u64>,
+    /// Names are looked for in the file itself first.
+    pub(crate) symbolic: bool,
     /// Where among the strings the library's own name is.
     pub(crate) soname: Option<u64>,
     hash: Option<u64>,
     gnu_hash: Option<u64>,
     relocations: (u64, u64),
+    /// How many of those, at the beginning, name no symbol.
+    relative: u64,
     plt_relocations: (u64, u64),
 }
 
@@ -52,6 +63,11 @@ impl Dynamic {
             elf::DT_STRSZ => self.strings_size = value,
             elf::DT_VERSYM => self.versions = Some(value),
             elf::DT_VERDEF => self.definitions = Some(value),
+            elf::DT_VERNEED => self.needs = Some(value),
+            elf::DT_NEEDED => self.needed.push(value),
+            elf::DT_SYMBOLIC => self.symbolic = true,
+            elf::DT_FLAGS => self.symbolic |= value & DF_SYMBOLIC != 0,
+            elf::DT_RELACOUNT => self.relative = value,
             elf::DT_SONAME => self.soname = Some(value),
             elf::DT_HASH => self.hash = Some(value),
             elf::DT_GNU_HASH => self.gnu_hash = Some(value),
@@ -63,9 +79,13 @@ impl Dynamic {
         }
     }
 
-    /// Addresses and sizes of the tables of Rela entries.
+    /// Addresses and sizes of the tables of Rela entries, without those that come first and name
+    /// no symbol.
     pub(crate) fn relocation_tables(&self) -> [(u64, u64); 2] {
-        [self.relocations, self.plt_relocations]
+        let (at, size) = self.relocations;
+        let skipped = self.relative.saturating_mul(24).min(size);
+        let named = (at.saturating_add(skipped), size - skipped);
+        [named, self.plt_relocations]
     }
 
     /// How many symbols there are: only the hash tables tell, or the section header.

@@ -4,7 +4,7 @@ use super::dynamic::Dynamic;
 use super::header::Header;
 use super::source::Source;
 use super::symbols::hash;
-use super::words::{short_string_at, string_at, u32_at, u64_at};
+use super::words::{short_string_at, string_at, u16_at, u32_at, u64_at};
 use leaktap_memory::Svma;
 
 /// Bytes of a relocation in the file (`Elf64_Rela`).
@@ -31,7 +31,16 @@ pub(crate) struct Relocations {
 struct Named {
     hash: u32,
     name: u32,
+    /// Index of the version that is asked for.
+    version: u16,
     slot: Slot,
+}
+
+/// The symbols that relocations name.
+#[derive(Default)]
+struct Symbols {
+    entries: Vec<u8>,
+    versions: Vec<u8>,
 }
 
 impl Relocations {
@@ -45,7 +54,7 @@ impl Relocations {
         let mut found = Relocations::default();
         match dynamic {
             Some(dynamic) => {
-                let symbols = symbols(header, dynamic, source).unwrap_or_default();
+                let symbols = Symbols::read(header, dynamic, source).unwrap_or_default();
                 for (svma, size) in dynamic.relocation_tables() {
                     let bytes = (header.offset_of(svma, size))
                         .and_then(|offset| source.read(offset, size).ok());
@@ -56,14 +65,15 @@ impl Relocations {
                 let tables = header.sections.iter().filter(|s| s.kind == elf::SHT_RELA);
                 for table in tables {
                     let bytes = source.read(table.offset, table.size);
-                    found.add(&bytes.unwrap_or_default(), &[], &[]);
+                    found.add(&bytes.unwrap_or_default(), &Symbols::default(), &[]);
                 }
             }
         }
+        found.named.sort_by_key(|named| named.hash);
         found
     }
 
-    fn add(&mut self, table: &[u8], symbols: &[u8], strings: &[u8]) {
+    fn add(&mut self, table: &[u8], symbols: &Symbols, strings: &[u8]) {
         for rela in table.chunks_exact(RELA_SIZE) {
             let (Some(at), Some(info), Some(addend)) =
                 (u64_at(rela, 0), u64_at(rela, 8), u64_at(rela, 16))
@@ -87,16 +97,27 @@ impl Relocations {
         }
     }
 
-    pub(crate) fn slots(&self, name: &str, strings: &[u8]) -> Vec<Slot> {
+    /// The slots for what is called `name`, with the index of the version that each asks for.
+    pub(crate) fn slots<'a>(
+        &'a self,
+        name: &'a str,
+        strings: &'a [u8],
+    ) -> impl Iterator<Item = (Slot, u16)> + 'a {
         let wanted = hash(name.as_bytes());
-        let same = |named: &&Named| {
-            named.hash == wanted && string_at(strings, named.name as usize) == Some(name.as_bytes())
-        };
-        self.named
-            .iter()
+        let first = self.named.partition_point(|named| named.hash < wanted);
+        let rest = self.named.iter().skip(first);
+        let same =
+            |named: &&Named| string_at(strings, named.name as usize) == Some(name.as_bytes());
+        rest.take_while(move |named| named.hash == wanted)
             .filter(same)
-            .map(|named| named.slot)
-            .collect()
+            .map(|named| (named.slot, named.version))
+    }
+
+    /// Where among the strings the name is for which the word at `slot` is.
+    pub(crate) fn name_at(&self, slot: Svma) -> Option<u32> {
+        let mut named = self.named.iter();
+        let found = named.find(|named| named.slot.svma == slot);
+        found.map(|named| named.name)
     }
 
     pub(crate) fn resolved_by(&self, resolver: Svma) -> Vec<Svma> {
@@ -105,21 +126,33 @@ impl Relocations {
     }
 }
 
-fn symbols(header: &Header, dynamic: &Dynamic, source: &Source) -> Option<Vec<u8>> {
-    let size = dynamic.symbol_count(header, source).checked_mul(24)?;
-    source
-        .read(header.offset_of(dynamic.symbols, size)?, size)
-        .ok()
+impl Symbols {
+    fn read(header: &Header, dynamic: &Dynamic, source: &Source) -> Option<Symbols> {
+        let count = dynamic.symbol_count(header, source);
+        let read = |at, size: Option<u64>| {
+            let size = size?;
+            source.read(header.offset_of(at, size)?, size).ok()
+        };
+        let versions = dynamic.versions;
+        Some(Symbols {
+            entries: read(dynamic.symbols, count.checked_mul(24))?,
+            versions: versions
+                .and_then(|at| read(at, count.checked_mul(2)))
+                .unwrap_or_default(),
+        })
+    }
 }
 
-fn named(slot: Slot, symbol: u64, symbols: &[u8], strings: &[u8]) -> Option<Named> {
-    let name = u32_at(symbols, usize::try_from(symbol).ok()?.checked_mul(24)?)?;
+fn named(slot: Slot, symbol: u64, symbols: &Symbols, strings: &[u8]) -> Option<Named> {
+    let symbol = usize::try_from(symbol).ok()?;
+    let name = u32_at(&symbols.entries, symbol.checked_mul(24)?)?;
     if name == 0 {
         return None;
     }
     Some(Named {
         hash: hash(short_string_at(strings, name as usize)?),
         name,
+        version: u16_at(&symbols.versions, symbol.checked_mul(2)?).unwrap_or(0),
         slot,
     })
 }

@@ -5,14 +5,15 @@ use object::elf;
 use super::dynamic::{Dynamic, rest_at};
 use super::header::Header;
 use super::source::Source;
-use super::words::{short_string_at, string_at, u16_at, u32_at, u64_at};
+use super::versions;
+use super::words::{string_at, u16_at, u32_at, u64_at};
 
 /// Bytes of a symbol in the file (`Elf64_Sym`).
 const SYMBOL_SIZE: usize = 24;
 /// More symbols than any file has.
 const MOST_SYMBOLS: u64 = 1 << 24;
 /// Set in a version index: not the default version of that name (`name@VER`, not `name@@VER`).
-const HIDDEN: u16 = 0x8000;
+pub(crate) const HIDDEN: u16 = 0x8000;
 
 /// What a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +37,33 @@ pub(crate) struct Entry {
     version: u16,
     pub(crate) kind: Type,
     pub(crate) binding: u8,
+    /// Hidden, though in the table of the dynamic linker.
+    pub(crate) invisible: bool,
+}
+
+impl Entry {
+    /// Not the default version of its name.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.version & HIDDEN != 0
+    }
+
+    /// Which version it is.
+    pub(crate) fn version_index(&self) -> u16 {
+        self.version & !HIDDEN
+    }
 }
 
 /// The defined symbols of `.dynsym` or `.symtab`, in the file's order.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     entries: Vec<Entry>,
+    /// Indices of `entries` by the hash of their names, in the file's order where that is one.
+    by_hash: Vec<u32>,
     strings: Vec<u8>,
     versions: HashMap<u16, String>,
     pub(crate) dynamic: bool,
+    /// There are versions.
+    pub(crate) versioned: bool,
 }
 
 impl Table {
@@ -55,14 +74,18 @@ impl Table {
         let symbols = read(dynamic.symbols, count * SYMBOL_SIZE as u64).unwrap_or_default();
         let strings = terminated(read(dynamic.strings, dynamic.strings_size).unwrap_or_default());
         let versions = dynamic.versions.and_then(|at| read(at, count * 2));
-        let definitions = dynamic
-            .definitions
-            .and_then(|at| rest_at(at, header, source));
+        let rest = |at: Option<u64>| at.and_then(|at| rest_at(at, header, source));
+        let definitions = rest(dynamic.definitions).unwrap_or_default();
+        let needs = rest(dynamic.needs).unwrap_or_default();
+        let versioned = versions.is_some();
+        let entries = entries(&symbols, &strings, &versions.unwrap_or_default());
         Table {
-            entries: entries(&symbols, &strings, &versions.unwrap_or_default()),
-            versions: version_names(&definitions.unwrap_or_default(), &strings),
+            by_hash: by_hash(&entries),
+            entries,
+            versions: versions::names(&definitions, &needs, &strings),
             strings,
             dynamic: true,
+            versioned,
         }
     }
 
@@ -78,8 +101,10 @@ impl Table {
         };
         let (symbols, strings) = read().unwrap_or_default();
         let strings = terminated(strings);
+        let entries = entries(&symbols, &strings, &[]);
         Table {
-            entries: entries(&symbols, &strings, &[]),
+            by_hash: by_hash(&entries),
+            entries,
             strings,
             ..Table::default()
         }
@@ -96,8 +121,17 @@ impl Table {
     /// The symbols of that name, at any version.
     pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = &Entry> {
         let (wanted, name) = (hash(name.as_bytes()), name.as_bytes().to_vec());
-        let entries = self.entries.iter();
-        entries.filter(move |entry| entry.hash == wanted && self.name(entry) == name)
+        let entry = |index: &u32| self.entries.get(*index as usize);
+        let before = |index: &u32| entry(index).is_some_and(|entry| entry.hash < wanted);
+        let first = self.by_hash.partition_point(before);
+        let rest = self.by_hash.iter().skip(first).filter_map(entry);
+        rest.take_while(move |entry| entry.hash == wanted)
+            .filter(move |entry| self.name(entry) == name)
+    }
+
+    /// The name of the version with that index.
+    pub(crate) fn version_name(&self, index: u16) -> Option<&String> {
+        self.versions.get(&(index & !HIDDEN))
     }
 
     /// The name without a version.
@@ -108,8 +142,8 @@ impl Table {
     /// The version, and whether a reference without one would get this symbol.
     pub(crate) fn version(&self, entry: &Entry) -> (Option<String>, bool) {
         if self.dynamic {
-            let name = self.versions.get(&(entry.version & !HIDDEN));
-            return (name.cloned(), entry.version & HIDDEN == 0);
+            let name = self.version_name(entry.version);
+            return (name.cloned(), !entry.is_hidden());
         }
         let full = string_at(&self.strings, entry.name as usize).unwrap_or_default();
         let version = full.get(self.name(entry).len()..).unwrap_or_default();
@@ -140,6 +174,13 @@ fn terminated(mut strings: Vec<u8>) -> Vec<u8> {
     let end = strings.iter().rposition(|&byte| byte == 0);
     strings.truncate(end.map_or(0, |last| last + 1));
     strings
+}
+
+fn by_hash(entries: &[Entry]) -> Vec<u32> {
+    let hash = |index: &u32| entries.get(*index as usize).map(|entry| entry.hash);
+    let mut indices: Vec<u32> = (0..).take(entries.len()).collect();
+    indices.sort_by_key(hash);
+    indices
 }
 
 /// Names may share their bytes. A file that makes a long string the name of very many symbols
@@ -189,38 +230,9 @@ fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> 
         version,
         kind,
         binding: info >> 4,
+        invisible: visibility == elf::STV_HIDDEN.0,
     };
     Some((entry, full.len()))
-}
-
-/// Names of the versions that the file defines (`Elf64_Verdef`), by index.
-fn version_names(definitions: &[u8], strings: &[u8]) -> HashMap<u16, String> {
-    let mut names = HashMap::new();
-    let mut at = 0_usize;
-    loop {
-        let field = |offset| u32_at(definitions, at.checked_add(offset)?);
-        let read = || {
-            let index = u16_at(definitions, at.checked_add(4)?)?;
-            let first = at.checked_add(field(12)? as usize)?;
-            let name = short_string_at(strings, u32_at(definitions, first)? as usize)?;
-            Some((
-                index,
-                String::from_utf8_lossy(name).into_owned(),
-                field(16)?,
-            ))
-        };
-        let Some((index, name, next)) = read() else {
-            break;
-        };
-        let known = names.insert(index, name).is_some();
-        if next == 0 || known {
-            break;
-        }
-        at = at.saturating_add(next as usize);
-    }
-    // Index 1 is the file's own name, not a version.
-    names.remove(&elf::VER_NDX_GLOBAL.0);
-    names
 }
 
 #[cfg(test)]
