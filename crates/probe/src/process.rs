@@ -19,7 +19,7 @@ use leaktap_image::LinkState;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
-use crate::agent::{Agent, Plan};
+use crate::agent::Injection;
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
 use crate::calls::{Ancestry, Call, Entry};
 use crate::functions::{Action, FunctionId};
@@ -53,14 +53,7 @@ pub struct Process {
     lock: Option<Addr>,
     /// Why a thread waits until we are gone.
     departure: Option<Departure>,
-    plan: Option<Plan>,
-    /// In the process, and nothing leads to it yet.
-    mapped: Option<Agent>,
-    /// Why it is not.
-    refused: Option<Refusal>,
-    agent: Option<Agent>,
-    /// Still in the process's memory, with no thread inside.
-    withdrawn: Option<Agent>,
+    injection: Injection,
     /// Slots of a tracer that was killed.
     left: Vec<tails::Left>,
     /// Of the threads, by which the agent knows them.
@@ -104,11 +97,7 @@ impl Process {
             linker: None,
             lock: None,
             departure: None,
-            plan: None,
-            mapped: None,
-            refused: None,
-            agent: None,
-            withdrawn: None,
+            injection: Injection::None,
             left: Vec::new(),
             fs_bases: HashMap::new(),
             numbers: HashMap::new(),
@@ -163,13 +152,14 @@ impl Process {
             // One that a detour is ready for never has an int3, which would kill the process if we
             // were killed.
             self.look_for_foreign(&mut point);
-            let ready = self.mapped.as_ref().is_some_and(|agent| agent.has(&point));
-            if point.kind == Kind::Breakpoint && !(ready && self.refused.is_none()) {
+            let ready = self.injection.mapped();
+            let ready = ready.is_some_and(|agent| agent.has(&point));
+            if point.kind == Kind::Breakpoint && !ready {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
                 } else if point.function.is_of_heap() {
-                    point.refusal = self.refused;
+                    point.refusal = self.injection.refusal();
                 }
             }
             self.points.push(point);
@@ -203,7 +193,11 @@ impl Process {
         recorder: &mut dyn Recorder,
     ) -> Trap {
         let at = registers.ip().wrapping_offset(-1);
-        if self.agent.as_ref().is_some_and(|agent| agent.int3() == at) {
+        if self
+            .injection
+            .agent()
+            .is_some_and(|agent| agent.int3() == at)
+        {
             return self.at_gate(tid, registers, recorder);
         }
         let Some(purposes) = self.breakpoints.purposes(at) else {
@@ -301,17 +295,17 @@ impl Process {
         self.copies.remove(&tid);
         self.forget_mask(tid);
         if let Some(mut thread) = self.threads.remove(&tid) {
-            abandon(&mut thread, self.agent.as_ref(), recorder);
+            abandon(&mut thread, self.injection.agent(), recorder);
             self.breakpoints.release(&mut thread.held);
         }
     }
 
     /// The memory of the process is gone, with all that was in it: nothing is put back.
     pub fn gone(&mut self, recorder: &mut dyn Recorder) {
-        self.agent = None;
+        self.injection.forget();
         self.breakpoints = Breakpoints::new(self.memory.clone());
         for (_, mut thread) in self.threads.drain() {
-            abandon(&mut thread, self.agent.as_ref(), recorder);
+            abandon(&mut thread, self.injection.agent(), recorder);
         }
     }
 
@@ -337,7 +331,7 @@ impl Process {
                 self.points.retain(|point| !gone.contains(&point.address));
                 self.breakpoints.forget(gone);
             }
-            if let Some(agent) = &mut self.agent {
+            if let Some(agent) = self.injection.agent_mut() {
                 agent.modules_changed(self.modules.rules(), &gone);
             }
         }
@@ -347,7 +341,7 @@ impl Process {
     pub fn disarm(&mut self, recorder: &mut dyn Recorder) {
         self.breakpoints.restore(&self.memory);
         for (_, mut thread) in self.threads.drain() {
-            abandon(&mut thread, self.agent.as_ref(), recorder);
+            abandon(&mut thread, self.injection.agent(), recorder);
         }
     }
 
@@ -365,7 +359,7 @@ impl Process {
     ) -> Result<(), Refusal> {
         self.breakpoints.restore(memory);
         let calls = self.copies.remove(&thread.tid());
-        if let Some(agent) = &self.agent {
+        if let Some(agent) = self.injection.agent() {
             agent.restore(memory);
             // Else its code stays there, and only passes calls on.
             if calls.is_some_and(|calls| agent.leave_copy(thread, memory, &calls).is_ok()) {
@@ -399,7 +393,7 @@ impl Process {
         // A call from the program's own code is no allocator's doing, wherever the stack leads.
         let by_program = !self.modules.is_system(ret) && !self.modules.is_same(ret, registers.ip());
         let start = stack::caller(ret, entry_sp, registers.bp());
-        if let Some(agent) = &mut self.agent {
+        if let Some(agent) = self.injection.agent_mut() {
             if let Some(range) = known.action.unmaps(|n| registers.argument(n)) {
                 agent.unmapping(&range);
             }
@@ -410,7 +404,7 @@ impl Process {
                 return;
             }
         }
-        let agent = self.agent.as_ref();
+        let agent = self.injection.agent();
         let thread = self.threads.entry(tid).or_default();
         let entry = thread.calls.enter(
             function,
@@ -483,7 +477,7 @@ impl Process {
         let Some(thread) = self.threads.get_mut(&tid) else {
             return;
         };
-        let agent = self.agent.as_ref();
+        let agent = self.injection.agent();
         let over = |dead: Call<_>| undo(dead.undo, agent, recorder);
         let Some(call) = thread.calls.returned(at, registers.sp(), over) else {
             return self.returned_unseen(function, at);

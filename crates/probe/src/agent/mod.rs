@@ -10,6 +10,7 @@
 mod calls;
 mod held;
 mod inject;
+mod injection;
 mod leave;
 mod place;
 mod plan;
@@ -40,6 +41,7 @@ use crate::probepoint::Probepoint;
 
 pub use held::Held;
 pub(crate) use inject::refusal;
+pub(crate) use injection::Injection;
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::words_on_stack;
 pub(crate) use plan::{Plan, syscall};

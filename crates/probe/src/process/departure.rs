@@ -45,7 +45,7 @@ impl Process {
     /// A thread with `registers` has come to the breakpoint at `at`.
     pub(super) fn look_for_lock(&mut self, at: Addr, registers: &Registers) {
         let fills = registers.argument(0) & (MCL_CURRENT | MCL_ONFAULT) == MCL_CURRENT;
-        if self.lock == Some(at) && fills && self.agent.is_some() {
+        if self.lock == Some(at) && fills && self.injection.agent().is_some() {
             self.departure = Some(Departure::Locks);
         }
     }
@@ -61,7 +61,7 @@ impl Process {
     }
 
     fn is_written_in(&self, range: &Range<Addr>) -> bool {
-        let agent = self.agent.as_ref();
+        let agent = self.injection.agent();
         self.breakpoints.is_set_in(range) || agent.is_some_and(|agent| agent.is_patched_in(range))
     }
 

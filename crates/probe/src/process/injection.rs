@@ -10,7 +10,7 @@ use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::{Process, Trap};
-use crate::agent::{self, Agent, Held, Plan, Remains, words_on_stack};
+use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
 use crate::modules::Files;
@@ -27,7 +27,8 @@ impl Process {
         let points = self.find();
         let unpatched = self.breakpoints.unpatched();
         let (process, image) = (self.memory.process(), self.modules.image());
-        self.plan = Some(Plan::new(process, image, &unpatched, &points));
+        let plan = Plan::new(process, image, &unpatched, &points);
+        self.injection = Injection::Planned(plan);
         // What nothing has bound yet may be bound by then.
         let is_bound = |point: &Probepoint| point.kind == Kind::Breakpoint;
         self.found = Some(points).filter(|points| points.iter().all(is_bound));
@@ -36,13 +37,13 @@ impl Process {
     /// The functions found, and how they would be watched with an agent, as far as can be told
     /// beforehand.
     pub fn foresee(&mut self) -> Vec<Probepoint> {
-        if self.plan.is_none() {
+        let refused = self.injection.refusal();
+        if !matches!(self.injection, Injection::Planned(_)) {
             self.plan();
         }
-        let Some(plan) = &self.plan else {
+        let Injection::Planned(plan) = &self.injection else {
             return Vec::new();
         };
-        let refused = self.refused;
         let refused = refused.or_else(|| agent::refusal(self.memory.process(), plan));
         let mut points = plan.points.clone();
         for point in points.iter_mut().filter(|point| point.may_have_detour()) {
@@ -58,36 +59,36 @@ impl Process {
     /// probes are to stay
     /// breakpoints: [`Probepoint::refusal`] says why.
     pub fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
-        if self.plan.is_none() {
+        if !matches!(self.injection, Injection::Planned(_)) {
             self.plan();
         }
-        let Some(plan) = self.plan.take() else {
+        let Injection::Planned(plan) = std::mem::take(&mut self.injection) else {
             return false;
         };
-        match Agent::map(&self.memory, plan, tracer, stopped) {
-            Ok(agent) => {
-                self.mapped = Some(agent);
-                self.refused = None;
-                true
-            }
-            Err(refusal) => {
-                self.refused = Some(refusal);
-                false
-            }
-        }
+        self.injection = match Agent::map(&self.memory, plan, tracer, stopped) {
+            Ok(agent) => Injection::Mapped(agent),
+            Err(refusal) => Injection::Refused(refusal),
+        };
+        self.injection.mapped().is_some()
     }
 
     /// The probes are to stay breakpoints, unless it is known already why.
     pub fn refuse(&mut self, refusal: Refusal) {
-        self.refused = self.refused.or(Some(refusal));
+        if self.injection.refusal().is_none() {
+            self.injection = Injection::Refused(refusal);
+        }
     }
 
     /// Fills the agent's memory, and looks for new modules once more; the threads may run.
     pub fn fill_agent(&mut self, files: &mut Files) {
         let depth = self.walker.depth();
-        if let Some(agent) = &mut self.mapped {
-            self.refused = agent.fill(&mut self.modules, depth).err();
-        }
+        self.injection = match std::mem::take(&mut self.injection) {
+            Injection::Mapped(mut agent) => match agent.fill(&mut self.modules, depth) {
+                Ok(()) => Injection::Mapped(agent),
+                Err(refusal) => Injection::Unfit(agent, refusal),
+            },
+            other => other,
+        };
         self.look(files);
     }
 
@@ -102,35 +103,55 @@ impl Process {
         stopped: &mut [&mut Stopped],
         asleep: &[Tid],
     ) -> Option<Arc<Shared>> {
-        let agent = self.mapped.take();
-        let mut asleep_at = Vec::new();
-        for thread in asleep.iter().filter(|_| agent.is_some()) {
-            match thread.asleep_at() {
-                Some(at) => asleep_at.push(at),
-                None => self.refused = self.refused.or(Some(Refusal::ThreadInRegion)),
-            }
-        }
-        // What is reserved would count, and be filled by the next such call.
-        if agent.is_some() && self.memory.process().locked_kilobytes() != Some(0) {
-            self.refused = self.refused.or(Some(Refusal::InjectionForbidden));
-        }
-        let led = match (agent, self.refused) {
-            (Some(agent), None) => self.lead(agent, tracer, stopped, &asleep_at),
-            (Some(mut agent), Some(refusal)) => {
+        let led = match std::mem::take(&mut self.injection) {
+            Injection::Mapped(agent) => self.lead_if_safe(agent, tracer, stopped, asleep),
+            Injection::Unfit(mut agent, refusal) => {
                 agent.unmap_all(tracer, stopped);
                 Err(refusal)
             }
-            (None, refusal) => Err(refusal?),
+            Injection::Refused(refusal) => Err(refusal),
+            other => {
+                self.injection = other;
+                return None;
+            }
         };
-        self.refused = led.as_ref().err().copied();
-        let plan = self.agent.as_ref().map(Agent::plan);
+        self.note_refusals(led.as_ref().map_err(|refusal| *refusal).map(Agent::plan));
+        let shared = led.as_ref().ok().map(Agent::shared);
+        self.injection = led.map_or_else(Injection::Refused, Injection::Leading);
+        shared
+    }
+
+    /// Says of each function of the heap that stays a breakpoint why: as `led` does for all of
+    /// them, or by the plan of the agent that is there.
+    fn note_refusals(&mut self, led: Result<&Plan, Refusal>) {
         let heap = self.points.iter_mut();
         for point in heap.filter(|point| point.may_have_detour()) {
-            // What came of it goes before what was planned.
-            let found = || plan.and_then(|plan| plan.refusal_of(point));
-            point.refusal = self.refused.or(point.refusal).or_else(found);
+            point.refusal = match led {
+                Err(refusal) => Some(refusal),
+                // What came of it goes before what was planned.
+                Ok(plan) => point.refusal.or_else(|| plan.refusal_of(point)),
+            };
         }
-        led.ok()
+    }
+
+    /// As `lead`, unless a thread sleeps nobody knows where, or all memory is locked by
+    /// now: what is reserved would count, and be filled by the next such call.
+    fn lead_if_safe(
+        &mut self,
+        mut agent: Agent,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+        asleep: &[Tid],
+    ) -> Result<Agent, Refusal> {
+        let asleep_at: Option<Vec<_>> = asleep.iter().map(|thread| thread.asleep_at()).collect();
+        let is_locked = self.memory.process().locked_kilobytes() != Some(0);
+        let refusal = match asleep_at {
+            None => Refusal::ThreadInRegion,
+            Some(_) if is_locked => Refusal::InjectionForbidden,
+            Some(asleep_at) => return self.lead(agent, tracer, stopped, &asleep_at),
+        };
+        agent.unmap_all(tracer, stopped);
+        Err(refusal)
     }
 
     /// Leads functions to `agent`; takes it away again if some free cannot be: all of them go one
@@ -141,7 +162,7 @@ impl Process {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
         asleep_at: &[(Addr, Addr)],
-    ) -> Result<Arc<Shared>, Refusal> {
+    ) -> Result<Agent, Refusal> {
         let awake = stopped.iter().filter_map(|thread| thread.registers().ok());
         let places = awake.map(|now| (now.sp(), now.ip()));
         let asleep = asleep_at.iter().copied();
@@ -198,9 +219,7 @@ impl Process {
                 self.fs_bases.insert(thread.tid(), fs);
             }
         }
-        let shared = agent.shared();
-        self.agent = Some(agent);
-        Ok(shared)
+        Ok(agent)
     }
 
     /// [`Process::trap`] at the int3 of the gates, behind which the thread goes on.
@@ -212,7 +231,10 @@ impl Process {
     ) -> Trap {
         let held = &mut self.threads.entry(tid).or_default().held;
         self.breakpoints.release(held);
-        let gate = self.agent.as_ref().and_then(|agent| agent.gate(registers));
+        let gate = self
+            .injection
+            .agent()
+            .and_then(|agent| agent.gate(registers));
         if let Some((function, address)) = gate {
             let behind = registers.ip();
             registers.set_ip(address);
@@ -227,7 +249,7 @@ impl Process {
 
     /// Why there is no agent, where one was asked for.
     pub fn refused(&self) -> Option<Refusal> {
-        self.refused
+        self.injection.refusal()
     }
 
     /// Whether a tracer that was killed has left an agent in the process.
@@ -291,19 +313,20 @@ impl Process {
     /// known
     /// well enough for that.
     pub fn adopt_remains(&mut self) -> bool {
-        self.agent = Agent::adopt(&self.memory, &mut self.modules);
-        self.agent.is_some()
+        let agent = Agent::adopt(&self.memory, &mut self.modules);
+        self.injection = agent.map_or(Injection::None, Injection::Leading);
+        self.injection.agent().is_some()
     }
 
     /// Whether a thread that cannot be stopped, since it is `asleep`, may come back to the agent.
     pub fn may_be_in_agent(&self, asleep: Tid) -> bool {
-        let agent = self.agent.as_ref();
+        let agent = self.injection.agent();
         agent.is_some_and(|agent| agent.may_have(asleep))
     }
 
     /// Whether an agent has been taken out whose memory may still be there.
     pub fn has_withdrawn(&self) -> bool {
-        self.withdrawn.is_some()
+        self.injection.withdrawn().is_some()
     }
 
     /// Takes all threads out of the agent; all are `stopped` and have left slots. Its memory stays,
@@ -317,24 +340,23 @@ impl Process {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<(), Held> {
-        let Some(agent) = &mut self.agent else {
+        let Some(agent) = self.injection.agent_mut() else {
             return Ok(());
         };
         let left = agent.leave(tracer, stopped);
         self.keep_ignored(tracer, stopped);
         left?;
-        let Some(agent) = &self.agent else {
-            return Ok(());
-        };
-        self.breakpoints.note_gate(agent.int3(), false);
-        self.withdrawn = self.agent.take();
+        if let Some(agent) = self.injection.take_agent() {
+            self.breakpoints.note_gate(agent.int3(), false);
+            self.injection = Injection::Withdrawn(agent);
+        }
         Ok(())
     }
 
     /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the
     /// agent's code.
     pub fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
-        let agent = self.agent.as_mut();
+        let agent = self.injection.agent_mut();
         if agent.is_some_and(|agent| agent.step_out(tracer, stopped)) {
             self.keep_ignored(tracer, &mut [stopped]);
         }
@@ -344,7 +366,7 @@ impl Process {
     /// which of its calls would return to
     /// the agent there, for [`Process::disarm_copy`].
     pub fn copy_begins(&mut self, parent: &Registers, child: Tid) {
-        if let Some(agent) = &self.agent
+        if let Some(agent) = self.injection.agent()
             && let Some(calls) = agent.calls_of(parent.fs_base())
         {
             self.copies.insert(child, calls);
@@ -364,8 +386,10 @@ impl Process {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<bool, Refusal> {
-        let agent = self.withdrawn.as_mut();
-        agent.map_or(Ok(true), |agent| agent.unmap(tracer, stopped))
+        match &mut self.injection {
+            Injection::Withdrawn(agent) => agent.unmap(tracer, stopped),
+            _ => Ok(true),
+        }
     }
 
     /// Moves to `home` some of what an agent that was withdrawn has counted: from `at` on, 0 at
@@ -375,13 +399,13 @@ impl Process {
     /// # Errors
     /// See [`Shared::move_here`].
     pub fn bring_home(&self, home: &mut Shared, at: u64) -> io::Result<Option<u64>> {
-        let agent = self.withdrawn.as_ref();
+        let agent = self.injection.withdrawn();
         agent.map_or(Ok(None), |agent| agent.bring_home(home, at))
     }
 
     /// Restores the functions, and leaves the agent's memory to threads that will not come out.
     pub fn abandon_agent(&mut self) {
-        if let Some(agent) = self.agent.take() {
+        if let Some(agent) = self.injection.take_agent() {
             agent.restore(&self.memory);
             self.breakpoints.note_gate(agent.int3(), false);
         }
@@ -389,7 +413,7 @@ impl Process {
 
     /// A thread begins: it is stopped, and its registers are these.
     pub fn thread_begins(&mut self, tid: Tid, registers: &Registers) {
-        if let Some(agent) = &mut self.agent {
+        if let Some(agent) = self.injection.agent_mut() {
             agent.thread_begins(registers);
             self.fs_bases.insert(tid, registers.fs_base());
         }
@@ -397,7 +421,7 @@ impl Process {
 
     /// Others run at the same time as `tid`, with its fs base: the agent cannot tell them apart.
     pub fn share_fs_base(&mut self, tid: Tid) {
-        if let Some((agent, fs)) = self.agent.as_ref().zip(self.fs_bases.get(&tid)) {
+        if let Some((agent, fs)) = self.injection.agent().zip(self.fs_bases.get(&tid)) {
             agent.share_state(*fs);
             let number = tid.in_its_namespace().cast_unsigned();
             self.numbers.insert(tid, key_of_number(number));
@@ -411,7 +435,9 @@ impl Process {
             return;
         };
         let number = self.numbers.remove(&tid);
-        let Some(agent) = &self.agent else { return };
+        let Some(agent) = self.injection.agent() else {
+            return;
+        };
         number.into_iter().for_each(|key| agent.thread_gone(key));
         match self.fs_bases.values().filter(|other| **other == fs).count() {
             0 => agent.thread_gone(fs),
@@ -426,7 +452,9 @@ impl Process {
     pub fn look_for_filters(&mut self) {
         /// Each takes some 20 µs.
         const THREADS: usize = 8;
-        let Some(agent) = &self.agent else { return };
+        let Some(agent) = self.injection.agent() else {
+            return;
+        };
         let from = self.looked_at % self.fs_bases.len().max(1);
         self.looked_at = from + THREADS;
         let mut threads = self.fs_bases.keys().skip(from).take(THREADS);
