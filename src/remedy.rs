@@ -87,6 +87,9 @@ pub(crate) fn remedy(refusal: Refusal) -> &'static str {
         Refusal::InjectionForbidden => {
             "the target has a seccomp filter, a shadow stack or no file descriptor left"
         }
+        Refusal::MemoryLocked => {
+            "the target locks all that is mapped (mlockall(2)); raise its ulimit -l, attach again"
+        }
         Refusal::TracerDescriptors => DESCRIPTORS,
         Refusal::TracerFileSize => FILE_SIZE,
         Refusal::TracerAddresses => ADDRESSES,

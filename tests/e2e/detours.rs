@@ -1,6 +1,7 @@
 //! Targets that look as if they could not be given an agent, and can: detours, and the truth.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use crate::compare::exact;
 use crate::engines::{Engine, engines};
@@ -55,6 +56,15 @@ fn attached(fixture: &Fixture, mut target: Target, engine: Engine) -> Report {
     report.clone()
 }
 
+/// Kilobytes that are locked (`VmLck`).
+fn locked(target: &Target) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", target.pid()));
+    let status = status.expect("it lives");
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let kilobytes = locked.and_then(|line| line.split_whitespace().next());
+    kilobytes.expect("VmLck").parse().expect("a number")
+}
+
 /// The kind and the reason of `function`.
 fn probe(report: &Report, function: &str) -> (String, Option<String>) {
     let probes = report.at("/probes").as_array().expect("probes");
@@ -87,5 +97,38 @@ engines! {
         let report = attached(&fixture, fixture.start(), engine);
         let reason = (engine == Engine::Auto).then(|| "TooShort".to_owned());
         assert_eq!(probe(&report, "free"), ("breakpoint".to_owned(), reason));
+    }
+    /// What is mapped is locked, but not what we map: 18 GiB would be filled.
+    fn locked_memory_is_no_hindrance(engine) {
+        let fixture = Fixture::new("locked.c");
+        for what in ["page", "future", "all"] {
+            let mut command = Command::new(fixture.program());
+            let mut target = Target::start(command.arg(what));
+            let before = locked(&target);
+            let tracing = attach(engine, target.pid(), &[]);
+            target.work();
+            assert!(locked(&target) - before < 1 << 10, "{what}: kilobytes");
+            let traced = tracing.detach();
+            exact(&fixture, &traced, Mode::Attach);
+            has_detours(traced.report(), engine);
+            assert!(locked(&target) - before < 1 << 10, "{what}: kilobytes afterwards");
+            target.end().succeeded();
+        }
+    }
+
+    /// What is mapped counts as locked for a moment, and that is limited.
+    fn a_process_that_may_lock_little_is_attached_to(engine) {
+        let fixture = Fixture::new("locked.c");
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-ipc_lock"]);
+        let mut target = Target::start(command.arg(fixture.program()).arg("future"));
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        exact(&fixture, &traced, Mode::Attach);
+        let reason = (engine == Engine::Auto).then(|| "MemoryLocked".to_owned());
+        let kind = "breakpoint".to_owned();
+        assert_eq!(probe(traced.report(), "malloc"), (kind, reason));
+        target.end().succeeded();
     }
 }

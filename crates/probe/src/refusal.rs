@@ -17,6 +17,8 @@ pub enum Refusal {
     NoMemoryInReach,
     /// The process may not be given new mappings (seccomp, SELinux, no /proc).
     InjectionForbidden,
+    /// The process locks what it maps (mlockall(2)), more than it may; or locked ours meanwhile.
+    MemoryLocked,
     /// leaktap itself may have no more descriptors (EMFILE: `ulimit -n`; ENFILE).
     TracerDescriptors,
     /// leaktap itself may have no file as long as the shared memory (EFBIG: `ulimit -f`).

@@ -60,8 +60,7 @@ impl Tid {
         procfs::living_thread(self)
     }
 
-    /// Kilobytes of its process's memory that are locked (mlock(2)): with mlockall(2), whatever is
-    /// mapped is filled with pages at once.
+    /// Kilobytes of its process's memory that are locked (mlock(2)).
     pub fn locked_kilobytes(self) -> Option<i32> {
         procfs::Status::of(self.living_thread())?.number("VmLck")
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use leaktap_agent::layout::{Action, Control, Descriptor, INSIDE, Region, SYSTEM};
 use leaktap_agent::{
-    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, PUSH_LEN, STUB_LEN, Shape, Shared, TABLES, THREADS_AT,
+    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, PUSH_LEN, SHARED_LEN, STUB_LEN, Shape, Shared,
+    TABLES, THREADS_AT,
 };
 use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::{Addr, Svma};
@@ -46,6 +47,7 @@ impl Agent {
             return Err(refusal);
         }
         let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
+        let locked = memory.process().locked_kilobytes();
         let mut make = |at: Option<Addr>| {
             let at = at.ok_or(Refusal::NoMemoryInReach)?;
             with_calls(tracer, stopped, syscall, |calls, tid| {
@@ -73,9 +75,20 @@ impl Agent {
             is_unguarded: false,
             parts: Vec::new(),
             plan,
+            locked,
         };
         remains::note(&agent);
         Ok(agent)
+    }
+
+    /// Whether the process has locked its memory since, and with it what is reserved here: the next
+    /// page that it maps would fill it.
+    pub(crate) fn is_locked(&self) -> bool {
+        let now = self.memory.process().locked_kilobytes();
+        let more = now
+            .zip(self.locked)
+            .map(|(now, before)| i64::from(now) - i64::from(before));
+        more.is_none_or(|more| more >= (SHARED_LEN >> 10).cast_signed())
     }
 
     /// Fills that memory: code, a detour for each function that there is a place for, rows. The
@@ -393,8 +406,6 @@ pub(crate) fn refusal(process: Tid, plan: &Plan) -> Option<Refusal> {
 /// ([`Tracer::calls`]).
 fn permitted(process: Tid) -> Result<(), Refusal> {
     let free = (!process.is_filtered() || may_suspend_seccomp())
-        // With mlockall(2), all that is mapped would be filled with pages at once.
-        && process.locked_kilobytes() == Some(0)
         // A displaced call would not leave its return address there.
         && !process.has_shadow_stack();
     if !free {

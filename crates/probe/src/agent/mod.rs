@@ -69,6 +69,8 @@ pub(crate) struct Agent {
     /// Of its memory, to be unmapped; see [`Regions::parts`].
     parts: Vec<Range<Addr>>,
     plan: Plan,
+    /// Kilobytes of the process's memory that were locked before.
+    locked: Option<i32>,
 }
 
 /// A function that jumps to the agent.

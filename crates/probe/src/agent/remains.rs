@@ -148,6 +148,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         is_unguarded: true,
         parts: Vec::new(),
         plan,
+        locked: None,
     })
 }
 

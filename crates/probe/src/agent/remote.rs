@@ -16,7 +16,9 @@ const MPROTECT: i64 = 10;
 const MUNMAP: i64 = 11;
 const CLOSE: i64 = 3;
 const MADVISE: i64 = 28;
+const MUNLOCK: i64 = 150;
 const MEMFD_CREATE: i64 = 319;
+const NONE: u64 = 0;
 const READ: u64 = 1;
 const WRITE: u64 = 2;
 const EXEC: u64 = 4;
@@ -71,7 +73,7 @@ pub(crate) fn map(
     let mapped = calls.call(MMAP, place).map_err(refused)?;
     let code = Addr::new(mapped)..Addr::new(mapped.wrapping_add(len));
     let made = match mapped == at.get() {
-        true => share(calls, tid, memory, at),
+        true => unlock(calls, &code).and_then(|()| share(calls, tid, memory, at)),
         false => Err(Refusal::NoMemoryInReach), // the kernel does not know the flag
     };
     match made {
@@ -88,6 +90,14 @@ pub(crate) fn unmap(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) -> Result<
     let len = range.end.offset_from(range.start).unwrap_or(0);
     let unmapped = calls.call(MUNMAP, [range.start.get(), len, 0, 0, 0, 0]);
     unmapped.map(drop).map_err(refused)
+}
+
+/// With mlockall(2) in force (`MCL_FUTURE`), a mapping is locked from the start: all of it would be
+/// filled with pages as soon as they may be touched.
+fn unlock(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) -> Result<(), Refusal> {
+    let len = range.end.offset_from(range.start).unwrap_or(0);
+    let unlocked = calls.call(MUNLOCK, [range.start.get(), len, 0, 0, 0, 0]);
+    unlocked.map(drop).map_err(refused)
 }
 
 fn share(
@@ -120,25 +130,29 @@ fn share_fd(
 ) -> Result<(Range<Addr>, Shared), Refusal> {
     let file = open(tid, fd).map_err(|error| own_limit(&error))?;
     let own = Shared::in_file(file).map_err(|error| own_limit(&error))?;
-    let map = [
-        0,
-        SHARED_LEN,
-        READ | WRITE,
-        MAP_SHARED | MAP_NORESERVE,
-        fd,
-        0,
-    ];
+    let map = [0, SHARED_LEN, NONE, MAP_SHARED | MAP_NORESERVE, fd, 0];
     let at = calls.call(MMAP, map).map_err(refused)?;
     let range = Addr::new(at)..Addr::new(at.wrapping_add(SHARED_LEN));
+    if let Err(refusal) = open_up(calls, &range) {
+        let _ = unmap(calls, &range); // as in `map`
+        return Err(refusal);
+    }
+    Ok((range, own))
+}
+
+/// Lets the target read and write what it shares, which no page is in yet.
+fn open_up(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) -> Result<(), Refusal> {
+    let at = range.start.get();
     // Refused by a kernel that has no such pages.
     let _ = calls.call(MADVISE, [at, SHARED_LEN, NOHUGEPAGE, 0, 0, 0]);
     for advice in [DONTFORK, DONTDUMP] {
-        if let Err(error) = calls.call(MADVISE, [at, SHARED_LEN, advice, 0, 0, 0]) {
-            let _ = unmap(calls, &range); // as in `map`
-            return Err(refused(error));
-        }
+        let advised = calls.call(MADVISE, [at, SHARED_LEN, advice, 0, 0, 0]);
+        advised.map_err(refused)?;
     }
-    Ok((range, own))
+    // No page could be touched until now.
+    unlock(calls, range)?;
+    let rights = [at, SHARED_LEN, READ | WRITE, 0, 0, 0];
+    calls.call(MPROTECT, rights).map(drop).map_err(refused)
 }
 
 /// A descriptor of the target's, opened again.
@@ -159,14 +173,13 @@ fn own_limit(error: &io::Error) -> Refusal {
 }
 
 fn refused(error: CallError) -> Refusal {
-    /// ENOMEM and EEXIST of errno(3).
-    const NO_ROOM: [i32; 2] = [12, 17];
     match error {
-        CallError::Failed { source, .. }
-            if source.raw_os_error().is_some_and(|e| NO_ROOM.contains(&e)) =>
-        {
-            Refusal::NoMemoryInReach
-        }
+        // EAGAIN, ENOMEM and EEXIST of errno(3).
+        CallError::Failed { source, .. } => match source.raw_os_error() {
+            Some(11) => Refusal::MemoryLocked,
+            Some(12 | 17) => Refusal::NoMemoryInReach,
+            _ => Refusal::InjectionForbidden,
+        },
         CallError::Stuck { .. } => Refusal::ThreadAsleep,
         _ => Refusal::InjectionForbidden,
     }

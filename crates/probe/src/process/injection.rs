@@ -144,10 +144,9 @@ impl Process {
         asleep: &[Tid],
     ) -> Result<Agent, Refusal> {
         let asleep_at: Option<Vec<_>> = asleep.iter().map(|thread| thread.asleep_at()).collect();
-        let is_locked = self.memory.process().locked_kilobytes() != Some(0);
         let refusal = match asleep_at {
             None => Refusal::ThreadInRegion,
-            Some(_) if is_locked => Refusal::InjectionForbidden,
+            Some(_) if agent.is_locked() => Refusal::MemoryLocked,
             Some(asleep_at) => return self.lead(agent, tracer, stopped, &asleep_at),
         };
         agent.unmap_all(tracer, stopped);
