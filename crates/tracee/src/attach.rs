@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use crate::diagnosis::{self, AttachError};
 use crate::procfs::{self, Status};
+use crate::reaper::Reaper;
 use crate::sharers::share;
 use crate::{Event, Options, Running, Stop, Stopped, Tid, Tracer, sys};
 
@@ -76,6 +77,7 @@ fn let_go(tracer: &mut Tracer, threads: impl Iterator<Item = Stopped>) {
 /// A process half attached to.
 struct Attaching<'a> {
     tracer: &'a mut Tracer,
+    reaper: Reaper,
     process: Tid,
     /// Every thread that is traced; none for one that has not stopped yet.
     threads: BTreeMap<Tid, Option<Stopped>>,
@@ -124,6 +126,7 @@ impl Tracer {
         self.options = options;
         let mut attaching = Attaching {
             tracer: self,
+            reaper: Reaper::start(process),
             process,
             threads: BTreeMap::new(),
             late: Vec::new(),
@@ -224,11 +227,12 @@ impl Attaching<'_> {
         new.retain(|other| self.seen.insert(*other));
         let thread = procfs::living_thread(self.process);
         new.retain(|other| *other != self.process && share(thread, *other));
+        new.iter().for_each(|other| self.reaper.watch(*other));
         self.others.extend(&new);
         !new.is_empty()
     }
 
-    fn seize(&self, tid: Tid) -> Result<Seized, AttachError> {
+    fn seize(&mut self, tid: Tid) -> Result<Seized, AttachError> {
         let mut seized = self.try_to_seize(tid);
         for _ in 0..TRIES {
             // Or it was an ended leader, whose number a thread that executes a program has by now.
@@ -241,8 +245,12 @@ impl Attaching<'_> {
         seized
     }
 
-    fn try_to_seize(&self, tid: Tid) -> Result<Seized, AttachError> {
-        match sys::seize(tid.get(), self.tracer.options.bits()) {
+    fn try_to_seize(&mut self, tid: Tid) -> Result<Seized, AttachError> {
+        let options = self.tracer.options.bits();
+        let seize = || sys::seize(tid.get(), options);
+        let (seized, ended) = self.reaper.during(seize);
+        ended.into_iter().for_each(|end| self.enter(end));
+        match seized {
             Ok(()) => Ok(Seized::Now),
             Err(Errno::ESRCH) => Ok(Seized::Not),
             // Ended, not reaped; or traced from its beginning; or really refused.
@@ -259,8 +267,16 @@ impl Attaching<'_> {
         }
     }
 
-    /// Interrupts what runs and collects its stops.
+    /// Interrupts what runs and collects its stops. Reaps what has ended, even if nothing has to be
+    /// waited for: an exec(2) may wait for that.
     fn stop_all(&mut self) {
+        while let Some(event) = self.tracer.poll_kernel() {
+            let is_last = matches!(event, Event::NoChildren);
+            self.enter(event);
+            if is_last {
+                break;
+            }
+        }
         for tid in self.missing() {
             // One that has ended is found out below.
             let _ = sys::interrupt(tid.get());

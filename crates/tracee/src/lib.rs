@@ -37,6 +37,7 @@ mod launch;
 mod memory;
 mod options;
 mod procfs;
+mod reaper;
 mod registers;
 mod remote;
 #[allow(unsafe_code, reason = "an allocator")]

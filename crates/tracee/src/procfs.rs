@@ -19,7 +19,7 @@ impl Status {
             .map(|bytes| Status(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let line = self
             .0
             .lines()

@@ -40,6 +40,36 @@ pub(crate) fn wait(flags: c_int) -> Result<Option<(i32, i32)>, Errno> {
     Errno::result(tid).map(|tid| (tid != 0).then_some((tid, status)))
 }
 
+/// The end of one thread that this process traces, reaped, as waitpid(2) has it; none if it has
+/// not ended. Leaves its stops alone, of which waitid(2) tells unasked.
+pub(crate) fn end_of(tid: i32) -> Option<i32> {
+    let (code, _) = look_at(tid, libc::WNOWAIT)?;
+    if !matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED) {
+        return None;
+    }
+    let (code, status) = look_at(tid, 0)?;
+    Some(match code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    })
+}
+
+/// `si_code` and `si_status` of waitid(2), if there is anything to tell of `tid`.
+fn look_at(tid: i32, flags: c_int) -> Option<(c_int, c_int)> {
+    let mut info = MaybeUninit::<siginfo_t>::zeroed();
+    let flags = flags | libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: the kernel fills `info`, which is made of integers, or leaves it as it is: zeroes.
+    let (found, info) = unsafe {
+        let id = tid.unsigned_abs();
+        let found = libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags);
+        (found, info.assume_init())
+    };
+    // SAFETY: waitid(2) fills these fields, of zeroes else.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    (found == 0 && pid == tid).then_some((info.si_code, status))
+}
+
 /// Waits for one child that is no tracee.
 pub(crate) fn reap(child: i32) {
     // SAFETY: a null status pointer is allowed.

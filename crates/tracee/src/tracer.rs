@@ -176,6 +176,15 @@ impl Tracer {
 }
 
 impl Event {
+    /// The end of `tid` that a status of waitpid(2) tells of, if it does.
+    pub(crate) fn end(tid: Tid, status: i32) -> Option<Event> {
+        match Status::decode(status) {
+            Status::Exited { code } => Some(Event::Exited { tid, code }),
+            Status::Killed { signal, core } => Some(Event::Killed { tid, signal, core }),
+            Status::Stopped { .. } => None,
+        }
+    }
+
     /// True if somebody who waits for `tid` need not wait longer.
     fn concerns(&self, tid: Tid) -> bool {
         match self {
@@ -221,11 +230,11 @@ fn next(flags: i32) -> Option<Event> {
         Err(_) => return Some(Event::NoChildren),
     };
     let tid = Tid::new(tid);
-    Some(match Status::decode(status) {
-        Status::Exited { code } => Event::Exited { tid, code },
-        Status::Killed { signal, core } => Event::Killed { tid, signal, core },
+    match Status::decode(status) {
         Status::Stopped { signal, event } => {
-            Event::Stopped(Stopped::new(tid, Stop::of(tid, signal, event).ok()?))
+            let stop = Stop::of(tid, signal, event).ok()?;
+            Some(Event::Stopped(Stopped::new(tid, stop)))
         }
-    })
+        _ => Event::end(tid, status),
+    }
 }

@@ -277,3 +277,37 @@ fn a_parent_in_vfork_is_late_and_its_child_is_attached_to() {
     stopped.detach().unwrap();
     assert_eq!(target.rest(), "EXIT-SUCCESS\n");
 }
+
+/// Whether a thread of `process` is traced.
+fn is_traced(process: Tid) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut tracers = tids.map(|tid| status(Tid::new(tid), "TracerPid"));
+    tracers.any(|tracer| !matches!(&*tracer, "" | "0"))
+}
+
+/// An exec waits until all other threads have ended, and a traced one ends when its tracer reaps
+/// it; PTRACE_SEIZE of the next thread waits for the exec.
+#[test]
+fn an_exec_and_its_tracer_do_not_wait_for_each_other() {
+    let mut target = Target::start("execs", &[]);
+    let mut tracer = Tracer::new();
+    for _ in 0..25 {
+        match tracer.attach(target.tid, Options::follow()) {
+            // One that an exec has ended meanwhile tells of that below.
+            Ok(attached) => attached.stopped.into_iter().for_each(|stopped| {
+                let _ = stopped.detach();
+            }),
+            Err(AttachError::Restless { .. } | AttachError::Zombie { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        until("all are let go", || {
+            if let Some(Event::Stopped(stopped)) = tracer.poll() {
+                let _ = stopped.detach();
+            }
+            !is_traced(target.tid)
+        });
+    }
+    target.end_of_input();
+    assert_eq!(target.rest(), "EXIT-SUCCESS\n");
+}
