@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use leaktap_agent::Shared;
 use leaktap_agent::layout::Loss;
+use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Key, Region, Regions};
 use leaktap_ledger::{Block, Kept, Ledger, NoStack, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
-use leaktap_probe::{FunctionId, Lost, OWN_STRIPE, Recorder, Removed, Stack};
+use leaktap_probe::{Lost, OWN_STRIPE, Recorder, Removed, Stack};
 use leaktap_unwind::End;
 
 const _: () = assert!(OWN_STRIPE < STRIPES);

@@ -104,7 +104,7 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
     }
     let is_watched = |point: &Probepoint| !matches!(point.kind, Kind::None(_));
     let mut watched = points.iter().filter(|point| is_watched(point));
-    let allocator = watched.any(|point| point.function.display() == "malloc");
+    let allocator = watched.any(|point| point.known.display == "malloc");
     if !allocator {
         writeln!(
             out,
@@ -125,7 +125,7 @@ fn write_points(points: &[Probepoint], out: &mut dyn Write) -> io::Result<()> {
             Kind::Detour => "detour".to_owned(),
             Kind::None(reason) => format!("none ({})", reason.name()),
         };
-        let (name, module) = (point.function.display(), point.module.display());
+        let (name, module) = (&point.known.display, point.module.display());
         writeln!(out, "  {name:<18}{how:<14} {module} {}", point.address)?;
     }
     Ok(())

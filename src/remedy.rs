@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use leaktap_probe::{FunctionId, Kind, Probepoint, Process, Refusal};
+use leaktap_api::Function;
+use leaktap_probe::{Kind, Probepoint, Process, Refusal};
 use leaktap_tracee::Tid;
 
 /// What is said of leaktap's own limits (getrlimit(2)): the error by its name, and what is to be
@@ -45,19 +46,17 @@ pub(crate) fn lines(points: &[Probepoint], tid: Tid) -> Vec<(Option<String>, Str
 
 fn names(points: &[Probepoint], refusal: Refusal) -> String {
     let refused = points.iter().filter(|point| point.refusal == Some(refusal));
-    let mut names: Vec<_> = refused.map(|point| name(point.function)).collect();
+    let mut names: Vec<_> = refused.map(|point| name(&point.known)).collect();
     names.sort_unstable();
     names.dedup();
     names.join(", ")
 }
 
 /// How people write it, and which form of operator new is meant.
-fn name(function: FunctionId) -> String {
-    let is_aligned = function
-        .function()
-        .is_some_and(|known| known.name.contains("align_val_t"));
+fn name(function: &Function) -> String {
+    let is_aligned = function.name.contains("align_val_t");
     let aligned = if is_aligned { "aligned " } else { "" };
-    format!("{aligned}{}", function.display())
+    format!("{aligned}{}", function.display)
 }
 
 /// The reason, and the remedy.

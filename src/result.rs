@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use leaktap_api::FunctionId;
 use leaktap_heap::{Key, Sum, sum};
 use leaktap_image::{Module, Symbolizer};
-use leaktap_probe::{FunctionId, Kind as Probed, Refusal};
+use leaktap_probe::{Kind as Probed, Refusal};
 use leaktap_report::{
     Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target as Process,
     Totals, caller_of_allocator,
@@ -123,7 +124,7 @@ fn stopped(target: &Target) -> Stopped {
 
 fn probes(target: &Target) -> Vec<Probe> {
     let probe = |point: &leaktap_probe::Probepoint| Probe {
-        function: point.function.function().map_or("?", |f| f.name).to_owned(),
+        function: point.known.name.clone().into_owned(),
         module: point.module.display().to_string(),
         address: point.address.to_string(),
         kind: match point.kind {
@@ -240,7 +241,12 @@ impl Namer<'_> {
             } else {
                 Source::Heap
             },
-            function: function.display().to_owned(),
+            function: self
+                .target
+                .process()
+                .functions()
+                .display(function)
+                .to_owned(),
             blocks: sum.blocks,
             bytes: sum.bytes,
             youngest: ages.last().map_or(0.0, |age| age.age),

@@ -52,11 +52,12 @@ const SYMBOLS: [(&str, &str); 26] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "blob",
     "src/layout.rs",
     "src/primitive.rs",
     "src/published.rs",
+    "../api/src",
     "../memory/src",
     "../ledger/src",
     "../unwind/src",
@@ -68,11 +69,12 @@ fn main() {
         println!("cargo::rerun-if-changed={source}");
     }
     let out = PathBuf::from(variable("OUT_DIR"));
+    let api = rlib(&out, "api", &[]);
     let memory = rlib(&out, "memory", &[]);
     let unwind = rlib(&out, "unwind", &[&memory]);
     let ledger = rlib(&out, "ledger", &[]);
     let object = out.join("blob.a");
-    let mut rustc = rustc(&out, &[&memory, &unwind, &ledger]);
+    let mut rustc = rustc(&out, &[&api, &memory, &unwind, &ledger]);
     rustc.args([
         "--crate-name",
         "leaktap_agent_blob",

@@ -1,6 +1,6 @@
 //! What the report has to say of the trace itself: why it ended, and what was not seen.
 
-use leaktap_probe::{Departure, FunctionId, Held, Kind, Remains};
+use leaktap_probe::{Departure, Held, Kind, Remains};
 
 use super::Target;
 use crate::cli::Engine;
@@ -26,11 +26,12 @@ impl Target {
 
     /// Whether calls of malloc were seen, or would have been.
     pub(crate) fn watches_allocator(&self) -> bool {
-        let is_malloc = |id: FunctionId| id.function().is_some_and(|known| known.name == "malloc");
+        let functions = self.process.functions();
+        let mut swallowed = self.process.swallowed();
+        let is_swallowed = swallowed.any(|id| functions.name(id) == "malloc");
         let mut points = self.process.probepoints().iter();
-        let is_swallowed = self.process.swallowed().any(is_malloc);
-        let is_watched =
-            points.any(|point| is_malloc(point.function) && !matches!(point.kind, Kind::None(_)));
+        let is_watched = points
+            .any(|point| point.known.name == "malloc" && !matches!(point.kind, Kind::None(_)));
         is_watched && !is_swallowed
     }
 
@@ -50,7 +51,7 @@ impl Target {
     pub(super) fn note_end(&mut self) {
         self.notes.extend(self.process.departure().map(ended_by));
         for function in self.process.swallowed() {
-            let name = function.display();
+            let name = self.process.functions().display(function);
             self.notes.push(format!(
                 "calls of {name} were not all seen: another tool, such as a uprobe of perf or \
                  bpftrace, took leaktap's int3s there"

@@ -13,9 +13,15 @@ const ALL: &[&str] = &[
     "new_delete.cpp",
     "exceptions.cpp",
     "throwing_new.cpp",
+    "deletes.cpp",
 ];
 /// mimalloc is built as C: its operator new does not throw but abort.
-const NOT_THROWING: &[&str] = &["portable.c", "new_delete.cpp", "exceptions.cpp"];
+const NOT_THROWING: &[&str] = &[
+    "portable.c",
+    "new_delete.cpp",
+    "exceptions.cpp",
+    "deletes.cpp",
+];
 
 macro_rules! preloaded {
     ($($name:ident: $library:literal, $fixtures:expr;)*) => {$(
@@ -45,6 +51,7 @@ macro_rules! preloaded {
 preloaded! {
     jemalloc: "libjemalloc.so.2", ALL;
     tcmalloc: "libtcmalloc_minimal.so.4", ALL;
+    allocx: "libjemalloc.so.2", ["allocx.c"];
     mimalloc: "libmimalloc.so.2", NOT_THROWING;
 }
 

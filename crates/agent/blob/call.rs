@@ -3,8 +3,9 @@
 use core::mem::offset_of;
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{Action, Call, Descriptor, Loss, Old, TAKEN, Thread};
+use crate::layout::{Call, Descriptor, Loss, Old, TAKEN, Thread};
 use crate::record::{Allocated, Sought};
+use leaktap_api::Action;
 use leaktap_ledger::{Block, Full, StackId};
 
 /// Where the descriptor is.
@@ -40,10 +41,9 @@ impl Call {
 
     /// Takes argument 0 out of the ledger, which a realloc or a delete is about to free.
     pub(crate) fn take_old(&mut self, agent: Agent) {
-        let [block, ..] = self.arguments;
-        if block == 0 {
+        let Some(block) = self.descriptor().action.block(&self.arguments) else {
             return;
-        }
+        };
         self.old = match agent.freed(self.thread(), self.before, block) {
             None => Old::default(),
             Some(None) => Old {
@@ -90,8 +90,20 @@ impl Call {
             }
             Action::REALLOCATE if result != 0 => self.allocated(agent, result, bp, sought),
             // Null for a size of 0 means that the block was freed (glibc), else that it was not.
+            Action::REALLOCATE if action.frees_on_failure() => {}
             Action::REALLOCATE if action.size(&self.arguments) != Some(0) => self.restore(agent),
+            Action::RESIZE => self.resized(agent, result, bp, sought),
             _ => {}
+        }
+    }
+
+    /// The block is where it was, and has become as large as was asked for, or not.
+    #[cold]
+    fn resized(&self, agent: Agent, size: u64, bp: u64, sought: Sought) {
+        let action = self.descriptor().action;
+        match (action.size(&self.arguments), action.block(&self.arguments)) {
+            (Some(asked), Some(at)) if size >= asked => self.allocated(agent, at, bp, sought),
+            _ => self.restore(agent),
         }
     }
 
@@ -110,8 +122,8 @@ impl Call {
         let Some(state) = agent.state(self.thread(), self.before) else {
             return;
         };
-        let [addr, ..] = self.arguments;
-        let block = (what == Old::BLOCK).then_some(Block {
+        let addr = self.descriptor().action.block(&self.arguments);
+        let block = addr.filter(|_| what == Old::BLOCK).map(|addr| Block {
             addr,
             size,
             stack: StackId(stack),

@@ -27,10 +27,11 @@ use core::arch::global_asm;
 
 use crate::agent::{Agent, outer, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
-use crate::layout::{Action, BUSY, Call, Descriptor, Loss, MAP_FIXED, Old, TAKEN, running};
+use crate::layout::{BUSY, Call, Descriptor, Loss, Old, TAKEN, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 use crate::unreturned::returns;
+use leaktap_api::Action;
 
 global_asm!(
     ".macro leaktap_push register",
@@ -378,7 +379,8 @@ extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
     call.thread = thread as u64;
     call.before = before;
     let action = call.descriptor().action;
-    if matches!(action.shape(), Action::REALLOCATE | Action::FREE) {
+    if matches!(action.shape(), Action::REALLOCATE | Action::RESIZE | Action::FREE
+    ) {
         set_outer(thread, sp | BUSY);
         call.old = Old::default();
         call.take_old(agent);
@@ -490,12 +492,7 @@ extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
     // SAFETY: the stub has put it there, whose descriptor lies behind its code.
     let descriptor = unsafe { &*(gate.descriptor as *const Descriptor) };
     let [start, len] = gate.arguments;
-    let unmaps = match descriptor.action {
-        Action::UNMAP => true,
-        Action::MAP_AT => gate.fourth & MAP_FIXED != 0,
-        _ => false,
-    };
-    if unmaps && start != 0 {
+    if descriptor.action.unmaps(gate.fourth) && start != 0 {
         agent.unmaps(start, len);
     }
     let mut system = agent.control.system.iter();

@@ -7,6 +7,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use leaktap_api::Action;
 use leaktap_ledger::{Near, Trail};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
@@ -355,7 +356,7 @@ impl Descriptor {
         let words = [
             self.original,
             self.call,
-            u64::from(self.action.0) | u64::from(self.kind) << 32,
+            u64::from(self.action.bits()) | u64::from(self.kind) << 32,
         ];
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -363,6 +364,9 @@ impl Descriptor {
         bytes
     }
 }
+
+/// Arguments of a call that are kept.
+pub const ARGUMENTS: u32 = 3;
 
 /// A call of a probed function whose original is called: lies right below its return address.
 #[repr(C)]
@@ -375,7 +379,7 @@ pub struct Call {
     /// [`Thread::outer`] to put back when the call returns.
     pub before: u64,
     /// rdi, rsi, rdx.
-    pub arguments: [u64; 3],
+    pub arguments: [u64; ARGUMENTS as usize],
     /// Address of its [`Descriptor`].
     pub descriptor: u64,
 }
@@ -430,81 +434,6 @@ impl Call {
             before: word(4),
             arguments: [word(5), word(6), word(7)],
             descriptor: word(8),
-        }
-    }
-}
-
-/// Of mmap(2): the address is not only a wish.
-pub const MAP_FIXED: u64 = 0x10;
-
-/// What a call does, as bits: see the constructors.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action(u32);
-
-impl Action {
-    const SHAPE: u32 = 0xf;
-    /// For the second factor of a size: there is none.
-    const NONE: u32 = 0xf;
-    const BY_TWIN: u32 = 1 << 12;
-
-    /// Returns a block, or null.
-    pub const ALLOCATE: Action = Action(1);
-    /// Returns 0 and stores a block where argument 0 points to.
-    pub const ALLOCATE_INTO: Action = Action(2);
-    /// Frees argument 0 and returns a block in its place.
-    pub const REALLOCATE: Action = Action(3);
-    /// Frees argument 0.
-    pub const FREE: Action = Action(4);
-    /// Maps memory, or moves the end of the heap segment.
-    pub const MAP: Action = Action(5);
-    /// May unmap argument 1 bytes at argument 0.
-    pub const UNMAP: Action = Action(6);
-    /// The same if argument 3 has [`MAP_FIXED`].
-    pub const MAP_AT: Action = Action(7);
-
-    /// The block's size is argument `argument`.
-    #[must_use]
-    pub const fn sized(self, argument: u32) -> Action {
-        self.product(argument, Action::NONE)
-    }
-
-    /// The block's size is the product of two arguments.
-    #[must_use]
-    pub const fn product(self, one: u32, other: u32) -> Action {
-        Action(self.0 | (one & 0xf) << 4 | (other & 0xf) << 8)
-    }
-
-    /// `call` of the descriptor is a twin that returns null where the original throws.
-    #[must_use]
-    pub const fn by_twin(self) -> Action {
-        Action(self.0 | Action::BY_TWIN)
-    }
-
-    /// The action without its arguments.
-    #[inline]
-    pub const fn shape(self) -> Action {
-        Action(self.0 & Action::SHAPE)
-    }
-
-    /// See [`Action::by_twin`].
-    #[inline]
-    pub const fn is_by_twin(self) -> bool {
-        self.0 & Action::BY_TWIN != 0
-    }
-
-    /// Bytes asked for by a call with `arguments`; nothing for a product beyond 64 bits.
-    #[inline]
-    pub fn size(self, arguments: &[u64; 3]) -> Option<u64> {
-        const FIRST: u32 = Action(0).sized(0).0;
-        if self.0 & (0xff << 4) == FIRST {
-            return Some(arguments[0]);
-        }
-        let argument = |bits: u32| arguments.get((bits & 0xf) as usize).copied();
-        let one = argument(self.0 >> 4)?;
-        match argument(self.0 >> 8) {
-            Some(other) => one.checked_mul(other),
-            None => Some(one),
         }
     }
 }

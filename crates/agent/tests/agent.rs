@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use host::{Host, backtrace};
 use leaktap_agent::Shape;
-use leaktap_agent::layout::{Action, BUSY, Loss};
+use leaktap_agent::layout::{BUSY, Loss};
+use leaktap_api::Action;
 use nix::libc;
 
 type Malloc = extern "C" fn(usize) -> *mut c_void;

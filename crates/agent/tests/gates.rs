@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use host::Host;
 use leaktap_agent::Shape;
-use leaktap_agent::layout::{Action, Control, Region};
+use leaktap_agent::layout::{Control, Region};
+use leaktap_api::Action;
 use nix::libc;
 
 type Six = extern "C" fn(usize, usize, usize, usize, usize, usize) -> usize;
@@ -71,7 +72,7 @@ fn calls_of_the_library_pass_and_others_do_not_and_stacks_are_forgotten() {
         assert_eq!(libc::sigaction(libc::SIGTRAP, &action, null_mut()), 0);
     }
     let host = Host::new();
-    let [map, unmap, map_at] = [Action::MAP, Action::UNMAP, Action::MAP_AT].map(|action| {
+    let [map, unmap, map_at] = [Action::PROTECT, Action::UNMAP, Action::MAP].map(|action| {
         let original = original as *const () as usize;
         let gate = host.stub(Shape::Gate, original, original, action);
         // SAFETY: a stub is called as its original is.

@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use host::Host;
-use leaktap_agent::layout::{Action, BUSY, Thread};
+use leaktap_agent::layout::{BUSY, Thread};
+use leaktap_api::Action;
 use nix::libc;
 
 type Malloc = extern "C" fn(usize) -> *mut c_void;

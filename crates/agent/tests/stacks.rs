@@ -12,7 +12,7 @@ use std::mem::transmute;
 use std::sync::atomic::Ordering::Relaxed;
 
 use host::{Host, backtrace};
-use leaktap_agent::layout::Action;
+use leaktap_api::Action;
 use nix::libc;
 
 type Malloc = extern "C" fn(usize) -> *mut c_void;

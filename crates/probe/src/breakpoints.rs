@@ -11,10 +11,10 @@ use leaktap_image::Image;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 
-use crate::functions::FunctionId;
 use crate::journal::{Change, Journal};
 use crate::slots::{SlotId, Slots};
 use crate::unpatched::Unpatched;
+use leaktap_api::FunctionId;
 
 /// The instruction of one byte.
 pub const INT3: u8 = 0xcc;

@@ -3,9 +3,8 @@
 //! Pure: it is told of entries and returns, and answers what they mean. Nothing here trusts that a
 //! call returns: it may be left by `longjmp(3)` or an exception, or its thread may die.
 
+use leaktap_api::{Action, FunctionId};
 use leaktap_memory::Addr;
-
-use crate::functions::FunctionId;
 
 /// A call of a probed function that has a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +15,10 @@ pub(crate) struct Call<U> {
     pub(crate) entry_sp: Addr,
     /// Where it returns to.
     pub(crate) ret: Addr,
-    /// Its first three integer arguments.
-    pub(crate) arguments: [u64; 3],
+    /// What it does.
+    pub(crate) action: Action,
+    /// Its integer arguments; of brk(2), the old end is put for argument 1.
+    pub(crate) arguments: [u64; 6],
     /// What has to be undone if the call fails or never returns.
     pub(crate) undo: U,
 }
@@ -136,7 +137,8 @@ mod tests {
             function,
             entry_sp: Addr::new(sp),
             ret: Addr::new(ret),
-            arguments: [0; 3],
+            action: Action::ALLOCATE,
+            arguments: [0; 6],
             undo: sp as u32,
         }
     }

@@ -1,11 +1,11 @@
 //! What a call that has returned did, by its arguments and its result.
 
+use leaktap_api::{Action, FunctionId};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::Memory;
 use leaktap_unwind::Start;
 
 use crate::calls::Call;
-use crate::functions::{Action, FunctionId, Size};
 use crate::modules::Modules;
 use crate::process::Undo;
 use crate::record::Recorder;
@@ -25,60 +25,48 @@ pub(crate) struct Outcome<'a> {
 impl Outcome<'_> {
     /// `call` has returned `result`; `start` is where its caller goes on.
     pub(crate) fn of(&mut self, call: &Call<Undo>, result: u64, start: Start) {
-        let Some(known) = call.function.function() else {
-            return;
-        };
-        let [first, second, third] = call.arguments;
-        match known.action {
-            Action::Allocate(size) => self.allocated(call, result, size, start),
-            Action::AllocateInto(size) => {
+        let [first, second, third, ..] = call.arguments;
+        match call.action.shape() {
+            Action::ALLOCATE => self.allocated(call, result, start),
+            Action::ALLOCATE_INTO => {
                 // An int: the upper half of the register means nothing.
                 if result as u32 == 0
                     && let Ok(block) = self.memory.read_u64(Addr::new(first))
                 {
-                    self.allocated(call, block, size, start);
+                    self.allocated(call, block, start);
                 }
             }
-            Action::Reallocate(size) => self.reallocated(call, result, size, start),
-            Action::Free | Action::Protect => {}
-            Action::Map => {
+            Action::REALLOCATE => self.reallocated(call, result, start),
+            Action::RESIZE => self.resized(call, result, start),
+            Action::MAP => {
                 if let Some(at) = mapped_at(result) {
                     self.mapped(call.function, at, second, start);
                 }
             }
-            Action::Unmap => {
-                if result as u32 == 0 {
-                    self.unmapped(Addr::new(first), second);
-                }
-            }
-            Action::Remap => {
+            Action::UNMAP if result as u32 == 0 => self.unmapped(Addr::new(first), second),
+            Action::REMAP => {
                 if let Some(at) = mapped_at(result) {
                     self.unmapped(Addr::new(first), second);
                     self.mapped(call.function, at, third, start);
                 }
             }
-            Action::SetBreak => {
-                if result as u32 == 0 && second != 0 {
-                    self.moved_break(call.function, second, first, start);
-                }
+            Action::SET_BREAK if result as u32 == 0 && second != 0 => {
+                self.moved_break(call.function, second, first, start);
             }
-            Action::MoveBreak => {
+            Action::MOVE_BREAK => {
                 if let Some(old) = mapped_at(result) {
-                    self.moved_break(
-                        call.function,
-                        old.get(),
-                        old.get().wrapping_add(first),
-                        start,
-                    );
+                    let old = old.get();
+                    self.moved_break(call.function, old, old.wrapping_add(first), start);
                 }
             }
+            _ => {}
         }
     }
 }
 
 impl Outcome<'_> {
-    fn allocated(&mut self, call: &Call<Undo>, block: u64, size: Size, start: Start) {
-        let Some(bytes) = size.of(&call.arguments) else {
+    fn allocated(&mut self, call: &Call<Undo>, block: u64, start: Start) {
+        let Some(bytes) = call.action.size(&call.arguments) else {
             return;
         };
         if block != 0 {
@@ -90,12 +78,25 @@ impl Outcome<'_> {
 
     /// Null with a size of 0 means that the old block was freed (glibc); null otherwise that it is
     /// still there (realloc(3)).
-    fn reallocated(&mut self, call: &Call<Undo>, block: u64, size: Size, start: Start) {
+    fn reallocated(&mut self, call: &Call<Undo>, block: u64, start: Start) {
         if block != 0 {
-            self.allocated(call, block, size, start);
-        } else if size.of(&call.arguments) != Some(0)
-            && let Some(removed) = call.undo.removed
-        {
+            self.allocated(call, block, start);
+        } else if call.action.size(&call.arguments) != Some(0) && !call.action.frees_on_failure() {
+            self.unfreed(call);
+        }
+    }
+
+    /// The block is where it was, and has become as large as was asked for, or not.
+    fn resized(&mut self, call: &Call<Undo>, size: u64, start: Start) {
+        let asked = call.action.size(&call.arguments);
+        match (asked, call.action.block(&call.arguments)) {
+            (Some(asked), Some(block)) if size >= asked => self.allocated(call, block, start),
+            _ => self.unfreed(call),
+        }
+    }
+
+    fn unfreed(&mut self, call: &Call<Undo>) {
+        if let Some(removed) = call.undo.removed {
             self.recorder.unfreed(removed);
         }
     }

@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use leaktap_api::{Action, Function, FunctionId, Functions};
 use leaktap_image::{Code, Image};
 use leaktap_memory::{Addr, ReadMemory};
 
-use crate::functions::{self, Action, FunctionId};
 use crate::refusal::Refusal;
 
 /// A function of the target and how it is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probepoint {
-    /// The function.
+    /// The function's number.
     pub function: FunctionId,
+    /// What is known of it.
+    pub known: Function,
     /// The module that defines it, as the target sees its path.
     pub module: PathBuf,
     /// Its first instruction; of a function without a probe, what was found of it.
@@ -27,7 +29,7 @@ pub struct Probepoint {
 impl Probepoint {
     /// True of a breakpoint that an agent would do without.
     pub(crate) fn may_have_detour(&self) -> bool {
-        self.kind == Kind::Breakpoint && self.function.is_of_heap()
+        self.kind == Kind::Breakpoint && !self.known.action.is_mapping()
     }
 }
 
@@ -67,17 +69,17 @@ impl Reason {
 
 /// Finds the functions that calls in the process are bound to: for each name the first definition
 /// in link-map order. Names that share an address give one probepoint, named by the first.
-pub fn find(image: &Image, memory: &dyn ReadMemory) -> Vec<Probepoint> {
+pub fn find(image: &Image, memory: &dyn ReadMemory, functions: &Functions) -> Vec<Probepoint> {
     let allocator = image.resolve("malloc", memory).map(|found| found.module);
     let mut seen = HashSet::new();
     let mut points = Vec::new();
-    for (function, known) in functions::all() {
-        let Some(found) = image.resolve(known.name, memory) else {
+    for (function, known) in functions.standard() {
+        let Some(found) = image.resolve(&known.name, memory) else {
             continue;
         };
         // libstdc++'s operator new calls malloc, which is probed; an allocator that defines both
         // gets there without malloc.
-        if is_beside_malloc(known.name, known.action) && Some(found.module) != allocator {
+        if is_beside_malloc(&known.name, known.action) && Some(found.module) != allocator {
             continue;
         }
         let (address, kind) = match found.code {
@@ -90,6 +92,7 @@ pub fn find(image: &Image, memory: &dyn ReadMemory) -> Vec<Probepoint> {
         if seen.insert(address) {
             points.push(Probepoint {
                 function,
+                known: known.clone(),
                 module: module.path().to_owned(),
                 address,
                 kind,

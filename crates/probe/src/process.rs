@@ -15,6 +15,7 @@ use std::fs::File;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use leaktap_agent::layout::running;
+use leaktap_api::{Action, FunctionId, Functions};
 use leaktap_image::LinkState;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -22,7 +23,6 @@ use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 use crate::agent::Injection;
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
 use crate::calls::{Ancestry, Call, Entry};
-use crate::functions::{Action, FunctionId};
 use crate::modules::{Files, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
@@ -41,6 +41,7 @@ use thread::{Thread, abandon, undo};
 #[derive(Debug)]
 pub struct Process {
     memory: Memory,
+    functions: Functions,
     modules: Modules,
     walker: Walker,
     points: Vec<Probepoint>,
@@ -89,6 +90,7 @@ impl Process {
         Process {
             breakpoints: Breakpoints::new(memory.clone()),
             memory,
+            functions: Functions::default(),
             modules,
             walker: Walker::new(depth),
             points: Vec::new(),
@@ -119,6 +121,11 @@ impl Process {
         let image = self.modules.image();
         let entry = image.entry();
         image.is_current() && (entry.is_null() || self.memory.read(entry, &mut [0]).is_ok())
+    }
+
+    /// The functions by their numbers.
+    pub fn functions(&self) -> &Functions {
+        &self.functions
     }
 
     /// The process's modules.
@@ -158,7 +165,7 @@ impl Process {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
-                } else if point.function.is_of_heap() {
+                } else if !point.known.action.is_mapping() {
                     point.refusal = self.injection.refusal();
                 }
             }
@@ -172,7 +179,7 @@ impl Process {
         let image = self.modules.image();
         self.breakpoints.set_modules(image, &self.modules.staying());
         self.lock = self.lock_all();
-        let mut points = probepoint::find(self.modules.image(), &self.memory);
+        let mut points = probepoint::find(self.modules.image(), &self.memory, &self.functions);
         for point in &mut points {
             self.look_for_foreign(point);
         }
@@ -376,11 +383,11 @@ impl Process {
         registers: &Registers,
         recorder: &mut dyn Recorder,
     ) {
-        let Some(known) = function.function() else {
+        let Some(action) = self.functions.action(function) else {
             return;
         };
         self.swallowed.entered(function);
-        if known.action == Action::Protect {
+        if action.shape() == Action::PROTECT {
             return self.look_for_writer(registers);
         }
         let entry_sp = registers.sp();
@@ -394,8 +401,10 @@ impl Process {
         let by_program = !self.modules.is_system(ret) && !self.modules.is_same(ret, registers.ip());
         let start = stack::caller(ret, entry_sp, registers.bp());
         if let Some(agent) = self.injection.agent_mut() {
-            if let Some(range) = known.action.unmaps(|n| registers.argument(n)) {
-                agent.unmapping(&range);
+            if action.unmaps(registers.argument(3)) {
+                let start = Addr::new(registers.argument(0));
+                let end = start.checked_add(registers.argument(1)).unwrap_or(start);
+                agent.unmapping(&(start..end));
             }
             let number = agent.number(registers.fs_base());
             let outer = number.and_then(|number| agent.outer(number));
@@ -425,8 +434,9 @@ impl Process {
         if entry == Entry::Nested {
             return;
         }
-        if known.action == Action::Free {
-            let block = Addr::new(registers.argument(0));
+        let mut arguments = [0, 1, 2, 3, 4, 5].map(|n| registers.argument(n));
+        let block = action.block(&arguments).map(Addr::new);
+        if action.is_free() {
             thread.freed(function, registers, block, recorder);
             return;
         }
@@ -438,8 +448,7 @@ impl Process {
             recorder.lost(Lost::ReturnUnprobed);
             return;
         }
-        let mut arguments = [0, 1, 2].map(|n| registers.argument(n));
-        let note = agent.filter(|_| !known.action.is_mapping());
+        let note = agent.filter(|_| !action.is_mapping());
         let noted = note.and_then(|agent| {
             let number = agent.number(registers.fs_base())?;
             let outer = agent.outer(number)?;
@@ -447,20 +456,15 @@ impl Process {
             outer.store(running(entry_sp.get(), before), Release);
             Some((number, before))
         });
-        let removed = match known.action {
-            Action::Reallocate(_) if arguments[0] != 0 => {
-                Some(recorder.freed(Addr::new(arguments[0])))
-            }
-            Action::SetBreak => {
-                arguments[1] = self.modules.current_break(&self.memory);
-                None
-            }
-            _ => None,
-        };
+        if action.shape() == Action::SET_BREAK {
+            arguments[1] = self.modules.current_break(&self.memory);
+        }
+        let removed = block.map(|block| recorder.freed(block));
         thread.calls.push(Call {
             function,
             entry_sp,
             ret,
+            action,
             arguments,
             undo: Undo { removed, noted },
         });

@@ -4,7 +4,7 @@ use leaktap_ledger::Block;
 use leaktap_memory::Addr;
 use leaktap_unwind::{End, Frame};
 
-use crate::functions::FunctionId;
+use leaktap_api::FunctionId;
 
 /// A stack of an allocation, from the caller of the allocation function outwards.
 #[derive(Clone, Copy, Debug)]

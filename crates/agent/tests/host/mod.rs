@@ -17,9 +17,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_agent::layout::{
-    Action, Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread, shared_key,
+    Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread, shared_key,
 };
 use leaktap_agent::{HEADER_LEN, STUB_LEN, Shape};
+use leaktap_api::Action;
 use leaktap_ledger::{self as ledger, Ledger};
 use leaktap_memory::{Addr, Svma};
 use leaktap_unwind::{CfiSections, Row, rows};

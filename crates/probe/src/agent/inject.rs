@@ -4,7 +4,7 @@ use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use leaktap_agent::layout::{Action, Control, Descriptor, INSIDE, Region, SYSTEM};
+use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
 use leaktap_agent::{
     HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, PUSH_LEN, SHARED_LEN, STUB_LEN, Shape, Shared,
     TABLES, THREADS_AT,
@@ -17,14 +17,14 @@ use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 use super::plan::Plan;
 use super::remote;
 use super::room::Room;
-use super::shape::{is_twin, way};
+use super::shape::{TWIN, way};
 use super::stacks::Stacks;
 use super::{Agent, CODE_LEN, Detour, remains};
 use crate::detour::patch;
-use crate::functions::FunctionId;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 use crate::refusal::Refusal;
+use leaktap_api::{Action, FunctionId};
 
 /// Bytes from a stub to the next: the stub, and the displaced instructions with a jump back.
 const STUB_ROOM: u64 = 128;
@@ -232,6 +232,7 @@ impl Agent {
         written.map_err(|_| Refusal::InjectionForbidden)?;
         Ok(Some(Detour {
             function: point.function,
+            known: point.known.clone(),
             address: point.address,
             site: site.clone(),
             stub,
@@ -269,14 +270,12 @@ impl Agent {
 
     fn write_stubs(&mut self) -> Result<(), Refusal> {
         let code = self.regions.code.start;
-        let places: Vec<_> = self
-            .detours
-            .iter()
-            .map(|detour| (detour.function, detour.moved_at))
-            .collect();
+        let mut detours = self.detours.iter();
+        let twin = detours.find(|detour| detour.known.name == TWIN);
+        let twin = twin.map(|detour| detour.moved_at);
         let mut failed = Ok(());
         self.detours.retain(|detour| {
-            let Some((action, twin)) = action_of(detour, &places) else {
+            let Some((action, twin)) = action_of(detour, twin) else {
                 return false;
             };
             let descriptor = Descriptor {
@@ -382,16 +381,15 @@ fn entered(offset: i32) -> Rule {
 
 /// What a call does, and what is called in the place of the function. Nothing if that has no
 /// detour.
-fn action_of(detour: &Detour, places: &[(FunctionId, Addr)]) -> Option<(Action, Option<Addr>)> {
-    let action = way(detour.function.function()?).action;
+fn action_of(detour: &Detour, twin: Option<Addr>) -> Option<(Action, Option<Addr>)> {
+    let action = way(&detour.known)?.action;
     if !matches!(
         detour.shape,
         Shape::AroundThrowing | Shape::FullAroundThrowing
     ) {
         return Some((action, None));
     }
-    let (_, twin) = places.iter().find(|(id, _)| is_twin(*id))?;
-    Some((action, Some(*twin)))
+    Some((action, Some(twin?)))
 }
 
 /// Why the functions of `process` cannot be led to an agent, as far as that can be told beforehand:

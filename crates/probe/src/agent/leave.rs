@@ -22,7 +22,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use leaktap_agent::layout::{Action, Call, Descriptor, Old};
+use leaktap_agent::layout::{Call, Descriptor, Old};
 use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
 use leaktap_memory::{Addr, ReadMemory};
@@ -330,11 +330,11 @@ impl Agent {
         let call = Call::from_bytes(&bytes);
         let mut detours = self.detours.iter();
         let detour = detours.find(|detour| detour.descriptor().get() == call.descriptor);
-        let way = detour.and_then(|detour| Some(way(detour.function.function()?)));
-        if !way.is_some_and(|way| way.action.shape() == Action::REALLOCATE) {
+        let way = detour.and_then(|detour| way(&detour.known));
+        let action = way.map(|way| way.action).filter(|action| !action.is_free());
+        let Some(addr) = action.and_then(|action| action.block(&call.arguments)) else {
             return;
-        }
-        let [addr, ..] = call.arguments;
+        };
         let block = Block {
             addr,
             size: call.old.size,

@@ -35,9 +35,9 @@ use leaktap_unwind::Table;
 
 use crate::breakpoints::NOP;
 use crate::detour::{JUMP_LEN, Moved, Site, patch};
-use crate::functions::FunctionId;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
+use leaktap_api::{Function, FunctionId};
 
 pub use held::Held;
 pub(crate) use inject::refusal;
@@ -77,6 +77,7 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug)]
 struct Detour {
     function: FunctionId,
+    known: Function,
     /// Of its first instruction.
     address: Addr,
     site: Site,

@@ -10,7 +10,7 @@ use leaktap_tracee::{Tid, find_syscall};
 
 use super::CODE_LEN;
 use super::place::place;
-use super::shape::{is_twin, only_throws, throws, way};
+use super::shape::{TWIN, may_have_twin, way};
 use super::twin;
 use crate::detour::{Site, are_branched_into};
 use crate::probepoint::{Kind, Probepoint};
@@ -54,14 +54,16 @@ impl Plan {
         memory: &impl ReadMemory,
         points: &[Probepoint],
     ) -> Plan {
-        let malloc = points.iter().find(|point| is_twin(point.function));
+        let malloc = points.iter().find(|point| point.known.name == TWIN);
         let malloc = malloc.and_then(|malloc| image.module_at(malloc.address));
         // Of functions that map memory, the allocator calls those of its own module, which are in
         // reach, too.
         let is_beside =
             |point: &Probepoint| malloc.is_some_and(|malloc| malloc.contains(point.address));
         let wanted = points.iter().filter(|point| {
-            point.kind == Kind::Breakpoint && (point.function.is_of_heap() || is_beside(point))
+            point.kind == Kind::Breakpoint
+                && way(&point.known).is_some()
+                && (!point.known.action.is_mapping() || is_beside(point))
         });
         let mut sites: HashMap<_, _> = wanted
             .map(|point| (point.address, site(image, memory, point.address)))
@@ -100,7 +102,7 @@ impl Plan {
         let of_heap = self
             .points
             .iter()
-            .filter(|point| point.function.is_of_heap());
+            .filter(|point| !point.known.action.is_mapping());
         let sites = of_heap.filter_map(|point| self.sites.get(&point.address));
         let mut refusals = sites.map(|site| site.as_ref().err().copied());
         let first = refusals.next().flatten();
@@ -126,7 +128,7 @@ impl Plan {
 
     /// How calls of `point` go through the agent.
     pub(crate) fn shape(&self, point: &Probepoint) -> Option<Shape> {
-        let lean = way(point.function.function()?).shape;
+        let lean = way(&point.known)?.shape;
         let is_apart = |range: &Range<Addr>| range.contains(&point.address);
         Some(match self.apart.iter().any(is_apart) {
             true => lean,
@@ -214,17 +216,17 @@ fn refuse_throwing(
     sites: &mut HashMap<Addr, Result<Site, Refusal>>,
 ) {
     let is_ok = |sites: &HashMap<_, Result<_, _>>, at| sites.get(at).is_some_and(Result::is_ok);
-    let malloc = points.iter().find(|point| is_twin(point.function));
+    let malloc = points.iter().find(|point| point.known.name == TWIN);
     let malloc = malloc.filter(|malloc| is_ok(sites, &malloc.address));
     let malloc = malloc.and_then(|malloc| Some((malloc, image.module_at(malloc.address)?)));
     let has_twin = |point: &Probepoint| {
         malloc.is_some_and(|(malloc, module)| {
-            !only_throws(point.function)
+            may_have_twin(point.known.action)
                 && module.contains(point.address)
                 && twin::is_same(module, point.address, malloc.address)
         })
     };
-    for point in points.iter().filter(|point| throws(point.function)) {
+    for point in points.iter().filter(|point| point.known.action.throws()) {
         if is_ok(sites, &point.address) && !has_twin(point) {
             sites.insert(point.address, Err(Refusal::MayUnwind));
         }
@@ -237,7 +239,7 @@ fn refusal_of_frees(
     points: &[Probepoint],
     sites: &HashMap<Addr, Result<Site, Refusal>>,
 ) -> Option<Refusal> {
-    let frees = points.iter().filter(|point| point.function.frees());
+    let frees = points.iter().filter(|point| point.known.action.is_free());
     let mut found = frees.filter_map(|point| sites.get(&point.address));
     found.find_map(|site| site.as_ref().err().copied())
 }

@@ -15,9 +15,9 @@ use super::shape::way;
 use super::stacks::Stacks;
 use super::{Agent, Detour, Plan};
 use crate::detour::JUMP_LEN;
-use crate::functions::FunctionId;
 use crate::probepoint::{Kind, Probepoint};
 use crate::unpatched::Unpatched;
+use leaktap_api::{Function, FunctionId, Functions};
 
 /// First of the note.
 const MAGIC: u64 = u64::from_le_bytes(*b"leaktap3");
@@ -105,10 +105,11 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         Some((mapping, words(memory, mapping).filter(is_its)?))
     })?;
     let [_, _, _, start, end, count] = *words.first_chunk()?;
+    let functions = Functions::default();
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
     let entries: Vec<Entry> = entries
         .take(usize::try_from(count).ok()?)
-        .filter_map(Entry::new)
+        .filter_map(|words| Entry::new(words, &functions))
         .collect();
     let originals = entries.iter().map(|entry| {
         let replaced = entry.original.iter().copied().take(JUMP_LEN);
@@ -122,6 +123,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         let moved_at = entry.stub.wrapping_offset(STUB_LEN as i64);
         Some(Detour {
             function: entry.function,
+            known: entry.known.clone(),
             address: entry.address,
             moved: site.moved(moved_at).ok()?,
             site,
@@ -182,9 +184,10 @@ fn is_of(words: &[u64], mapping: &Mapping) -> bool {
 }
 
 /// A detour, as it was noted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     function: FunctionId,
+    known: Function,
     address: Addr,
     /// Where the jump is.
     jump: Addr,
@@ -193,10 +196,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(words: &[u64]) -> Option<Entry> {
+    fn new(words: &[u64], functions: &Functions) -> Option<Entry> {
         let [function, address, jump, stub, original] = *words.first_chunk()?;
+        let function = FunctionId(u8::try_from(function).ok()?);
         Some(Entry {
-            function: FunctionId(u8::try_from(function).ok()?),
+            function,
+            known: functions.get(function)?.clone(),
             address: Addr::new(address),
             jump: Addr::new(jump),
             stub: Addr::new(stub),
@@ -206,7 +211,7 @@ impl Entry {
 
     /// How calls go, as its stub begins: a full one with a push.
     fn shape(&self, memory: &Memory) -> Option<Shape> {
-        let lean = way(self.function.function()?).shape;
+        let lean = way(&self.known)?.shape;
         let mut first = [0];
         memory.read(self.stub, &mut first).ok()?;
         Some(if first == [0xff] { lean.full() } else { lean })
@@ -215,6 +220,7 @@ impl Entry {
     fn point(&self) -> Probepoint {
         Probepoint {
             function: self.function,
+            known: self.known.clone(),
             module: std::path::PathBuf::new(),
             address: self.address,
             kind: Kind::Breakpoint,

@@ -177,7 +177,7 @@ impl Process {
         self.breakpoints.note_gate(agent.int3(), true);
         let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
         let failed = patched.iter().find_map(|(id, done)| match done {
-            Err(refusal) if id.frees() => Some(*refusal),
+            Err(refusal) if self.functions.frees(*id) => Some(*refusal),
             _ => None,
         });
         if failed.is_some() {
@@ -189,7 +189,7 @@ impl Process {
                 continue;
             };
             // Behind a gate there is a breakpoint all the same.
-            let is_of_heap = function.is_of_heap();
+            let is_of_heap = !point.known.action.is_mapping();
             point.refusal = done.err().filter(|_| is_of_heap);
             if failed.is_none() && done.is_ok() {
                 if is_of_heap {
@@ -265,7 +265,7 @@ impl Process {
     /// out.
     pub fn has_foreign_breakpoints(&self) -> bool {
         let image = self.modules.image();
-        let points = probepoint::find(image, &self.memory);
+        let points = probepoint::find(image, &self.memory, &self.functions);
         let mut all = points.iter().map(|point| point.address);
         let mut others = vec![image.linker_brk(&self.memory), self.lock_all()];
         let of_signals = super::sigtrap::FUNCTIONS.iter();

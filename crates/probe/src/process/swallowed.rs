@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use leaktap_memory::{Addr, ReadMemory};
 
 use super::Process;
-use crate::functions::FunctionId;
+use leaktap_api::FunctionId;
 
 /// So many calls in a row return unseen before it is said.
 const CERTAIN: u32 = 64;

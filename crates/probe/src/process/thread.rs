@@ -8,8 +8,8 @@ use leaktap_tracee::Registers;
 use crate::agent::Agent;
 use crate::breakpoints::Held;
 use crate::calls::Calls;
-use crate::functions::FunctionId;
 use crate::record::{Recorder, Removed};
+use leaktap_api::FunctionId;
 
 /// What a thread is in the middle of.
 #[derive(Debug, Default)]
@@ -47,17 +47,19 @@ impl Thread {
         &mut self,
         function: FunctionId,
         registers: &Registers,
-        block: Addr,
+        block: Option<Addr>,
         recorder: &mut dyn Recorder,
     ) {
         let inside = |last: Free| {
-            last.function != function && last.block == block && registers.sp() <= last.entry_sp
+            last.function != function
+                && Some(last.block) == block
+                && registers.sp() <= last.entry_sp
         };
         if self.free.is_some_and(inside) {
             return;
         }
         // The one before is over, even if this one, at the same place of the stack, frees nothing.
-        self.free = (!block.is_null()).then(|| Free {
+        self.free = block.map(|block| Free {
             function,
             entry: registers.ip(),
             entry_sp: registers.sp(),

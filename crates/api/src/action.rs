@@ -1,0 +1,244 @@
+/// Of mmap(2): the address is not only a wish.
+pub const MAP_FIXED: u64 = 0x10;
+
+/// What a call does, told by its arguments and its result: one word, which a detour's descriptor
+/// holds. Arguments are the integer ones of the System V psABI, from 0 to 5.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action(u32);
+
+/// For a factor of a size: there is none.
+const NONE: u32 = 0xf;
+
+const ONE: u32 = 4;
+const OTHER: u32 = 8;
+const POINTER: u32 = 12;
+const TAKEN: u32 = 16;
+const THROWS: u32 = 1 << 20;
+const BY_TWIN: u32 = 1 << 21;
+const FREES_ON_FAILURE: u32 = 1 << 22;
+
+impl Action {
+    const SHAPE: u32 = 0xf;
+
+    /// Returns a block, or null.
+    pub const ALLOCATE: Action = Action(1);
+    /// Returns the int 0 and stores a block where argument 0 points to: `posix_memalign(3)`.
+    pub const ALLOCATE_INTO: Action = Action(2);
+    /// Frees a block and returns one in its place, or null and keeps it: `realloc(3)`.
+    pub const REALLOCATE: Action = Action(3);
+    /// Makes a block larger or smaller where it is, and returns its real size. It has not become
+    /// as large as was asked for if that is less: `xallocx`, jemalloc(3).
+    pub const RESIZE: Action = Action(4);
+    /// Frees a block.
+    pub const FREE: Action = Action(5);
+    /// `mmap(2)`: returns a region of argument 1 bytes.
+    pub const MAP: Action = Action(6);
+    /// `munmap(2)`: argument 0 is the address, argument 1 the length.
+    pub const UNMAP: Action = Action(7);
+    /// `mremap(2)`: arguments are old address, old length, new length.
+    pub const REMAP: Action = Action(8);
+    /// `brk(2)`: argument 0 is the new end of the heap segment.
+    pub const SET_BREAK: Action = Action(9);
+    /// `sbrk(2)`: argument 0 is the signed change; returns the old end.
+    pub const MOVE_BREAK: Action = Action(10);
+    /// `mprotect(2)`: arguments are address, length, protection.
+    pub const PROTECT: Action = Action(11);
+
+    /// The block's size is argument `argument`.
+    #[must_use]
+    pub const fn sized(self, argument: u32) -> Action {
+        self.product(argument, NONE)
+    }
+
+    /// The block's size is the product of two arguments.
+    #[must_use]
+    pub const fn product(self, one: u32, other: u32) -> Action {
+        Action(self.0 | (one & 0xf) << ONE | (other & 0xf) << OTHER)
+    }
+
+    /// The block to free is argument `argument`; without this, argument 0.
+    #[must_use]
+    pub const fn at(self, argument: u32) -> Action {
+        Action(self.0 & !(0xf << POINTER) | (argument & 0xf) << POINTER)
+    }
+
+    /// The function takes so many arguments.
+    #[must_use]
+    pub const fn takes(self, arguments: u32) -> Action {
+        Action(self.0 & !(0xf << TAKEN) | (arguments & 0xf) << TAKEN)
+    }
+
+    /// The function may throw.
+    #[must_use]
+    pub const fn throwing(self) -> Action {
+        Action(self.0 | THROWS)
+    }
+
+    /// The old block is freed even if there is no new one: `reallocf(3)`.
+    #[must_use]
+    pub const fn freeing_on_failure(self) -> Action {
+        Action(self.0 | FREES_ON_FAILURE)
+    }
+
+    /// What is called is a twin that returns null where the original throws.
+    #[must_use]
+    pub const fn by_twin(self) -> Action {
+        Action(self.0 | BY_TWIN)
+    }
+
+    /// As of a function that takes one more argument, before all others.
+    #[cfg(feature = "table")]
+    pub(crate) fn shifted(self) -> Action {
+        let moved = |field: u32| (self.0 >> field & 0xf).wrapping_add(1);
+        let one = moved(ONE);
+        let other = if self.0 >> OTHER & 0xf == NONE {
+            NONE
+        } else {
+            moved(OTHER)
+        };
+        let rest = Action(self.0 & !(0xff << ONE)).product(one, other);
+        rest.at(moved(POINTER)).takes(moved(TAKEN))
+    }
+
+    /// The word.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The action without its arguments: one of the constants.
+    #[inline]
+    pub const fn shape(self) -> Action {
+        Action(self.0 & Action::SHAPE)
+    }
+
+    /// See [`Action::by_twin`].
+    #[inline]
+    pub const fn is_by_twin(self) -> bool {
+        self.0 & BY_TWIN != 0
+    }
+
+    /// See [`Action::throwing`].
+    pub const fn throws(self) -> bool {
+        self.0 & THROWS != 0
+    }
+
+    /// See [`Action::freeing_on_failure`].
+    #[inline]
+    pub const fn frees_on_failure(self) -> bool {
+        self.0 & FREES_ON_FAILURE != 0
+    }
+
+    /// How many arguments the function takes.
+    pub const fn arguments(self) -> u32 {
+        self.0 >> TAKEN & 0xf
+    }
+
+    /// True if only the first `count` arguments say what a call does.
+    pub fn is_told_by(self, count: u32) -> bool {
+        let is_below = |field: u32| {
+            let argument = self.0 >> field & 0xf;
+            argument < count || argument == NONE
+        };
+        is_below(ONE) && is_below(OTHER) && is_below(POINTER)
+    }
+
+    /// True of functions that get memory from the kernel rather than from the allocator.
+    pub const fn is_mapping(self) -> bool {
+        self.shape().0 >= Action::MAP.0
+    }
+
+    /// True of functions that only free.
+    pub const fn is_free(self) -> bool {
+        self.shape().0 == Action::FREE.0
+    }
+
+    /// Bytes asked for by a call with `arguments`; nothing for a product beyond 64 bits, which
+    /// never succeeds.
+    #[inline]
+    pub fn size(self, arguments: &[u64]) -> Option<u64> {
+        const FIRST: u32 = Action(0).sized(0).0;
+        if self.0 & (0xff << ONE) == FIRST {
+            return arguments.first().copied();
+        }
+        let argument = |field: u32| arguments.get((self.0 >> field & 0xf) as usize).copied();
+        let one = argument(ONE)?;
+        match argument(OTHER) {
+            Some(other) => one.checked_mul(other),
+            None => Some(one),
+        }
+    }
+
+    /// The block that a call with `arguments` frees, or resizes; nothing if it does neither, or if
+    /// that is null.
+    #[inline]
+    pub fn block(self, arguments: &[u64]) -> Option<u64> {
+        match self.shape() {
+            Action::FREE | Action::REALLOCATE | Action::RESIZE => {
+                let block = arguments.get((self.0 >> POINTER & 0xf) as usize).copied();
+                block.filter(|block| *block != 0)
+            }
+            _ => None,
+        }
+    }
+
+    /// True if a call whose argument 3 is `flags` may unmap argument 1 bytes at argument 0.
+    #[inline]
+    pub const fn unmaps(self, flags: u64) -> bool {
+        match self.shape() {
+            Action::UNMAP | Action::REMAP => true,
+            Action::MAP => flags & MAP_FIXED != 0,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_come_from_the_arguments() {
+        let cases = [
+            (Action::ALLOCATE.sized(0), [1, 2, 3, 4], Some(1)),
+            (Action::ALLOCATE.sized(1), [1, 2, 3, 4], Some(2)),
+            (Action::ALLOCATE.product(0, 1), [3, 4, 5, 6], Some(12)),
+            (Action::REALLOCATE.product(1, 2), [0, 1 << 63, 2, 0], None),
+            (Action::REALLOCATE.product(2, 3), [0, 0, 5, 6], Some(30)),
+        ];
+        for (action, arguments, size) in cases {
+            assert_eq!(action.size(&arguments), size, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn the_block_is_where_the_function_has_it() {
+        let arguments = [7, 8, 0];
+        let cases = [
+            (Action::FREE, Some(7)),
+            (Action::REALLOCATE.sized(2).at(1), Some(8)),
+            (Action::FREE.at(2), None),
+            (Action::ALLOCATE.sized(0), None),
+            (Action::UNMAP, None),
+        ];
+        for (action, block) in cases {
+            assert_eq!(action.block(&arguments), block, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_unmapped() {
+        for (action, always, fixed) in [
+            (Action::MAP, false, true),
+            (Action::UNMAP, true, true),
+            (Action::REMAP, true, true),
+            (Action::SET_BREAK, false, false),
+            (Action::PROTECT, false, false),
+        ] {
+            assert_eq!(
+                (action.unmaps(2), action.unmaps(MAP_FIXED)),
+                (always, fixed)
+            );
+        }
+    }
+}
