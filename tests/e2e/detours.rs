@@ -131,4 +131,24 @@ engines! {
         assert_eq!(probe(traced.report(), "malloc"), (kind, reason));
         target.end().succeeded();
     }
+    /// What looks like a jump into free is part of another instruction.
+    fn bytes_that_look_like_a_jump_are_none(engine) {
+        let (fixture, target) = preloaded("libarena.so");
+        has_detours(&attached(&fixture, target, engine), engine);
+    }
+
+    fn a_jump_from_elsewhere_into_free_is_refused(engine) {
+        let (fixture, target) = preloaded("libbranched.so");
+        let report = attached(&fixture, target, engine);
+        let reason = (engine == Engine::Auto).then(|| "JumpIntoRegion".to_owned());
+        assert_eq!(probe(&report, "free"), ("breakpoint".to_owned(), reason));
+    }
+}
+
+/// A program with another allocator.
+fn preloaded(library: &str) -> (Fixture, Target) {
+    let fixture = Fixture::new("preloaded.c");
+    let library = fixture.program().with_file_name(library);
+    let target = Target::start(Command::new(fixture.program()).env("LD_PRELOAD", library));
+    (fixture, target)
 }

@@ -7,6 +7,7 @@
 //! functions are seen and counted without a stop, in memory that is shared with this process.
 //! [`leave`] takes threads out of it again, so that it can be taken away.
 
+mod branched;
 mod calls;
 mod held;
 mod inject;

@@ -9,10 +9,11 @@ use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Tid, find_syscall};
 
 use super::CODE_LEN;
+use super::branched::{refuse_branched_into, text};
 use super::place::place;
 use super::shape::{TWIN, may_have_twin, way};
 use super::twin;
-use crate::detour::{Site, are_branched_into};
+use crate::detour::Site;
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
 
@@ -176,37 +177,6 @@ fn site(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refus
     let mut code = vec![0; len as usize];
     memory.read(at, &mut code).map_err(|_| Refusal::TooShort)?;
     Site::find(&code, at, memory)
-}
-
-/// Looks for branches from anywhere in a function's module: its cold parts are elsewhere.
-fn refuse_branched_into(image: &Image, sites: &mut HashMap<Addr, Result<Site, Refusal>>) {
-    for module in image.modules() {
-        let here: Vec<(Addr, Range<Addr>)> = sites
-            .iter()
-            .filter(|(at, _)| module.contains(**at))
-            .filter_map(|(at, site)| Some((*at, site.as_ref().ok()?.inner())))
-            .collect();
-        if here.is_empty() {
-            continue;
-        }
-        let inner: Vec<_> = here.iter().map(|(_, inner)| inner.clone()).collect();
-        for (at, code) in text(module) {
-            let found = are_branched_into(&code, at, &inner);
-            for ((function, _), _) in here.iter().zip(found).filter(|(_, found)| *found) {
-                sites.insert(*function, Err(Refusal::JumpIntoRegion));
-            }
-        }
-    }
-}
-
-/// The executable segments of a module's file.
-fn text(module: &Module) -> impl Iterator<Item = (Addr, Vec<u8>)> + '_ {
-    let segments = module.file().segments().iter().filter(|s| s.exec);
-    segments.filter_map(|segment| {
-        let start = Svma(segment.svma);
-        let len = usize::try_from(segment.file_size).ok()?;
-        Some((module.addr(start), module.file().bytes_at(start, len)?))
-    })
 }
 
 /// Refuses functions that throw, unless there is one to call in their place.

@@ -7,8 +7,9 @@
 //! of them are read, whether or not they are tables: a random word falls into the few displaced
 //! bytes once in a thousand million, and then costs a refusal, no harm.
 //!
-//! A function's cold part, split off by the compiler, is elsewhere: [`are_branched_into`] looks at
-//! every possible long branch of a whole text segment.
+//! A function's cold part, split off by the compiler, is elsewhere: [`long_branches`] looks at every
+//! possible long branch of a whole text segment. In one of 200 MB, some are parts of other
+//! instructions: [`has_branch`] tells, for which functions around them alone are decoded.
 
 use std::ops::Range;
 
@@ -45,30 +46,68 @@ pub(super) fn check(
     Ok(())
 }
 
-/// For each of `inner`: whether some jump or call anywhere in `text`, the text segment at `at`, may
-/// lead into it over a 32-bit distance. Every byte is taken for the opcode of one, so that no
-/// disassembly out of step with the code can miss any.
-pub fn are_branched_into(text: &[u8], at: Addr, inner: &[Range<Addr>]) -> Vec<bool> {
-    let mut found = vec![false; inner.len()];
+/// Bytes of the distance of a long branch, which counts from its end.
+const DISTANCE: usize = 4;
+
+/// What looks like a jump or call over a 32-bit distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongBranch {
+    /// Where it ends.
+    pub end: Addr,
+    /// Index of the range that it leads into.
+    pub into: usize,
+}
+
+/// What may be a jump or call, anywhere in `text`, the text segment at `at`, into one of `inner`
+/// over a 32-bit distance. Every byte is taken for the opcode of one, so that no disassembly out of
+/// step with the code can miss any.
+pub fn long_branches(text: &[u8], at: Addr, inner: &[Range<Addr>]) -> Vec<LongBranch> {
+    let mut found = Vec::new();
     let first = inner.iter().map(|range| range.start).min();
     let last = inner.iter().map(|range| range.end).max();
     let Some(span) = first.zip(last).map(|(first, last)| first..last) else {
         return found;
     };
-    for (window, at) in text.windows(6).zip(at.get()..) {
-        // call, jmp; the distance counts from the end of the instruction
-        let ([_, 0xe8 | 0xe9, a, b, c, d] | [0x0f, 0x80..=0x8f, a, b, c, d]) = *window else {
-            continue;
-        };
-        let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
-        let target = Addr::new((at + 6).wrapping_add_signed(distance));
-        if span.contains(&target) {
-            for (found, range) in found.iter_mut().zip(inner) {
-                *found |= range.contains(&target);
-            }
+    // Most bytes are done with after one addition, in 32 bits: what is there is no such distance.
+    let len = span.end.offset_from(span.start).unwrap_or(0);
+    let first_end = at.wrapping_offset(DISTANCE as i64);
+    let mut from = first_end.get().wrapping_sub(span.start.get()) as u32;
+    for (offset, window) in text.windows(DISTANCE).enumerate() {
+        let distance = window
+            .first_chunk()
+            .map_or(0, |word| i32::from_le_bytes(*word));
+        let is_in_span = u64::from(from.wrapping_add(distance.cast_unsigned())) < len;
+        from = from.wrapping_add(1);
+        if is_in_span && is_opcode(text.get(..offset).unwrap_or_default()) {
+            let end = first_end.wrapping_offset(offset as i64);
+            let target = end.wrapping_offset(i64::from(distance));
+            let into = inner.iter().position(|range| range.contains(&target));
+            found.extend(into.map(|into| LongBranch { end, into }));
         }
     }
     found
+}
+
+/// Whether `before` ends with the opcode of a call, jmp or jcc.
+fn is_opcode(before: &[u8]) -> bool {
+    matches!(before, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
+}
+
+/// Whether `function`, all bytes of the function at `at`, decoded from its start on, has a branch
+/// that ends at `end`: if not, what looks like one is part of something else. True where that
+/// cannot be told, since a byte before it begins no instruction.
+pub fn has_branch(function: &[u8], at: Addr, end: Addr) -> bool {
+    let mut decoder = Decoder::with_ip(64, function, at.get(), DecoderOptions::NONE);
+    for instruction in &mut decoder {
+        if instruction.is_invalid() {
+            return true;
+        }
+        if instruction.next_ip() >= end.get() {
+            let is_branch = instruction.op0_kind() == OpKind::NearBranch64;
+            return is_branch && instruction.next_ip() == end.get();
+        }
+    }
+    false
 }
 
 fn targets(instruction: &Instruction, inner: &Range<Addr>) -> bool {

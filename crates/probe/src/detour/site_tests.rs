@@ -1,7 +1,7 @@
 use leaktap_memory::Unreadable;
 
 use super::*;
-use crate::detour::are_branched_into;
+use crate::detour::{LongBranch, has_branch, long_branches};
 
 const AT: Addr = Addr::new(0x7f00_0000_1000);
 const DATA: Addr = Addr::new(0x7f00_0000_2000);
@@ -186,11 +186,47 @@ fn a_long_branch_anywhere_in_the_text_is_found() {
         for opcode in [&[0xe8][..], &[0xe9], &[0x0f, 0x8f]] {
             text[32 - opcode.len()..32].copy_from_slice(opcode);
             let inner = [Addr::new(0)..Addr::new(1), site.inner()];
-            assert_eq!(are_branched_into(&text, text_at, &inner), [false, found]);
+            let end = Addr::new(text_at.get() + 36);
+            let expected = found.then_some(LongBranch { end, into: 1 });
+            let found = long_branches(&text, text_at, &inner);
+            assert_eq!(found, expected.as_slice());
         }
     }
-    assert_eq!(
-        are_branched_into(&[0, 0], text_at, &[site.inner()]),
-        [false]
-    );
+    assert_eq!(long_branches(&[0, 0], text_at, &[site.inner()]), []);
+}
+
+/// What looks like a branch is one where decoding arrives at it.
+#[test]
+fn a_branch_that_is_part_of_another_instruction_is_none() {
+    let table: [(&str, &[u8], usize, bool); 9] = [
+        ("nop; jmp", &[0x90, 0xe9, 1, 2, 3, 4], 6, true),
+        ("nop; jne", &[0x90, 0x0f, 0x85, 1, 2, 3, 4], 7, true),
+        ("bnd jmp", &[0xf2, 0xe9, 1, 2, 3, 4], 6, true),
+        ("call; ret", &[0xe8, 1, 2, 3, 4, 0xc3], 5, true),
+        (
+            "movabs rax, e9 ...",
+            &[0x48, 0xb8, 0xe9, 1, 2, 3, 4, 0, 0, 0, 0xc3],
+            7,
+            false,
+        ),
+        (
+            "mov eax, e9 ...; add [rax], al",
+            &[0xb8, 1, 2, 3, 0xe9, 0x00, 0x00, 0x90, 0x90],
+            9,
+            false,
+        ),
+        ("mov eax, imm at its end", &[0xb8, 1, 2, 3, 4], 5, false),
+        ("cut off in the middle", &[0x90, 0xb8, 0xe9, 1], 7, true),
+        ("no code before it", &[0x06, 0xe9, 1, 2, 3, 4], 6, true),
+    ];
+    for (name, function, end, expected) in table {
+        let end = Addr::new(AT.get() + end as u64);
+        assert_eq!(has_branch(function, AT, end), expected, "{name}");
+    }
+    // The last byte of a function, and the next ones.
+    assert!(!has_branch(
+        &[0xb8, 1, 2, 3, 0xe9],
+        AT,
+        Addr::new(AT.get() + 9)
+    ));
 }

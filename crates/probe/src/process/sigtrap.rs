@@ -13,7 +13,7 @@ use leaktap_tracee::{CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tr
 use super::Process;
 use crate::agent;
 use crate::breakpoints::Purpose;
-use crate::detour::are_branched_into;
+use crate::detour::long_branches;
 use crate::masks::{Masks, TRAP};
 
 /// rt_sigaction(2).
@@ -85,7 +85,7 @@ impl Process {
                 .bytes_at(symbol.svma, usize::try_from(symbol.size).ok()?)
         });
         let end = other.wrapping_offset(1);
-        are_branched_into(&code.unwrap_or_default(), one, &[other..end]).contains(&true)
+        !long_branches(&code.unwrap_or_default(), one, &[other..end]).is_empty()
     }
 
     /// Finds out what the program does with SIGTRAP, before it may meet an int3: all of its threads

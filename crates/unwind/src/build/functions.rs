@@ -46,11 +46,6 @@ impl Functions {
     }
 
     /// Reads every function of `section`, whose bytes are `bytes`, in the section's order.
-    ///
-    /// Goes from entry to entry by their lengths rather than with gimli's iterator, which gives up
-    /// the
-    /// section at the first entry that it does not know, and at the zero word that some
-    /// statically linked programs have in the middle.
     pub(super) fn read<'a, S: UnwindSection<Bytes<'a>>>(
         &mut self,
         section: &S,
@@ -58,22 +53,11 @@ impl Functions {
         bases: &BaseAddresses,
     ) -> Vec<Span> {
         self.left = bytes.len().saturating_mul(MOST_SHARED) + SHARED_ANYWAY;
-        let mut cies = Cies::new();
         let mut spans = Vec::new();
-        let mut offset = 0;
-        while offset < bytes.len() {
-            let Some(end) = entry_end(bytes, offset) else {
-                self.skipped += 1;
-                break;
-            };
-            match parse(section, bases, &mut cies, offset) {
-                Ok(fde) => spans.extend(self.function(section, bases, &fde)),
-                // A CIE, and the zero word.
-                Err(Error::NotCiePointer(_) | Error::NoEntryAtGivenOffset(_)) => {}
-                Err(_) => self.skipped += 1,
-            }
-            offset = end;
-        }
+        each(section, bytes, bases, |fde| match fde {
+            Some(fde) => spans.extend(self.function(section, bases, &fde)),
+            None => self.skipped += 1,
+        });
         spans
     }
 
@@ -165,6 +149,35 @@ impl Functions {
             });
         }
         spans
+    }
+}
+
+/// Tells `found` of every function of `section`, whose bytes are `bytes`, in the section's order;
+/// nothing of what cannot be read.
+///
+/// Goes from entry to entry by their lengths rather than with gimli's iterator, which gives up the
+/// section at the first entry that it does not know, and at the zero word that some statically
+/// linked programs have in the middle.
+pub(super) fn each<'a, S: UnwindSection<Bytes<'a>>>(
+    section: &S,
+    bytes: &'a [u8],
+    bases: &BaseAddresses,
+    mut found: impl FnMut(Option<FrameDescriptionEntry<Bytes<'a>>>),
+) {
+    let mut cies = Cies::new();
+    let mut offset = 0;
+    while offset < bytes.len() {
+        let Some(end) = entry_end(bytes, offset) else {
+            found(None);
+            break;
+        };
+        match parse(section, bases, &mut cies, offset) {
+            Ok(fde) => found(Some(fde)),
+            // A CIE, and the zero word.
+            Err(Error::NotCiePointer(_) | Error::NoEntryAtGivenOffset(_)) => {}
+            Err(_) => found(None),
+        }
+        offset = end;
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Step`](crate::Step), `spans` settles which entry a pc belongs to, and writes the rows.
 
 mod convert;
+mod covering;
 mod functions;
 mod signal_return;
 mod spans;
@@ -14,6 +15,7 @@ use leaktap_memory::Svma;
 use crate::Row;
 use functions::Functions;
 
+pub use covering::functions_at;
 pub use signal_return::signal_returns;
 
 /// The call frame information of one ELF file.
