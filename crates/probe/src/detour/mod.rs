@@ -12,3 +12,6 @@ pub use branches::{LongBranch, has_branch, long_branches};
 pub use moved::Moved;
 pub use patch::{Write, patch};
 pub use site::{JUMP_LEN, Site};
+
+#[cfg(test)]
+mod prologue_tests;
