@@ -137,6 +137,12 @@ engines! {
         has_detours(&attached(&fixture, target, engine), engine);
     }
 
+    /// Where a function ends, call frame information says, too.
+    fn a_function_whose_symbol_has_no_size_gets_a_detour(engine) {
+        let (fixture, target) = preloaded("libunsized.so");
+        has_detours(&attached(&fixture, target, engine), engine);
+    }
+
     fn a_jump_from_elsewhere_into_free_is_refused(engine) {
         let (fixture, target) = preloaded("libbranched.so");
         let report = attached(&fixture, target, engine);

@@ -9,7 +9,7 @@ use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Tid, find_syscall};
 
 use super::CODE_LEN;
-use super::branched::{refuse_branched_into, text};
+use super::branched::{functions_at, refuse_branched_into, text};
 use super::place::place;
 use super::shape::{TWIN, may_have_twin, way};
 use super::twin;
@@ -166,14 +166,22 @@ fn apart(image: &Image) -> Vec<Range<Addr>> {
     known.map(Module::range).collect()
 }
 
+/// Where the function at `at` ends: by its symbol, or else, as one written in assembly may have no
+/// size, by call frame information.
+fn end_of_function(module: &Module, at: Svma) -> Option<Svma> {
+    let symbol = module.file().symbol_at(at);
+    match symbol.filter(|symbol| symbol.size > 0) {
+        Some(symbol) => Some(Svma(symbol.svma.0.saturating_add(symbol.size))),
+        None => Some(functions_at(module, &[at]).pop()??.end),
+    }
+}
+
 fn site(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refusal> {
     /// No allocator function is longer.
     const LONGEST: u64 = 64 << 10;
     let module = image.module_at(at).ok_or(Refusal::TooShort)?;
-    let symbol = module.file().symbol_at(module.svma(at));
-    let symbol = symbol.ok_or(Refusal::TooShort)?;
-    let end = module.addr(Svma(symbol.svma.0.saturating_add(symbol.size)));
-    let len = end.offset_from(at).unwrap_or(0).min(LONGEST);
+    let end = end_of_function(module, module.svma(at)).ok_or(Refusal::TooShort)?;
+    let len = module.addr(end).offset_from(at).unwrap_or(0).min(LONGEST);
     let mut code = vec![0; len as usize];
     memory.read(at, &mut code).map_err(|_| Refusal::TooShort)?;
     Site::find(&code, at, memory)
