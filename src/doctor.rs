@@ -104,11 +104,14 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
     }
     let is_watched = |point: &Probepoint| !matches!(point.kind, Kind::None(_));
     let mut watched = points.iter().filter(|point| is_watched(point));
-    let allocator = watched.any(|point| point.known.display == "malloc");
+    let allocator = watched.any(|point| point.known.allocates());
+    for family in target.process().unwatched() {
+        writeln!(out, "not watched     {family}")?;
+    }
     if !allocator {
         writeln!(
             out,
-            "no allocator found: none of its modules defines malloc that leaktap can see"
+            "no allocator found: none of its modules has one that leaktap can see"
         )?;
     }
     Ok(allocator)

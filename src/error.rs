@@ -75,7 +75,7 @@ pub(crate) enum Error {
     },
     /// It calls no allocator that leaktap knows.
     #[error(
-        "no allocator found in {program} (pid {pid}): none of its modules defines malloc; \
+        "no allocator found in {program} (pid {pid}): none of its modules has one that leaktap knows; \
          a static program needs its symbol table (not stripped)"
     )]
     NoAllocator {

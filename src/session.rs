@@ -238,7 +238,7 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     };
     let tracing = Tracing::start(tracer, &mut target, attached);
     trace(tracing, settings, wakeups, OnSignal::PassOn);
-    target.require_allocator()
+    target.require_sight()
 }
 
 /// Why `pid` could not even be read: whatever forbids to attach says it better than `error`.

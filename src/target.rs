@@ -514,6 +514,15 @@ impl Target {
         }
     }
 
+    /// Refuses a process none of whose functions allocate, unless it is known for sure that it has
+    /// none, and it has been launched: then all of it has been seen.
+    pub(crate) fn require_sight(self) -> Result<Target, Error> {
+        match self.process.has_none_to_find() {
+            true => Ok(self),
+            false => self.require_allocator(),
+        }
+    }
+
     /// Refuses a process none of whose functions allocate.
     pub(crate) fn require_allocator(self) -> Result<Target, Error> {
         if self.process.finds_allocator() {

@@ -1,6 +1,6 @@
 //! What the report has to say of the trace itself: why it ended, and what was not seen.
 
-use leaktap_probe::{Departure, Held, Kind, Remains};
+use leaktap_probe::{Departure, Held, Kind, MOST_FAMILIES, Remains};
 
 use super::Target;
 use crate::cli::Engine;
@@ -24,15 +24,15 @@ impl Target {
         ));
     }
 
-    /// Whether calls of malloc were seen, or would have been.
+    /// Whether calls of malloc were seen, or would have been; of a small program that has no malloc,
+    /// those of what allocates in its place.
     pub(crate) fn watches_allocator(&self) -> bool {
-        let functions = self.process.functions();
-        let mut swallowed = self.process.swallowed();
-        let is_swallowed = swallowed.any(|id| functions.name(id) == "malloc");
         let mut points = self.process.probepoints().iter();
-        let is_watched = points
-            .any(|point| point.known.name == "malloc" && !matches!(point.kind, Kind::None(_)));
-        is_watched && !is_swallowed
+        let first = points.find(|point| point.known.allocates());
+        first.map_or(self.process.has_none_to_find(), |first| {
+            let is_swallowed = self.process.swallowed().any(|id| id == first.function);
+            !matches!(first.kind, Kind::None(_)) && !is_swallowed
+        })
     }
 
     /// All threads are about to run as if nothing had been: but for code that somebody else has
@@ -50,6 +50,11 @@ impl Target {
     /// The trace is over.
     pub(super) fn note_end(&mut self) {
         self.notes.extend(self.process.departure().map(ended_by));
+        self.note_unwatched();
+        if self.process.has_none_to_find() {
+            self.notes
+                .push("the program has no function that allocates".to_owned());
+        }
         for function in self.process.swallowed() {
             let name = self.process.functions().display(function);
             self.notes.push(format!(
@@ -64,6 +69,22 @@ impl Target {
                     .to_owned(),
             );
         }
+    }
+
+    /// Allocators beside the one that is watched.
+    fn note_unwatched(&mut self) {
+        let found = self.process.unwatched();
+        if found.is_empty() {
+            return;
+        }
+        let listed = &found[..found.len().min(MOST_FAMILIES)];
+        let more = match found.len() - listed.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let listed = listed.join("; ");
+        self.notes
+            .push(format!("allocators that were not watched: {listed}{more}"));
     }
 
     /// What stays, because the seccomp filter of `who` came after us and cannot be suspended.

@@ -170,6 +170,8 @@ exact! {
     static_pie: flagged("portable.c", "-static-pie");
     musl: compiled("portable.c", "musl-gcc", &[]);
     static_musl: compiled("portable.c", "musl-gcc", &["-static"]);
+    realloc_alone: compiled("only_realloc.c", "musl-gcc", &["-static"]);
+    namespaces: plain("namespaces.c");
 }
 
 fn plain(name: &str) -> Option<Fixture> {

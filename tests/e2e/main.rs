@@ -33,6 +33,7 @@ mod doctor;
 mod ends;
 mod errors;
 mod exact;
+mod families;
 mod frozen;
 mod harmless;
 mod hostile;

@@ -59,6 +59,18 @@ fn named(prefix: &str, name: &str, action: Action) -> Function {
     }
 }
 
+impl Function {
+    /// True of functions that allocate from the heap or free.
+    pub fn is_of_heap(&self) -> bool {
+        !self.action.is_mapping()
+    }
+
+    /// True of those that allocate from the heap.
+    pub fn allocates(&self) -> bool {
+        self.is_of_heap() && !self.action.is_free()
+    }
+}
+
 impl Functions {
     /// One more. Nothing if there is no number left, or one of that name is known.
     pub fn add(&mut self, function: Function) -> Option<FunctionId> {

@@ -13,8 +13,8 @@ use crate::{Code, Image, Module, Reference};
 /// What a module gets for a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// What it calls it.
-    pub name: &'static str,
+    /// What it calls it: an index of the names that [`Bindings`] are of.
+    pub name: usize,
     /// The code.
     pub code: Code,
     /// A slot of it holds that; else it is what the dynamic linker would find.
@@ -25,7 +25,7 @@ pub struct Bound {
 /// added costs the same however many there are.
 #[derive(Debug, Default)]
 pub struct Bindings {
-    names: Vec<&'static str>,
+    names: Vec<String>,
     known: HashMap<Key, Known>,
 }
 
@@ -41,7 +41,7 @@ struct Known {
 
 impl Bindings {
     /// Nothing yet; of these functions.
-    pub fn new(names: Vec<&'static str>) -> Bindings {
+    pub fn new(names: Vec<String>) -> Bindings {
         Bindings {
             names,
             known: HashMap::new(),
@@ -124,10 +124,10 @@ impl Bindings {
         let mut found = Vec::new();
         let mut open = Vec::new();
         let mut is_deep = None;
-        for &name in &self.names {
-            for reference in module.file().references(name) {
-                let held = code.held(module, name, &reference, memory);
-                let both = scopes.lookup(user, name, reference.version.as_deref());
+        for (name, text) in self.names.iter().enumerate() {
+            for reference in module.file().references(text) {
+                let held = code.held(module, text, &reference, memory);
+                let both = scopes.lookup(user, text, reference.version.as_deref());
                 let both = both.map(|found| code.of(found?, memory));
                 match held {
                     Some(_) if both[0] != both[1] => is_deep = Some(held.map(Code::At) == both[1]),
@@ -154,7 +154,7 @@ fn key(module: &Module) -> Key {
 }
 
 /// What a slot holds is there already, whoever foretold it.
-fn add(found: &mut Vec<Bound>, name: &'static str, code: Option<Code>, held: bool) {
+fn add(found: &mut Vec<Bound>, name: usize, code: Option<Code>, held: bool) {
     let is_same = |bound: &Bound| bound.name == name && Some(bound.code) == code;
     if let Some(code) = code
         && !found.iter().any(is_same)

@@ -22,7 +22,7 @@ pub(crate) struct Scopes<'a> {
 pub(crate) type Definition = (usize, Symbol);
 
 /// A scope, a name and a version.
-type Wanted = (usize, &'static str, Option<String>);
+type Wanted = (usize, String, Option<String>);
 
 impl<'a> Scopes<'a> {
     /// Of the namespace that has loaded `list`. `is_new` tells which modules scopes are asked for.
@@ -104,7 +104,7 @@ impl<'a> Scopes<'a> {
     pub(crate) fn lookup(
         &self,
         user: usize,
-        name: &'static str,
+        name: &str,
         version: Option<&str>,
     ) -> [Option<Definition>; 2] {
         let own = self.module(user).filter(|user| user.file().is_symbolic());
@@ -118,13 +118,8 @@ impl<'a> Scopes<'a> {
         [global.clone().or(local.clone()), local.or(global)]
     }
 
-    fn first_in(
-        &self,
-        scope: usize,
-        name: &'static str,
-        version: Option<&str>,
-    ) -> Option<Definition> {
-        let key = (scope, name, version.map(str::to_owned));
+    fn first_in(&self, scope: usize, name: &str, version: Option<&str>) -> Option<Definition> {
+        let key = (scope, name.to_owned(), version.map(str::to_owned));
         let find = || {
             self.scopes.get(scope)?.iter().find_map(|&index| {
                 let module = self.module(index).filter(|module| !module.is_vdso())?;

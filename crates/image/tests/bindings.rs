@@ -55,7 +55,7 @@ impl Folder {
 
 fn bound(target: &mut Target, user: &str, name: &'static str) -> Vec<Bound> {
     let image = target.image();
-    let mut bindings = Bindings::new(vec![name]);
+    let mut bindings = Bindings::new(vec![name.to_owned()]);
     bindings.update(&image, &target.memory);
     of(&bindings, &image, user)
 }
@@ -186,10 +186,10 @@ fn a_library_opened_locally() {
     let module = image.module_at(malloc[0].code.addr().unwrap()).unwrap();
     assert!(module.path().ends_with("libc.so.6"));
     // One slot tells of the others.
-    let mut bindings = Bindings::new(vec!["malloc", "free"]);
+    let mut bindings = Bindings::new(["malloc", "free"].map(String::from).to_vec());
     bindings.update(&image, &target.memory);
     let free = of(&bindings, &image, "libplugin.so");
-    let free: Vec<_> = free.iter().filter(|bound| bound.name == "free").collect();
+    let free: Vec<_> = free.iter().filter(|bound| bound.name == 1).collect();
     let module = image.module_at(free[0].code.addr().unwrap()).unwrap();
     assert!(
         free.len() == 1 && module.path().ends_with("libc.so.6"),
@@ -212,7 +212,7 @@ fn a_library_opened_for_itself() {
     let mut target = Target::start(Command::new(&program).arg(&plugin));
     target.step();
     let image = target.image();
-    let mut bindings = Bindings::new(vec!["malloc", "free"]);
+    let mut bindings = Bindings::new(["malloc", "free"].map(String::from).to_vec());
     bindings.update(&image, &target.memory);
     assert_eq!(of(&bindings, &image, "libplugin.so").len(), 4);
     target.step();

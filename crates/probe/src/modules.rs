@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use crate::families::{Families, Family};
+use leaktap_api::Functions;
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
@@ -84,6 +86,7 @@ pub struct Modules {
     rules: Table,
     system: Vec<Range<Addr>>,
     allocator: Option<Range<Addr>>,
+    families: Families,
     gone: Vec<Module>,
 }
 
@@ -98,13 +101,16 @@ impl Modules {
         } else {
             make_ahead(all);
         }
-        let system = system(&image, memory);
-        let allocator = allocator(&image, memory);
+        let mut families = Families::new(Functions::default());
+        families.update(&image, memory);
+        let system = system(&image, &families, memory);
+        let allocator = allocator(&image, &families, memory);
         Modules {
             image,
             rules,
             system,
             allocator,
+            families,
             gone: Vec::new(),
         }
     }
@@ -112,6 +118,16 @@ impl Modules {
     /// The modules that are loaded.
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// The allocators that are loaded: that of the main program's malloc first.
+    pub fn families(&self) -> &[Family] {
+        self.families.all()
+    }
+
+    /// Looks for them again: more functions may be bound now.
+    pub fn look_for_families(&mut self, memory: &dyn ReadMemory) {
+        self.families.update(&self.image, memory);
     }
 
     /// The module at `at`: one that is loaded, else one that was.
@@ -231,8 +247,9 @@ impl Modules {
         self.gone.retain(|module| !is_among(module));
         self.gone.extend(changes.removed);
         make_ahead(files.insert(&changes.added, &mut self.rules));
-        self.system = system(&self.image, memory);
-        self.allocator = allocator(&self.image, memory);
+        self.families.update(&self.image, memory);
+        self.system = system(&self.image, &self.families, memory);
+        self.allocator = allocator(&self.image, &self.families, memory);
         Some(gone)
     }
 }
@@ -275,13 +292,16 @@ fn code_returns(file: &ElfFile) -> Vec<Svma> {
     executable.filter_map(read).flatten().collect()
 }
 
-fn system(image: &Image, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
+fn system(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
     let linker = image.program().and_then(|exe| exe.file().interpreter());
     let is_linker = |module: &&Module| Some(module.path()) == linker;
     let defines = |name| image.modules().get(image.resolve(name, memory)?.module);
     let own = image.program().map(Module::range);
     let found = [
-        defines("malloc"),
+        families
+            .all()
+            .first()
+            .and_then(|f| image.modules().get(f.module)),
         defines("mmap"),
         image.modules().iter().find(is_linker),
     ];
@@ -290,7 +310,7 @@ fn system(image: &Image, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
 }
 
 /// From the first to the last of the functions that malloc.o defines, in the order of its source.
-fn allocator(image: &Image, memory: &dyn ReadMemory) -> Option<Range<Addr>> {
+fn allocator(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Option<Range<Addr>> {
     const DEFINES: [&str; 6] = [
         "__libc_malloc",
         "__libc_free",
@@ -299,19 +319,13 @@ fn allocator(image: &Image, memory: &dyn ReadMemory) -> Option<Range<Addr>> {
         "__libc_calloc",
         "posix_memalign",
     ];
-    let module = image.resolve("malloc", memory)?.module;
-    let glibc = image
-        .resolve("__libc_malloc", memory)
-        .filter(|found| found.module == module)?;
-    let found = DEFINES
+    let module = families.all().first()?.module;
+    let define = |name: &&str| image.resolve_in(module, name, memory).into_iter().next();
+    let here: Vec<Addr> = DEFINES
         .iter()
-        .filter_map(|name| image.resolve(name, memory));
-    let here = found
-        .filter(|found| found.module == module)
-        .filter_map(|found| found.code.addr());
-    let (start, end) = here.fold(
-        (glibc.code.addr()?, glibc.code.addr()?),
-        |(low, high), at| (low.min(at), high.max(at)),
-    );
-    Some(start..end)
+        .filter_map(define)
+        .filter_map(|f| f.code.addr())
+        .collect();
+    define(&DEFINES[0])?; // another allocator
+    Some(*here.iter().min()?..*here.iter().max()?)
 }

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use leaktap_api::{Action, Function, FunctionId, Functions};
+use leaktap_api::{Function, FunctionId, Functions};
 use leaktap_image::{Code, Image};
 use leaktap_memory::{Addr, ReadMemory};
 
+use crate::families::Family;
 use crate::refusal::Refusal;
 
 /// A function of the target and how it is watched.
@@ -67,29 +68,39 @@ impl Reason {
     }
 }
 
-/// Finds the functions that calls in the process are bound to: for each name the first definition
-/// in link-map order. Names that share an address give one probepoint, named by the first.
-pub fn find(image: &Image, memory: &dyn ReadMemory, functions: &Functions) -> Vec<Probepoint> {
-    let allocator = image.resolve("malloc", memory).map(|found| found.module);
+/// Finds the functions to be probed: those of the first of `families` that programs call by their
+/// standard names, and the mmap(2) family, for each name the first definition in link-map order.
+/// Names that share an address give one probepoint, named by the first.
+pub(crate) fn find(
+    image: &Image,
+    families: &[Family],
+    memory: &dyn ReadMemory,
+    functions: &Functions,
+) -> Vec<Probepoint> {
+    let family = families.first();
+    let of_heap = family.into_iter().flat_map(|family| &family.functions);
+    let of_heap = of_heap.map(|member| (member.function, member.module, member.code));
+    let mapping = functions.standard().filter_map(|(function, known)| {
+        let found = image.resolve(&known.name, memory)?;
+        (!known.is_of_heap()).then_some((function, found.module, found.code))
+    });
+    let standard: HashSet<_> = functions.standard().map(|(function, _)| function).collect();
     let mut seen = HashSet::new();
     let mut points = Vec::new();
-    for (function, known) in functions.standard() {
-        let Some(found) = image.resolve(&known.name, memory) else {
+    for (function, module, code) in of_heap.chain(mapping) {
+        let Some(known) = functions
+            .get(function)
+            .filter(|_| standard.contains(&function))
+        else {
             continue;
         };
-        // libstdc++'s operator new calls malloc, which is probed; an allocator that defines both
-        // gets there without malloc.
-        if is_beside_malloc(&known.name, known.action) && Some(found.module) != allocator {
-            continue;
-        }
-        let (address, kind) = match found.code {
+        let (address, kind) = match code {
             Code::At(at) => (at, Kind::Breakpoint),
             Code::Unresolved { resolver } => (resolver, Kind::None(Reason::IfuncUnresolved)),
         };
-        let Some(module) = image.modules().get(found.module) else {
-            continue;
-        };
-        if seen.insert(address) {
+        if let Some(module) = image.modules().get(module)
+            && seen.insert(address)
+        {
             points.push(Probepoint {
                 function,
                 known: known.clone(),
@@ -101,9 +112,4 @@ pub fn find(image: &Image, memory: &dyn ReadMemory, functions: &Functions) -> Ve
         }
     }
     points
-}
-
-/// True of allocation functions that stand on malloc unless one module defines both.
-fn is_beside_malloc(name: &str, action: Action) -> bool {
-    !action.is_mapping() && (name.starts_with("_Z") || name.ends_with("allocx"))
 }

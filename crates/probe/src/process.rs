@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use leaktap_agent::layout::running;
 use leaktap_api::{Action, FunctionId, Functions};
-use leaktap_image::LinkState;
+use leaktap_image::{LinkState, Module};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
@@ -36,6 +36,9 @@ use sigtrap::Sigtrap;
 use swallowed::Swallowed;
 pub(crate) use thread::Undo;
 use thread::{Thread, abandon, undo};
+
+/// What starts a program, in each C library.
+const START: &str = "__libc_start_main";
 
 /// An address space under trace.
 #[derive(Debug)]
@@ -67,6 +70,8 @@ pub struct Process {
     sigtrap: Sigtrap,
     /// Functions whose int3s somebody else takes.
     swallowed: Swallowed,
+    /// See [`Process::unwatched`].
+    unwatched: Vec<String>,
     /// How many of them have been looked at for seccomp filters, in this round.
     looked_at: usize,
 }
@@ -106,6 +111,7 @@ impl Process {
             copies: HashMap::new(),
             sigtrap: Sigtrap::default(),
             swallowed: Swallowed::default(),
+            unwatched: Vec::new(),
             looked_at: 0,
         }
     }
@@ -179,11 +185,18 @@ impl Process {
         let image = self.modules.image();
         self.breakpoints.set_modules(image, &self.modules.staying());
         self.lock = self.lock_all();
-        let mut points = probepoint::find(self.modules.image(), &self.memory, &self.functions);
+        self.modules.look_for_families(&self.memory);
+        self.note_unwatched();
+        let mut points = self.probes();
         for point in &mut points {
             self.look_for_foreign(point);
         }
         points
+    }
+
+    fn probes(&self) -> Vec<Probepoint> {
+        let (image, families) = (self.modules.image(), self.modules.families());
+        probepoint::find(image, families, &self.memory, &self.functions)
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).
@@ -318,10 +331,35 @@ impl Process {
 
     /// True if the process has a malloc that can be probed.
     pub fn finds_allocator(&self) -> bool {
+        let family = self.modules.families().first();
+        let functions = family.into_iter().flat_map(|family| &family.functions);
+        let mut known = functions.filter(|member| member.code.addr().is_some());
+        known.any(|member| !self.functions.frees(member.function))
+    }
+
+    /// Whether it is a static program that has no allocator: its symbols are there, and none of
+    /// them allocates.
+    pub fn has_none_to_find(&self) -> bool {
         let image = self.modules.image();
-        image
-            .resolve("malloc", &self.memory)
-            .is_some_and(|found| found.code.addr().is_some())
+        let program = image.program().filter(|_| image.is_static());
+        let has_names = |program: &Module| !program.file().functions(START).is_empty();
+        program.is_some_and(has_names) && !self.finds_allocator()
+    }
+
+    /// The allocators that were found and are not watched, each with its name, its module and who
+    /// uses it.
+    pub fn unwatched(&self) -> &[String] {
+        &self.unwatched
+    }
+
+    fn note_unwatched(&mut self) {
+        let image = self.modules.image();
+        let others = self.modules.families().iter().skip(1);
+        for text in others.map(|family| family.describe(image)) {
+            if !self.unwatched.contains(&text) {
+                self.unwatched.push(text);
+            }
+        }
     }
 
     /// Brings the modules up to date, and arms them.

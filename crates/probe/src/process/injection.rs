@@ -14,7 +14,7 @@ use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
 use crate::breakpoints::{INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
 use crate::modules::Files;
-use crate::probepoint::{self, Kind, Probepoint, Reason};
+use crate::probepoint::{Kind, Probepoint, Reason};
 use crate::record::Recorder;
 use crate::refusal::Refusal;
 use crate::tails;
@@ -265,7 +265,7 @@ impl Process {
     /// out.
     pub fn has_foreign_breakpoints(&self) -> bool {
         let image = self.modules.image();
-        let points = probepoint::find(image, &self.memory, &self.functions);
+        let points = self.probes();
         let mut all = points.iter().map(|point| point.address);
         let mut others = vec![image.linker_brk(&self.memory), self.lock_all()];
         let of_signals = super::sigtrap::FUNCTIONS.iter();

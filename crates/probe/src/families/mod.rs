@@ -1,0 +1,294 @@
+//! The allocators of a process: each that somebody is bound to, or that a module has for itself.
+
+mod copies;
+mod forwards;
+mod names;
+mod users;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use leaktap_api::{FunctionId, Functions};
+use leaktap_image::{Bindings, Code, Image};
+use leaktap_memory::{Addr, ReadMemory};
+
+use self::copies::Copies;
+use self::names::Group;
+use self::users::Users;
+
+/// Most families that are told apart.
+pub const MOST_FAMILIES: usize = 16;
+
+/// An allocator: the functions that one module has over one heap. Where a wrapper defines some of
+/// the names alone, the functions that the same callers get for the others belong to it, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// What people call it: libc, jemalloc, or the module's file name.
+    pub name: String,
+    /// Index in [`Image::modules`] of the module.
+    pub module: usize,
+    /// Its functions, in the order of their numbers; several names may have the same code.
+    pub functions: Vec<Member>,
+    /// Who uses it.
+    pub user: User,
+}
+
+/// A function of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which.
+    pub function: FunctionId,
+    /// Index in [`Image::modules`] of the module that defines it.
+    pub module: usize,
+    /// Where it is.
+    pub code: Code,
+}
+
+/// Who uses a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The module with this path is bound to it; others may be, too.
+    Bound(PathBuf),
+    /// Its own module, which calls it directly.
+    Inside,
+}
+
+impl Family {
+    /// Its name, its module and who uses it, for reports.
+    pub fn describe(&self, image: &Image) -> String {
+        let module = image.modules().get(self.module);
+        let module = module.map_or_else(String::new, |module| module.path().display().to_string());
+        let user = match &self.user {
+            User::Bound(user) => format!("used by {}", user.display()),
+            User::Inside => "for itself".to_owned(),
+        };
+        format!("{} in {module}, {user}", self.name)
+    }
+}
+
+/// The families of a process, kept up to date.
+#[derive(Debug)]
+pub struct Families {
+    functions: Functions,
+    bindings: Bindings,
+    copies: Copies,
+    all: Vec<Family>,
+}
+
+/// One that is being put together.
+struct Draft {
+    module: usize,
+    group: Group,
+    user: User,
+    members: Vec<Member>,
+}
+
+impl Families {
+    /// None yet; of allocators that have some of `functions`.
+    pub fn new(functions: Functions) -> Families {
+        let names = functions.all().map(|(_, known)| known.name.to_string());
+        Families {
+            bindings: Bindings::new(names.collect()),
+            copies: Copies::new(functions.clone()),
+            functions,
+            all: Vec::new(),
+        }
+    }
+
+    /// That of the main program's malloc first. There may be more than [`MOST_FAMILIES`].
+    pub fn all(&self) -> &[Family] {
+        &self.all
+    }
+
+    /// Looks again, when modules have come or gone, or slots have been filled. What is known of a
+    /// module is not found out again.
+    pub fn update(&mut self, image: &Image, memory: &dyn ReadMemory) {
+        self.bindings.update(image, memory);
+        self.copies.update(image);
+        let users = Users::new(image, &self.bindings, memory, &self.functions);
+        let mut drafts = self.bound(image, &users);
+        self.add_copies(image, &mut drafts);
+        for draft in &mut drafts {
+            self.complete(draft, image, memory, &users);
+        }
+        let families = drafts
+            .into_iter()
+            .filter(|draft| draft.allocates(&self.functions));
+        self.all = families.map(|draft| draft.family(image)).collect();
+        names::tell_apart(&mut self.all, image);
+    }
+
+    /// What somebody is bound to.
+    fn bound(&mut self, image: &Image, users: &Users) -> Vec<Draft> {
+        let mut drafts = Vec::new();
+        if let Some(first) = users.of_program() {
+            let program = image
+                .program()
+                .map_or_else(PathBuf::new, |p| p.path().to_owned());
+            drafts.push(Draft::new(first, Group::Standard, User::Bound(program)));
+        }
+        for bound in users.all() {
+            let Some((module, group)) = self.owner(image, users, bound) else {
+                continue;
+            };
+            let known = drafts
+                .iter()
+                .position(|d| (d.module, d.group) == (module, group));
+            let index = known.unwrap_or_else(|| {
+                let user = image.modules().get(bound.user);
+                let user = user.map_or_else(PathBuf::new, |user| user.path().to_owned());
+                drafts.push(Draft::new(module, group, User::Bound(user)));
+                drafts.len() - 1
+            });
+            drafts[index].add(bound.member.clone());
+        }
+        drafts
+    }
+
+    /// The module and the group of names that a function which somebody is bound to belongs to.
+    fn owner(
+        &mut self,
+        image: &Image,
+        users: &Users,
+        bound: &users::Bound,
+    ) -> Option<(usize, Group)> {
+        let definer = bound.member.module;
+        let name = &self.functions.get(bound.member.function)?.name;
+        if let Group::Prefixed(prefix) = names::group(name) {
+            return Some((definer, self.copies.group(image, definer, prefix)?));
+        }
+        let whose = users.malloc_of(bound.user).unwrap_or(definer);
+        if definer == whose || users.defines_malloc(definer) {
+            return Some((definer, Group::Standard));
+        }
+        if !names::is_beside_malloc(name) {
+            return Some((whose, Group::Standard));
+        }
+        let at = bound.member.code.addr()?;
+        // libstdc++'s operator new calls malloc, which is probed.
+        let forwards = self.copies.forwards(image, definer, at);
+        (!forwards).then_some((definer, Group::Standard))
+    }
+
+    /// What modules have for themselves.
+    fn add_copies(&mut self, image: &Image, drafts: &mut Vec<Draft>) {
+        let is_among = |module| {
+            let mut members = drafts.iter().flat_map(|draft| &draft.members);
+            members.any(|member| member.module == module)
+        };
+        let used: HashSet<usize> = (0..image.modules().len())
+            .filter(|m| is_among(*m))
+            .collect();
+        for module in 0..image.modules().len() {
+            for group in self.copies.groups(image, module, used.contains(&module)) {
+                if !drafts
+                    .iter()
+                    .any(|d| (d.module, d.group) == (module, group))
+                {
+                    drafts.push(Draft::new(module, group, User::Inside));
+                }
+            }
+        }
+    }
+
+    /// Adds the functions that share the heap, though nobody is bound to them.
+    fn complete(
+        &mut self,
+        draft: &mut Draft,
+        image: &Image,
+        memory: &dyn ReadMemory,
+        users: &Users,
+    ) {
+        let (module, group) = (draft.module, draft.group);
+        let may_forward = match group {
+            Group::Standard => !users.defines_malloc(module),
+            Group::Hidden => true,
+            Group::Prefixed(_) => false,
+        };
+        for (function, known) in self.functions.all().filter(|(_, known)| known.is_of_heap()) {
+            if !self.copies.belongs(image, module, &known.name, group) {
+                continue;
+            }
+            for code in copies::definitions(image, module, &known.name, group, memory) {
+                let at = code.addr().filter(|_| may_forward);
+                if !at.is_some_and(|at| self.copies.forwards(image, module, at)) {
+                    draft.add(Member {
+                        function,
+                        module,
+                        code,
+                    });
+                }
+            }
+        }
+        if group == Group::Standard {
+            draft.add_others(image, memory, &self.functions);
+        }
+        draft.members.sort_by_key(|member| member.function);
+    }
+}
+
+impl Draft {
+    fn new(module: usize, group: Group, user: User) -> Draft {
+        Draft {
+            module,
+            group,
+            user,
+            members: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, member: Member) {
+        if !self.members.contains(&member) {
+            self.members.push(member);
+        }
+    }
+
+    /// Where a wrapper defines some names only, its callers get the others from elsewhere. What has
+    /// another name that they do get from the wrapper (libc's `cfree` is its `free`) is not theirs.
+    fn add_others(&mut self, image: &Image, memory: &dyn ReadMemory, functions: &Functions) {
+        let others: HashSet<usize> = self.members.iter().map(|member| member.module).collect();
+        for module in others.into_iter().filter(|module| *module != self.module) {
+            let here: Vec<Member> = functions
+                .all()
+                .filter(|(_, known)| known.is_of_heap() && !names::is_beside_malloc(&known.name))
+                .flat_map(|(function, known)| {
+                    let found = image.resolve_in(module, &known.name, memory).into_iter();
+                    found.map(move |found| Member {
+                        function,
+                        module,
+                        code: found.code,
+                    })
+                })
+                .collect();
+            let known = |member: &Member| {
+                let mut members = self.members.iter();
+                members.any(|known| known.function == member.function)
+            };
+            let passed_over: HashSet<Addr> = here
+                .iter()
+                .filter(|member| known(member) && !self.members.contains(member))
+                .filter_map(|member| member.code.addr())
+                .collect();
+            let is_theirs = |member: &&Member| {
+                let at = member.code.addr();
+                !known(member) && !at.is_some_and(|at| passed_over.contains(&at))
+            };
+            let more: Vec<Member> = here.iter().filter(is_theirs).cloned().collect();
+            self.members.extend(more);
+        }
+    }
+
+    fn allocates(&self, functions: &Functions) -> bool {
+        let mut members = self.members.iter();
+        members.any(|member| !functions.frees(member.function))
+    }
+
+    fn family(self, image: &Image) -> Family {
+        Family {
+            name: names::of_family(image, self.module, self.group),
+            module: self.module,
+            functions: self.members,
+            user: self.user,
+        }
+    }
+}
