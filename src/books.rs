@@ -27,6 +27,8 @@ pub(crate) struct Books {
     injected: bool,
     /// What it mapped itself.
     pub(crate) regions: Regions,
+    /// The kernel was asked about them at the end of the trace.
+    pub(crate) are_regions_seen: bool,
     started: Instant,
     /// Time of the present stop.
     now: Duration,
@@ -44,6 +46,7 @@ impl Books {
             shared: None,
             injected: false,
             regions: Regions::default(),
+            are_regions_seen: false,
             started: Instant::now(),
             now: Duration::ZERO,
             lost: 0,
@@ -260,16 +263,19 @@ impl Recorder for Books {
             self.lost += 1;
             return;
         };
-        let region = Region {
-            stack: stack.0,
-            time,
-            bytes: len,
-        };
-        self.regions.map(at, len, region);
+        self.regions.map(at, len, stack.0, time);
     }
 
     fn unmapped(&mut self, at: Addr, len: u64) {
         self.regions.unmap(at, len);
+    }
+
+    fn protected(&mut self, at: Addr, len: u64, is_usable: bool) {
+        self.regions.protect(at, len, is_usable);
+    }
+
+    fn given_back(&mut self, at: Addr, len: u64, lazily: bool) {
+        self.regions.give_back(at, len, lazily);
     }
 
     fn lost(&mut self, why: Lost) {

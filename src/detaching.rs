@@ -375,7 +375,7 @@ impl Tracing<'_> {
                 Some(Child::Copy) => return self.target.release_copy(&mut self.tracer, stopped),
                 Some(child) => {
                     self.add(tid, child == Child::SharesMemory);
-                    self.target.thread_begins(&stopped);
+                    self.begins(&stopped);
                 }
             }
         }
@@ -393,7 +393,12 @@ impl Tracing<'_> {
             Stop::Exec { .. } => {
                 self.tasks.retain(|&other, task| task.child || other == tid);
                 self.add(tid, false);
+                self.look_at_end_of(&stopped);
                 self.target.replaced();
+            }
+            Stop::Exit { .. } => {
+                let _ = self.on_end(stopped); // its end is reported next
+                return;
             }
             Stop::Interrupt | Stop::Group(_) if target::has_pending_trap(tid) => {
                 let _ = self.resume(stopped); // its int3 is reported next, or its death

@@ -175,6 +175,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
             group.len()
         ));
     }
+    notes.extend(target.mapping_notes());
     notes.extend(target.process().refused().map(without_agent));
     let lost = target.books.lost();
     if lost > 0 {

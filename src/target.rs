@@ -15,6 +15,7 @@ use crate::error::{Error, cause};
 use crate::guard;
 use crate::progress::Now;
 
+mod mappings;
 mod notes;
 mod states;
 
@@ -485,6 +486,7 @@ impl Target {
 
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
+        self.look_at_mappings();
         self.note_end();
         self.notes.extend(self.execs.note());
         self.duration = self.books.elapsed();

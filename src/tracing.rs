@@ -17,9 +17,10 @@ use crate::target::{Exit, Target};
 /// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
 const SPINS: u32 = 100;
 
-/// A system call's number and CLONE_VM, clone(2).
+/// Numbers of system calls, and CLONE_VM, clone(2).
 const SYS_CLONE: u64 = 56;
 const SYS_CLONE3: u64 = 435;
+const SYS_EXIT: u64 = 60;
 const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_SETTLS: u64 = 0x8_0000;
@@ -102,6 +103,7 @@ impl<'a> Tracing<'a> {
         let is_child = |tid: Tid| attached.sharers.contains(&tid);
         for thread in &attached.stopped {
             tracing.add(thread.tid(), is_child(thread.tid()));
+            tracing.look_at_end_of(thread);
         }
         for thread in attached.late {
             tracing.add(thread.tid(), is_child(thread.tid()));
@@ -223,9 +225,8 @@ impl<'a> Tracing<'a> {
                 self.resume(stopped)
             }
             Stop::Exec { .. } => self.on_exec(stopped),
-            Stop::Group(_) | Stop::Interrupt | Stop::SystemCall | Stop::Exit { .. } => {
-                self.resume(stopped)
-            }
+            Stop::Exit { .. } => self.on_end(stopped),
+            Stop::Group(_) | Stop::Interrupt | Stop::SystemCall => self.resume(stopped),
         };
     }
 
@@ -328,11 +329,37 @@ impl<'a> Tracing<'a> {
             return;
         }
         self.add(tid, child == Child::SharesMemory);
-        self.target.thread_begins(&stopped);
+        self.begins(&stopped);
         if self.fs_shared.remove(&tid) {
             self.target.share_fs_base(tid);
         }
         self.on_stop(stopped);
+    }
+
+    /// A new thread is at its first stop.
+    pub(crate) fn begins(&mut self, stopped: &Stopped) {
+        let _ = self.tracer.is_born(stopped); // fails if it has been killed
+        self.target.thread_begins(stopped);
+    }
+
+    /// Has `stopped` stop at its end if it is the leader.
+    pub(crate) fn look_at_end_of(&mut self, stopped: &Stopped) {
+        if stopped.tid() == self.target.tid() {
+            let _ = self.tracer.stop_at_end(stopped); // fails if it has been killed
+        }
+    }
+
+    /// The leader is about to end. The process does so, too, and its memory is still there, unless
+    /// the leader has called exit(2) and leaves others behind.
+    pub(crate) fn on_end(&mut self, stopped: Stopped) -> Result<(), Died> {
+        let tid = stopped.tid();
+        let mut tasks = self.tasks.iter();
+        let is_alone = tasks.all(|(other, task)| *other == tid || task.child);
+        let call = stopped.registers()?.system_call();
+        if tid == self.target.tid() && (is_alone || call != Some(SYS_EXIT)) {
+            self.target.look_at_mappings();
+        }
+        self.resume(stopped)
     }
 
     fn on_exec(&mut self, mut stopped: Stopped) -> Result<(), Died> {
@@ -344,6 +371,7 @@ impl<'a> Tracing<'a> {
         }
         self.leave_former_memory();
         self.add(tid, false);
+        self.look_at_end_of(&stopped);
         self.target.exec();
         self.target
             .ask_sigtrap(&mut self.tracer, &mut [&mut stopped]);

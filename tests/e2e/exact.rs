@@ -157,6 +157,7 @@ exact! {
     queued_signals: plain("rtsignals.c");
     dlopen_and_dlclose: plain("dlopen.c");
     mappings: plain("mappings.c");
+    reserved_and_given_back: plain("reserved.c");
     no_frame_pointer: plain("frames.c");
     realigned_stack: plain("realigned.c");
     frame_pointers_only: plain("no_cfi.c");

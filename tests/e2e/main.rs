@@ -40,6 +40,7 @@ mod hostile;
 mod launch;
 mod leaving;
 mod limits;
+mod mappings;
 mod others;
 mod outputs;
 mod overhead;

@@ -476,12 +476,14 @@ struct Gate {
     _rax: u64,
     /// rdi, rsi.
     arguments: [u64; 2],
-    _rdx: u64,
+    /// rdx.
+    third: u64,
     descriptor: u64,
 }
 
 /// Whether a call that was entered with its return address at `sp` is the C library's own doing, or
-/// the allocator's. 0 if it is
+/// the allocator's, or of
+/// no interest. 0 if it is
 /// the program's. Whosever it is: what it unmaps is no stack any more.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
@@ -494,6 +496,9 @@ extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
     let [start, len] = gate.arguments;
     if descriptor.action.unmaps(gate.fourth) && start != 0 {
         agent.unmaps(start, len);
+    }
+    if descriptor.action.is_idle(gate.third) {
+        return 1;
     }
     let mut system = agent.control.system.iter();
     u32::from(system.any(|module| module.contains(*sp)))

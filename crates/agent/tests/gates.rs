@@ -78,6 +78,11 @@ fn calls_of_the_library_pass_and_others_do_not_and_stacks_are_forgotten() {
         // SAFETY: a stub is called as its original is.
         unsafe { transmute::<usize, Six>(gate) }
     });
+    // SAFETY: a stub is called as its original is.
+    let give_back: Six = unsafe {
+        let original = original as *const () as usize;
+        transmute(host.stub(Shape::Gate, original, original, Action::GIVE_BACK))
+    };
     let stacks = |known: &[AtomicU64]| {
         let entries = known[1..].chunks(2);
         let stacks = entries.filter(|e| e[0].load(Relaxed) < e[1].load(Relaxed));
@@ -87,6 +92,12 @@ fn calls_of_the_library_pass_and_others_do_not_and_stacks_are_forgotten() {
     let seen = original(0x1000, 0x2000, 3, 4, 5, 6);
     for gate in [map, unmap] {
         assert_eq!(call(gate, 0x1000, 0x2000), (seen, 1));
+    }
+    let all = !0xffff_ffff;
+    for (advice, traps) in [(3, 0), (4, 1), (all | 8, 1), (all | 3, 0), (5, 0)] {
+        let before = TRAPS.load(Relaxed);
+        give_back(0x1000, 0x2000, advice, 4, 5, 6);
+        assert_eq!(TRAPS.load(Relaxed) - before, traps, "{advice}");
     }
     be_the_library(&host);
     let before = ranges();

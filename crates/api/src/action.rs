@@ -1,6 +1,15 @@
 /// Of mmap(2): the address is not only a wish.
 pub const MAP_FIXED: u64 = 0x10;
 
+/// Of madvise(2): what is in these pages is needed no more, or only until the kernel needs them.
+const MADV_DONTNEED: u32 = 4;
+const MADV_FREE: u32 = 8;
+
+/// Whether what is given back by `advice` stays until the kernel needs it.
+pub const fn is_lazy(advice: u64) -> bool {
+    advice as u32 == MADV_FREE
+}
+
 /// What a call does, told by its arguments and its result: one word, which a detour's descriptor
 /// holds. Arguments are the integer ones of the System V psABI, from 0 to 5.
 #[repr(transparent)]
@@ -44,6 +53,9 @@ impl Action {
     pub const MOVE_BREAK: Action = Action(10);
     /// `mprotect(2)`: arguments are address, length, protection.
     pub const PROTECT: Action = Action(11);
+    /// `madvise(2)`: arguments are address, length, advice. By some advice the program gives back
+    /// what memory there is.
+    pub const GIVE_BACK: Action = Action(12);
 
     /// The block's size is argument `argument`.
     #[must_use]
@@ -180,6 +192,14 @@ impl Action {
             }
             _ => None,
         }
+    }
+
+    /// True if a call whose argument 2 is `advice` is of no interest.
+    #[inline]
+    pub const fn is_idle(self, advice: u64) -> bool {
+        // An int: the upper half of the register means nothing.
+        let gives_back = matches!(advice as u32, MADV_DONTNEED | MADV_FREE);
+        self.shape().0 == Action::GIVE_BACK.0 && !gives_back
     }
 
     /// True if a call whose argument 3 is `flags` may unmap argument 1 bytes at argument 0.

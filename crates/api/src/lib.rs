@@ -17,6 +17,6 @@ mod functions;
 #[cfg(feature = "table")]
 mod table;
 
-pub use action::{Action, MAP_FIXED};
+pub use action::{Action, MAP_FIXED, is_lazy};
 #[cfg(feature = "table")]
 pub use functions::{Function, FunctionId, Functions};

@@ -86,6 +86,7 @@ pub(crate) const STANDARD: &[Known] = &[
     ("brk", "", Action::SET_BREAK.takes(1)),
     ("sbrk", "", Action::MOVE_BREAK.takes(1)),
     ("mprotect", "", Action::PROTECT.takes(3)),
+    ("madvise", "", Action::GIVE_BACK.takes(3)),
 ];
 
 /// What an allocator has under names of its own.

@@ -1,18 +1,33 @@
 //! The regions that a program has mapped and that are, in part at least, still mapped.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use leaktap_memory::Addr;
 
 /// One call of mmap(2), mremap(2), brk(2) or sbrk(2) that mapped something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Region {
     /// The stack of the call.
     pub stack: u32,
     /// Milliseconds from the beginning of the trace to the call.
     pub time: u32,
-    /// Bytes of it that are still mapped.
+    /// Bytes of it that are memory, or become it when they are touched.
     pub bytes: u64,
+    /// Bytes of it that are addresses and nothing else: `PROT_NONE`.
+    pub reserved: u64,
+    /// Bytes of it that the program has told the kernel it does not need: madvise(2).
+    pub given_back: u64,
+}
+
+/// What a mapped byte is to its program: see [`Region`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Usable,
+    Reserved,
+    GivenBack,
+    /// The same; it is there until the kernel takes it.
+    Free,
 }
 
 /// Mapped regions by address.
@@ -31,12 +46,27 @@ pub struct Regions {
 struct Piece {
     end: u64,
     region: u64,
+    state: State,
+}
+
+impl Region {
+    fn of(&mut self, state: State) -> &mut u64 {
+        match state {
+            State::Usable => &mut self.bytes,
+            State::Reserved => &mut self.reserved,
+            State::GivenBack | State::Free => &mut self.given_back,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        (self.bytes, self.reserved, self.given_back) == (0, 0, 0)
+    }
 }
 
 impl Regions {
-    /// `len` bytes at `at` were mapped, over whatever was there. `region.bytes` is not looked at.
-    /// A range beyond the end of the address space is not noted: no kernel maps one.
-    pub fn map(&mut self, at: Addr, len: u64, region: Region) {
+    /// `len` bytes at `at` were mapped, over whatever was there, by a call with this stack at this
+    /// time. A range beyond the end of the address space is not noted: no kernel maps one.
+    pub fn map(&mut self, at: Addr, len: u64, stack: u32, time: u32) {
         let Some(end) = at.get().checked_add(len) else {
             return;
         };
@@ -44,205 +74,142 @@ impl Regions {
         if len > 0 {
             let id = self.next;
             self.next += 1;
-            self.pieces.insert(at.get(), Piece { end, region: id });
-            self.regions.insert(
-                id,
-                Region {
-                    bytes: len,
-                    ..region
-                },
-            );
+            let piece = Piece {
+                end,
+                region: id,
+                state: State::Usable,
+            };
+            self.pieces.insert(at.get(), piece);
+            let region = Region {
+                stack,
+                time,
+                bytes: len,
+                ..Region::default()
+            };
+            self.regions.insert(id, region);
         }
     }
 
     /// `len` bytes at `at` are mapped no longer, as far as they were.
     pub fn unmap(&mut self, at: Addr, len: u64) {
+        self.change(at, len, |_| None);
+    }
+
+    /// `len` bytes at `at` may be used from now on, or may not: mprotect(2).
+    pub fn protect(&mut self, at: Addr, len: u64, is_usable: bool) {
+        self.change(at, len, |state| match (is_usable, state) {
+            (false, _) => Some(State::Reserved),
+            (true, State::Reserved) => Some(State::Usable),
+            (true, state) => Some(state),
+        });
+    }
+
+    /// The program has no need of `len` bytes at `at` until it writes there: madvise(2). With
+    /// `lazily` they stay until the kernel needs them (`MADV_FREE`).
+    pub fn give_back(&mut self, at: Addr, len: u64, lazily: bool) {
+        self.change(at, len, |state| match (state, lazily) {
+            (State::Reserved, _) => Some(State::Reserved),
+            (_, true) => Some(State::Free),
+            (_, false) => Some(State::GivenBack),
+        });
+    }
+
+    /// The program has written to `len` bytes at `at`, which it may have given back.
+    pub fn use_again(&mut self, at: Addr, len: u64) {
+        self.change(at, len, |state| match state {
+            State::GivenBack | State::Free => Some(State::Usable),
+            state => Some(state),
+        });
+    }
+
+    /// What the kernel says is mapped: ranges in the order of their addresses, and whether each may
+    /// be used. All else is mapped no longer.
+    pub fn see(&mut self, mapped: impl Iterator<Item = (Range<Addr>, bool)>) {
+        let mut seen = 0;
+        for (range, is_usable) in mapped {
+            let (start, end) = (range.start.get(), range.end.get());
+            self.unmap(Addr::new(seen), start.saturating_sub(seen));
+            self.protect(range.start, end.saturating_sub(start), is_usable);
+            seen = end.max(seen);
+        }
+        self.unmap(Addr::new(seen), u64::MAX - seen);
+    }
+
+    /// Ranges that are given back, in the order of their addresses, and whether lazily.
+    pub fn given_back(&self) -> Vec<(Range<Addr>, bool)> {
+        let given_back = |(start, piece): (&u64, &Piece)| {
+            let range = Addr::new(*start)..Addr::new(piece.end);
+            match piece.state {
+                State::GivenBack => Some((range, false)),
+                State::Free => Some((range, true)),
+                State::Usable | State::Reserved => None,
+            }
+        };
+        self.pieces.iter().filter_map(given_back).collect()
+    }
+
+    /// The regions of which anything is mapped.
+    pub fn mapped(&self) -> impl Iterator<Item = &Region> {
+        self.regions.values()
+    }
+
+    /// The regions of which anything is usable.
+    pub fn live(&self) -> impl Iterator<Item = &Region> {
+        self.mapped().filter(|region| region.bytes > 0)
+    }
+
+    /// Changes the state of `len` bytes at `at`, as far as they are mapped: nothing is unmapped.
+    fn change(&mut self, at: Addr, len: u64, to: impl Fn(State) -> Option<State>) {
         let start = at.get();
         let end = start.saturating_add(len);
         if start == end {
             return;
         }
-        let before = self
-            .pieces
-            .range(..start)
-            .next_back()
-            .map(|(&s, &piece)| (s, piece));
+        let before = self.pieces.range(..start).next_back();
         let first = before.filter(|(_, piece)| piece.end > start);
-        let inside = self.pieces.range(start..end).map(|(&s, &piece)| (s, piece));
-        for (piece_start, piece) in first.into_iter().chain(inside).collect::<Vec<_>>() {
-            self.cut(piece_start, piece, start, end);
+        let inside = self.pieces.range(start..end);
+        let pieces = first.into_iter().chain(inside);
+        for (piece_start, piece) in pieces.map(|(&s, &p)| (s, p)).collect::<Vec<_>>() {
+            let state = to(piece.state);
+            if state != Some(piece.state) {
+                self.cut(piece_start, piece, start..end, state);
+            }
         }
     }
 
-    /// The regions of which anything is mapped.
-    pub fn live(&self) -> impl Iterator<Item = &Region> {
-        self.regions.values()
-    }
-
-    fn cut(&mut self, piece_start: u64, piece: Piece, start: u64, end: u64) {
+    fn cut(&mut self, piece_start: u64, piece: Piece, range: Range<u64>, state: Option<State>) {
+        let (start, end) = (piece_start.max(range.start), piece.end.min(range.end));
         self.pieces.remove(&piece_start);
         if piece_start < start {
-            self.pieces.insert(
-                piece_start,
-                Piece {
-                    end: start,
-                    ..piece
-                },
-            );
+            let head = Piece {
+                end: start,
+                ..piece
+            };
+            self.pieces.insert(piece_start, head);
         }
         if piece.end > end {
             self.pieces.insert(end, piece);
         }
-        let gone = piece.end.min(end) - piece_start.max(start);
-        if let Some(region) = self.regions.get_mut(&piece.region) {
-            region.bytes = region.bytes.saturating_sub(gone);
-            if region.bytes == 0 {
-                self.regions.remove(&piece.region);
-            }
+        let Some(region) = self.regions.get_mut(&piece.region) else {
+            return;
+        };
+        *region.of(piece.state) -= end - start;
+        if let Some(state) = state {
+            *region.of(state) += end - start;
+            self.pieces.insert(
+                start,
+                Piece {
+                    end,
+                    state,
+                    ..piece
+                },
+            );
+        } else if region.is_gone() {
+            self.regions.remove(&piece.region);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PAGES: u64 = 64;
-
-    fn region(stack: u32) -> Region {
-        Region {
-            stack,
-            time: 0,
-            bytes: 0,
-        }
-    }
-
-    /// One number a page: the region that maps it.
-    fn by_page(model: &[Option<u32>]) -> Vec<(u32, u64)> {
-        let mut sums = BTreeMap::new();
-        for stack in model.iter().flatten() {
-            *sums.entry(*stack).or_insert(0) += 4096;
-        }
-        sums.into_iter().collect()
-    }
-
-    #[test]
-    fn agrees_with_a_model_of_single_pages() {
-        let mut random = 1u64;
-        let mut next = |below: u64| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (random >> 33) % below
-        };
-        let mut regions = Regions::default();
-        let mut model = vec![None; PAGES as usize];
-        for step in 0..10_000 {
-            let start = next(PAGES);
-            let len = next(PAGES - start + 1);
-            let at = Addr::new(start * 4096);
-            let stack = next(3) > 0;
-            let pages = start as usize..(start + len) as usize;
-            if stack {
-                regions.map(at, len * 4096, region(step));
-            } else {
-                regions.unmap(at, len * 4096);
-            }
-            model[pages].fill(stack.then_some(step));
-            let mut found: Vec<_> = regions.live().map(|r| (r.stack, r.bytes)).collect();
-            found.sort_unstable();
-            assert_eq!(found, by_page(&model), "step {step}");
-        }
-    }
-
-    const PAGE: u64 = 4096;
-
-    /// Maps (pages, stack) or unmaps (pages, none) in turn; stacks and pages that are left.
-    fn left_by(steps: &[(u64, u64, Option<u32>)]) -> Vec<(u32, u64)> {
-        let mut regions = Regions::default();
-        for &(start, pages, stack) in steps {
-            let (at, len) = (Addr::new(start * PAGE), pages * PAGE);
-            match stack {
-                Some(stack) => regions.map(at, len, region(stack)),
-                None => regions.unmap(at, len),
-            }
-        }
-        let mut left: Vec<_> = regions.live().map(|r| (r.stack, r.bytes / PAGE)).collect();
-        left.sort_unstable();
-        left
-    }
-
-    #[test]
-    fn what_programs_do_with_regions() {
-        let (one, two, gone) = (Some(1), Some(2), None);
-        let cases: &[(&str, &[_], &[_])] = &[
-            (
-                "a hole: still one",
-                &[(9, 16, one), (15, 4, gone)],
-                &[(1, 12)],
-            ),
-            (
-                "a hole, then each piece",
-                &[(9, 16, one), (15, 4, gone), (9, 6, gone), (19, 6, gone)],
-                &[],
-            ),
-            (
-                "several at once",
-                &[(1, 4, one), (7, 4, two), (3, 6, gone)],
-                &[(1, 2), (2, 2)],
-            ),
-            (
-                "MAP_FIXED into the middle",
-                &[(1, 9, one), (4, 2, two)],
-                &[(1, 7), (2, 2)],
-            ),
-            (
-                "MAP_FIXED over all of it",
-                &[(2, 2, one), (1, 4, two)],
-                &[(2, 4)],
-            ),
-            (
-                "mremap grows in place",
-                &[(1, 4, one), (1, 4, gone), (1, 8, two)],
-                &[(2, 8)],
-            ),
-            (
-                "mremap moves",
-                &[(1, 4, one), (1, 4, gone), (50, 8, two)],
-                &[(2, 8)],
-            ),
-            (
-                "mremap moves one piece",
-                &[(1, 4, one), (3, 2, gone), (50, 2, two)],
-                &[(1, 2), (2, 2)],
-            ),
-            (
-                "the break moves up twice and back across both",
-                &[(1, 16, one), (17, 4, two), (7, 14, gone)],
-                &[(1, 6)],
-            ),
-            (
-                "from before the trace",
-                &[(1, 4, gone), (5, 1, one)],
-                &[(1, 1)],
-            ),
-            (
-                "neighbours do not grow together",
-                &[(1, 1, one), (2, 1, one)],
-                &[(1, 1), (1, 1)],
-            ),
-        ];
-        for (what, steps, expected) in cases {
-            assert_eq!(left_by(steps), *expected, "{what}");
-        }
-    }
-
-    #[test]
-    fn survives_what_no_kernel_would_say() {
-        let mut regions = Regions::default();
-        regions.map(Addr::new(u64::MAX), 4096, region(1));
-        regions.map(Addr::new(4096), 0, region(1));
-        regions.unmap(Addr::new(u64::MAX), u64::MAX);
-        assert_eq!(regions.live().count(), 0);
-    }
-}
+#[path = "regions_tests.rs"]
+mod tests;

@@ -25,6 +25,7 @@ mod scan;
 mod scope;
 mod symbolizer;
 mod thread;
+mod usage;
 mod vdso;
 
 pub use auxv::hwcap2;
@@ -39,3 +40,4 @@ pub use module::Module;
 pub use resolve::{Code, Resolved};
 pub use scan::Skipped;
 pub use symbolizer::{Name, Symbolizer};
+pub use usage::in_use;

@@ -177,7 +177,7 @@ impl Maps {
     /// # Errors
     /// As [`mappings`].
     pub(crate) fn read(pid: i32) -> Result<Maps, Error> {
-        let text = text(pid)?;
+        let text = contents(pid, "maps")?;
         let mappings = parse(&text).map_err(|error| Error::proc(pid, "maps", error))?;
         Ok(Maps { text, mappings })
     }
@@ -187,7 +187,7 @@ impl Maps {
     /// # Errors
     /// As [`mappings`].
     pub(crate) fn read_again(&self, pid: i32) -> Result<Option<Maps>, Error> {
-        let text = text(pid)?;
+        let text = contents(pid, "maps")?;
         if text == self.text {
             return Ok(None);
         }
@@ -196,11 +196,13 @@ impl Maps {
     }
 }
 
-fn text(pid: i32) -> Result<Vec<u8>, Error> {
+/// The text of `name`, which tells of the memory of process `pid`, or of its thread if the leader
+/// has ended.
+pub(crate) fn contents(pid: i32, name: &str) -> Result<Vec<u8>, Error> {
     let read = |thread: i32| -> ProcResult<Vec<u8>> {
         let mut text = Vec::new();
         Process::new(thread)?
-            .open_relative("maps")?
+            .open_relative(name)?
             .read_to_end(&mut text)?;
         Ok(text)
     };
@@ -209,7 +211,7 @@ fn text(pid: i32) -> Result<Vec<u8>, Error> {
         Ok(text) if !text.is_empty() => Ok(text),
         other => through_another().or(other),
     };
-    text.map_err(|error| Error::proc(pid, "maps", error))
+    text.map_err(|error| Error::proc(pid, name, error))
 }
 
 /// procfs reads the numbers. The names are taken here, as bytes: a file name need not be UTF-8 and

@@ -1,6 +1,6 @@
 //! What a call that has returned did, by its arguments and its result.
 
-use leaktap_api::{Action, FunctionId};
+use leaktap_api::{Action, FunctionId, is_lazy};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::Memory;
 use leaktap_unwind::Start;
@@ -26,13 +26,12 @@ impl Outcome<'_> {
     /// `call` has returned `result`; `start` is where its caller goes on.
     pub(crate) fn of(&mut self, call: &Call<Undo>, result: u64, start: Start) {
         let [first, second, third, ..] = call.arguments;
+        // An int: the upper half of the register means nothing.
+        let is_success = result as u32 == 0;
         match call.action.shape() {
             Action::ALLOCATE => self.allocated(call, result, start),
             Action::ALLOCATE_INTO => {
-                // An int: the upper half of the register means nothing.
-                if result as u32 == 0
-                    && let Ok(block) = self.memory.read_u64(Addr::new(first))
-                {
+                if is_success && let Ok(block) = self.memory.read_u64(Addr::new(first)) {
                     self.allocated(call, block, start);
                 }
             }
@@ -41,16 +40,23 @@ impl Outcome<'_> {
             Action::MAP => {
                 if let Some(at) = mapped_at(result) {
                     self.mapped(call.function, at, second, start);
+                    self.protected(at, second, third);
                 }
             }
-            Action::UNMAP if result as u32 == 0 => self.unmapped(Addr::new(first), second),
+            Action::GIVE_BACK if is_success => {
+                if let Some(len) = in_pages(second) {
+                    let is_lazy = is_lazy(third);
+                    self.recorder.given_back(Addr::new(first), len, is_lazy);
+                }
+            }
+            Action::UNMAP if is_success => self.unmapped(Addr::new(first), second),
             Action::REMAP => {
                 if let Some(at) = mapped_at(result) {
                     self.unmapped(Addr::new(first), second);
                     self.mapped(call.function, at, third, start);
                 }
             }
-            Action::SET_BREAK if result as u32 == 0 && second != 0 => {
+            Action::SET_BREAK if is_success && second != 0 => {
                 self.moved_break(call.function, second, first, start);
             }
             Action::MOVE_BREAK => {
@@ -102,7 +108,7 @@ impl Outcome<'_> {
     }
 
     fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, start: Start) {
-        let Some(len) = len.checked_next_multiple_of(PAGE).filter(|len| *len > 0) else {
+        let Some(len) = in_pages(len).filter(|len| *len > 0) else {
             return;
         };
         if self.modules.is_system(start.ip) {
@@ -114,8 +120,14 @@ impl Outcome<'_> {
     }
 
     fn unmapped(&mut self, at: Addr, len: u64) {
-        if let Some(len) = len.checked_next_multiple_of(PAGE) {
+        if let Some(len) = in_pages(len) {
             self.recorder.unmapped(at, len);
+        }
+    }
+
+    fn protected(&mut self, at: Addr, len: u64, protection: u64) {
+        if let Some(len) = in_pages(len) {
+            self.recorder.protected(at, len, is_usable(protection));
         }
     }
 
@@ -129,6 +141,17 @@ impl Outcome<'_> {
             self.recorder.mapped(function, at, new - old, stack);
         }
     }
+}
+
+/// `len` bytes as the kernel takes them: whole pages.
+pub(crate) fn in_pages(len: u64) -> Option<u64> {
+    len.checked_next_multiple_of(PAGE)
+}
+
+/// Whether a `PROT_*` of mmap(2), mprotect(2) allows anything.
+pub(crate) fn is_usable(protection: u64) -> bool {
+    const PROT_READ_WRITE_EXEC: u64 = 7;
+    protection & PROT_READ_WRITE_EXEC != 0
 }
 
 /// The address that mmap(2) returned, unless it failed: errors are the last page of addresses,

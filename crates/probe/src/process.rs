@@ -426,7 +426,10 @@ impl Process {
         };
         self.swallowed.entered(function);
         if action.shape() == Action::PROTECT {
-            return self.look_for_writer(registers);
+            return self.protects(registers, recorder);
+        }
+        if action.is_idle(registers.argument(2)) {
+            return;
         }
         let entry_sp = registers.sp();
         let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {

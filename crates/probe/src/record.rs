@@ -32,6 +32,13 @@ pub trait Recorder {
     /// `len` bytes at `at` are no longer mapped.
     fn unmapped(&mut self, at: Addr, len: u64);
 
+    /// Of `len` bytes at `at` none may be used from now on (`PROT_NONE`), or they may be.
+    fn protected(&mut self, at: Addr, len: u64, is_usable: bool);
+
+    /// What is in `len` bytes at `at` is no longer needed: madvise(2). With `lazily` it stays until
+    /// the kernel needs the memory.
+    fn given_back(&mut self, at: Addr, len: u64, lazily: bool);
+
     /// A call was seen, what it did was not.
     fn lost(&mut self, why: Lost);
 }

@@ -26,6 +26,7 @@ pub use model::{
     Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target, Totals,
 };
 pub use names::printable;
+pub use numbers::{bytes, count};
 pub use pattern::{OutputName, Pattern};
 pub use selection::{By, Selection};
 pub use text::{Style, render};

@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 /// A size in bytes; exact below 10 KiB, one digit after the point from there on.
-pub(crate) fn bytes(size: u64) -> String {
+pub fn bytes(size: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if size < 10 << 10 {
         return format!("{} B", grouped(size));
@@ -36,7 +36,7 @@ pub(crate) fn seconds(value: f64) -> String {
 }
 
 /// `n` of something that forms its plural with an s.
-pub(crate) fn count(n: u64, what: &str) -> String {
+pub fn count(n: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 

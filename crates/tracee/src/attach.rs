@@ -123,7 +123,7 @@ impl Tracer {
     /// [`AttachError`]. Nothing is traced then, and what was stopped runs on.
     pub fn attach(&mut self, process: Tid, options: Options) -> Result<Attached, AttachError> {
         diagnosis::examine(process)?;
-        self.options = options;
+        self.begin(options);
         let mut attaching = Attaching {
             tracer: self,
             reaper: Reaper::start(process),
@@ -246,7 +246,7 @@ impl Attaching<'_> {
     }
 
     fn try_to_seize(&mut self, tid: Tid) -> Result<Seized, AttachError> {
-        let options = self.tracer.options.bits();
+        let options = self.tracer.options_of(tid).bits();
         let seize = || sys::seize(tid.get(), options);
         let (seized, ended) = self.reaper.during(seize);
         ended.into_iter().for_each(|end| self.enter(end));

@@ -166,7 +166,7 @@ impl Tracer {
     /// # Errors
     /// [`LaunchError`]. No child is left then.
     pub fn launch(&mut self, command: &Command, options: Options) -> Result<Stopped, LaunchError> {
-        self.options = options;
+        self.begin(options);
         let resources = |source: io::Error| {
             let program = command.program.clone();
             LaunchError::Resources { program, source }

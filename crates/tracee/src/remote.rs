@@ -268,7 +268,7 @@ impl RemoteCalls<'_> {
         if tid.seccomp() == Some(SeccompMode::Disabled) {
             return Ok(());
         }
-        let suspending = self.tracer.options.suspend_seccomp();
+        let suspending = self.tracer.options_of(tid).suspend_seccomp();
         match self.stopped.set_options(suspending) {
             Ok(()) => {
                 self.suspended = true;

@@ -49,7 +49,9 @@ pub enum Event {
 pub struct Tracer {
     kept: VecDeque<Event>,
     /// Of its tracees.
-    pub(crate) options: Options,
+    options: Options,
+    /// The one that stops before its end, too.
+    ends: Option<Tid>,
     of_this_thread: OfThisThread,
 }
 
@@ -59,6 +61,7 @@ impl Tracer {
         Tracer {
             kept: VecDeque::new(),
             options: Options::default(),
+            ends: None,
             of_this_thread: PhantomData,
         }
     }
@@ -84,8 +87,42 @@ impl Tracer {
     /// # Errors
     /// [`OptionsError`]; the basic ones are never refused.
     pub fn set_options(&mut self, stopped: &Stopped, options: Options) -> Result<(), OptionsError> {
-        self.options = options;
+        self.begin(options);
         stopped.set_options(options)
+    }
+
+    /// Its tracees have these options from now on.
+    pub(crate) fn begin(&mut self, options: Options) {
+        (self.options, self.ends) = (options, None);
+    }
+
+    /// What `tid` was traced with.
+    pub(crate) fn options_of(&self, tid: Tid) -> Options {
+        match self.ends == Some(tid) {
+            true => self.options.exit_events(),
+            false => self.options,
+        }
+    }
+
+    /// Has `stopped`, and no other tracee, stop at its end: [`Stop::Exit`]. All that it makes must
+    /// be [told](Tracer::is_born).
+    ///
+    /// # Errors
+    /// [`OptionsError`].
+    pub fn stop_at_end(&mut self, stopped: &Stopped) -> Result<(), OptionsError> {
+        self.ends = Some(stopped.tid());
+        stopped.set_options(self.options_of(stopped.tid()))
+    }
+
+    /// A thread is at its first stop: with the options of whatever made it.
+    ///
+    /// # Errors
+    /// [`OptionsError`].
+    pub fn is_born(&self, stopped: &Stopped) -> Result<(), OptionsError> {
+        match self.ends {
+            Some(_) => stopped.set_options(self.options_of(stopped.tid())),
+            None => Ok(()),
+        }
     }
 
     /// The next event if there is one by now.

@@ -143,7 +143,8 @@ impl RemoteCalls<'_> {
     pub(super) fn restore(&mut self) -> Result<(), Died> {
         if std::mem::take(&mut self.suspended) {
             // Taking an option away is never refused.
-            match self.stopped.set_options(self.tracer.options) {
+            let options = self.tracer.options_of(self.stopped.tid);
+            match self.stopped.set_options(options) {
                 Err(OptionsError::Died(died)) => return Err(died),
                 Ok(()) | Err(OptionsError::Refused { .. }) => {}
             }
