@@ -158,6 +158,7 @@ exact! {
     dlopen_and_dlclose: plain("dlopen.c");
     mappings: plain("mappings.c");
     reserved_and_given_back: plain("reserved.c");
+    allocator_in_the_program: plain("own_arena.c");
     no_frame_pointer: plain("frames.c");
     realigned_stack: plain("realigned.c");
     frame_pointers_only: plain("no_cfi.c");

@@ -438,8 +438,12 @@ impl Process {
         if self.modules.is_allocator(ret) {
             return;
         }
-        // A call from the program's own code is no allocator's doing, wherever the stack leads.
-        let by_program = !self.modules.is_system(ret) && !self.modules.is_same(ret, registers.ip());
+        // A call from the program's own code is no allocator's doing, wherever the stack leads: but
+        // for memory that an allocator in that code asks for.
+        let is_allocator = self.modules.is_system(ret)
+            || self.modules.is_same(ret, registers.ip())
+            || action.is_mapping() && self.is_beside_allocator(ret);
+        let by_program = !is_allocator;
         let start = stack::caller(ret, entry_sp, registers.bp());
         if let Some(agent) = self.injection.agent_mut() {
             if action.unmaps(registers.argument(3)) {
@@ -509,6 +513,14 @@ impl Process {
             arguments,
             undo: Undo { removed, noted },
         });
+    }
+
+    /// True of code of a module in which a function of the heap is watched.
+    fn is_beside_allocator(&self, at: Addr) -> bool {
+        let mut points = self.points.iter();
+        self.modules.image().module_at(at).is_some_and(|module| {
+            points.any(|point| !point.known.action.is_mapping() && module.contains(point.address))
+        })
     }
 
     fn returned(
