@@ -19,16 +19,17 @@
 #![deny(unsafe_code)]
 
 pub mod layout;
+#[allow(
+    unsafe_code,
+    reason = "maps the shared memory, and makes references into it, in this file alone"
+)]
+mod ledger_map;
 mod primitive;
 #[allow(
     unsafe_code,
     reason = "searches tables in the target, in this file alone"
 )]
 pub mod published;
-#[allow(
-    unsafe_code,
-    reason = "maps the shared memory, and makes references into it, in this file alone"
-)]
 mod shared;
 mod stub;
 

@@ -1,22 +1,20 @@
 use std::fs::File;
 use std::io;
 use std::mem::offset_of;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_ledger::{Block, Ledger, reserved};
 use leaktap_unwind::Row;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::unistd::{Whence, lseek};
 
-use crate::layout::{Control, KEYS, Known, Live, SPARES, Thread, Told, Unreturned};
+use crate::layout::{KEYS, Known, Live, SPARES, Thread, Told, Unreturned};
+use crate::ledger_map::LedgerMap;
 
 /// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
 pub const KEY_BITS: u32 = 10;
@@ -54,14 +52,11 @@ pub const LEDGER_AT: u64 = ROOM_AT + ROOM_LEN;
 pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;
 
 /// The tracer's side of what it shares with the agent; or, where nothing is injected, the ledger
-/// alone. Owns the mapping, and what is mapped: both go with it, and whatever refers into it
-/// borrows from it.
+/// alone.
 #[derive(Debug)]
 pub struct Shared {
-    base: NonNull<u8>,
+    map: LedgerMap,
     parts: Parts,
-    /// What is mapped there; nothing if that has no file.
-    file: Option<File>,
 }
 
 /// Where the parts are that differ between the two.
@@ -100,19 +95,6 @@ impl Parts {
         } else {
             at - other.ledger + self.ledger
         }
-    }
-}
-
-// SAFETY: all that is reached through it is atomic, but for what `write` does.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, with that length, and nothing borrows from it any more.
-        let unmapped = unsafe { munmap(self.base.cast(), self.parts.len() as usize) };
-        debug_assert_eq!(unmapped, Ok(()));
     }
 }
 
@@ -176,17 +158,8 @@ impl Shared {
     /// Maps `file`, which is as long as `parts` are and stays so; without one, memory that is
     /// zeroed.
     fn new(parts: Parts, file: Option<File>) -> io::Result<Shared> {
-        let len = NonZeroUsize::new(parts.len() as usize).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_NORESERVE;
-        // SAFETY: a new mapping.
-        let base = unsafe {
-            match &file {
-                Some(file) => mmap(None, len, READ_WRITE, flags | MapFlags::MAP_SHARED, file, 0),
-                None => mmap_anonymous(None, len, READ_WRITE, flags | MapFlags::MAP_PRIVATE),
-            }
-        }?;
-        let base = base.cast();
-        Ok(Shared { base, parts, file })
+        let map = LedgerMap::new(file, parts.ledger, parts.tables)?;
+        Ok(Shared { map, parts })
     }
 
     /// Whether there is room here for whatever may be in `other`.
@@ -207,7 +180,7 @@ impl Shared {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let next = from.seek(at, Whence::SeekData)?;
-        let Some((file, start)) = from.file.as_ref().zip(next) else {
+        let Some((file, start)) = from.map.file().zip(next) else {
             return Ok(None);
         };
         let ledger = from.parts.ledger;
@@ -238,21 +211,15 @@ impl Shared {
 
     /// Reads `len` bytes at offset `from` of `file` to offset `to`.
     fn fill(&mut self, to: u64, len: u64, file: &File, from: u64) -> io::Result<()> {
-        if to.checked_add(len).is_none_or(|end| end > self.parts.len()) {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        // SAFETY: within the mapping, as has just been looked at; nothing else refers into it.
-        let room = unsafe {
-            let to = self.base.as_ptr().wrapping_add(to as usize);
-            std::slice::from_raw_parts_mut(to, len as usize)
-        };
+        let room = self.map.room(to, len);
+        let room = room.ok_or(io::ErrorKind::OutOfMemory)?;
         file.read_exact_at(room, from)
     }
 
     /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte
     /// in use (lseek(2)), or if it is in no file.
     fn seek(&self, at: u64, what: Whence) -> io::Result<Option<u64>> {
-        let Some(file) = &self.file else {
+        let Some(file) = self.map.file() else {
             return Ok(None);
         };
         match lseek(file, at.cast_signed(), what) {
@@ -266,7 +233,7 @@ impl Shared {
     fn next_in_use(&self, at: u64) -> Option<Range<u64>> {
         let len = self.parts.len();
         let rest = (at < len).then_some(at..len);
-        if self.file.is_none() {
+        if self.map.file().is_none() {
             return rest;
         }
         let Ok(start) = self.seek(at, Whence::SeekData) else {
@@ -294,42 +261,37 @@ impl Shared {
 
     /// The ledger.
     pub fn ledger(&self) -> Ledger<'_> {
-        // SAFETY: zeroed at first; as long as `reserved` says, and mapped as long as `self` is
-        // there.
-        unsafe { Ledger::at(self.place(self.parts.ledger as usize), self.parts.tables) }
+        self.map.ledger()
     }
 
     /// What the tracer changes while the agent runs.
     pub fn live(&self) -> &Live {
-        // SAFETY: all fields are atomic; part of the head, which is always there.
-        unsafe { &*self.place(offset_of!(Control, live)).cast() }
+        self.map.live()
     }
 
     /// What the agent tells.
     pub fn told(&self) -> &Told {
-        // SAFETY: as for `live`.
-        unsafe { &*self.place(offset_of!(Control, told)).cast() }
+        self.map.told()
     }
 
     /// The fs bases of threads, or 0, by the number of the thread. None where nothing is shared.
     pub fn keys(&self) -> &[AtomicU64] {
-        self.words(KEYS_AT, KEYS_LEN)
+        self.map.words(KEYS_AT, KEYS_LEN)
     }
 
     /// [`Thread::outer`] of thread `index`, nothing if there is no such thread.
     pub fn outer(&self, index: usize) -> Option<&AtomicU64> {
         let outer = thread_at(index)? + offset_of!(Thread, outer) as u64;
-        self.words(outer, 1).first()
+        self.map.words(outer, 1).first()
     }
 
     /// Tells thread `index`, whose key has just been taken, its number.
     pub fn number(&self, index: usize) {
-        if self.outer(index).is_some()
-            && let Some(thread) = thread_at(index)
-        {
-            let at = self.place(thread as usize + offset_of!(Thread, index));
-            // SAFETY: of a thread that is there, and atomic.
-            let number: &AtomicU32 = unsafe { &*at.cast() };
+        let number = |thread| {
+            self.map
+                .half_word(thread + offset_of!(Thread, index) as u64)
+        };
+        if let Some(number) = thread_at(index).and_then(number) {
             number.store(index as u32, Relaxed);
         }
     }
@@ -350,25 +312,14 @@ impl Shared {
     /// Writes where no thread looks yet: to be published by a store to [`Shared::live`], or by
     /// the first probe. Nothing is written outside what comes before the ledger.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
-        let len = bytes.len() as u64;
-        if offset
-            .checked_add(len)
-            .is_none_or(|end| end > self.parts.ledger)
-        {
-            return;
-        }
-        // SAFETY: within the mapping, as has just been looked at, and before the ledger.
-        unsafe {
-            let to = self.place(offset as usize);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-        }
+        self.map.write(offset, bytes);
     }
 
     /// The same for words, where threads may look meanwhile: a table's place, see
     /// [`Published`](crate::published::Published). `offset` is a
     /// multiple of 8.
     pub fn store(&self, offset: u64, words: &[u64]) {
-        for (place, word) in self.words(offset, words.len()).iter().zip(words) {
+        for (place, word) in self.map.words(offset, words.len()).iter().zip(words) {
             place.store(*word, Relaxed);
         }
     }
@@ -377,32 +328,12 @@ impl Shared {
     /// many there are is not read here, where the target may write.
     pub fn table(&self, offset: u64, len: usize) -> &[AtomicU64] {
         let first = offset.saturating_add(size_of::<u64>() as u64);
-        self.words(first, len)
+        self.map.words(first, len)
     }
 
     /// The same for rows.
     pub fn write_rows(&self, offset: u64, rows: &[Row]) {
-        // SAFETY: a Row is 16 bytes of plain integers, without padding.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(rows.as_ptr().cast::<u8>(), std::mem::size_of_val(rows))
-        };
-        self.write(offset, bytes);
-    }
-
-    /// `len` words at `offset`, a multiple of 8; none unless they are all before the ledger.
-    fn words(&self, offset: u64, len: usize) -> &[AtomicU64] {
-        let bytes = (len as u64).checked_mul(size_of::<u64>() as u64);
-        let end = bytes.and_then(|bytes| offset.checked_add(bytes));
-        let is_here = end.is_some_and(|end| end <= self.parts.ledger);
-        if !is_here || !offset.is_multiple_of(size_of::<u64>() as u64) {
-            return &[];
-        }
-        // SAFETY: aligned atomic words within the mapping, which stays as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.place(offset as usize).cast(), len) }
-    }
-
-    fn place(&self, offset: usize) -> *mut u8 {
-        self.base.as_ptr().wrapping_add(offset)
+        self.map.write_rows(offset, rows);
     }
 }
 
@@ -412,84 +343,6 @@ fn thread_at(index: usize) -> Option<u64> {
     (index < KEYS_LEN).then_some(at)
 }
 
-const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_do_not_overlap_and_are_aligned() {
-        const {
-            assert!(size_of::<Control>() <= 4096 && KEYS_AT.is_multiple_of(64));
-            assert!(THREADS_AT.is_multiple_of(align_of::<Thread>() as u64));
-            assert!(LEDGER_AT.is_multiple_of(4096) && SHARED_LEN.is_multiple_of(4096));
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_there_and_nothing_else_is_touched() {
-        let at = (offset_of!(Control, live) + offset_of!(Live, clock)) as u64;
-        for shared in [Shared::anonymous(TABLES), Shared::own(TABLES), of_target()] {
-            let shared = shared.expect("memory");
-            shared.write(at, &7_u32.to_le_bytes());
-            assert_eq!(shared.live().clock.load(Relaxed), 7);
-            shared.write(shared.parts.ledger - 1, &[1, 2]);
-            shared.write(u64::MAX, &[1]);
-            shared.store(u64::MAX - 7, &[1, 2]);
-            assert!(shared.table(REMAINS_AT, usize::MAX).is_empty());
-            assert!(shared.blocks().next().is_none());
-            assert!(shared.outer(KEYS_LEN).is_none());
-        }
-    }
-
-    #[test]
-    fn what_has_no_agent_has_no_threads_and_no_room() {
-        let own = Shared::own(1).expect("memory");
-        assert!(own.keys().is_empty() && own.outer(0).is_none());
-        own.store(ROOM_AT, &[1, 2]);
-        assert!(own.table(ROOM_AT, 1).is_empty());
-        let of_target = of_target().expect("memory");
-        assert_eq!(of_target.keys().len(), KEYS_LEN);
-        assert!(of_target.outer(KEYS_LEN - 1).is_some());
-        assert!(!own.holds(&of_target));
-    }
-
-    fn of_target() -> io::Result<Shared> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        Shared::in_file(memfd_create("test", flags)?.into())
-    }
-
-    /// Mappings and descriptors of this process that are called `name`.
-    fn left_of(name: &str) -> usize {
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
-        let files = std::fs::read_dir("/proc/self/fd").expect("descriptors");
-        let target =
-            |file: io::Result<std::fs::DirEntry>| std::fs::read_link(file.ok()?.path()).ok();
-        let is_it = |path: &std::path::PathBuf| path.to_string_lossy().contains(name);
-        maps.matches(name).count() + files.filter_map(target).filter(is_it).count()
-    }
-
-    /// One for each exec of the target was left: addresses and descriptors ran out.
-    #[test]
-    fn nothing_is_left_of_memory_that_is_dropped() {
-        let name = "leaktap_dropped";
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let file = memfd_create(name, flags).expect("a file");
-        let shared = Shared::in_file(file.into()).expect("memory");
-        assert_eq!(left_of(name), 2);
-        drop(shared);
-        assert_eq!(left_of(name), 0);
-    }
-
-    /// The tracer would end by SIGBUS.
-    #[test]
-    fn nobody_shortens_what_is_shared() {
-        let shared = of_target().expect("memory");
-        let file = shared.file.as_ref().expect("a file");
-        assert!(file.set_len(0).is_err() && file.set_len(SHARED_LEN + 4096).is_err());
-        assert_eq!(file.metadata().expect("a file").len(), SHARED_LEN);
-        let not_sealable = memfd_create("test", MFdFlags::MFD_CLOEXEC).expect("a file");
-        assert!(Shared::in_file(not_sealable.into()).is_err());
-    }
-}
+#[path = "shared_tests.rs"]
+mod tests;
