@@ -15,6 +15,10 @@ mod action;
 #[cfg(feature = "table")]
 mod functions;
 #[cfg(feature = "table")]
+mod presets;
+#[cfg(feature = "table")]
+pub mod spec;
+#[cfg(feature = "table")]
 mod table;
 
 pub use action::{Action, MAP_FIXED, is_lazy};
