@@ -211,7 +211,8 @@ fn heap(get: &str, put: &str, kind: &str) -> String {
 
 #[test]
 fn a_plugin_that_is_bound_to_itself_first() {
-    let work = "void *(*take)(long) = dlsym(dlopen(\"./plugin.so\", RTLD_LAZY | RTLD_DEEPBIND), \"take\"); take(5)";
+    let work = "void *plugin = dlopen(\"./plugin.so\", RTLD_LAZY | RTLD_DEEPBIND); \
+        void *(*take)(long) = dlsym(plugin, \"take\"); take(5)";
     let source = heap("malloc", "free", "");
     let program = started(work, &[("plugin.so", &source, &[])], None);
     let found = program.named();
@@ -287,7 +288,8 @@ fn an_allocator_that_is_linked_in_under_names_of_its_own() {
 fn a_function_that_hands_on_to_malloc_is_no_allocator() {
     let source = "#include <stdlib.h>\n\
         static __attribute__((noinline)) void *helper(size_t n) { return realloc(0, n); }\n\
-        __attribute__((visibility(\"hidden\"), noinline)) void *malloc(size_t n) { return helper(n); }\n\
+        __attribute__((visibility(\"hidden\"), noinline))\n\
+        void *malloc(size_t n) { return helper(n); }\n\
         void *take(size_t n) { return malloc(n); }";
     let program = started("take(5)", &[("libhands.so", source, &[])], None);
     assert_eq!(program.names(), ["libc"]);

@@ -95,7 +95,7 @@ impl Families {
         }
     }
 
-    /// That of the main program's malloc first. There may be more than [`MOST_FAMILIES`].
+    /// That of the main program's malloc first; none before that is known. There may be more than [`MOST_FAMILIES`].
     pub fn all(&self) -> &[Family] {
         &self.all
     }
@@ -106,6 +106,11 @@ impl Families {
         self.bindings.update(image, memory);
         self.copies.update(image);
         let users = Users::new(image, &self.bindings, memory, &self.functions);
+        if users.of_program().is_none() {
+            // The linker has not mapped it yet: nothing else may come first.
+            self.all.clear();
+            return;
+        }
         let mut drafts = self.bound(image, &users);
         self.add_copies(image, &mut drafts);
         for draft in &mut drafts {
