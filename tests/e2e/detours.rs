@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
+use crate::clean::Snapshot;
 use crate::compare::exact;
+use crate::compile::Build;
 use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{attach, leaktap_with};
@@ -149,6 +154,35 @@ engines! {
         let reason = (engine == Engine::Auto).then(|| "JumpIntoRegion".to_owned());
         assert_eq!(probe(&report, "free"), ("breakpoint".to_owned(), reason));
     }
+
+    /// And the rest is the C library's: two code regions, with one agent.
+    fn an_allocator_far_from_the_c_library_has_detours(engine) {
+        for flag in ["-pie", "-no-pie"] {
+            let fixture = far_malloc(flag);
+            let report = attached(&fixture, fixture.start(), engine);
+            has_detours(&report, engine);
+            assert_eq!(probe(&report, "reallocarray"), probe(&report, "malloc"));
+        }
+    }
+    /// With threads in either region.
+    fn all_regions_are_taken_out_again_and_again(engine) {
+        for flag in ["-pie", "-no-pie"] {
+            let mut target = far_malloc(flag).start_for(LONG);
+            let before = Snapshot::of(target.pid());
+            for cycle in 0..CYCLES {
+                let duration = format!("{}ms", 1 + cycle % 7);
+                let traced = attach(engine, target.pid(), &["--duration", &duration]).wait();
+                let report = traced.succeeded();
+                assert_eq!(report.total("lost_events"), 0, "{}", report.summary());
+                let changes = before.changes(target.pid());
+                if !changes.is_empty() {
+                    traced.fail("the target is not what it was", &changes);
+                }
+            }
+            target.work();
+            target.end().succeeded();
+        }
+    }
 }
 
 /// A program with another allocator.
@@ -157,4 +191,55 @@ fn preloaded(library: &str) -> (Fixture, Target) {
     let library = fixture.program().with_file_name(library);
     let target = Target::start(Command::new(fixture.program()).env("LD_PRELOAD", library));
     (fixture, target)
+}
+
+/// It has noted all regions, and the next one takes them out.
+#[test]
+fn all_regions_of_a_killed_leaktap_are_taken_out_by_the_next() {
+    for flag in ["-pie", "-no-pie"] {
+        let mut target = far_malloc(flag).start_for(LONG);
+        let before = Snapshot::of(target.pid());
+        for _ in 0..CYCLES {
+            kill_while_attached(&target);
+            let traced = attach(Engine::Auto, target.pid(), &["--duration", "5ms"]).wait();
+            traced.succeeded();
+            let changes = before.changes(target.pid());
+            if !changes.is_empty() {
+                traced.fail("the target is not what it was", &changes);
+            }
+        }
+        target.work();
+        target.end().succeeded();
+    }
+}
+
+/// A forked child has all regions, too, and nothing else of the agent: they pass everything on.
+#[test]
+fn children_live_on_after_a_killed_leaktap() {
+    for flag in ["-pie", "-no-pie"] {
+        let mut target = far_malloc(flag).start();
+        kill_while_attached(&target);
+        let finished = leaktap_with(["doctor", "-p", &target.pid().to_string()]);
+        let said = finished.stdout_text();
+        assert!(said.contains("killed"), "{}", finished.shown());
+        target.work();
+        target.end().succeeded();
+    }
+}
+
+fn kill_while_attached(target: &Target) {
+    let tracing = attach(Engine::Auto, target.pid(), &[]);
+    tracing.process().signal(Signal::SIGKILL);
+    tracing.wait();
+}
+
+const CYCLES: u64 = 20;
+const LONG: Duration = Duration::from_secs(300);
+
+fn far_malloc(flag: &str) -> Fixture {
+    let build = Build {
+        compiler: None,
+        flags: vec![flag.to_owned()],
+    };
+    Fixture::built("far_malloc.c", &build)
 }

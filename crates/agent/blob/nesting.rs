@@ -84,12 +84,10 @@ fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> (Entry
     let mut outermost = Addr::default();
     let end = match stack.read_u64(Addr::new(sp)) {
         Ok(ip) => {
-            // The program's own code, wherever the stack leads: a handler of operator new, say.
-            own = !agent
-                .control
-                .inside
-                .iter()
-                .any(|module| module.contains(ip));
+            // The program's own code, wherever the stack leads: a handler of operator new, say. A
+            // function that the agent has called may end with a jump, so is called by that.
+            let mut inside = agent.control.inside.iter();
+            own = !agent.owns(ip) && !inside.any(|module| module.contains(ip));
             let start = Start {
                 ip: Addr::new(ip),
                 sp: Addr::new(sp.wrapping_add(8)),

@@ -62,7 +62,7 @@ pub const UNRETURNED: usize = 32;
 pub const SPARES: usize = 8;
 
 /// Most code regions of a process.
-pub const REGIONS: usize = 4;
+pub const REGIONS: usize = 16;
 
 /// Most ranges of [`Control::inside`].
 pub const INSIDE: usize = 6;
@@ -121,10 +121,8 @@ pub struct Control {
     pub regions: [Region; REGIONS],
     /// glibc's malloc.o: what it calls is no call of the program's, even with nothing running.
     pub allocator: Region,
-    /// The agent itself (which a function that it has called may end with a jump from), modules of
-    /// the
-    /// allocator and of the C library: a call from elsewhere is the program's own,
-    /// though made while another one runs. Unused ones are empty.
+    /// Modules of the allocator and of the C library: a call from elsewhere, but for `regions`, is
+    /// the program's own, though made while another one runs. Unused ones are empty.
     pub inside: [Region; INSIDE],
     /// The C library, the dynamic linker and the allocator, where they are not part of the
     /// program's own module. Unused ones

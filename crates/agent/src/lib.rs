@@ -48,6 +48,9 @@ mod offsets {
 /// Length in bytes of the header page, which comes before the text.
 pub const HEADER_LEN: u64 = offsets::TEXT;
 
+/// Length in bytes of [`text`].
+pub const TEXT_LEN: u64 = TEXT.len() as u64;
+
 /// Offset in the image at which code ends and constants begin.
 pub const CONSTANTS: u64 = offsets::CONSTANTS;
 

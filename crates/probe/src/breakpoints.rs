@@ -141,13 +141,15 @@ impl Breakpoints {
         Ok(())
     }
 
-    /// The int3 at `at`, in code of our own, comes or goes.
-    pub(crate) fn note_gate(&mut self, at: Addr, comes: bool) {
+    /// The int3s `at` these places, in code of our own, come or go.
+    pub(crate) fn note_gates(&mut self, at: impl Iterator<Item = Addr>, come: bool) {
         let original = NOP;
-        self.journal.note(match comes {
-            true => Change::Set { at, original },
-            false => Change::Lifted { at },
-        });
+        for at in at {
+            self.journal.note(match come {
+                true => Change::Set { at, original },
+                false => Change::Lifted { at },
+            });
+        }
     }
 
     /// Takes the breakpoint at `at` away; no thread runs.

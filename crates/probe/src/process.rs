@@ -216,7 +216,7 @@ impl Process {
         if self
             .injection
             .agent()
-            .is_some_and(|agent| agent.int3() == at)
+            .is_some_and(|agent| agent.is_int3(at))
         {
             return self.at_gate(tid, registers, recorder);
         }

@@ -23,7 +23,7 @@ pub(crate) struct Walker {
     wanted: usize,
     frames: Vec<Frame>,
     /// Where code is whose frames are left out: the agent's.
-    hidden: Range<Addr>,
+    hidden: Vec<Range<Addr>>,
 }
 
 impl Walker {
@@ -34,13 +34,13 @@ impl Walker {
             copy: vec![0; LARGEST_COPY],
             wanted: FIRST_COPY,
             frames: vec![Frame::from_raw(0); depth],
-            hidden: Addr::default()..Addr::default(),
+            hidden: Vec::new(),
         }
     }
 
-    /// Leaves the frames of code in `range` out.
-    pub(crate) fn hide(&mut self, range: Range<Addr>) {
-        self.hidden = range;
+    /// Leaves the frames of code in `ranges` out.
+    pub(crate) fn hide(&mut self, ranges: &[Range<Addr>]) {
+        self.hidden = ranges.to_vec();
     }
 
     /// Most frames that are kept of a stack.
@@ -57,7 +57,8 @@ impl Walker {
         let frames = &mut self.frames;
         let hidden = &self.hidden;
         let end = unwind::walk_with(start, &overlay, rules, |visited| {
-            if hidden.contains(&visited.frame.lookup()) {
+            let lookup = visited.frame.lookup();
+            if hidden.iter().any(|range| range.contains(&lookup)) {
                 return ControlFlow::Continue(());
             }
             let Some(free) = frames.get_mut(depth) else {

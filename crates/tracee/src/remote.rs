@@ -1,5 +1,4 @@
 use std::io;
-use std::ops::Range;
 use std::time::Instant;
 
 use leaktap_memory::Addr;
@@ -189,9 +188,9 @@ impl Tracer {
 }
 
 impl Tracer {
-    /// Lets `stopped` run instruction by instruction, and no signal reach it, as long as it is in
-    /// `code`. It has stopped as
-    /// before then, and is somewhere else. False if it was still there at the deadline.
+    /// Lets `stopped` run instruction by instruction, and no signal reach it, to one that `is_out`
+    /// is true of. It has stopped as before then, and stands there. False if it did not get there
+    /// before the deadline.
     ///
     /// # Errors
     /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults there,
@@ -199,12 +198,11 @@ impl Tracer {
     pub fn step_out(
         &mut self,
         stopped: &mut Stopped,
-        code: &Range<Addr>,
-        end: Addr,
+        is_out: &dyn Fn(Addr) -> bool,
         deadline: Instant,
     ) -> Result<bool, CallError> {
         let mut steps = self.borrow(stopped, Addr::new(0))?;
-        let is_out = steps.step_out(code, end, deadline)?;
+        let is_out = steps.step_out(is_out, deadline)?;
         steps.finish()?;
         Ok(is_out)
     }

@@ -1,65 +1,52 @@
 //! How the agent gets into a process, and how functions are led to it.
 
 use std::io;
-use std::mem::offset_of;
 use std::sync::Arc;
 
-use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
-use leaktap_agent::{
-    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, PUSH_LEN, SHARED_LEN, STUB_LEN, Shape, Shared,
-    TABLES, THREADS_AT,
-};
+use leaktap_agent::{SHARED_LEN, Shared};
 use leaktap_image::{Mapping, hwcap2, mappings};
-use leaktap_memory::{Addr, Svma};
+use leaktap_memory::Addr;
 use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
-use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
 use super::plan::Plan;
 use super::remote;
 use super::room::Room;
-use super::shape::{TWIN, way};
 use super::stacks::Stacks;
 use super::{Agent, CODE_LEN, Detour, remains};
 use crate::detour::patch;
-use crate::modules::Modules;
-use crate::probepoint::Probepoint;
 use crate::refusal::Refusal;
-use leaktap_api::{Action, FunctionId};
-
-/// Bytes from a stub to the next: the stub, and the displaced instructions with a jump back.
-const STUB_ROOM: u64 = 128;
 
 impl Agent {
     /// Gives the process of `memory`, all of whose threads are `stopped`, memory for the agent,
-    /// near the
-    /// functions that `plan` has a place for. Nothing is in it yet.
+    /// near
+    /// the functions that `plan` has a place for. Nothing is in it yet.
     ///
     /// # Errors
     /// As [`refusal`] tells beforehand, and what the system calls come to; nothing is left behind
     /// then.
     pub(crate) fn map(
         memory: &Memory,
-        plan: Plan,
+        mut plan: Plan,
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<Agent, Refusal> {
-        if let Some(refusal) = refusal(memory.process(), &plan) {
-            return Err(refusal);
-        }
-        let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
         let locked = memory.process().locked_kilobytes();
-        let mut make = |at: Option<Addr>| {
-            let at = at.ok_or(Refusal::NoMemoryInReach)?;
+        let mut make = |plan: &Plan| {
+            if let Some(refusal) = refusal(memory.process(), plan) {
+                return Err(refusal);
+            }
+            let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
+            let at: Vec<Addr> = plan.groups.iter().map(|group| group.at).collect();
             with_calls(tracer, stopped, syscall, |calls, tid| {
-                remote::map(calls, tid, memory, at, CODE_LEN)
+                remote::map(calls, tid, memory, &at, CODE_LEN)
             })
         };
-        let made = match make(plan.room) {
+        let made = match make(&plan) {
             // Something is there by now.
             Err(Refusal::NoMemoryInReach) => {
                 let now = mappings(memory.process().get());
-                let now = now.map_err(|_| Refusal::InjectionForbidden)?;
-                make(plan.room(&now))
+                plan.place(&now.map_err(|_| Refusal::InjectionForbidden)?);
+                make(&plan)
             }
             made => made,
         };
@@ -77,7 +64,7 @@ impl Agent {
             plan,
             locked,
         };
-        remains::note(&agent);
+        remains::note(&agent, &agent.regions.codes);
         Ok(agent)
     }
 
@@ -91,37 +78,6 @@ impl Agent {
         more.is_none_or(|more| more >= (SHARED_LEN >> 10).cast_signed())
     }
 
-    /// Fills that memory: code, a detour for each function that there is a place for, rows. The
-    /// threads may run:
-    /// nothing leads there yet.
-    ///
-    /// # Errors
-    /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`].
-    pub(crate) fn fill(&mut self, modules: &mut Modules, depth: usize) -> Result<(), Refusal> {
-        let forbidden = |_| Refusal::InjectionForbidden;
-        let image = self.regions.code.start;
-        let text = leaktap_agent::text();
-        let text_at = image.wrapping_offset(HEADER_LEN as i64);
-        self.memory.write(text_at, text).map_err(forbidden)?;
-        let mut next = (HEADER_LEN + text.len() as u64).next_multiple_of(STUB_ROOM);
-        for point in std::mem::take(&mut self.plan.points) {
-            if next + STUB_ROOM <= CODE_LEN
-                && let Some(detour) = self.detour(&point, next)?
-            {
-                self.detours.push(detour);
-                next += STUB_ROOM;
-            }
-        }
-        self.write_stubs()?;
-        self.insert_rows(modules.rules());
-        if !self.room.publish(modules.rules()) {
-            return Err(Refusal::NoMemoryInReach);
-        }
-        self.write_control(modules, depth);
-        let control = self.regions.shared.start.get().to_le_bytes();
-        self.memory.write(image, &control).map_err(forbidden)
-    }
-
     /// Leads the functions to the agent, but those to whose first instructions a thread will
     /// return: to one of
     /// `returned_to`. `threads` that stand there are moved on. Their stacks are among `mappings`.
@@ -131,10 +87,10 @@ impl Agent {
         threads: &[&mut Stopped],
         returned_to: &[Addr],
         mappings: &[Mapping],
-    ) -> Vec<(FunctionId, Result<(), Refusal>)> {
+    ) -> Vec<(Addr, Result<(), Refusal>)> {
         self.find_stacks(threads, mappings);
         // Before the first is patched.
-        remains::note(self);
+        remains::note(self, &self.regions.codes);
         let mut done = Vec::new();
         for detour in &mut self.detours {
             let inner = detour.site.inner();
@@ -143,9 +99,40 @@ impl Agent {
                 false => detour.patch(&self.memory, threads),
             };
             detour.patched = result.is_ok();
-            done.push((detour.function, result));
+            done.push(result);
         }
-        done
+        self.go_one_way(&mut done);
+        let addresses = self.detours.iter().map(|detour| detour.address);
+        addresses.zip(done).collect()
+    }
+
+    /// Where some free could not be patched, as `done` says of each detour, none of what is of its
+    /// heap is.
+    fn go_one_way(&mut self, done: &mut [Result<(), Refusal>]) {
+        let detours = self.detours.iter().zip(done.iter());
+        let failed = detours.filter_map(|(detour, done)| {
+            let refusal = done.err().filter(|_| detour.known.action.is_free())?;
+            Some((self.plan.heap_of(detour.address)?.clone(), refusal))
+        });
+        let failed: Vec<_> = failed.collect();
+        for (detour, done) in self.detours.iter_mut().zip(done) {
+            let mut failed = failed.iter().filter(|_| !detour.known.action.is_mapping());
+            if let Some((_, refusal)) = failed.find(|(heap, _)| heap.contains(&detour.address))
+                && detour.patched
+            {
+                detour.restore(&self.memory);
+                detour.patched = false;
+                *done = Err(*refusal);
+            }
+        }
+    }
+
+    /// Whether any function jumps here of a heap that has a malloc.
+    pub(crate) fn is_of_use(&self) -> bool {
+        let mut patched = self.detours.iter().filter(|detour| detour.patched);
+        patched.any(|detour| {
+            !detour.known.action.is_mapping() && self.plan.is_of_malloc(detour.address)
+        })
     }
 
     fn find_stacks(&mut self, threads: &[&mut Stopped], mappings: &[Mapping]) {
@@ -168,19 +155,28 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<bool, Refusal> {
-        let (Some(syscall), Some(part)) = (self.plan.syscall, self.parts.last().cloned()) else {
+        let Some(syscall) = self.plan.syscall else {
             return Ok(true);
         };
-        // Before: what the program maps in its place must not be taken for ours.
-        remains::note_without_code(self);
+        let mut left = std::mem::take(&mut self.parts);
         let unmapped = with_calls(tracer, stopped, syscall, |calls, _| {
-            remote::unmap(calls, &part)
+            while let [others @ .., part] = &left[..] {
+                if let [_, codes @ ..] = others {
+                    remains::note(self, codes);
+                }
+                remote::unmap(calls, part)?;
+                left.pop();
+                if left.len() <= 1 {
+                    break; // all code is gone
+                }
+            }
+            Ok(())
         });
-        if unmapped.is_err() && self.parts.len() == self.regions.parts().len() {
-            remains::note(self);
+        if let (Err(_), [_, codes @ ..]) = (unmapped, &left[..]) {
+            remains::note(self, codes);
         }
+        self.parts = left;
         unmapped?;
-        self.parts.pop();
         Ok(self.parts.is_empty())
     }
 
@@ -209,125 +205,9 @@ impl Agent {
     ) -> Result<(), Refusal> {
         let syscall = self.plan.syscall.ok_or(Refusal::InjectionForbidden)?;
         with_calls(tracer, stopped, syscall, |calls, _| {
-            remote::unmap(calls, &self.regions.code)
+            let mut codes = self.regions.codes.iter();
+            codes.try_for_each(|code| remote::unmap(calls, code))
         })
-    }
-
-    /// A detour for `point`, `offset` bytes into the code region. Nothing for one that there is no
-    /// place for, or that
-    /// is out of reach: it stays a breakpoint.
-    fn detour(&self, point: &Probepoint, offset: u64) -> Result<Option<Detour>, Refusal> {
-        let stub = self.regions.code.start.wrapping_offset(offset as i64);
-        let moved_at = stub.wrapping_offset(STUB_LEN as i64);
-        let Some(Ok(site)) = self.plan.site(point.address) else {
-            return Ok(None);
-        };
-        let (Ok(moved), Ok(_)) = (site.moved(moved_at), site.jump(stub)) else {
-            return Ok(None);
-        };
-        let Some(shape) = self.plan.shape(point) else {
-            return Ok(None);
-        };
-        let written = self.memory.write(moved_at, &moved.code);
-        written.map_err(|_| Refusal::InjectionForbidden)?;
-        Ok(Some(Detour {
-            function: point.function,
-            known: point.known.clone(),
-            address: point.address,
-            site: site.clone(),
-            stub,
-            shape,
-            moved,
-            moved_at,
-            patched: false,
-        }))
-    }
-
-    /// Gives `rules` the rows of the agent's code and of the detours, so that walks get through.
-    pub(super) fn insert_rows(&self, rules: &mut Table) {
-        let start = self.regions.code.start;
-        let (at, bytes) = leaktap_agent::eh_frame();
-        let mut own = leaktap_unwind::rows(&CfiSections {
-            base: Svma(0),
-            eh_frame: Some((at, bytes)),
-            ..CfiSections::default()
-        });
-        for detour in &self.detours {
-            let offset = |at: Addr| at.offset_from(start).unwrap_or(0) as u32;
-            own.rows.push(Row::new(offset(detour.stub), entered(8)));
-            if detour.shape.is_full() {
-                let pushed = offset(detour.stub) + PUSH_LEN as u32;
-                own.rows.push(Row::new(pushed, entered(16)));
-            }
-            own.rows
-                .extend(detour.moved.rows(offset(detour.moved_at), rules));
-            let end = detour.stub.wrapping_offset(STUB_ROOM as i64);
-            own.rows.push(Row::gap(offset(end)));
-        }
-        let own = Arc::new(own);
-        rules.insert(self.regions.code.clone(), start, Box::new(move || own));
-    }
-
-    fn write_stubs(&mut self) -> Result<(), Refusal> {
-        let code = self.regions.code.start;
-        let mut detours = self.detours.iter();
-        let twin = detours.find(|detour| detour.known.name == TWIN);
-        let twin = twin.map(|detour| detour.moved_at);
-        let mut failed = Ok(());
-        self.detours.retain(|detour| {
-            let Some((action, twin)) = action_of(detour, twin) else {
-                return false;
-            };
-            let descriptor = Descriptor {
-                original: detour.moved_at.get(),
-                call: twin.unwrap_or(detour.moved_at).get(),
-                action,
-                kind: u32::from(detour.function.0),
-            };
-            let code = leaktap_agent::stub(detour.stub, code, detour.shape, &descriptor);
-            if self.memory.write(detour.stub, &code).is_err() {
-                failed = Err(Refusal::InjectionForbidden);
-            }
-            true
-        });
-        failed
-    }
-
-    fn write_control(&self, modules: &Modules, depth: usize) {
-        let base = self.regions.shared.start.get();
-        let put = |offset: usize, bytes: &[u8]| self.shared.write(offset as u64, bytes);
-        let put_u64 = |offset, value: u64| put(offset, &value.to_le_bytes());
-        let put_u32 = |offset, value: u32| put(offset, &value.to_le_bytes());
-        let put_region = |offset: usize, range: &std::ops::Range<Addr>| {
-            put_u64(offset + offset_of!(Region, start), range.start.get());
-            put_u64(offset + offset_of!(Region, end), range.end.get());
-        };
-        put_u64(offset_of!(Control, ledger), base + LEDGER_AT);
-        put_u64(offset_of!(Control, keys), base + KEYS_AT);
-        put_u64(offset_of!(Control, threads), base + THREADS_AT);
-        put_u32(offset_of!(Control, key_bits), KEY_BITS);
-        put_u32(offset_of!(Control, tables), TABLES);
-        let process = self.memory.process().in_its_namespace();
-        put_u32(offset_of!(Control, process), process as u32);
-        put_u32(offset_of!(Control, depth), depth as u32);
-        put_u32(offset_of!(Control, region_count), 1);
-        put_region(offset_of!(Control, regions), &self.regions.code);
-        if let Some(range) = modules.allocator_code() {
-            put_region(offset_of!(Control, allocator), range);
-        }
-        for (index, range) in modules.system().iter().take(SYSTEM).enumerate() {
-            let offset = offset_of!(Control, system) + index * size_of::<Region>();
-            put_region(offset, range);
-        }
-        let functions = self.detours.iter().map(|detour| detour.site.at());
-        let modules = modules.inside(functions).into_iter();
-        let inside = std::iter::once(self.regions.code.clone()).chain(modules);
-        for (index, range) in inside.take(INSIDE).enumerate() {
-            let offset = offset_of!(Control, inside) + index * size_of::<Region>();
-            put_region(offset, &range);
-        }
-        let free = !self.memory.process().has_filtered_thread();
-        self.allow_system_calls(free);
     }
 }
 
@@ -369,27 +249,6 @@ impl Detour {
         let boundary = boundaries.find(|boundary| boundary.original == offset)?;
         Some(self.moved_at.wrapping_offset(boundary.relocated as i64))
     }
-}
-
-/// CFA = rsp + `offset`, rbp unchanged: with 8, as at the first instruction of every function.
-fn entered(offset: i32) -> Rule {
-    Rule::pack(Step::Call {
-        cfa: Cfa::Sp(offset),
-        bp: SavedBp::Unchanged,
-    })
-}
-
-/// What a call does, and what is called in the place of the function. Nothing if that has no
-/// detour.
-fn action_of(detour: &Detour, twin: Option<Addr>) -> Option<(Action, Option<Addr>)> {
-    let action = way(&detour.known)?.action;
-    if !matches!(
-        detour.shape,
-        Shape::AroundThrowing | Shape::FullAroundThrowing
-    ) {
-        return Some((action, None));
-    }
-    Some((action, Some(twin?)))
 }
 
 /// Why the functions of `process` cannot be led to an agent, as far as that can be told beforehand:

@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Call, Descriptor, Old};
-use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN};
+use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN, TEXT_LEN};
 use leaktap_ledger::{Block, STRIPES, StackId};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -113,8 +113,8 @@ impl Agent {
     /// memory: the kernel
     /// tells where it is (`/proc/TID/syscall`, proc_pid_syscall(5)).
     pub(crate) fn may_have(&self, asleep: Tid) -> bool {
-        let code = &self.regions.code;
-        asleep.asleep_at().is_none_or(|(_, ip)| code.contains(&ip))
+        let regions = &self.regions;
+        asleep.asleep_at().is_none_or(|(_, ip)| regions.is_code(ip))
     }
 
     /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal
@@ -122,17 +122,17 @@ impl Agent {
     /// there. What it is about to do, it does first.
     /// Returns whether it did.
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
-        let code = self.regions.code.clone();
+        let is_out = |ip: Addr| !self.regions.is_code(ip) || self.is_int3(ip);
         let is_inside = stopped
             .registers()
-            .is_ok_and(|now| code.contains(&now.ip()));
+            .is_ok_and(|now| self.regions.is_code(now.ip()));
         // A fault in there is no signal of somebody's: it would occur again.
         let is_fault = stopped.signal_info().is_ok_and(|info| info.is_fault());
         if !is_inside || is_fault {
             return false;
         }
         let deadline = Instant::now() + STEPPING;
-        match tracer.step_out(stopped, &code, self.int3(), deadline) {
+        match tracer.step_out(stopped, &is_out, deadline) {
             Ok(true) => self.back_to_gate(stopped),
             Ok(false) | Err(_) => self.is_unguarded = true,
         }
@@ -145,7 +145,7 @@ impl Agent {
         let Ok(mut registers) = stopped.registers() else {
             return; // killed
         };
-        if registers.ip() == self.int3()
+        if self.is_int3(registers.ip())
             && let Some((_, address)) = self.gate(&registers)
         {
             registers.set_ip(address);
@@ -156,7 +156,7 @@ impl Agent {
     /// Where a thread stands in its function, if it is in displaced instructions, and how many
     /// bytes are to be taken off its stack.
     fn place(&self, registers: &Registers) -> Result<Option<(Addr, i64)>, Held> {
-        if !self.regions.code.contains(&registers.ip()) {
+        if !self.regions.is_code(registers.ip()) {
             return Ok(None);
         }
         self.original(registers.ip()).map(Some).ok_or(Held::AtWork)
@@ -166,14 +166,17 @@ impl Agent {
     /// those of `calls` that
     /// have not been overwritten.
     fn slots(&self, calls: &[Addr], memory: &Memory) -> Result<Vec<Addr>, Held> {
-        let code = &self.regions.code;
-        let backs = BACKS.map(|back| code.start.wrapping_offset(back as i64));
+        let is_back = |word: Addr| {
+            let code = self.regions.code_of(word);
+            let offset = code.and_then(|code| word.offset_from(code.start));
+            offset.is_some_and(|offset| BACKS.contains(&offset))
+        };
         let mut slots = Vec::new();
         for call in calls {
             let slot = Addr::new(Call::return_slot(call.get()));
             match memory.read_u64(slot).map(Addr::new) {
-                Ok(word) if backs.contains(&word) => slots.push(slot),
-                Ok(word) if code.contains(&word) => return Err(Held::MayThrow),
+                Ok(word) if is_back(word) => slots.push(slot),
+                Ok(word) if self.regions.is_code(word) => return Err(Held::MayThrow),
                 _ => {}
             }
         }
@@ -223,9 +226,10 @@ impl Agent {
     fn has_signal_frame(&self, memory: &Memory, sp: Addr) -> bool {
         const SEGMENTS: u64 = 0x002b_0000_0000_0033;
         let words: Vec<Addr> = words_on_stack(memory, sp).collect();
-        let code = &self.regions.code;
         words.windows(3).any(|frame| match frame {
-            [ip, _, segments] => code.contains(ip) && segments.get() & !0xffff_0000 == SEGMENTS,
+            [ip, _, segments] => {
+                self.regions.is_code(*ip) && segments.get() & !0xffff_0000 == SEGMENTS
+            }
             _ => false,
         })
     }
@@ -256,15 +260,29 @@ impl Agent {
 
     /// Runs each thread that is in the agent's own code to an exit.
     fn run_out(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> Result<(), Held> {
-        let own = self.own_code();
+        let mut all = true;
+        for code in &self.regions.codes {
+            all &= self.run_out_of(code, tracer, stopped);
+        }
+        all.then_some(()).ok_or(Held::AtWork)
+    }
+
+    /// As [`Agent::run_out`], of one region. False if a thread did not get out.
+    fn run_out_of(
+        &self,
+        code: &Range<Addr>,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) -> bool {
+        let own = own_code(code);
         let is_inside =
             |thread: &Stopped| thread.registers().is_ok_and(|now| own.contains(&now.ip()));
         if !stopped.iter().any(|thread| is_inside(thread)) {
-            return Ok(());
+            return true;
         }
         let mut saved = Vec::new();
         for (exit, _) in EXITS {
-            let at = self.regions.code.start.wrapping_offset(exit as i64);
+            let at = code.start.wrapping_offset(exit as i64);
             let mut byte = [0];
             if self.memory.read(at, &mut byte).is_ok() {
                 saved.push((at, byte));
@@ -280,19 +298,14 @@ impl Agent {
         for (at, byte) in saved {
             let _ = self.memory.write(at, &byte); // killed
         }
-        all.then_some(()).ok_or(Held::AtWork)
-    }
-
-    fn own_code(&self) -> Range<Addr> {
-        let start = self.regions.code.start.wrapping_offset(HEADER_LEN as i64);
-        let stubs = self.detours.iter().map(|detour| detour.stub).min();
-        start..stubs.unwrap_or(start)
+        all
     }
 
     /// Does for a thread what the instruction at its exit would do.
     fn at_exit(&self, thread: &Stopped) -> Option<()> {
         let mut registers = thread.registers().ok()?;
-        let offset = registers.ip().offset_from(self.regions.code.start)?;
+        let code = self.regions.code_of(registers.ip())?;
+        let offset = registers.ip().offset_from(code.start)?;
         let (_, exit) = EXITS.iter().find(|(at, _)| *at == offset)?;
         let descriptor = Addr::new(registers.r11());
         let below_sp = registers.sp().wrapping_offset(-8);
@@ -348,6 +361,12 @@ impl Agent {
             _ => Ok(()),
         }; // there is room: it has just been there
     }
+}
+
+/// What of a code region is the same in all of them, but for the header page.
+fn own_code(code: &Range<Addr>) -> Range<Addr> {
+    let start = code.start.wrapping_offset(HEADER_LEN as i64);
+    start..start.wrapping_offset(TEXT_LEN as i64)
 }
 
 /// Bytes of `call [r11 + 8]`, and of `call [rsp - 8]`.

@@ -9,6 +9,8 @@
 
 mod branched;
 mod calls;
+mod fill;
+mod groups;
 mod held;
 mod inject;
 mod injection;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use leaktap_agent::layout::{KEYS, set_of_keys, shared_key};
+use leaktap_agent::layout::{KEYS, REGIONS, set_of_keys, shared_key};
 use leaktap_agent::{DESCRIPTOR_AT, GATE_INT3, KEY_BITS, Shape, Shared};
 use leaktap_image::mappings;
 use leaktap_memory::{Addr, ReadMemory};
@@ -97,6 +99,17 @@ impl Detour {
         self.stub.wrapping_offset(DESCRIPTOR_AT as i64)
     }
 
+    /// Puts the function back as it was, if the jump is there.
+    fn restore(&self, memory: &Memory) {
+        if !self.is_there(memory) {
+            return;
+        }
+        for write in patch(self.site.at(), self.site.replaced()) {
+            // A failure means that the memory has just gone, with the whole process.
+            let _ = memory.write(write.at, &write.bytes);
+        }
+    }
+
     /// Whether the jump is in `memory`, or a part of it: memory unmapped since it was written is
     /// somebody else's.
     fn is_there(&self, memory: &Memory) -> bool {
@@ -140,9 +153,9 @@ impl Agent {
         Arc::clone(&self.shared)
     }
 
-    /// Where its code is.
-    pub(crate) fn code(&self) -> &Range<Addr> {
-        &self.regions.code
+    /// Where its code is: a copy for each group of functions.
+    pub(crate) fn codes(&self) -> &[Range<Addr>] {
+        &self.regions.codes
     }
 
     /// Whether there is a detour for `point`.
@@ -151,9 +164,15 @@ impl Agent {
         detours.any(|detour| (detour.function, detour.address) == (point.function, point.address))
     }
 
-    /// Where the int3 of all gates is.
-    pub(crate) fn int3(&self) -> Addr {
-        self.regions.code.start.wrapping_offset(GATE_INT3 as i64)
+    /// Where the int3s of gates are: one in each region.
+    pub(crate) fn int3s(&self) -> impl Iterator<Item = Addr> + '_ {
+        let codes = self.regions.codes.iter();
+        codes.map(|code| code.start.wrapping_offset(GATE_INT3 as i64))
+    }
+
+    /// Whether there is one at `at`.
+    pub(crate) fn is_int3(&self, at: Addr) -> bool {
+        self.int3s().any(|int3| int3 == at)
     }
 
     /// The function that a thread has come to that int3 for, and where that begins.
@@ -235,14 +254,11 @@ impl Agent {
     /// Puts the functions back as they were, in this process's memory or in a copy of it.
     pub(crate) fn restore(&self, memory: &Memory) {
         let patched = self.detours.iter().filter(|detour| detour.patched);
-        for detour in patched.filter(|detour| detour.is_there(memory)) {
-            for write in patch(detour.site.at(), detour.site.replaced()) {
-                // A failure means that the memory has just gone, with the whole process.
-                let _ = memory.write(write.at, &write.bytes);
-            }
+        patched.for_each(|detour| detour.restore(memory));
+        for int3 in self.int3s() {
+            // A thread that is on its way there, and is not taken out, must get through.
+            let _ = memory.write(int3, &[NOP]); // as in `Detour::restore`
         }
-        // A thread that is on its way there, and is not taken out, must get through.
-        let _ = memory.write(self.int3(), &[NOP]); // as above
     }
 
     /// The number of the thread with `fs` as its fs base: a new one, if it has none yet.

@@ -8,11 +8,12 @@ use leaktap_image::{Image, Mapping, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Tid, find_syscall};
 
-use super::CODE_LEN;
 use super::branched::{functions_at, refuse_branched_into, text};
-use super::place::place;
+use super::fill::STUBS;
+use super::groups::{Group, Limits, groups};
 use super::shape::{TWIN, may_have_twin, way};
 use super::twin;
+use super::{CODE_LEN, REGIONS};
 use crate::detour::Site;
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
@@ -38,8 +39,12 @@ pub(crate) struct Plan {
     /// Code of some function's end that drops the frame of a call through the agent and returns:
     /// unwind tables say the same of it.
     pub(crate) way_out: Option<Addr>,
-    /// Where there was room for a code region.
-    pub(crate) room: Option<Addr>,
+    /// Where there is room for code regions, by [`Plan::place`].
+    pub(crate) groups: Vec<Group>,
+    /// Where the modules of those functions are.
+    modules: Vec<Range<Addr>>,
+    /// Where malloc is.
+    mallocs: Vec<Addr>,
     /// Libraries whose callers know nothing of a function but the psABI.
     apart: Vec<Range<Addr>>,
     /// Most bytes of the stack, if that is limited.
@@ -55,76 +60,120 @@ impl Plan {
         memory: &impl ReadMemory,
         points: &[Probepoint],
     ) -> Plan {
-        let malloc = points.iter().find(|point| point.known.name == TWIN);
-        let malloc = malloc.and_then(|malloc| image.module_at(malloc.address));
-        // Of functions that map memory, the allocator calls those of its own module, which are in
-        // reach, too.
-        let is_beside =
-            |point: &Probepoint| malloc.is_some_and(|malloc| malloc.contains(point.address));
-        let wanted = points.iter().filter(|point| {
-            point.kind == Kind::Breakpoint
-                && way(&point.known).is_some()
-                && (!point.known.action.is_mapping() || is_beside(point))
-        });
+        let wanted = points
+            .iter()
+            .filter(|point| point.kind == Kind::Breakpoint && way(&point.known).is_some());
         let mut sites: HashMap<_, _> = wanted
             .map(|point| (point.address, site(image, memory, point.address)))
             .collect();
         refuse_branched_into(image, &mut sites);
         refuse_throwing(image, points, &mut sites);
-        if let Some(refusal) = refusal_of_frees(points, &sites) {
-            sites.values_mut().for_each(|site| *site = Err(refusal));
-        }
         let way_out = |code: &[u8]| {
             let mut ends = code.windows(WAY_OUT.len());
             ends.position(|bytes| bytes == WAY_OUT)
         };
         let near: Vec<_> = sites.keys().copied().collect();
-        let mut plan = Plan {
+        let has_site = |module: &&Module| near.iter().any(|at| module.contains(*at));
+        let modules = image.modules().iter().filter(has_site);
+        let mallocs = points.iter().filter(|point| point.known.name == TWIN);
+        Plan {
             points: points.to_vec(),
             syscall: find(image, memory, &near, find_syscall),
             way_out: find(image, memory, &near, way_out),
+            mallocs: mallocs.map(|malloc| malloc.address).collect(),
+            modules: modules.map(Module::range).collect(),
             sites,
-            room: None,
+            groups: Vec::new(),
             apart: apart(image),
             stack: process.stack_limit(),
+        }
+    }
+
+    /// Finds room for code regions between these mappings, near enough to all places that jump
+    /// there. What there is no room for is refused from now on, and what goes one way with that.
+    pub(crate) fn place(&mut self, mappings: &[Mapping]) {
+        let near: Vec<Addr> = self.sites.values().flatten().map(Site::at).collect();
+        let limits = Limits {
+            len: CODE_LEN,
+            regions: REGIONS,
+            places: STUBS,
+            stack: self.stack,
         };
-        plan.room = plan.room(image.mappings());
-        plan
+        self.groups = groups(mappings, &near, limits);
+        for site in self.sites.values_mut() {
+            if let Ok(found) = site
+                && let Err(refusal) = reached(found, &self.groups)
+            {
+                *site = Err(refusal);
+            }
+        }
+        self.refuse_together();
+        let is_used = |at: &Addr| self.sites.values().flatten().any(|site| site.at() == *at);
+        self.groups.retain(|group| group.near.iter().any(is_used));
     }
 
-    /// Where, with these mappings, a code region is near enough to all places that jump there.
-    pub(crate) fn room(&self, mappings: &[Mapping]) -> Option<Addr> {
-        let sites: Vec<Addr> = self.sites.values().flatten().map(Site::at).collect();
-        place(mappings, &sites, CODE_LEN, self.stack)
-    }
-
-    /// Why there cannot be an agent, for what the code says and the addresses that are free.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        let of_heap = self
+    /// All functions that free what is of one heap are watched in one way, and with them those that
+    /// allocate there: which of two nested ones counts is known only to whoever watches both. A
+    /// heap is a module's.
+    fn refuse_together(&mut self) {
+        let refused = |point: &Probepoint| {
+            let refusal = self.sites.get(&point.address)?.as_ref().err()?;
+            Some((self.heap_of(point.address)?.clone(), *refusal))
+        };
+        let frees = self
             .points
             .iter()
-            .filter(|point| !point.known.action.is_mapping());
-        let sites = of_heap.filter_map(|point| self.sites.get(&point.address));
-        let mut refusals = sites.map(|site| site.as_ref().err().copied());
-        let first = refusals.next().flatten();
-        if first.is_some() && refusals.all(|refusal| refusal.is_some()) {
-            return first;
+            .filter(|point| point.known.action.is_free());
+        let refused: Vec<_> = frees.filter_map(refused).collect();
+        for point in self
+            .points
+            .iter()
+            .filter(|point| !point.known.action.is_mapping())
+        {
+            let mut refused = refused.iter();
+            let with = refused.find(|(heap, _)| heap.contains(&point.address));
+            if let Some((_, refusal)) = with
+                && let Some(site @ Ok(_)) = self.sites.get_mut(&point.address)
+            {
+                *site = Err(*refusal);
+            }
         }
-        match (self.syscall, self.room) {
-            (None, _) => Some(Refusal::InjectionForbidden),
-            (_, None) => Some(Refusal::NoMemoryInReach),
-            _ => None,
+    }
+
+    /// The module of the function at `at`: what it frees is of that module's heap.
+    pub(crate) fn heap_of(&self, at: Addr) -> Option<&Range<Addr>> {
+        self.modules.iter().find(|module| module.contains(&at))
+    }
+
+    /// Whether the function at `at` is of a heap that has a malloc.
+    pub(crate) fn is_of_malloc(&self, at: Addr) -> bool {
+        let heap = self.heap_of(at);
+        heap.is_some_and(|heap| self.mallocs.iter().any(|malloc| heap.contains(malloc)))
+    }
+
+    /// Why there cannot be an agent, for what the code says and the addresses that are free: nothing
+    /// would be led to it of any heap that has a malloc.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let of_malloc = self
+            .points
+            .iter()
+            .filter(|point| !point.known.action.is_mapping() && self.is_of_malloc(point.address));
+        let mut sites = of_malloc.filter_map(|point| self.sites.get(&point.address));
+        let first = sites.next().map_or(Some(Refusal::NoMemoryInReach), |site| {
+            site.as_ref().err().copied()
+        });
+        match sites.all(Result::is_err) {
+            true if first.is_some() => first,
+            _ => self
+                .syscall
+                .is_none()
+                .then_some(Refusal::InjectionForbidden),
         }
     }
 
     /// Why `point` gets no detour although there is an agent.
     pub(crate) fn refusal_of(&self, point: &Probepoint) -> Option<Refusal> {
-        let site = match self.sites.get(&point.address)? {
-            Ok(site) => site,
-            Err(refusal) => return Some(*refusal),
-        };
-        let room = self.room?;
-        site.moved(room).and(site.jump(room)).err()
+        self.sites.get(&point.address)?.as_ref().err().copied()
     }
 
     /// How calls of `point` go through the agent.
@@ -135,6 +184,14 @@ impl Plan {
             true => lean,
             false => lean.full(),
         })
+    }
+
+    /// Whether the function at `at` is to be led to the code region of the group `index`.
+    pub(crate) fn is_in_group(&self, index: usize, at: Addr) -> bool {
+        let site = self.sites.get(&at).and_then(|site| site.as_ref().ok());
+        let group = self.groups.get(index);
+        site.zip(group)
+            .is_some_and(|(site, group)| group.near.contains(&site.at()))
     }
 
     /// Where the function at `at` can be patched.
@@ -194,15 +251,18 @@ fn refuse_throwing(
     sites: &mut HashMap<Addr, Result<Site, Refusal>>,
 ) {
     let is_ok = |sites: &HashMap<_, Result<_, _>>, at| sites.get(at).is_some_and(Result::is_ok);
-    let malloc = points.iter().find(|point| point.known.name == TWIN);
-    let malloc = malloc.filter(|malloc| is_ok(sites, &malloc.address));
-    let malloc = malloc.and_then(|malloc| Some((malloc, image.module_at(malloc.address)?)));
+    let mallocs = points.iter().filter(|point| point.known.name == TWIN);
+    let mallocs = mallocs.filter(|malloc| is_ok(sites, &malloc.address));
+    let mallocs: Vec<Addr> = mallocs.map(|malloc| malloc.address).collect();
     let has_twin = |point: &Probepoint| {
-        malloc.is_some_and(|(malloc, module)| {
-            may_have_twin(point.known.action)
-                && module.contains(point.address)
-                && twin::is_same(module, point.address, malloc.address)
-        })
+        let module = image.module_at(point.address);
+        let is_its = |(module, malloc): (&Module, &Addr)| {
+            module.contains(*malloc) && twin::is_same(module, point.address, *malloc)
+        };
+        let mut pairs = module
+            .into_iter()
+            .flat_map(|module| mallocs.iter().map(move |m| (module, m)));
+        may_have_twin(point.known.action) && pairs.any(is_its)
     };
     for point in points.iter().filter(|point| point.known.action.throws()) {
         if is_ok(sites, &point.address) && !has_twin(point) {
@@ -211,15 +271,16 @@ fn refuse_throwing(
     }
 }
 
-/// All functions that free are watched in one way: which of two nested ones counts is known only
-/// to whoever watches both.
-fn refusal_of_frees(
-    points: &[Probepoint],
-    sites: &HashMap<Addr, Result<Site, Refusal>>,
-) -> Option<Refusal> {
-    let frees = points.iter().filter(|point| point.known.action.is_free());
-    let mut found = frees.filter_map(|point| sites.get(&point.address));
-    found.find_map(|site| site.as_ref().err().copied())
+/// Whether a code region can be reached from `site`, and the other way round, wherever in it the
+/// displaced instructions will be.
+fn reached(site: &Site, groups: &[Group]) -> Result<(), Refusal> {
+    let mut groups = groups.iter();
+    let group = groups.find(|group| group.near.contains(&site.at()));
+    let at = group.ok_or(Refusal::NoMemoryInReach)?.at;
+    for place in [at, at.wrapping_offset(CODE_LEN as i64)] {
+        site.moved(place).and(site.jump(place))?;
+    }
+    Ok(())
 }
 
 /// A `syscall` instruction, best in the module of `near`.

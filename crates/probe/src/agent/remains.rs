@@ -2,6 +2,7 @@
 //! undo it.
 
 use std::mem::size_of;
+use std::ops::Range;
 use std::sync::Arc;
 
 use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shape, Shared};
@@ -13,14 +14,14 @@ use super::remote::Regions;
 use super::room::Room;
 use super::shape::way;
 use super::stacks::Stacks;
-use super::{Agent, Detour, Plan};
+use super::{Agent, Detour, Plan, REGIONS};
 use crate::detour::JUMP_LEN;
 use crate::probepoint::{Kind, Probepoint};
 use crate::unpatched::Unpatched;
 use leaktap_api::{Function, FunctionId, Functions};
 
 /// First of the note.
-const MAGIC: u64 = u64::from_le_bytes(*b"leaktap3");
+const MAGIC: u64 = u64::from_le_bytes(*b"leaktap4");
 
 /// What the first word of any leaktap's note begins with.
 const ANY: &[u8] = b"leaktap";
@@ -29,8 +30,16 @@ const ANY: &[u8] = b"leaktap";
 const NAME: &str = "/memfd:leaktap";
 
 const WORD: usize = size_of::<u64>();
-const HEAD: usize = 6;
+/// Words before the entries: the magic one, checksum, shared memory, code regions, how many
+/// entries.
+const HEAD: usize = ENTRIES_AT + 1;
+/// Where code regions are: start and end of each, or 0.
+const CODES_AT: usize = 3;
+const ENTRIES_AT: usize = CODES_AT + 2 * REGIONS;
 const ENTRY: usize = 5;
+
+/// How many there is room for.
+pub(super) const MOST: usize = (REMAINS_LEN / WORD - HEAD) / ENTRY;
 
 /// Another leaktap's detours in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +52,22 @@ pub enum Remains {
     Unknown,
 }
 
-/// Notes what has to be undone.
-pub(super) fn note(agent: &Agent) {
-    let Regions { code, shared } = &agent.regions;
-    let mut words = vec![
-        MAGIC,
-        leaktap_agent::checksum(),
-        shared.start.get(),
-        code.start.get(),
-        code.end.get(),
-        agent.detours.len() as u64,
-    ];
-    for detour in &agent.detours {
+/// Notes what has to be undone: all that leads to `codes`. One that is about to be unmapped is not
+/// among these: the program may map something of its own in its place.
+pub(super) fn note(agent: &Agent, codes: &[Range<Addr>]) {
+    let shared = agent.regions.shared.start;
+    let mut words = vec![MAGIC, leaktap_agent::checksum(), shared.get()];
+    words.extend(
+        codes
+            .iter()
+            .flat_map(|code| [code.start.get(), code.end.get()]),
+    );
+    words.resize(ENTRIES_AT, 0);
+    let is_there = |detour: &&Detour| codes.iter().any(|code| code.contains(&detour.stub));
+    let detours = agent.detours.iter().filter(is_there);
+    let detours: Vec<_> = detours.collect();
+    words.push(detours.len() as u64);
+    for detour in detours {
         let mut original = [0; WORD];
         for (byte, replaced) in original.iter_mut().zip(detour.site.replaced()) {
             *byte = *replaced;
@@ -68,17 +81,8 @@ pub(super) fn note(agent: &Agent) {
         ]);
     }
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    agent.shared.write(REMAINS_AT, &bytes);
-}
-
-/// The code is about to go: nothing is to be undone any more but the shared memory, and the program
-/// may map something of its own in
-/// the code's place.
-pub(super) fn note_without_code(agent: &Agent) {
-    const GONE: [u8; 3 * WORD] = [0; 3 * WORD];
-    let at = REMAINS_AT as usize + 3 * WORD;
-    let at = agent.regions.shared.start.wrapping_offset(at as i64);
-    let _ = agent.memory.write(at, &GONE); // gone, with the whole process, or already unmapped
+    let at = shared.wrapping_offset(REMAINS_AT as i64);
+    let _ = agent.memory.write(at, &bytes); // gone, with the whole process
 }
 
 /// Whether another leaktap's detours are in the process of `memory`, one of whose threads is
@@ -104,7 +108,8 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         let is_its = |words: &Vec<u64>| is_ours(words) && is_of(words, mapping);
         Some((mapping, words(memory, mapping).filter(is_its)?))
     })?;
-    let [_, _, _, start, end, count] = *words.first_chunk()?;
+    let codes = codes(words.get(CODES_AT..ENTRIES_AT)?);
+    let count = *words.get(ENTRIES_AT)?;
     let functions = Functions::default();
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
     let entries: Vec<Entry> = entries
@@ -137,7 +142,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     // Its results stay behind; ours are elsewhere.
     let own = Arc::new(Shared::private().ok()?);
     let regions = Regions {
-        code: Addr::new(start)..Addr::new(end),
+        codes,
         shared: mapping.start..mapping.end,
     };
     (detours.len() == entries.len()).then_some(Agent {
@@ -168,6 +173,13 @@ fn words(memory: &Memory, shared: &Mapping) -> Option<Vec<u64>> {
     memory.read(at, &mut bytes).ok()?;
     let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
     bytes.chunks_exact(WORD).map(word).collect()
+}
+
+/// The code regions that are there, as they were noted.
+fn codes(words: &[u64]) -> Vec<Range<Addr>> {
+    let pairs = words.chunks_exact(2).filter_map(|pair| pair.first_chunk());
+    let ranges = pairs.map(|[start, end]| Addr::new(*start)..Addr::new(*end));
+    ranges.filter(|range| !range.is_empty()).collect()
 }
 
 fn is_ours(words: &[u64]) -> bool {

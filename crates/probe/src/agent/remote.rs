@@ -41,48 +41,79 @@ const NAME: &[u8] = b"leaktap\0";
 /// The agent's memory in a process.
 #[derive(Debug)]
 pub(crate) struct Regions {
-    /// Header page, code, stubs.
-    pub(crate) code: Range<Addr>,
+    /// Header page, code, stubs: one for each group of functions.
+    pub(crate) codes: Vec<Range<Addr>>,
     /// What is shared.
     pub(crate) shared: Range<Addr>,
 }
 
 impl Regions {
-    /// What has to be unmapped, the last one first.
+    /// What has to be unmapped, the last one first: all code, then the rest.
     pub(crate) fn parts(&self) -> Vec<Range<Addr>> {
-        vec![self.shared.clone(), self.code.clone()]
+        let shared = std::iter::once(&self.shared);
+        shared.chain(&self.codes).cloned().collect()
+    }
+
+    /// The code region that `at` is in.
+    pub(crate) fn code_of(&self, at: Addr) -> Option<&Range<Addr>> {
+        self.codes.iter().find(|code| code.contains(&at))
+    }
+
+    /// Whether `at` is in one of them.
+    pub(crate) fn is_code(&self, at: Addr) -> bool {
+        self.code_of(at).is_some()
     }
 }
 
-/// Makes the agent's memory, its code region at `at`. What was made is unmade if something fails.
+/// Makes the agent's memory, its code regions at `at`. What was made is unmade if something fails.
 pub(crate) fn map(
     calls: &mut RemoteCalls<'_>,
     tid: Tid,
     memory: &Memory,
-    at: Addr,
+    at: &[Addr],
     len: u64,
 ) -> Result<(Regions, Shared), Refusal> {
-    let place = [
-        at.get(),
-        len,
-        READ | EXEC,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-        u64::MAX,
-        0,
-    ];
-    let mapped = calls.call(MMAP, place).map_err(refused)?;
-    let code = Addr::new(mapped)..Addr::new(mapped.wrapping_add(len));
-    let made = match mapped == at.get() {
-        true => unlock(calls, &code).and_then(|()| share(calls, tid, memory, at)),
-        false => Err(Refusal::NoMemoryInReach), // the kernel does not know the flag
-    };
+    let mut codes = Vec::new();
+    let mut each = at.iter();
+    let mapped = each.try_for_each(|at| map_code(calls, *at, len, &mut codes));
+    let header = at.first().copied().ok_or(Refusal::NoMemoryInReach);
+    let made = mapped
+        .and(header)
+        .and_then(|header| share(calls, tid, memory, header));
     match made {
-        Ok((shared, own)) => Ok((Regions { code, shared }, own)),
+        Ok((shared, own)) => Ok((Regions { codes, shared }, own)),
         Err(refusal) => {
-            let _ = unmap(calls, &code); // killed, or stopped for long: it says so the first time
+            for code in &codes {
+                let _ = unmap(calls, code); // killed, or stopped for long: it says so the first time
+            }
             Err(refusal)
         }
     }
+}
+
+/// Makes a code region at `at`, whose header page can be written to, and is wiped in a forked
+/// child. What there is to be unmade is among `made`, even if something fails.
+fn map_code(
+    calls: &mut RemoteCalls<'_>,
+    at: Addr,
+    len: u64,
+    made: &mut Vec<Range<Addr>>,
+) -> Result<(), Refusal> {
+    let page = at.get();
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    let place = [page, len, READ | EXEC, flags, u64::MAX, 0];
+    let mapped = calls.call(MMAP, place).map_err(refused)?;
+    let code = Addr::new(mapped)..Addr::new(mapped.wrapping_add(len));
+    made.push(code.clone());
+    if mapped != page {
+        return Err(Refusal::NoMemoryInReach); // the kernel does not know the flag
+    }
+    unlock(calls, &code)?;
+    let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
+    calls.call(MPROTECT, rights).map_err(refused)?;
+    let wipe = [page, HEADER_LEN, WIPEONFORK, 0, 0, 0];
+    calls.call(MADVISE, wipe).map_err(refused)?;
+    Ok(())
 }
 
 /// Takes a region away.
@@ -106,15 +137,10 @@ fn share(
     memory: &Memory,
     header: Addr,
 ) -> Result<(Range<Addr>, Shared), Refusal> {
-    let page = header.get();
-    let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
-    calls.call(MPROTECT, rights).map_err(refused)?;
-    let wipe = [page, HEADER_LEN, WIPEONFORK, 0, 0, 0];
-    calls.call(MADVISE, wipe).map_err(refused)?;
     let forbidden = |_| Refusal::InjectionForbidden;
     memory.write(header, NAME).map_err(forbidden)?;
     let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-    let fd = calls.call(MEMFD_CREATE, [page, flags, 0, 0, 0, 0]);
+    let fd = calls.call(MEMFD_CREATE, [header.get(), flags, 0, 0, 0, 0]);
     let fd = fd.map_err(refused)?;
     let shared = share_fd(calls, tid, fd);
     let _ = calls.call(CLOSE, [fd, 0, 0, 0, 0, 0]); // as for `unmap`

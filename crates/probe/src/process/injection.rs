@@ -11,7 +11,7 @@ use leaktap_unwind::Start;
 
 use super::{Process, Trap};
 use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
-use crate::breakpoints::{INT3, Purpose};
+use crate::breakpoints::{Breakpoints, INT3, Purpose};
 use crate::calls::{Ancestry, is_below};
 use crate::modules::Files;
 use crate::probepoint::{Kind, Probepoint, Reason};
@@ -27,7 +27,8 @@ impl Process {
         let points = self.find();
         let unpatched = self.breakpoints.unpatched();
         let (process, image) = (self.memory.process(), self.modules.image());
-        let plan = Plan::new(process, image, &unpatched, &points);
+        let mut plan = Plan::new(process, image, &unpatched, &points);
+        plan.place(image.mappings());
         self.injection = Injection::Planned(plan);
         // What nothing has bound yet may be bound by then.
         let is_bound = |point: &Probepoint| point.kind == Kind::Breakpoint;
@@ -153,8 +154,7 @@ impl Process {
         Err(refusal)
     }
 
-    /// Leads functions to `agent`; takes it away again if some free cannot be: all of them go one
-    /// way.
+    /// Leads functions to `agent`; takes it away again if it is of no use then.
     fn lead(
         &mut self,
         mut agent: Agent,
@@ -174,41 +174,35 @@ impl Process {
         for at in agent.keep(&self.points) {
             self.breakpoints.lift(at); // there is one at a launch
         }
-        self.breakpoints.note_gate(agent.int3(), true);
+        self.breakpoints.note_gates(agent.int3s(), true);
         let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
-        let failed = patched.iter().find_map(|(id, done)| match done {
-            Err(refusal) if self.functions.frees(*id) => Some(*refusal),
-            _ => None,
+        let failed = (!agent.is_of_use()).then(|| {
+            let of_malloc = |at: &Addr| agent.plan().is_of_malloc(*at);
+            let mut of_malloc = patched.iter().filter(|(at, _)| of_malloc(at));
+            // Nothing is there any longer that could be patched.
+            of_malloc
+                .find_map(|(_, done)| done.err())
+                .unwrap_or(Refusal::LinkerAtWork)
         });
         if failed.is_some() {
             agent.restore(&self.memory);
-            self.breakpoints.note_gate(agent.int3(), false);
+            self.breakpoints.note_gates(agent.int3s(), false);
         }
-        for (function, done) in patched {
-            let Some(point) = self.points.iter_mut().find(|p| p.function == function) else {
-                continue;
-            };
-            // Behind a gate there is a breakpoint all the same.
-            let is_of_heap = !point.known.action.is_mapping();
-            point.refusal = done.err().filter(|_| is_of_heap);
-            if failed.is_none() && done.is_ok() {
-                if is_of_heap {
-                    point.kind = Kind::Detour;
-                }
-            } else if self
-                .breakpoints
-                .insert(point.address, Purpose::Entry(function))
-                .is_err()
-            {
-                point.kind = Kind::None(Reason::Unwritable);
+        for (address, done) in patched {
+            let mut points = self.points.iter_mut();
+            if let Some(point) = points.find(|point| point.address == address) {
+                let done = failed.map_or(done, Err);
+                become_detour(point, done, &mut self.breakpoints);
             }
         }
         if let Some(refusal) = failed {
-            self.modules.rules().remove(agent.code().clone());
+            for code in agent.codes() {
+                self.modules.rules().remove(code.clone());
+            }
             agent.unmap_all(tracer, stopped);
             return Err(refusal);
         }
-        self.walker.hide(agent.code().clone());
+        self.walker.hide(agent.codes());
         for thread in stopped.iter() {
             if let Ok(registers) = thread.registers() {
                 let fs = registers.fs_base();
@@ -346,7 +340,7 @@ impl Process {
         self.keep_ignored(tracer, stopped);
         left?;
         if let Some(agent) = self.injection.take_agent() {
-            self.breakpoints.note_gate(agent.int3(), false);
+            self.breakpoints.note_gates(agent.int3s(), false);
             self.injection = Injection::Withdrawn(agent);
         }
         Ok(())
@@ -406,7 +400,7 @@ impl Process {
     pub fn abandon_agent(&mut self) {
         if let Some(agent) = self.injection.take_agent() {
             agent.restore(&self.memory);
-            self.breakpoints.note_gate(agent.int3(), false);
+            self.breakpoints.note_gates(agent.int3s(), false);
         }
     }
 
@@ -479,5 +473,27 @@ impl Process {
             Ancestry::Unknown => is_below(start.sp, entry_sp),
             Ancestry::CallerOfHandler | Ancestry::Absent => false,
         }
+    }
+}
+
+/// `point` has been patched, or not: it is a breakpoint then. Behind a gate there is one all the
+/// same.
+fn become_detour(
+    point: &mut Probepoint,
+    patched: Result<(), Refusal>,
+    breakpoints: &mut Breakpoints,
+) {
+    let function = point.function;
+    let is_of_heap = !point.known.action.is_mapping();
+    point.refusal = patched.err().filter(|_| is_of_heap);
+    if patched.is_ok() {
+        if is_of_heap {
+            point.kind = Kind::Detour;
+        }
+    } else if breakpoints
+        .insert(point.address, Purpose::Entry(function))
+        .is_err()
+    {
+        point.kind = Kind::None(Reason::Unwritable);
     }
 }

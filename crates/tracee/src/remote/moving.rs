@@ -1,6 +1,5 @@
 //! The thread of [`RemoteCalls`] on its way: to a call, to an int3, and back to where it was.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use leaktap_memory::Addr;
@@ -55,14 +54,13 @@ impl RemoteCalls<'_> {
         ran.map(drop)
     }
 
-    /// Steps until the thread, which will go on there, is not in `code`, or it is late.
+    /// Steps until the thread is where `is_out` is true of, and will go on there, or it is late.
     pub(super) fn step_out(
         &mut self,
-        code: &Range<Addr>,
-        end: Addr,
+        is_out: &dyn Fn(Addr) -> bool,
         deadline: Instant,
     ) -> Result<bool, CallError> {
-        if self.begin()?.ip() == end {
+        if is_out(self.begin()?.ip()) {
             return Ok(true);
         }
         let is_step = |now: &Stopped| {
@@ -80,7 +78,7 @@ impl RemoteCalls<'_> {
             }
             stepped?;
             self.stands = Stands::AtSignal;
-            let is_out = !code.contains(&registers.ip()) || registers.ip() == end;
+            let is_out = is_out(registers.ip());
             if is_out || Instant::now() >= deadline {
                 return Ok(is_out);
             }
