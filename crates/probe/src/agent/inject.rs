@@ -18,8 +18,7 @@ use crate::refusal::Refusal;
 
 impl Agent {
     /// Gives the process of `memory`, all of whose threads are `stopped`, memory for the agent,
-    /// near
-    /// the functions that `plan` has a place for. Nothing is in it yet.
+    /// near the functions that `plan` has a place for. Nothing is in it yet.
     ///
     /// # Errors
     /// As [`refusal`] tells beforehand, and what the system calls come to; nothing is left behind

@@ -151,8 +151,8 @@ impl Plan {
         heap.is_some_and(|heap| self.mallocs.iter().any(|malloc| heap.contains(malloc)))
     }
 
-    /// Why there cannot be an agent, for what the code says and the addresses that are free: nothing
-    /// would be led to it of any heap that has a malloc.
+    /// Why there cannot be an agent, for what the code says and the addresses that are free:
+    /// nothing would be led to it of any heap that has a malloc.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         let of_malloc = self
             .points

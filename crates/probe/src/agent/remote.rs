@@ -84,7 +84,8 @@ pub(crate) fn map(
         Ok((shared, own)) => Ok((Regions { codes, shared }, own)),
         Err(refusal) => {
             for code in &codes {
-                let _ = unmap(calls, code); // killed, or stopped for long: it says so the first time
+                // Killed, or stopped for long: it says so the first time.
+                let _ = unmap(calls, code);
             }
             Err(refusal)
         }
