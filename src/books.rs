@@ -9,7 +9,7 @@ use leaktap_agent::Shared;
 use leaktap_agent::layout::Loss;
 use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Key, Region, Regions};
-use leaktap_ledger::{Block, Kept, Ledger, NoStack, STRIPES, StackId, Totals};
+use leaktap_ledger::{Block, FamilyId, Kept, Ledger, NoStack, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
 use leaktap_probe::{Lost, OWN_STRIPE, Recorder, Removed, Stack};
 use leaktap_unwind::End;
@@ -118,7 +118,7 @@ impl Books {
 
     /// Sums over all blocks.
     pub(crate) fn totals(&self) -> Totals {
-        self.ledger().totals()
+        self.ledger().totals(FamilyId::FIRST)
     }
 
     /// The most bytes that were live at a time: as far as was looked, with an agent.
@@ -223,7 +223,7 @@ impl Recorder for Books {
         let time = self.now_ms();
         let entered = self.intern(function, stack).and_then(|stack| {
             let block = Block {
-                addr: at.get(),
+                key: at.get().into(),
                 size,
                 stack,
                 time,
@@ -251,7 +251,7 @@ impl Recorder for Books {
             Removed::Block(block) => Some(block),
             Removed::Unmatched => None,
         };
-        match self.ledger().restore(OWN_STRIPE, block) {
+        match self.ledger().restore(OWN_STRIPE, FamilyId::FIRST, block) {
             Ok(()) => self.grew(block.map_or(0, |block| block.size), 0),
             Err(_) => self.lost += 1,
         }

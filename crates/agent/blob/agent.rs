@@ -8,7 +8,7 @@ use crate::kernel;
 use crate::layout::{
     Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, key_of_number, set_of_keys, shared_key,
 };
-use leaktap_ledger::{Block, Ledger};
+use leaktap_ledger::{Block, Key, Ledger};
 
 // The first page of the image, see `blob.ld`.
 global_asm!(
@@ -145,17 +145,12 @@ impl Agent {
         }
     }
 
-    /// Takes the block at `addr` out of the ledger, before it is really freed. Nothing if that
+    /// Takes a block out of the ledger, before it is really freed. Nothing if that
     /// could not be done, `Some(None)` if there was none.
-    pub(crate) fn freed(
-        self,
-        thread: *mut Thread,
-        before: u64,
-        addr: u64,
-    ) -> Option<Option<Block>> {
+    pub(crate) fn freed(self, thread: *mut Thread, before: u64, key: Key) -> Option<Option<Block>> {
         let state = self.state(thread, before)?;
-        let block = self.ledger().freed(stripe(state), addr);
-        self.remember_near(state, addr);
+        let block = self.ledger().freed(stripe(state), key);
+        self.remember_near(state, key);
         self.done(state, before);
         Some(block)
     }

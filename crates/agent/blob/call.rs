@@ -6,7 +6,7 @@ use crate::agent::{Agent, stripe};
 use crate::layout::{Call, Descriptor, Loss, Old, TAKEN, Thread};
 use crate::record::{Allocated, Sought};
 use leaktap_api::Action;
-use leaktap_ledger::{Block, Full, StackId};
+use leaktap_ledger::{Block, Full, Key, StackId};
 
 /// Where the descriptor is.
 pub(crate) const DESCRIPTOR: usize = offset_of!(Call, descriptor);
@@ -44,7 +44,8 @@ impl Call {
         let Some(block) = self.descriptor().action.block(&self.arguments) else {
             return;
         };
-        self.old = match agent.freed(self.thread(), self.before, block) {
+        let key = Key::new(self.descriptor().family, block);
+        self.old = match agent.freed(self.thread(), self.before, key) {
             None => Old::default(),
             Some(None) => Old {
                 what: Old::UNKNOWN,
@@ -122,14 +123,15 @@ impl Call {
         let Some(state) = agent.state(self.thread(), self.before) else {
             return;
         };
-        let addr = self.descriptor().action.block(&self.arguments);
+        let Descriptor { action, family, .. } = *self.descriptor();
+        let addr = action.block(&self.arguments);
         let block = addr.filter(|_| what == Old::BLOCK).map(|addr| Block {
-            addr,
+            key: Key::new(family, addr),
             size,
             stack: StackId(stack),
             time,
         });
-        if agent.ledger().restore(stripe(state), block) == Err(Full) {
+        if agent.ledger().restore(stripe(state), family, block) == Err(Full) {
             agent.lose(Loss::Full);
         }
         agent.done(state, self.before);
@@ -138,11 +140,16 @@ impl Call {
     /// What has been allocated, at `at`; nothing if that is nowhere, or of no size that there is.
     #[inline(always)]
     fn allocation(&self, at: u64, bp: u64) -> Option<Allocated> {
-        let Descriptor { action, kind, .. } = *self.descriptor();
+        let Descriptor {
+            action,
+            kind,
+            family,
+            ..
+        } = *self.descriptor();
         let size = action.size(&self.arguments).filter(|_| at != 0)?;
         let (kind, sp) = (kind as u8, self.entry_sp());
         Some(Allocated {
-            at,
+            key: Key::new(family, at),
             size,
             kind,
             sp,

@@ -31,6 +31,7 @@ use crate::layout::{BUSY, Call, Descriptor, Loss, Old, TAKEN, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 use crate::unreturned::returns;
+use leaktap_ledger::Key;
 use leaktap_api::Action;
 
 global_asm!(
@@ -117,6 +118,7 @@ global_asm!(
     "lea rdx, [rsp + 40]",
     "rdfsbase rsi",
     "mov rcx, rbp",
+    "mov r8, r11",
     "call leaktap_free",
     "add rsp, 8",
     ".cfi_adjust_cfa_offset -8",
@@ -286,6 +288,7 @@ global_asm!(
     "lea rdx, [rsp + 88]",
     "rdfsbase rsi",
     "mov rcx, rbp",
+    "mov r8, [rsp + 80]",
     "call leaktap_free",
     "1:",
     "mov rcx, [rsp + 80]",
@@ -431,27 +434,28 @@ fn leave_any(call: &mut Call, result: u64, bp: u64, sought: Sought) -> u64 {
     result
 }
 
-/// A function that frees `block` is entered.
+/// The function of `descriptor`, which frees `block`, is entered.
 #[unsafe(no_mangle)]
-extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64) {
+extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64, descriptor: &Descriptor) {
     let Some(agent) = Agent::present() else {
         return;
     };
+    let key = Key::new(descriptor.family, block);
     let Some(thread) = agent.idle_thread(fs, sp) else {
-        return free_any(block, fs, sp, bp);
+        return free_any(key, fs, sp, bp);
     };
     set_outer(thread, sp | BUSY);
-    let is_done = agent.freed_again(thread, block);
+    let is_done = agent.freed_again(thread, key);
     set_outer(thread, 0);
     if !is_done {
-        free_any(block, fs, sp, bp);
+        free_any(key, fs, sp, bp);
     }
 }
 
 /// The same for calls that may be another one's, and blocks that are not where they belong.
 #[cold]
 #[inline(never)]
-extern "C" fn free_any(block: u64, fs: u64, sp: u64, bp: u64) {
+extern "C" fn free_any(block: Key, fs: u64, sp: u64, bp: u64) {
     let Some(agent) = Agent::present() else {
         return;
     };

@@ -10,13 +10,13 @@ use crate::agent::{Agent, stripe};
 use crate::layout::{CACHED_RULES, Loss, MAX_DEPTH, MEMO_QUADS, MEMO_SETS, NEARS, Thread};
 use crate::rules::{AllRows, CachedRows};
 use crate::stack::{Stack, Words};
-use leaktap_ledger::{AREA_BITS, Block, Kept, Near, StackId, Trail};
+use leaktap_ledger::{AREA_BITS, Block, Kept, Key, Near, StackId, Trail};
 
 /// A call that returned a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Allocated {
     /// The block.
-    pub(crate) at: u64,
+    pub(crate) key: Key,
     /// Bytes that were asked for.
     pub(crate) size: u64,
     /// The function.
@@ -85,7 +85,7 @@ impl Agent {
         let stack = stack.ok_or(Sought::InVain)?;
         let stripe = state.index.load(Relaxed) as usize;
         let block = self.block(call, stack);
-        match near(state, call.at) {
+        match near(state, call.key) {
             // SAFETY: `near` says so.
             Some(near) if unsafe { self.ledger().allocated_near(stripe, near, &block) } => Ok(()),
             _ => Err(Sought::Found(stack)),
@@ -95,7 +95,7 @@ impl Agent {
     #[inline(always)]
     fn block(self, call: &Allocated, stack: StackId) -> Block {
         Block {
-            addr: call.at,
+            key: call.key,
             size: call.size,
             stack,
             time: self.control.live.clock.load(Relaxed),
@@ -106,22 +106,22 @@ impl Agent {
     /// is where it belongs. False,
     /// and nothing has changed, if not. `state` is for this call alone.
     #[inline(always)]
-    pub(crate) fn freed_again(self, state: *mut Thread, addr: u64) -> bool {
+    pub(crate) fn freed_again(self, state: *mut Thread, key: Key) -> bool {
         // SAFETY: as for `allocated_again`.
         let state = unsafe { &*state };
-        near(state, addr).is_some_and(|near| {
+        near(state, key).is_some_and(|near| {
             let stripe = state.index.load(Relaxed) as usize;
             // SAFETY: `near` says so.
-            unsafe { self.ledger().freed_near(stripe, near, addr) }
+            unsafe { self.ledger().freed_near(stripe, near, key) }
         })
     }
 
-    /// Remembers where the blocks of the area of `addr` are.
-    pub(crate) fn remember_near(self, state: *mut Thread, addr: u64) {
+    /// Remembers where the blocks of the area of one are.
+    pub(crate) fn remember_near(self, state: *mut Thread, key: Key) {
         // SAFETY: as for `allocated_again`.
         let nears = unsafe { &mut (*state).nears };
         if let (Some(place), Some(near)) =
-            (nears.get_mut(place_of_near(addr)), self.ledger().near(addr))
+            (nears.get_mut(place_of_near(key)), self.ledger().near(key))
         {
             place.set(near);
         }
@@ -136,7 +136,7 @@ impl Agent {
         if self.ledger().allocated(stripe(state), &block).is_err() {
             self.lose(Loss::Full);
         }
-        self.remember_near(state, call.at);
+        self.remember_near(state, call.key);
     }
 
     /// The stack, if it lies in memory that is known and the walk is remembered.
@@ -237,15 +237,15 @@ impl Agent {
     }
 }
 
-/// Where `state` remembers the area of `addr`, or another one.
+/// Where a thread remembers the area of a block, or another one.
 #[inline(always)]
-fn place_of_near(addr: u64) -> usize {
-    (addr >> AREA_BITS) as usize % NEARS
+fn place_of_near(key: Key) -> usize {
+    (key.addr() >> AREA_BITS) as usize % NEARS
 }
 
-/// What `state` remembers of the area of `addr`.
+/// What `state` remembers of the area of a block.
 #[inline(always)]
-fn near(state: &Thread, addr: u64) -> Option<&Near> {
-    let near = state.nears.get(place_of_near(addr))?;
-    near.is_of(addr).then_some(near)
+fn near(state: &Thread, key: Key) -> Option<&Near> {
+    let near = state.nears.get(place_of_near(key))?;
+    near.is_of(key).then_some(near)
 }

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_api::Action;
-use leaktap_ledger::{Near, Trail};
+use leaktap_ledger::{FamilyId, Near, Trail};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
 use crate::published::Published;
@@ -344,7 +344,9 @@ pub struct Descriptor {
     /// What a call does.
     pub action: Action,
     /// What the ledger notes as the block's kind.
-    pub kind: u32,
+    pub kind: u16,
+    /// Which heap the function is of.
+    pub family: FamilyId,
 }
 
 impl Descriptor {
@@ -354,7 +356,9 @@ impl Descriptor {
         let words = [
             self.original,
             self.call,
-            u64::from(self.action.bits()) | u64::from(self.kind) << 32,
+            u64::from(self.action.bits())
+                | u64::from(self.kind) << 32
+                | (self.family.number() as u64) << 48,
         ];
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());

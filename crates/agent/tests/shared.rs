@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::Ordering::Relaxed;
 
 use leaktap_agent::{KEYS_AT, LEDGER_AT, ROOM_AT, Shared};
-use leaktap_ledger::Block;
+use leaktap_ledger::{Block, FamilyId};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 const PIECE: u64 = 64 << 10;
@@ -46,7 +46,7 @@ fn what_was_counted_moves_and_leaves_only_the_beginning() {
     let stack = ledger.intern(&[1, 2, 3], Default::default()).unwrap();
     for n in 1..=100_000_u64 {
         let block = Block {
-            addr: n << 16,
+            key: (n << 16).into(),
             size: n,
             stack,
             time: 0,
@@ -67,7 +67,10 @@ fn what_was_counted_moves_and_leaves_only_the_beginning() {
     let (home, pieces) = moved(&shared);
     assert!(pieces > 32, "{pieces}");
     assert_eq!(sizes(&home), before);
-    assert_eq!(home.ledger().totals(), ledger_totals(100_000));
+    assert_eq!(
+        home.ledger().totals(FamilyId::FIRST),
+        ledger_totals(100_000)
+    );
     let mut frames = Vec::new();
     home.ledger().stack(stack, |raw| frames.push(raw)).unwrap();
     assert_eq!(frames, [1, 2, 3]);
@@ -93,14 +96,14 @@ fn a_piece_ends_where_the_ledger_begins() {
     let ledger = shared.ledger();
     let stack = ledger.intern(&[1, 2, 3], Default::default()).unwrap();
     let block = Block {
-        addr: 1 << 16,
+        key: (1 << 16).into(),
         size: 1,
         stack,
         time: 0,
     };
     ledger.allocated(0, &block).unwrap();
     let (home, _) = moved(&shared);
-    assert_eq!(home.ledger().totals(), ledger_totals(1));
+    assert_eq!(home.ledger().totals(FamilyId::FIRST), ledger_totals(1));
     assert!(home.ledger().stack(stack, |_| ()).is_some());
     assert_eq!(home.blocks().collect::<Vec<_>>(), [block]);
 }

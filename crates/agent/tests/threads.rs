@@ -222,7 +222,7 @@ fn a_stack() -> Region {
 /// The version of the rows by which the stack of a block was taken that is allocated now.
 fn version_of_a_walk(agent: Agent, thread: *mut Thread, sp: u64) -> u64 {
     let call = Allocated {
-        at: sp,
+        key: sp.into(),
         size: 1,
         kind: 3,
         sp,

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use leaktap_agent::layout::Call;
 use leaktap_agent::{KEYS_AT, LEDGER_AT, ROOM_AT, SHARED_LEN, Shared};
-use leaktap_ledger::{Block, Kept};
+use leaktap_ledger::{Block, FamilyId, Kept, Key};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
@@ -91,7 +91,7 @@ impl Memories {
         if let Some(stack) = ledger.intern(&frames, kept) {
             let (size, time) = (u64::from(size) << (what % 32), at.into());
             let block = Block {
-                addr,
+                key: Key::new(FamilyId::new((what % 4).into()), addr),
                 size,
                 stack,
                 time,
@@ -141,10 +141,10 @@ impl Memories {
             let mut frames = 0;
             let _ = ledger.stack(block.stack, |_| frames += 1);
             assert!(frames <= 1 << 10, "a stack has an end");
-            let _ = ledger.near(block.addr);
+            let _ = ledger.near(block.key);
             found += 1;
         }
-        let _ = (ledger.totals(), ledger.used());
+        let _ = (ledger.totals(FamilyId::FIRST), ledger.used());
         let _ = shared
             .told()
             .losses
@@ -168,7 +168,7 @@ impl Memories {
 
     fn read_sums(&self) {
         let (shared, ledger) = (&self.shared, self.shared.ledger());
-        let _ = (ledger.totals(), ledger.used());
+        let _ = (ledger.totals(FamilyId::FIRST), ledger.used());
         let keys = shared.keys().iter().enumerate();
         let used = keys.filter(|(_, key)| key.load(Relaxed) != 0);
         let outer = used.filter_map(|(index, _)| shared.outer(index));

@@ -92,7 +92,8 @@ impl Area {
     }
 }
 
-/// Not 0; below 2 to the power of 42, as addresses have 57 bits at most.
+/// Not 0; below 2 to the power of 42, as addresses have 57 bits at most. Without its family: two
+/// that share a slot look into more tables than they need.
 fn name(addr: u64) -> u64 {
     (addr << 7 >> 7 >> AREA_BITS).wrapping_add(1)
 }

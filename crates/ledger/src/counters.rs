@@ -2,9 +2,9 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::Ledger;
 use crate::primitive::AtomicU64;
 use crate::region::STRIPES;
+use crate::{FamilyId, Ledger};
 
 /// One thread's counters. Only that thread writes there, so plain loads and stores do.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Stripe {
     freed_bytes: AtomicU64,
 }
 
-/// Sums over all blocks.
+/// Sums over all blocks of a family.
 ///
 /// `allocations - (frees - unmatched_frees) - missed_frees` blocks are live, and
 /// `allocated_bytes - freed_bytes` bytes.
@@ -63,6 +63,10 @@ impl Stripe {
         }
     }
 
+    pub(crate) fn resized(&self, old: u64, new: u64) {
+        add(&self.allocated_bytes, new.wrapping_sub(old));
+    }
+
     pub(crate) fn restored(&self, size: Option<u64>) {
         add(&self.frees, 1_u64.wrapping_neg());
         match size {
@@ -74,10 +78,10 @@ impl Stripe {
 
 impl Ledger<'_> {
     /// The sums of all threads. Each is exact; together they are so while no thread is at work.
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self, family: FamilyId) -> Totals {
         let mut totals = Totals::default();
         for index in 0..STRIPES {
-            let stripe = self.stripe(index);
+            let stripe = self.stripe(family, index);
             let add = |sum: &mut u64, counter: &AtomicU64| {
                 *sum = sum.wrapping_add(counter.load(Relaxed));
             };

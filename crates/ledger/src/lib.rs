@@ -23,6 +23,7 @@
 
 mod areas;
 mod counters;
+mod key;
 mod live;
 mod near;
 mod primitive;
@@ -36,6 +37,7 @@ mod stacks;
 
 pub use areas::AREA_BITS;
 pub use counters::Totals;
+pub use key::{FamilyId, Key};
 pub use live::Block;
 pub use near::Near;
 pub use region::{Ledger, STRIPES, reserved};

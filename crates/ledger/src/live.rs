@@ -1,4 +1,4 @@
-//! The live blocks: address -> (size, stack, time).
+//! The live blocks: family and address -> (size, stack, time).
 //!
 //! Buckets of one cache line with three places. A block whose bucket is full goes to another one,
 //! and leaves a mark in each bucket that it passed: a count, so that the mark goes with the block
@@ -28,7 +28,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::areas::MOST_TABLES;
 use crate::primitive::{AtomicU32, AtomicU64, FIRST_BUCKETS};
 use crate::region::bucket_at;
-use crate::{Full, Ledger, StackId};
+use crate::{FamilyId, Full, Key, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table.
 const FIRST_BITS: u32 = FIRST_BUCKETS;
@@ -56,7 +56,7 @@ const CLAIMED: u64 = 1;
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
-    /// Address of each block, 0 or [`CLAIMED`].
+    /// [`Key`] of each block, 0 or [`CLAIMED`].
     addrs: [AtomicU64; PLACES],
     /// Size and stack of each.
     what: [AtomicU64; PLACES],
@@ -69,8 +69,8 @@ pub(crate) struct Bucket {
 /// A block that was allocated and has not been freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Its address.
-    pub addr: u64,
+    /// Where it is, in which heap.
+    pub key: Key,
     /// Bytes that were asked for; from 512 GiB on, rounded up to 64 KiB.
     pub size: u64,
     /// The stack that allocated it.
@@ -168,7 +168,7 @@ impl Bucket {
     /// changed, if not.
     #[inline(always)]
     pub(crate) fn enter(&self, block: &Block) -> bool {
-        if self.place_of(block.addr).is_some() || self.passed.load(Relaxed) != 0 {
+        if self.place_of(block.key.0).is_some() || self.passed.load(Relaxed) != 0 {
             return false;
         }
         let Some(place) = self.claim() else {
@@ -196,7 +196,7 @@ impl Bucket {
         ) {
             what.store(pack(block.size, block.stack), Release);
             time.store(block.time, Release);
-            addr.store(block.addr, Release);
+            addr.store(block.key.0, Release);
         }
     }
 
@@ -207,7 +207,7 @@ impl Bucket {
         let (size, stack) = unpack(self.what.get(place)?.load(Acquire));
         let time = self.times.get(place)?.load(Acquire);
         (addr > CLAIMED).then_some(Block {
-            addr,
+            key: Key(addr),
             size,
             stack,
             time,
@@ -217,7 +217,7 @@ impl Bucket {
     /// The same while it may go and another one come.
     fn passing_block(&self, place: usize) -> Option<Block> {
         let block = self.block(place)?;
-        (self.addrs.get(place)?.load(Relaxed) == block.addr).then_some(block)
+        (self.addrs.get(place)?.load(Relaxed) == block.key.0).then_some(block)
     }
 }
 
@@ -250,35 +250,71 @@ impl<'m> Ledger<'m> {
     #[inline(always)]
     pub fn allocated(&self, stripe: usize, block: &Block) -> Result<Option<u64>, Full> {
         let replaced = self.enter(block)?;
-        self.stripe(stripe).allocated(block.size, replaced);
+        let stripe = self.stripe(block.key.family(), stripe);
+        stripe.allocated(block.size, replaced);
         Ok(replaced)
     }
 
-    /// Takes the block at `addr` out; nothing if it is not there.
+    /// Takes a block out; nothing if it is not there.
     #[inline(always)]
-    pub fn freed(&self, stripe: usize, addr: u64) -> Option<Block> {
-        let found = self.remove(addr);
-        self.stripe(stripe).freed(found.map(|block| block.size));
+    pub fn freed(&self, stripe: usize, key: impl Into<Key>) -> Option<Block> {
+        let key = key.into();
+        let found = self.remove(key.0);
+        let stripe = self.stripe(key.family(), stripe);
+        stripe.freed(found.map(|block| block.size));
         found
     }
 
-    /// Undoes a [`Ledger::freed`] that returned `block`.
+    /// Undoes a [`Ledger::freed`] of `family` that returned `block`.
     ///
     /// # Errors
     /// [`Full`] if the last table is.
-    pub fn restore(&self, stripe: usize, block: Option<Block>) -> Result<(), Full> {
+    pub fn restore(
+        &self,
+        stripe: usize,
+        family: FamilyId,
+        block: Option<Block>,
+    ) -> Result<(), Full> {
         if let Some(block) = &block {
             self.enter(block)?;
         }
-        self.stripe(stripe).restored(block.map(|block| block.size));
+        let stripe = self.stripe(family, stripe);
+        stripe.restored(block.map(|block| block.size));
         Ok(())
+    }
+
+    /// The block of `key`, which stays.
+    pub fn find(&self, key: impl Into<Key>) -> Option<Block> {
+        let addr = key.into().0;
+        let tables = self.area_of(addr).filter(|_| addr > CLAIMED)?.tables();
+        let mut found = tables.filter_map(|table| {
+            let mut buckets = self.buckets(table, addr);
+            buckets.find_map(|bucket| bucket.block(bucket.place_of(addr)?))
+        });
+        found.next()
+    }
+
+    /// `block`, which is there, has another stack, size and time from now on. False if it is not
+    /// there.
+    ///
+    /// # Errors
+    /// [`Full`] if the last table is: the block is lost.
+    pub fn replace(&self, stripe: usize, block: &Block) -> Result<bool, Full> {
+        let Some(old) = self.remove(block.key.0) else {
+            return Ok(false);
+        };
+        self.enter(block)?;
+        let stripe = self.stripe(block.key.family(), stripe);
+        stripe.resized(old.size, block.size);
+        Ok(true)
     }
 
     /// Returns the size of the block that was at the same address.
     #[inline(always)]
     fn enter(&self, block: &Block) -> Result<Option<u64>, Full> {
-        if let Some(area) = self.area_of(block.addr)
-            && self.bucket(home(area.into, block.addr)).enter(block)
+        let addr = block.key.0;
+        if let Some(area) = self.area_of(addr)
+            && self.bucket(home(area.into, addr)).enter(block)
         {
             return Ok(None);
         }
@@ -288,16 +324,17 @@ impl<'m> Ledger<'m> {
     #[cold]
     #[inline(never)]
     fn enter_anywhere(self, block: Block) -> Result<Option<u64>, Full> {
-        let replaced = self.remove_anywhere(block.addr).map(|old| old.size);
+        let addr = block.key.0;
+        let replaced = self.remove_anywhere(addr).map(|old| old.size);
         let roomy = self.head().roomy.load(Acquire).min(self.newest());
-        let mut area = self.turn_area(block.addr, None, roomy);
+        let mut area = self.turn_area(addr, None, roomy);
         // A table may be full for this block alone, so that it comes here again.
         for _ in 0..MOST_TABLES {
             if self.enter_into(area.into, &block) {
                 return Ok(replaced);
             }
             let table = self.room_beside(area.into)?;
-            area = self.turn_area(block.addr, Some(area.into), table);
+            area = self.turn_area(addr, Some(area.into), table);
         }
         Err(Full)
     }
@@ -332,13 +369,13 @@ impl<'m> Ledger<'m> {
     /// Enters a block into one of the buckets in which it may be in `table`. False if they are
     /// full.
     fn enter_into(&self, table: u32, block: &Block) -> bool {
-        let mut buckets = self.buckets(table, block.addr).enumerate();
+        let mut buckets = self.buckets(table, block.key.0).enumerate();
         let found = buckets.find_map(|(before, bucket)| Some((before, bucket, bucket.claim()?)));
         let Some((before, bucket, place)) = found else {
             return false;
         };
         // Nobody looks for the block before this is done.
-        for full in self.buckets(table, block.addr).take(before) {
+        for full in self.buckets(table, block.key.0).take(before) {
             full.passed.fetch_add(1, Relaxed);
         }
         bucket.fill(place, block);

@@ -3,9 +3,9 @@
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::compiler_fence;
 
-use crate::Ledger;
 use crate::areas::AREA_BITS;
 use crate::live::{bits, first_bucket, home_in};
+use crate::{Key, Ledger};
 
 /// Where the blocks of an area belong: a thread that remembers it need not look the area up. Plain
 /// integers;
@@ -24,10 +24,10 @@ pub struct Near {
 }
 
 impl Near {
-    /// Whether it is of the area of `addr`.
+    /// Whether it is of the area of a block.
     #[inline(always)]
-    pub fn is_of(&self, addr: u64) -> bool {
-        self.area == (addr >> AREA_BITS).wrapping_add(1)
+    pub fn is_of(&self, key: Key) -> bool {
+        self.area == (key.0 >> AREA_BITS).wrapping_add(1)
     }
 
     /// Remembers `other` from now on. Whoever interrupts this, and looks, or never comes back,
@@ -50,8 +50,9 @@ impl Near {
 }
 
 impl Ledger<'_> {
-    /// What to remember of the area of `addr`; nothing if no block was ever there.
-    pub fn near(&self, addr: u64) -> Option<Near> {
+    /// What to remember of the area of a block; nothing if no block was ever there.
+    pub fn near(&self, key: Key) -> Option<Near> {
+        let addr = key.0;
         let table = self.area_of(addr)?.into.min(self.newest());
         Some(Near {
             area: (addr >> AREA_BITS).wrapping_add(1),

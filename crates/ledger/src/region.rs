@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use crate::areas;
 use crate::counters::Stripe;
+use crate::key::{FamilyId, Key};
 use crate::live::{self, Block, Bucket};
 use crate::near::Near;
 use crate::primitive::{AtomicU32, AtomicU64};
@@ -17,7 +18,8 @@ pub const STRIPES: usize = (8 << 10) + 8;
 const HEAD_LEN: usize = 4096;
 
 const STRIPES_AT: usize = HEAD_LEN;
-const FRAMES_AT: usize = (STRIPES_AT + STRIPES * size_of::<Stripe>()).next_multiple_of(4096);
+const STRIPES_LEN: usize = FamilyId::MOST * STRIPES * size_of::<Stripe>();
+const FRAMES_AT: usize = (STRIPES_AT + STRIPES_LEN).next_multiple_of(4096);
 const NODES_AT: usize = FRAMES_AT + 8 * stacks::FRAMES.slots() as usize;
 const AREAS_AT: usize = (NODES_AT + 8 * stacks::NODES.slots() as usize).next_multiple_of(4096);
 const BUCKETS_AT: usize = AREAS_AT + 8 * areas::SLOTS as usize;
@@ -93,8 +95,9 @@ impl<'m> Ledger<'m> {
     }
 
     #[inline]
-    pub(crate) fn stripe(&self, index: usize) -> &Stripe {
+    pub(crate) fn stripe(&self, family: FamilyId, index: usize) -> &Stripe {
         let index = if index < STRIPES { index } else { 0 };
+        let index = family.number() * STRIPES + index;
         // SAFETY: `index` is one of them.
         unsafe { &*self.base.add(STRIPES_AT).cast::<Stripe>().add(index) }
     }
@@ -173,9 +176,10 @@ impl<'m> Ledger<'m> {
     #[inline(always)]
     pub unsafe fn allocated_near(&self, stripe: usize, near: &Near, block: &Block) -> bool {
         // SAFETY: as the caller says.
-        let is_entered = unsafe { self.bucket_near(near, block.addr) }.enter(block);
+        let is_entered = unsafe { self.bucket_near(near, block.key) }.enter(block);
         if is_entered {
-            self.stripe(stripe).allocated(block.size, None);
+            let stripe = self.stripe(block.key.family(), stripe);
+            stripe.allocated(block.size, None);
         }
         is_entered
     }
@@ -186,11 +190,11 @@ impl<'m> Ledger<'m> {
     /// # Safety
     /// As for [`Ledger::allocated_near`].
     #[inline(always)]
-    pub unsafe fn freed_near(&self, stripe: usize, near: &Near, addr: u64) -> bool {
+    pub unsafe fn freed_near(&self, stripe: usize, near: &Near, key: Key) -> bool {
         // SAFETY: as the caller says.
-        let taken = unsafe { self.bucket_near(near, addr) }.take(addr);
+        let taken = unsafe { self.bucket_near(near, key) }.take(key.0);
         if taken.is_some() {
-            self.stripe(stripe).freed(taken);
+            self.stripe(key.family(), stripe).freed(taken);
         }
         taken.is_some()
     }
@@ -198,8 +202,8 @@ impl<'m> Ledger<'m> {
     /// # Safety
     /// As for [`Ledger::allocated_near`].
     #[inline(always)]
-    unsafe fn bucket_near(&self, near: &Near, addr: u64) -> &Bucket {
-        let index = near.home(addr) as usize;
+    unsafe fn bucket_near(&self, near: &Near, key: Key) -> &Bucket {
+        let index = near.home(key.0) as usize;
         // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are
         // reserved. (A program that writes
         // over what its agent remembers harms itself, as by writing over the agent's other

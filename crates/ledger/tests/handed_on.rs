@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use leaktap_ledger::{Block, Kept, Ledger, StackId};
+use leaktap_ledger::{Block, FamilyId, Kept, Ledger, StackId};
 use support::ledger;
 
 const TABLES: u32 = if cfg!(miri) { 1 } else { 6 };
@@ -51,7 +51,7 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
                         let number = (round * THREADS + thread).wrapping_mul(0x9e37_79b9) >> 7;
                         if let Some(addr) = any(free, number) {
                             let block = Block {
-                                addr,
+                                key: addr.into(),
                                 size: round * THREADS + thread,
                                 stack: StackId(round as u32 % 1000),
                                 time: round as u32,
@@ -63,8 +63,11 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
                         if number % 5 < 4
                             && let Some(block) = any(held, number)
                         {
-                            assert_eq!(ledger.freed(thread as usize, block.addr), Some(block));
-                            free.lock().unwrap().push(block.addr);
+                            assert_eq!(
+                                ledger.freed(thread as usize, block.key.addr()),
+                                Some(block)
+                            );
+                            free.lock().unwrap().push(block.key.addr());
                         }
                     }
                 })
@@ -73,7 +76,7 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 for block in ledger.live() {
-                    let is_ours = block.addr % 16 == 0 && block.addr <= 16 * ADDRESSES;
+                    let is_ours = block.key.addr() % 16 == 0 && block.key.addr() <= 16 * ADDRESSES;
                     assert!(is_ours, "{block:?} was never entered");
                 }
             }
@@ -84,9 +87,9 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
         assert!(ends.iter().all(Result::is_ok));
     });
     for block in held.into_inner().unwrap() {
-        assert_eq!(ledger.freed(0, block.addr), Some(block));
+        assert_eq!(ledger.freed(0, block.key.addr()), Some(block));
     }
-    let totals = ledger.totals();
+    let totals = ledger.totals(FamilyId::FIRST);
     assert_eq!(totals.allocations, totals.frees);
     assert_eq!((totals.unmatched_frees, totals.missed_frees), (0, 0));
     assert_eq!(ledger.live().count(), 0);
@@ -95,7 +98,7 @@ fn a_block_is_found_by_whichever_thread_frees_it() {
 /// The only block that is ever at `addr`, by a stack of its own.
 fn only_block(ledger: Ledger<'_>, addr: u64) -> Block {
     Block {
-        addr,
+        key: addr.into(),
         size: addr * 3,
         stack: ledger.intern(&frames(addr), Kept::default()).unwrap(),
         time: !addr as u32,
@@ -121,7 +124,7 @@ fn what_is_seen_of_a_block_is_its_own_while_threads_use_places_again() {
                     held.push_back(block);
                     if held.len() > HELD {
                         let oldest = held.pop_front().unwrap();
-                        let freed = ledger.freed(thread as usize, oldest.addr);
+                        let freed = ledger.freed(thread as usize, oldest.key.addr());
                         assert_eq!(freed, Some(oldest));
                     }
                 }
@@ -132,8 +135,9 @@ fn what_is_seen_of_a_block_is_its_own_while_threads_use_places_again() {
             while at_work.load(Relaxed) > 0 {
                 for block in ledger.live() {
                     let Block {
-                        addr, size, time, ..
+                        key, size, time, ..
                     } = block;
+                    let addr = key.addr();
                     assert_eq!((size, time), (addr * 3, !addr as u32), "{addr:#x}");
                     let mut seen = Vec::new();
                     let kept = ledger.stack(block.stack, |frame| seen.push(frame));

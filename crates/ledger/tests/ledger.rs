@@ -9,7 +9,7 @@ mod support;
 use std::collections::HashMap;
 use std::sync::Barrier;
 
-use leaktap_ledger::{AREA_BITS, Block, Kept, Ledger, Near, StackId, Trail};
+use leaktap_ledger::{AREA_BITS, Block, FamilyId, Kept, Key, Ledger, Near, StackId, Trail};
 use support::ledger;
 
 /// Tests with threads do less by this under Miri, whose tables are smaller.
@@ -17,7 +17,7 @@ const LESS: u64 = if cfg!(miri) { 256 } else { 1 };
 
 fn block(addr: u64, size: u64) -> Block {
     Block {
-        addr,
+        key: addr.into(),
         size,
         stack: StackId((addr % 0xff_ffff) as u32),
         time: addr as u32,
@@ -58,8 +58,8 @@ fn does_what_a_map_does(tables: u32, addresses: u64, twice: bool) {
             }
             _ => {
                 if let Some(block) = taken.take() {
-                    assert_eq!(ledger.restore(0, block), Ok(()));
-                    model.extend(block.map(|block| (block.addr, block)));
+                    assert_eq!(ledger.restore(0, FamilyId::FIRST, block), Ok(()));
+                    model.extend(block.map(|block| (block.key.addr(), block)));
                 }
             }
         }
@@ -71,10 +71,10 @@ fn does_what_a_map_does(tables: u32, addresses: u64, twice: bool) {
 fn holds(ledger: &Ledger<'_>, model: HashMap<u64, Block>) {
     let mut live: Vec<_> = ledger.live().collect();
     let mut expected: Vec<_> = model.into_values().collect();
-    live.sort_by_key(|block| block.addr);
-    expected.sort_by_key(|block| block.addr);
+    live.sort_by_key(|block| block.key.addr());
+    expected.sort_by_key(|block| block.key.addr());
     assert_eq!(live, expected);
-    let totals = ledger.totals();
+    let totals = ledger.totals(FamilyId::FIRST);
     let matched = totals.frees - totals.unmatched_frees;
     let blocks = totals.allocations - matched - totals.missed_frees;
     let bytes: u64 = live.iter().map(|block| block.size).sum();
@@ -103,11 +103,12 @@ fn what_is_remembered_of_areas_is_good_when_they_have_gone_on_to_other_tables() 
     for _ in 0..600_000 {
         let addr = (1 << AREA_BITS) + 16 * (random.next() % 400_000);
         let near = nears.get(&(addr >> AREA_BITS)).copied();
-        assert!(near.is_none_or(|near| near.is_of(addr)));
-        assert!(near.is_none_or(|near| !near.is_of(addr + (1 << AREA_BITS))));
+        assert!(near.is_none_or(|near| near.is_of(addr.into())));
+        assert!(near.is_none_or(|near| !near.is_of((addr + (1 << AREA_BITS)).into())));
         let is_done = if let Some(there) = model.remove(&addr) {
             // SAFETY: what is remembered is of this ledger and of this area.
-            let is_done = near.is_some_and(|near| unsafe { ledger.freed_near(0, &near, addr) });
+            let is_done =
+                near.is_some_and(|near| unsafe { ledger.freed_near(0, &near, addr.into()) });
             if !is_done {
                 assert_eq!(ledger.freed(0, addr), Some(there));
             }
@@ -126,7 +127,7 @@ fn what_is_remembered_of_areas_is_good_when_they_have_gone_on_to_other_tables() 
         near_calls += u32::from(is_done);
         all_calls += 1;
         if near.is_none()
-            && let Some(found) = ledger.near(addr)
+            && let Some(found) = ledger.near(addr.into())
         {
             nears.entry(addr >> AREA_BITS).or_default().set(found);
         }
@@ -153,7 +154,7 @@ fn a_heap_that_is_there_before_the_ledger_comes_to_be_known() {
     for (addr, size) in known {
         assert_eq!(ledger.freed(0, addr), Some(block(addr, size)));
     }
-    assert_eq!(ledger.totals().missed_frees, 0);
+    assert_eq!(ledger.totals(FamilyId::FIRST).missed_frees, 0);
 }
 
 /// One block each in more areas than there is room for in the map.
@@ -200,9 +201,12 @@ fn grows_and_takes_32_bytes_a_block_amortised() {
     }
     let count = blocks.len() as u64;
     assert_eq!(ledger.live().count() as u64, count);
-    assert_eq!(ledger.totals().allocations, count);
+    assert_eq!(ledger.totals(FamilyId::FIRST).allocations, count);
     for addr in blocks {
-        assert_eq!(ledger.freed(0, addr).map(|block| block.addr), Some(addr));
+        assert_eq!(
+            ledger.freed(0, addr).map(|block| block.key.addr()),
+            Some(addr)
+        );
     }
     assert_eq!(ledger.live().count(), 0);
     assert_eq!(ledger.freed(0, 16), None);
@@ -287,7 +291,7 @@ fn threads_that_share_a_table_lose_nothing() {
         }
     });
     assert_eq!(ledger.live().count(), 0);
-    let totals = ledger.totals();
+    let totals = ledger.totals(FamilyId::FIRST);
     assert_eq!((totals.allocations, totals.frees), (4 * EACH, 4 * EACH));
     assert_eq!((totals.unmatched_frees, totals.missed_frees), (0, 0));
 }
@@ -351,4 +355,45 @@ fn threads_that_intern_the_same_stacks_agree() {
             });
         }
     });
+}
+
+/// A pool's first object lies where the chunk does that it took from another heap.
+#[test]
+fn blocks_of_two_families_may_be_at_one_address() {
+    let ledger = ledger(1);
+    let (first, pool) = (FamilyId::FIRST, FamilyId::new(15));
+    let chunk = block(0x10_000, 4096);
+    let object = Block {
+        key: Key::new(pool, 0x10_000),
+        ..block(0x10_000, 24)
+    };
+    assert_eq!(ledger.allocated(0, &chunk), Ok(None));
+    assert_eq!(ledger.allocated(0, &object), Ok(None));
+    assert_eq!((object.key.addr(), object.key.family()), (0x10_000, pool));
+    assert_eq!(ledger.live().count(), 2);
+    assert_eq!(ledger.find(object.key), Some(object));
+    assert_eq!(ledger.freed(0, object.key), Some(object));
+    assert_eq!(ledger.freed(0, object.key), None);
+    assert_eq!(ledger.restore(0, pool, None), Ok(()));
+    assert_eq!(ledger.find(object.key), None);
+    assert_eq!(ledger.find(chunk.key), Some(chunk));
+    let [of_first, of_pool] = [first, pool].map(|family| ledger.totals(family));
+    assert_eq!((of_first.allocations, of_first.frees), (1, 0));
+    assert_eq!((of_pool.allocations, of_pool.frees), (1, 1));
+    assert_eq!((of_pool.allocated_bytes, of_pool.freed_bytes), (24, 24));
+}
+
+#[test]
+fn a_block_may_come_to_be_known_by_another_stack() {
+    let ledger = ledger(1);
+    let other = Block {
+        size: 100,
+        ..block(48, 30)
+    };
+    assert_eq!(ledger.replace(0, &other), Ok(false));
+    assert!(ledger.allocated(0, &block(48, 30)).is_ok());
+    assert_eq!(ledger.replace(0, &other), Ok(true));
+    assert_eq!(ledger.find(48), Some(other));
+    let totals = ledger.totals(FamilyId::FIRST);
+    assert_eq!((totals.allocations, totals.allocated_bytes), (1, 100));
 }

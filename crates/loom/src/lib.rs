@@ -17,6 +17,8 @@
 mod areas;
 #[path = "../../ledger/src/counters.rs"]
 mod counters;
+#[path = "../../ledger/src/key.rs"]
+mod key;
 #[path = "../../ledger/src/live.rs"]
 mod live;
 mod primitive;
@@ -28,6 +30,7 @@ mod set;
 #[path = "../../ledger/src/stacks.rs"]
 mod stacks;
 
+pub use key::{FamilyId, Key};
 pub use live::Block;
 pub use region::{Ledger, bucket_of, with_ledger};
 pub use stacks::{Kept, NoStack, StackId, Trail};

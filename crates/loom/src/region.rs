@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 use crate::counters::Stripe;
+use crate::key::FamilyId;
 use crate::live::{self, Bucket};
 use crate::primitive::{AtomicU32, AtomicU64};
 
@@ -85,7 +86,7 @@ pub fn with_ledger(addresses: &[u64], scenario: impl FnOnce(Ledger<'static>)) {
         let _ = (ledger.frame(index), ledger.node(index), ledger.area(index));
     }
     for index in 0..STRIPES {
-        let _ = ledger.stripe(index);
+        let _ = ledger.stripe(FamilyId::FIRST, index);
     }
     for address in addresses {
         let _ = ledger.buckets(0, *address).count();
@@ -113,8 +114,9 @@ impl Ledger<'_> {
         &self.memory().head
     }
 
-    pub(crate) fn stripe(&self, index: usize) -> &Stripe {
-        self.memory().stripes.slot((index % STRIPES) as u64)
+    pub(crate) fn stripe(&self, family: FamilyId, index: usize) -> &Stripe {
+        let index = family.number() * STRIPES + index % STRIPES;
+        self.memory().stripes.slot(index as u64)
     }
 
     pub(crate) fn frame(&self, index: u32) -> &AtomicU64 {

@@ -11,7 +11,7 @@ const HEAP: u64 = 0x5000_0000;
 
 fn block(number: u64) -> Block {
     Block {
-        addr: HEAP + number,
+        key: (HEAP + number).into(),
         size: 100 + number,
         stack: StackId(number as u32),
         time: 1000 + number as u32,
@@ -27,7 +27,7 @@ fn take(ledger: Ledger, number: u64) {
 }
 
 fn live(ledger: Ledger) -> Vec<u64> {
-    let mut live: Vec<u64> = ledger.live().map(|found| found.addr - HEAP).collect();
+    let mut live: Vec<u64> = ledger.live().map(|found| found.key.addr() - HEAP).collect();
     live.sort_unstable();
     live
 }
@@ -85,7 +85,7 @@ fn what_is_seen_of_a_block_is_its_own_while_its_place_is_used_again() {
         let reader = thread::spawn(move || {
             let home = leaktap_loom::bucket_of(HEAP);
             for found in ledger.live_in(home..home + 1) {
-                assert_eq!(found, block(found.addr - HEAP));
+                assert_eq!(found, block(found.key.addr() - HEAP));
             }
         });
         take(ledger, 1);

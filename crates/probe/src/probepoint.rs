@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use leaktap_api::{Function, FunctionId, Functions};
 use leaktap_image::{Code, Image};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 
 use crate::families::Family;
@@ -17,6 +18,8 @@ pub struct Probepoint {
     pub function: FunctionId,
     /// What is known of it.
     pub known: Function,
+    /// Which heap its blocks are of.
+    pub family: FamilyId,
     /// The module that defines it, as the target sees its path.
     pub module: PathBuf,
     /// Its first instruction; of a function without a probe, what was found of it.
@@ -104,6 +107,7 @@ pub(crate) fn find(
             points.push(Probepoint {
                 function,
                 known: known.clone(),
+                family: FamilyId::FIRST,
                 module: module.path().to_owned(),
                 address,
                 kind,

@@ -21,7 +21,7 @@ use leaktap_agent::layout::{
 };
 use leaktap_agent::{HEADER_LEN, STUB_LEN, Shape};
 use leaktap_api::Action;
-use leaktap_ledger::{self as ledger, Ledger};
+use leaktap_ledger::{self as ledger, FamilyId, Ledger};
 use leaktap_memory::{Addr, Svma};
 use leaktap_unwind::{CfiSections, Row, rows};
 use nix::libc;
@@ -161,6 +161,7 @@ impl Host {
             call: call as u64,
             action,
             kind: 7,
+            family: FamilyId::FIRST,
         };
         let (at_addr, image) = (Addr::new(at as u64), Addr::new(self.image as u64));
         let code = leaktap_agent::stub(at_addr, image, shape, &descriptor);
@@ -183,7 +184,7 @@ impl Host {
     }
 
     pub(crate) fn unmatched_frees(&self) -> u64 {
-        self.ledger().totals().unmatched_frees
+        self.ledger().totals(FamilyId::FIRST).unmatched_frees
     }
 
     pub(crate) fn losses(&self) -> u64 {
@@ -368,7 +369,7 @@ fn live(ledger: Ledger<'_>) -> Vec<Live> {
             .stack(block.stack, |frame| frames.push(frame))
             .unwrap();
         Live {
-            at: block.addr as usize,
+            at: block.key.addr() as usize,
             size: block.size as usize,
             frames,
             end: kept.end,

@@ -96,6 +96,7 @@ impl Agent {
         written.map_err(|_| Refusal::InjectionForbidden)?;
         Ok(Some(Detour {
             function: point.function,
+            family: point.family,
             known: point.known.clone(),
             address: point.address,
             site: site.clone(),
@@ -169,7 +170,8 @@ impl Agent {
             original: detour.moved_at.get(),
             call: called.get(),
             action,
-            kind: u32::from(detour.function.0),
+            kind: u16::from(detour.function.0),
+            family: detour.family,
         };
         let stub = leaktap_agent::stub(detour.stub, code.start, detour.shape, &descriptor);
         Some((detour.stub, stub))

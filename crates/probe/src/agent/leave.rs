@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Call, Descriptor, Old};
 use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN, TEXT_LEN};
-use leaktap_ledger::{Block, STRIPES, StackId};
+use leaktap_ledger::{Block, Key, STRIPES, StackId};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
@@ -343,21 +343,23 @@ impl Agent {
         let call = Call::from_bytes(&bytes);
         let mut detours = self.detours.iter();
         let detour = detours.find(|detour| detour.descriptor().get() == call.descriptor);
-        let way = detour.and_then(|detour| way(&detour.known));
-        let action = way.map(|way| way.action).filter(|action| !action.is_free());
+        let Some(detour) = detour else { return };
+        let action = way(&detour.known).map(|way| way.action);
+        let action = action.filter(|action| !action.is_free());
         let Some(addr) = action.and_then(|action| action.block(&call.arguments)) else {
             return;
         };
+        let family = detour.family;
         let block = Block {
-            addr,
+            key: Key::new(family, addr),
             size: call.old.size,
             stack: StackId(call.old.stack),
             time: call.old.time,
         };
         let ledger = self.shared.ledger();
         let _ = match call.old.what {
-            Old::BLOCK => ledger.restore(OWN_STRIPE, Some(block)),
-            Old::UNKNOWN => ledger.restore(OWN_STRIPE, None),
+            Old::BLOCK => ledger.restore(OWN_STRIPE, family, Some(block)),
+            Old::UNKNOWN => ledger.restore(OWN_STRIPE, family, None),
             _ => Ok(()),
         }; // there is room: it has just been there
     }

@@ -32,6 +32,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use leaktap_agent::layout::{KEYS, REGIONS, set_of_keys, shared_key};
 use leaktap_agent::{DESCRIPTOR_AT, GATE_INT3, KEY_BITS, Shape, Shared};
 use leaktap_image::mappings;
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 use leaktap_unwind::Table;
@@ -80,6 +81,7 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug)]
 struct Detour {
     function: FunctionId,
+    family: FamilyId,
     known: Function,
     /// Of its first instruction.
     address: Addr,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shape, Shared};
 use leaktap_image::{Image, Mapping, mappings};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Tid};
 
@@ -128,6 +129,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         let moved_at = entry.stub.wrapping_offset(STUB_LEN as i64);
         Some(Detour {
             function: entry.function,
+            family: FamilyId::FIRST, // its results stay behind
             known: entry.known.clone(),
             address: entry.address,
             moved: site.moved(moved_at).ok()?,
@@ -233,6 +235,7 @@ impl Entry {
         Probepoint {
             function: self.function,
             known: self.known.clone(),
+            family: FamilyId::FIRST,
             module: std::path::PathBuf::new(),
             address: self.address,
             kind: Kind::Breakpoint,
