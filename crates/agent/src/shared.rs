@@ -25,8 +25,8 @@ pub const TABLES: u32 = 28;
 const KEYS_LEN: usize = KEYS << KEY_BITS;
 const THREADS_LEN: usize = KEYS_LEN + SPARES;
 
-/// Offset of the keys of threads; [`Control`] and what the tracer notes for another one come
-/// before.
+/// Offset of the keys of threads; [`Control`](crate::layout::Control) and what the tracer notes for
+/// another one come before.
 pub const KEYS_AT: u64 = 64 << 10;
 
 /// Offset of what the tracer notes for another one, should it be killed.
