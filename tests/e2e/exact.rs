@@ -139,6 +139,9 @@ exact! {
     frees_of_older_blocks: plain("before.c");
     libc_callers: plain("libc_callers.c");
     own_malloc_left_by_longjmp: plain("own_malloc.c");
+    left_while_nested: plain("left_nested.c");
+    nested_calls: plain("nested.c");
+    delete_that_passes_another_pointer_on: plain("own_header.cpp");
     own_operator_new: plain("own_new.cpp");
     new_and_delete: plain("new_delete.cpp");
     exceptions: plain("exceptions.cpp");

@@ -1,13 +1,17 @@
-//! Is a call one of its own, or part of one that is running?
+//! Is a call one of its own, or part of one that is running? What `standing` of the api crate has
+//! to know for that.
 
 use core::cell::Cell;
 use core::ops::ControlFlow;
 
+use leaktap_api::{
+    Caller, Entered, Innermost, Nested, Place, Reach, Stack as Callers, Standing, State, standing,
+};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 
 use crate::agent::{Agent, outer, set_outer};
-use crate::layout::{BUSY, Known, TAKEN, Thread};
+use crate::layout::{BUSY, Known, MARKS, NESTED, NOTED, TAKEN, Thread, UNDER};
 use crate::rules::AllRows;
 use crate::stack::{Stack, Window};
 
@@ -22,9 +26,6 @@ pub(crate) enum Entry {
     },
 }
 
-/// Deepest stack of a thread, for a guess where a walk breaks off: Linux's default limit.
-const STACK_SPAN: u64 = 8 << 20;
-
 /// Decides for a call that was entered with its return address at `sp`.
 #[inline]
 pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entry {
@@ -37,34 +38,70 @@ pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entr
     }
 }
 
+/// What of the thread's state is needed.
+struct Taken {
+    known: Known,
+    window: &'static Window,
+    nested: &'static mut Nested<NESTED>,
+}
+
 /// There is a call that has not returned: it runs, or was left by longjmp(3) or an exception.
-///
-/// The same decisions as the breakpoint engine's (`Ancestry` in the probe crate).
 #[cold]
 fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> Entry {
-    let taken = running & TAKEN != 0;
     // Interrupted while it worked for this thread, the agent's notes may be half written.
-    let (known, window) = match taken {
-        true => (Known::NOTHING, None),
-        false => take(thread, running),
+    let taken = (running & TAKEN == 0).then(|| take(thread, running));
+    let (known, window, nested) = match taken {
+        Some(taken) => (taken.known, Some(taken.window), Some(taken.nested)),
+        None => (Known::NOTHING, None, None),
     };
-    let stack = Stack::new(agent, known, sp, window);
-    let (entry, is_over) = decide(&stack, agent, running, sp, bp);
-    if let Entry::Own { .. } = entry {
-        agent.put_on_record(thread, running & !TAKEN, sp, is_over);
+    let mut callers = Walked {
+        agent,
+        stack: Stack::new(agent, known, sp, window),
+        sp,
+        bp,
+    };
+    let earlier = running & !MARKS;
+    let (entered, innermost) = callers.of(running);
+    let is_call = |place: Place| place.sp == earlier || agent.is_on_record(thread, place.sp);
+    let found = standing(entered, innermost, is_call, nested, &mut callers);
+    let (entry, now) = match found {
+        Standing::PartOf(call) if call == earlier => (Entry::Nested, running),
+        Standing::PartOf(call) => (Entry::Nested, call),
+        Standing::Within(call) if call == earlier => (Entry::Own { before: running }, running),
+        Standing::Within(call) => (Entry::Own { before: call }, running),
+        Standing::Alone { .. } => (Entry::Own { before: 0 }, running),
+    };
+    let is_over = match found {
+        Standing::PartOf(call) | Standing::Within(call) => call != earlier,
+        Standing::Alone { is_certain } => is_certain,
+    };
+    if is_over || matches!(entry, Entry::Own { .. }) {
+        agent.put_on_record(thread, earlier, sp, is_over);
     }
-    if !taken {
-        give_back(thread, running, stack.known());
+    if running & TAKEN == 0 {
+        give_back(thread, now, callers.stack.known());
     }
     entry
 }
 
-fn take(thread: *mut Thread, running: u64) -> (Known, Option<&'static Window>) {
+fn state(running: u64) -> State {
+    match running & TAKEN {
+        0 => State::Runs,
+        UNDER => State::Under,
+        _ => State::Busy,
+    }
+}
+
+fn take(thread: *mut Thread, running: u64) -> Taken {
     set_outer(thread, running | BUSY);
     // SAFETY: the state of this thread, whose signal handlers keep away while it is busy.
     unsafe {
         let window = Cell::from_mut(&mut (*thread).window[..]);
-        ((*thread).stack, Some(window.as_slice_of_cells()))
+        Taken {
+            known: (*thread).stack,
+            window: window.as_slice_of_cells(),
+            nested: &mut (*thread).nested,
+        }
     }
 }
 
@@ -74,53 +111,73 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
     set_outer(thread, running);
 }
 
-/// Also true if the walk got to the root, by call frame information, and did not meet the earlier
-/// call.
-fn decide(stack: &Stack, agent: Agent, running: u64, sp: u64, bp: u64) -> (Entry, bool) {
-    let earlier = Addr::new(running & !TAKEN);
-    let caller_of_earlier = earlier.wrapping_offset(8);
-    let (mut met, mut own) = (false, false);
-    let mut rows = AllRows(agent);
-    let mut outermost = Addr::default();
-    let end = match stack.read_u64(Addr::new(sp)) {
-        Ok(ip) => {
-            // The program's own code, wherever the stack leads: a handler of operator new, say. A
-            // function that the agent has called may end with a jump, so is called by that.
-            let mut inside = agent.control.inside.iter();
-            own = !agent.owns(ip) && !inside.any(|module| module.contains(ip));
-            let start = Start {
-                ip: Addr::new(ip),
-                sp: Addr::new(sp.wrapping_add(8)),
-                bp,
-            };
-            walk_with(start, stack, &mut rows, |visited| {
-                met = visited.sp == caller_of_earlier
-                    && stack.read_u64(earlier) == Ok(visited.frame.address().get());
-                own |= visited.signal && !met;
-                outermost = visited.frame.lookup();
-                if met {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+/// The callers of a call that was entered with its return address at `sp`.
+struct Walked<'w> {
+    agent: Agent,
+    stack: Stack<'w>,
+    sp: u64,
+    bp: u64,
+}
+
+impl Walked<'_> {
+    fn return_address(&self) -> Option<u64> {
+        self.stack.read_u64(Addr::new(self.sp)).ok()
+    }
+
+    /// The call, and the one that [`Thread::outer`] says.
+    fn of(&self, running: u64) -> (Entered, Innermost) {
+        let ret = self.return_address().unwrap_or(0);
+        let mut inside = self.agent.control.inside.iter();
+        let entered = Entered {
+            place: Place { sp: self.sp, ret },
+            // A function that the agent has called may end with a jump, so is called by that.
+            by_program: !self.agent.owns(ret) && !inside.any(|module| module.contains(ret)),
+        };
+        let innermost = Innermost {
+            place: Place {
+                sp: running & !MARKS,
+                ret,
+            },
+            state: state(running),
+            // One that has a detour returns to the agent.
+            may_jump: running & NOTED != 0,
+        };
+        (entered, innermost)
+    }
+}
+
+impl Callers for Walked<'_> {
+    fn word(&self, at: u64) -> Option<u64> {
+        self.stack.guess_u64(Addr::new(at)).ok()
+    }
+
+    fn walk(&mut self, mut visit: impl FnMut(Caller) -> ControlFlow<()>) -> Reach {
+        let Some(ip) = self.return_address() else {
+            return Reach::BrokeOff;
+        };
+        let start = Start {
+            ip: Addr::new(ip),
+            sp: Addr::new(self.sp.wrapping_add(8)),
+            bp: self.bp,
+        };
+        let mut rows = AllRows(self.agent);
+        let mut outermost = Addr::default();
+        let end = walk_with(start, &self.stack, &mut rows, |visited| {
+            outermost = visited.frame.lookup();
+            visit(Caller {
+                place: Place {
+                    sp: visited.sp.get().wrapping_sub(8),
+                    ret: visited.frame.address().get(),
+                },
+                signal: visited.signal,
             })
+        });
+        match end {
+            End::TooDeep => Reach::Stopped,
+            // Without call frame information, a frame pointer of 0 need not mean the root: musl's
+            // code has neither.
+            End::Root if matches!(rows.rule(outermost), Found::Rule(_)) => Reach::Root,
+            _ => Reach::BrokeOff,
         }
-        Err(_) => End::Unreadable,
-    };
-    let below = earlier.get().wrapping_sub(sp).wrapping_sub(1) < STACK_SPAN;
-    // Without call frame information, a frame pointer of 0 need not mean the root: musl's code has
-    // neither.
-    let is_over = !met && end == End::Root && matches!(rows.rule(outermost), Found::Rule(_));
-    let entry = match end {
-        // The agent itself calls nobody: a call made while it is busy is a handler's.
-        _ if met && (own || running & BUSY != 0) => Entry::Own { before: running },
-        _ if met => Entry::Nested,
-        _ if is_over => Entry::Own { before: 0 },
-        _ if below && running & BUSY != 0 => Entry::Own { before: running },
-        _ if below => Entry::Nested,
-        // On a stack of its own, from which no way is known.
-        _ if running & TAKEN != 0 => Entry::Own { before: running },
-        _ => Entry::Own { before: 0 },
-    };
-    (entry, is_over)
+    }
 }

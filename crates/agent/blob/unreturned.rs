@@ -49,6 +49,13 @@ impl Agent {
         }
     }
 
+    /// Whether a call of `thread` that was entered with its return address at `sp` is on record.
+    pub(crate) fn is_on_record(self, thread: *mut Thread, sp: u64) -> bool {
+        let record = record(thread);
+        let is_it = |call: &AtomicU64| call.load(Relaxed) & !MAYBE_OVER == sp;
+        record.len.load(Relaxed) != 0 && record.calls.iter().any(is_it)
+    }
+
     /// Whether the agent's return address of a call, entered with its own at `entry_sp`, is there
     /// no more.
     fn is_overwritten(self, entry_sp: u64) -> bool {

@@ -7,11 +7,14 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use leaktap_api::Action;
+use leaktap_api::{Action, Nested};
 use leaktap_ledger::{FamilyId, Near, Trail};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
 use crate::published::Published;
+
+/// Nested calls that a thread remembers.
+pub const NESTED: usize = 128;
 
 /// Most frames of a stack.
 pub const MAX_DEPTH: usize = 256;
@@ -79,6 +82,12 @@ pub const UNDER: u64 = 2;
 
 /// The thread's state may be half written: it is not for a signal handler.
 pub const TAKEN: u64 = BUSY | UNDER;
+
+/// The tracer has noted the call: its function has an int3, and no detour.
+pub const NOTED: u64 = 1 << 63;
+
+/// All marks of [`Thread::outer`].
+pub const MARKS: u64 = TAKEN | NOTED;
 
 /// [`Thread::outer`] while a call runs whose return address is at `sp`; before that it was
 /// `before`.
@@ -246,7 +255,7 @@ impl Module {
 #[repr(C, align(64))]
 pub struct Thread {
     /// Stack pointer at the entry of the outermost call that is running, 0 if none is; with
-    /// [`BUSY`] and [`UNDER`]. Of a spare: 1 while it is in use.
+    /// [`MARKS`]. Of a spare: 1 while it is in use.
     pub outer: AtomicU64,
     /// Which one this is: whose counters are its own.
     pub index: AtomicU32,
@@ -254,6 +263,8 @@ pub struct Thread {
     pub unreturned: Unreturned,
     /// What is known of the thread's stack.
     pub stack: Known,
+    /// Calls that were part of the one of `outer`.
+    pub nested: Nested<NESTED>,
     /// Frames of the walk at hand.
     pub frames: [Frame; MAX_DEPTH],
     /// Areas of the heap, by number.
@@ -305,7 +316,7 @@ impl Thread {
         let outer = head.get(offset_of!(Thread, outer)..).map_or(0, word);
         let calls = head.get(CALLS..).unwrap_or_default().chunks_exact(8);
         let calls = calls.map(move |bytes| word(bytes) & !MAYBE_OVER);
-        let all = core::iter::once(outer & !TAKEN).chain(calls);
+        let all = core::iter::once(outer & !MARKS).chain(calls);
         let complete = head.get(INCOMPLETE..INCOMPLETE + 4) == Some(&[0; 4]);
         (all.filter(|sp| *sp != 0), complete)
     }

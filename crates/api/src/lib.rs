@@ -1,8 +1,8 @@
-//! Allocator functions: which there are, and what their calls do.
+//! Allocator functions: which there are, what their calls are, and what they do.
 //!
 //! Both engines ask here, the tracer at breakpoints and the agent in detours, so that they cannot
-//! differ. Knows no process, no stack and no ledger. `no_std`, compiled into the agent too; the
-//! names of functions (feature `table`) are for the tracer alone.
+//! differ. Knows no process and no ledger, and stacks only as callers that it is shown. `no_std`,
+//! compiled into the agent too; the names of functions (feature `table`) are for the tracer alone.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,8 @@ extern crate std;
 mod action;
 #[cfg(feature = "table")]
 mod functions;
+mod nested;
+mod nesting;
 #[cfg(feature = "table")]
 mod presets;
 #[cfg(feature = "table")]
@@ -24,3 +26,5 @@ mod table;
 pub use action::{Action, MAP_FIXED, is_lazy};
 #[cfg(feature = "table")]
 pub use functions::{Function, FunctionId, Functions};
+pub use nested::Nested;
+pub use nesting::{Caller, Entered, Innermost, Place, Reach, Stack, Standing, State, standing};

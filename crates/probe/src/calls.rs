@@ -3,10 +3,15 @@
 //! Pure: it is told of entries and returns, and answers what they mean. Nothing here trusts that a
 //! call returns: it may be left by `longjmp(3)` or an exception, or its thread may die.
 
-use leaktap_api::{Action, FunctionId};
+use leaktap_api::{
+    Action, Entered, FunctionId, Innermost, Nested, Place, Stack, Standing, State, standing,
+};
 use leaktap_memory::Addr;
 
-/// A call of a probed function that has a result.
+/// Nested calls that a thread remembers.
+const NESTED: usize = 128;
+
+/// A call of a probed function. The return of one that frees is not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call<U> {
     /// The function.
@@ -23,74 +28,106 @@ pub(crate) struct Call<U> {
     pub(crate) undo: U,
 }
 
-/// What a call being entered is to those already entered, innermost first.
+/// What a call being entered is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// A call of its own: the outermost, or made by the handler of a signal that interrupted one.
-    Outermost,
-    /// Made by the innermost call that is still running: not an allocation of its own.
+    /// One of its own.
+    Own,
+    /// Made by one that is under way.
     Nested,
 }
-
-/// How the caller of an entered function stands to a call entered before it, told by a walk of
-/// the stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ancestry {
-    /// The earlier call is among the callers.
-    Caller,
-    /// It is, and a handler of the program's lies between: of a signal, or operator new's.
-    CallerOfHandler,
-    /// The walk reached the root without meeting it.
-    Absent,
-    /// The walk broke off before it could tell.
-    Unknown,
-}
-
-/// Deepest stack of a thread, for a guess where a walk breaks off: Linux's default limit.
-const STACK_SPAN: u64 = 8 << 20;
 
 /// The calls of a thread, innermost last.
 #[derive(Debug)]
 pub(crate) struct Calls<U> {
     stack: Vec<Call<U>>,
+    nested: Nested<NESTED>,
 }
 
 impl<U> Default for Calls<U> {
     fn default() -> Calls<U> {
-        Calls { stack: Vec::new() }
+        Calls {
+            stack: Vec::new(),
+            nested: Nested::default(),
+        }
+    }
+}
+
+impl<U> Call<U> {
+    fn place(&self) -> Place {
+        Place {
+            sp: self.entry_sp.get(),
+            ret: self.ret.get(),
+        }
+    }
+
+    /// The block that it frees.
+    fn block(&self) -> Option<u64> {
+        self.action.block(&self.arguments)
+    }
+
+    /// How it stands to another one.
+    fn innermost(&self, next: &Call<U>) -> Innermost {
+        let is_other = next.function != self.function;
+        let same_block = is_other && next.block().is_some() && next.block() == self.block();
+        Innermost {
+            place: self.place(),
+            state: match self.action.is_free() {
+                true => State::MayBeOver { same_block },
+                false => State::Runs,
+            },
+            may_jump: is_other,
+        }
     }
 }
 
 impl<U: Copy> Calls<U> {
-    /// Decides what the entry of `function` with `entry_sp` and `ret` is. `ancestry` walks the
-    /// stack for one earlier call, `dead` takes every call found to be over without a return.
+    /// Decides what `next` is. `stack` is walked for that; `dead` takes every call found to be over
+    /// without a return.
     pub(crate) fn enter(
         &mut self,
-        function: FunctionId,
-        entry_sp: Addr,
-        ret: Addr,
-        mut ancestry: impl FnMut(&Call<U>) -> Ancestry,
+        entered: Entered,
+        next: &Call<U>,
+        stack: &mut impl Stack,
         mut dead: impl FnMut(Call<U>),
     ) -> Entry {
-        while let Some(&call) = self.stack.last() {
-            if call.entry_sp == entry_sp && call.ret == ret {
-                if call.function != function {
-                    return Entry::Nested; // a tail call of the function before
+        while let Some(call) = self.stack.last() {
+            let place = call.place();
+            if call.action.is_free() && stack.word(place.sp) != Some(place.ret) {
+                self.stack.pop(); // it has returned: something else is there
+                continue;
+            }
+            let innermost = call.innermost(next);
+            let is_call = |place| self.stack.iter().any(|call| call.place() == place);
+            let nested = Some(&mut self.nested);
+            match standing(entered, innermost, is_call, nested, stack) {
+                Standing::PartOf(call) => {
+                    self.leave_above(Some(call), dead);
+                    return Entry::Nested;
                 }
-                // Entered again at the same place: a signal interrupted the step into it, or
-                // the call before was left by longjmp.
-            } else {
-                match ancestry(&call) {
-                    Ancestry::Caller => return Entry::Nested,
-                    Ancestry::CallerOfHandler => return Entry::Outermost,
-                    Ancestry::Unknown if is_below(entry_sp, call.entry_sp) => return Entry::Nested,
-                    Ancestry::Absent | Ancestry::Unknown => {}
+                Standing::Within(call) => {
+                    self.leave_above(Some(call), dead);
+                    return Entry::Own;
+                }
+                Standing::Alone { is_certain: true } => self.leave_above(None, &mut dead),
+                Standing::Alone { is_certain: false } => {
+                    self.stack.pop().into_iter().for_each(&mut dead)
                 }
             }
-            self.stack.pop();
-            dead(call);
         }
-        Entry::Outermost
+        Entry::Own
+    }
+
+    /// All calls are over that began after the one entered at `sp`.
+    fn leave_above(&mut self, sp: Option<u64>, dead: impl FnMut(Call<U>)) {
+        let at = self
+            .stack
+            .iter()
+            .rposition(|call| Some(call.entry_sp.get()) == sp);
+        self.stack
+            .drain(at.map_or(0, |at| at + 1)..)
+            .rev()
+            .for_each(dead);
     }
 
     /// Notes a call that [`Calls::enter`] found to be of its own.
@@ -120,98 +157,131 @@ impl<U: Copy> Calls<U> {
     }
 }
 
-/// True if the call at `inner` may be deeper on the stack than the one at `outer`.
-pub(crate) fn is_below(inner: Addr, outer: Addr) -> bool {
-    matches!(outer.offset_from(inner), Some(1..=STACK_SPAN))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leaktap_api::{Caller, Reach};
+    use std::ops::ControlFlow;
 
     const MALLOC: FunctionId = FunctionId(0);
     const CALLOC: FunctionId = FunctionId(1);
+    const DELETE: FunctionId = FunctionId(2);
+
+    /// Places of the callers, whose return addresses are there, and how far a walk gets.
+    struct Known(Vec<Caller>, Reach);
+
+    impl Stack for Known {
+        fn word(&self, at: u64) -> Option<u64> {
+            let place = self.0.iter().find(|caller| caller.place.sp == at);
+            Some(place?.place.ret)
+        }
+
+        fn walk(&mut self, mut visit: impl FnMut(Caller) -> ControlFlow<()>) -> Reach {
+            let is_met = self.0.iter().any(|caller| visit(*caller).is_break());
+            if is_met { Reach::Stopped } else { self.1 }
+        }
+    }
+
+    fn called_by(calls: &[Call<u32>]) -> Known {
+        let caller = |call: &Call<u32>| Caller {
+            place: call.place(),
+            signal: false,
+        };
+        Known(calls.iter().map(caller).collect(), Reach::Root)
+    }
 
     fn call(function: FunctionId, sp: u64, ret: u64) -> Call<u32> {
+        let action = if function == DELETE {
+            Action::FREE
+        } else {
+            Action::ALLOCATE
+        };
         Call {
             function,
             entry_sp: Addr::new(sp),
             ret: Addr::new(ret),
-            action: Action::ALLOCATE,
-            arguments: [0; 6],
+            action,
+            arguments: [1; 6],
             undo: sp as u32,
         }
     }
 
-    fn enter(calls: &mut Calls<u32>, next: Call<u32>, found: Ancestry) -> (Entry, Vec<u32>) {
+    fn enter(calls: &mut Calls<u32>, next: Call<u32>, mut stack: Known) -> (Entry, Vec<u32>) {
         let mut over = Vec::new();
-        let entry = calls.enter(
-            next.function,
-            next.entry_sp,
-            next.ret,
-            |_| found,
-            |c| over.push(c.undo),
-        );
-        if entry == Entry::Outermost {
+        let entered = Entered {
+            place: next.place(),
+            by_program: false,
+        };
+        let dead = |call: Call<u32>| over.push(call.undo);
+        let entry = calls.enter(entered, &next, &mut stack, dead);
+        if entry == Entry::Own {
             calls.push(next);
         }
         (entry, over)
     }
 
     #[test]
-    fn what_an_entry_is() {
-        use Ancestry::*;
-        use Entry::*;
+    fn calls_left_by_longjmp_are_over_and_those_around_them_are_not() {
         let outer = call(CALLOC, 0x1000, 0x40);
-        let inner = call(MALLOC, 0xf00, 0x50);
-        let above = call(MALLOC, 0x1100, 0x50);
-        let cases = [
-            ("called by it", inner, Caller, Nested, vec![]),
-            (
-                "by a signal handler",
-                inner,
-                CallerOfHandler,
-                Outermost,
-                vec![],
-            ),
-            ("after a longjmp", inner, Absent, Outermost, vec![0x1000]),
-            ("truncated, below", inner, Unknown, Nested, vec![]),
-            ("truncated, above", above, Unknown, Outermost, vec![0x1000]),
-            (
-                "tail call",
-                call(MALLOC, 0x1000, 0x40),
-                Absent,
-                Nested,
-                vec![],
-            ),
-            (
-                "again",
-                call(CALLOC, 0x1000, 0x40),
-                Absent,
-                Outermost,
-                vec![0x1000],
-            ),
-        ];
-        for (what, next, ancestry, expected, over) in cases {
-            let mut calls = Calls::default();
-            assert_eq!(enter(&mut calls, outer, Absent), (Outermost, vec![]));
-            assert_eq!(
-                enter(&mut calls, next, ancestry),
-                (expected, over),
-                "{what}"
-            );
-        }
+        let left = call(MALLOC, 0x800, 0x50);
+        let mut by_handler = called_by(&[outer]);
+        by_handler.0.insert(
+            0,
+            Caller {
+                place: Place {
+                    sp: 0x900,
+                    ret: 0x60,
+                },
+                signal: true,
+            },
+        );
+        let mut calls = Calls::default();
+        assert_eq!(
+            enter(&mut calls, outer, called_by(&[])),
+            (Entry::Own, vec![])
+        );
+        assert_eq!(enter(&mut calls, left, by_handler), (Entry::Own, vec![]));
+        let next = call(MALLOC, 0xf00, 0x70);
+        assert_eq!(
+            enter(&mut calls, next, called_by(&[outer])),
+            (Entry::Nested, vec![0x800])
+        );
+        assert_eq!(
+            enter(&mut calls, next, called_by(&[])),
+            (Entry::Own, vec![0x1000])
+        );
+    }
+
+    #[test]
+    fn what_a_delete_frees_is_one_free_until_it_has_returned() {
+        let delete = call(DELETE, 0x1000, 0x40);
+        let free = |sp| Call {
+            arguments: [2; 6],
+            function: CALLOC,
+            ..call(DELETE, sp, 0x50)
+        };
+        let mut calls = Calls::default();
+        enter(&mut calls, delete, called_by(&[]));
+        let inside = enter(&mut calls, free(0xf00), called_by(&[delete]));
+        assert_eq!(inside, (Entry::Nested, vec![]));
+        let jumped = Call {
+            ret: delete.ret,
+            ..free(0x1000)
+        };
+        assert_eq!(
+            enter(&mut calls, jumped, called_by(&[delete])).0,
+            Entry::Nested
+        );
+        assert_eq!(enter(&mut calls, free(0xf00), called_by(&[])).0, Entry::Own);
+        assert_eq!(calls.stack.len(), 1);
     }
 
     #[test]
     fn a_return_is_told_by_address_and_stack_pointer() {
+        let outer = call(CALLOC, 0x1000, 0x40);
         let mut calls = Calls::default();
-        enter(&mut calls, call(CALLOC, 0x1000, 0x40), Ancestry::Absent);
-        enter(
-            &mut calls,
-            call(MALLOC, 0xf00, 0x50),
-            Ancestry::CallerOfHandler,
-        );
+        calls.push(outer);
+        calls.push(call(MALLOC, 0xf00, 0x50));
         let mut over = Vec::new();
         let mut back = |ret: u64, sp: u64| {
             let call = calls.returned(Addr::new(ret), Addr::new(sp), |c| over.push(c.undo));

@@ -14,15 +14,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use leaktap_agent::layout::running;
-use leaktap_api::{Action, FunctionId, Functions};
+use leaktap_agent::layout::{NOTED, running};
+use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
 use leaktap_image::{LinkState, Module};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
 use crate::agent::Injection;
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
-use crate::calls::{Ancestry, Call, Entry};
+use crate::calls::{Call, Entry};
 use crate::modules::{Files, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
@@ -35,7 +35,7 @@ pub use departure::Departure;
 use sigtrap::Sigtrap;
 use swallowed::Swallowed;
 pub(crate) use thread::Undo;
-use thread::{Thread, abandon, undo};
+use thread::{Free, Thread, abandon, undo};
 
 /// What starts a program, in each C library.
 const START: &str = "__libc_start_main";
@@ -228,6 +228,9 @@ impl Process {
             return Trap::StepOver;
         };
         registers.set_ip(at);
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.free = None;
+        }
         self.look_for_lock(at, registers);
         if let Some(function) = purposes.result {
             self.returned(tid, at, function, registers, recorder);
@@ -438,81 +441,82 @@ impl Process {
         if self.modules.is_allocator(ret) {
             return;
         }
-        // A call from the program's own code is no allocator's doing, wherever the stack leads: but
-        // for memory that an allocator in that code asks for.
-        let is_allocator = self.modules.is_system(ret)
-            || self.modules.is_same(ret, registers.ip())
-            || action.is_mapping() && self.is_beside_allocator(ret);
-        let by_program = !is_allocator;
+        let entered = self.made_by(action, registers, ret);
         let start = stack::caller(ret, entry_sp, registers.bp());
-        if let Some(agent) = self.injection.agent_mut() {
-            if action.unmaps(registers.argument(3)) {
-                let start = Addr::new(registers.argument(0));
-                let end = start.checked_add(registers.argument(1)).unwrap_or(start);
-                agent.unmapping(&(start..end));
-            }
-            let number = agent.number(registers.fs_base());
-            let outer = number.and_then(|number| agent.outer(number));
-            let outer = outer.map_or(0, |outer| outer.load(Acquire));
-            if outer != 0 && !by_program && self.is_inside(outer, start) {
-                return;
-            }
-        }
-        let agent = self.injection.agent();
-        let thread = self.threads.entry(tid).or_default();
-        let entry = thread.calls.enter(
-            function,
-            entry_sp,
-            ret,
-            |call| {
-                let rules = self.modules.rules();
-                match self
-                    .walker
-                    .ancestry(&self.memory, rules, start, (call.entry_sp, call.ret))
-                {
-                    Ancestry::Caller if by_program => Ancestry::CallerOfHandler,
-                    found => found,
-                }
-            },
-            |dead| undo(dead.undo, agent, recorder),
-        );
-        if entry == Entry::Nested {
+        if self.is_part_of_noted(action, registers, entered, start) {
             return;
         }
-        let mut arguments = [0, 1, 2, 3, 4, 5].map(|n| registers.argument(n));
-        let block = action.block(&arguments).map(Addr::new);
-        if action.is_free() {
-            thread.freed(function, registers, block, recorder);
-            return;
-        }
-        if self
-            .breakpoints
-            .insert(ret, Purpose::Result(function))
-            .is_err()
-        {
-            recorder.lost(Lost::ReturnUnprobed);
-            return;
-        }
-        let note = agent.filter(|_| !action.is_mapping());
-        let noted = note.and_then(|agent| {
-            let number = agent.number(registers.fs_base())?;
-            let outer = agent.outer(number)?;
-            let before = outer.load(Acquire);
-            outer.store(running(entry_sp.get(), before), Release);
-            Some((number, before))
-        });
-        if action.shape() == Action::SET_BREAK {
-            arguments[1] = self.modules.current_break(&self.memory);
-        }
-        let removed = block.map(|block| recorder.freed(block));
-        thread.calls.push(Call {
+        let arguments = [0, 1, 2, 3, 4, 5].map(|n| registers.argument(n));
+        let call = Call {
             function,
             entry_sp,
             ret,
             action,
             arguments,
-            undo: Undo { removed, noted },
+            undo: Undo::default(),
+        };
+        let agent = self.injection.agent();
+        let thread = self.threads.entry(tid).or_default();
+        let rules = self.modules.rules();
+        let mut callers = self.walker.callers(&self.memory, rules, start);
+        let dead = |dead: Call<Undo>| undo(dead.undo, agent, recorder);
+        if thread.calls.enter(entered, &call, &mut callers, dead) == Entry::Own {
+            self.begin(tid, call, registers, recorder);
+        }
+    }
+
+    /// Who has made a call that returns to `ret`. One from the program's own code is no allocator's
+    /// doing, wherever the stack leads: but for memory that an allocator in that code asks for.
+    fn made_by(&self, action: Action, registers: &Registers, ret: Addr) -> Entered {
+        let is_allocator = self.modules.is_system(ret)
+            || self.modules.is_same(ret, registers.ip())
+            || action.is_mapping() && self.is_beside_allocator(ret);
+        Entered {
+            place: Place {
+                sp: registers.sp().get(),
+                ret: ret.get(),
+            },
+            by_program: !is_allocator,
+        }
+    }
+
+    /// A call of its own begins.
+    fn begin(
+        &mut self,
+        tid: Tid,
+        mut call: Call<Undo>,
+        registers: &Registers,
+        recorder: &mut dyn Recorder,
+    ) {
+        let Call { action, ret, .. } = call;
+        let thread = self.threads.entry(tid).or_default();
+        let block = action.block(&call.arguments).map(Addr::new);
+        if action.is_free() {
+            thread.free = block.map(|block| Free::of(registers, recorder.freed(block)));
+            thread.calls.push(call);
+            return;
+        }
+        if self
+            .breakpoints
+            .insert(ret, Purpose::Result(call.function))
+            .is_err()
+        {
+            recorder.lost(Lost::ReturnUnprobed);
+            return;
+        }
+        let note = self.injection.agent().filter(|_| !action.is_mapping());
+        call.undo.noted = note.and_then(|agent| {
+            let number = agent.number(registers.fs_base())?;
+            let outer = agent.outer(number)?;
+            let before = outer.load(Acquire);
+            outer.store(running(call.entry_sp.get(), before) | NOTED, Release);
+            Some((number, before))
         });
+        if action.shape() == Action::SET_BREAK {
+            call.arguments[1] = self.modules.current_break(&self.memory);
+        }
+        call.undo.removed = block.map(|block| recorder.freed(block));
+        thread.calls.push(call);
     }
 
     /// True of code of a module in which a function of the heap is watched.

@@ -2,11 +2,11 @@
 
 use std::ops::{ControlFlow, Range};
 
-use leaktap_memory::{Addr, StackOverlay};
+use leaktap_api::{Caller, Place, Reach};
+use leaktap_memory::{Addr, ReadMemory, StackOverlay};
 use leaktap_tracee::Memory;
 use leaktap_unwind::{self as unwind, End, Found, Frame, Rules, Start, Table};
 
-use crate::calls::Ancestry;
 use crate::record::Stack;
 
 /// Most frames of a stack that can be asked for.
@@ -76,40 +76,18 @@ impl Walker {
         }
     }
 
-    /// Whether the call entered with this stack pointer and return address is among the callers of
-    /// the
-    /// frame at `start`.
-    pub(crate) fn ancestry(
-        &mut self,
-        memory: &Memory,
-        rules: &mut Table,
+    /// The callers of a call that goes on at `start`.
+    pub(crate) fn callers<'a>(
+        &'a mut self,
+        memory: &'a Memory,
+        rules: &'a mut Table,
         start: Start,
-        (entry_sp, ret): (Addr, Addr),
-    ) -> Ancestry {
-        let len = memory.read_partial(start.sp, &mut self.copy[..self.wanted]);
-        let overlay = StackOverlay::new(start.sp, &self.copy[..len], memory);
-        let returned_sp = entry_sp.checked_add(8);
-        let mut signal = false;
-        let mut met = false;
-        let mut outermost = Frame::returning_to(start.ip);
-        let end = unwind::walk_with(start, &overlay, &mut *rules, |visited| {
-            met = Some(visited.sp) == returned_sp && visited.frame.address() == ret;
-            if met {
-                return ControlFlow::Break(());
-            }
-            signal |= visited.signal;
-            outermost = visited.frame;
-            ControlFlow::Continue(())
-        });
-        match end {
-            _ if met && signal => Ancestry::CallerOfHandler,
-            _ if met => Ancestry::Caller,
-            // Without call frame information, a frame pointer of 0 need not mean the root: musl's
-            // code has neither.
-            End::Root if matches!(rules.rule(outermost.lookup()), Found::Rule(_)) => {
-                Ancestry::Absent
-            }
-            _ => Ancestry::Unknown,
+    ) -> Callers<'a> {
+        Callers {
+            walker: self,
+            memory,
+            rules,
+            start,
         }
     }
 
@@ -118,6 +96,48 @@ impl Walker {
         let used = usize::try_from(used).map_or(LARGEST_COPY, |used| used.saturating_add(512));
         if used > self.wanted {
             self.wanted = used.next_multiple_of(1 << 10).min(LARGEST_COPY);
+        }
+    }
+}
+
+/// The callers of a call, for what the api crate decides of it.
+pub(crate) struct Callers<'a> {
+    walker: &'a mut Walker,
+    memory: &'a Memory,
+    rules: &'a mut Table,
+    start: Start,
+}
+
+impl leaktap_api::Stack for Callers<'_> {
+    fn word(&self, at: u64) -> Option<u64> {
+        self.memory.read_u64(Addr::new(at)).ok()
+    }
+
+    fn walk(&mut self, mut visit: impl FnMut(Caller) -> ControlFlow<()>) -> Reach {
+        let Walker { copy, wanted, .. } = &mut *self.walker;
+        let len = self
+            .memory
+            .read_partial(self.start.sp, &mut copy[..*wanted]);
+        let overlay = StackOverlay::new(self.start.sp, &copy[..len], self.memory);
+        let mut outermost = Frame::returning_to(self.start.ip);
+        let end = unwind::walk_with(self.start, &overlay, &mut *self.rules, |visited| {
+            outermost = visited.frame;
+            visit(Caller {
+                place: Place {
+                    sp: visited.sp.wrapping_offset(-8).get(),
+                    ret: visited.frame.address().get(),
+                },
+                signal: visited.signal,
+            })
+        });
+        match end {
+            End::TooDeep => Reach::Stopped,
+            // Without call frame information, a frame pointer of 0 need not mean the root: musl's
+            // code has neither.
+            End::Root if matches!(self.rules.rule(outermost.lookup()), Found::Rule(_)) => {
+                Reach::Root
+            }
+            _ => Reach::BrokeOff,
         }
     }
 }

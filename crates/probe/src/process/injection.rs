@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
 use leaktap_agent::Shared;
-use leaktap_agent::layout::{BUSY, TAKEN, key_of_number};
+use leaktap_agent::layout::{MARKS, NOTED, TAKEN, UNDER, key_of_number};
+use leaktap_api::{Action, Entered, Innermost, Nested, Place, Standing, State, standing};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
@@ -12,7 +14,6 @@ use leaktap_unwind::Start;
 use super::{Process, Trap};
 use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
 use crate::breakpoints::{Breakpoints, INT3, Purpose};
-use crate::calls::{Ancestry, is_below};
 use crate::modules::Files;
 use crate::probepoint::{Kind, Probepoint, Reason};
 use crate::record::Recorder;
@@ -456,23 +457,57 @@ impl Process {
         }
     }
 
-    /// Whether what starts at `start` is called by a function that the agent has noted with
-    /// `outer`, and no
-    /// signal handler lies between.
-    pub(super) fn is_inside(&mut self, outer: u64, start: Start) -> bool {
-        let entry_sp = Addr::new(outer & !TAKEN);
-        let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
+    /// Tells the agent what a call is about to unmap. True if the call is part of one that the agent
+    /// has noted.
+    pub(super) fn is_part_of_noted(
+        &mut self,
+        action: Action,
+        registers: &Registers,
+        entered: Entered,
+        start: Start,
+    ) -> bool {
+        let Some(agent) = self.injection.agent_mut() else {
             return false;
         };
-        let rules = self.modules.rules();
-        let ancestry = self
-            .walker
-            .ancestry(&self.memory, rules, start, (entry_sp, ret));
-        match ancestry {
-            Ancestry::Caller => outer & BUSY == 0,
-            Ancestry::Unknown => is_below(start.sp, entry_sp),
-            Ancestry::CallerOfHandler | Ancestry::Absent => false,
+        if action.unmaps(registers.argument(3)) {
+            let start = Addr::new(registers.argument(0));
+            let end = start.checked_add(registers.argument(1)).unwrap_or(start);
+            agent.unmapping(&(start..end));
         }
+        let number = agent.number(registers.fs_base());
+        let outer = number.and_then(|number| agent.outer(number));
+        let outer = outer.map_or(0, |outer| outer.load(Acquire));
+        // What breakpoints have noted there is among the calls here, too.
+        outer != 0 && outer & NOTED == 0 && self.is_inside(outer, entered, start)
+    }
+
+    /// Whether what is `entered`, and goes on at `start`, is part of a call that the agent has noted
+    /// with `outer`.
+    fn is_inside(&mut self, outer: u64, entered: Entered, start: Start) -> bool {
+        let sp = outer & !MARKS;
+        let Ok(ret) = self.memory.read_u64(Addr::new(sp)) else {
+            return false;
+        };
+        let innermost = Innermost {
+            place: Place { sp, ret },
+            state: match outer & TAKEN {
+                0 => State::Runs,
+                UNDER => State::Under,
+                _ => State::Busy,
+            },
+            may_jump: false,
+        };
+        let is_call = |place| place == innermost.place;
+        let rules = self.modules.rules();
+        let mut callers = self.walker.callers(&self.memory, rules, start);
+        let found = standing(
+            entered,
+            innermost,
+            is_call,
+            None::<&mut Nested<0>>,
+            &mut callers,
+        );
+        matches!(found, Standing::PartOf(_))
     }
 }
 

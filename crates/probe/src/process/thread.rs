@@ -9,7 +9,6 @@ use crate::agent::Agent;
 use crate::breakpoints::Held;
 use crate::calls::Calls;
 use crate::record::{Recorder, Removed};
-use leaktap_api::FunctionId;
 
 /// What a thread is in the middle of.
 #[derive(Debug, Default)]
@@ -20,7 +19,7 @@ pub(super) struct Thread {
 }
 
 /// What a call that did not take place has changed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Undo {
     /// What a realloc took out of the books.
     pub(crate) removed: Option<Removed>,
@@ -29,43 +28,22 @@ pub(crate) struct Undo {
     pub(super) noted: Option<(usize, u64)>,
 }
 
-/// The last free that a thread entered.
+/// The free that a thread has entered last, if it has entered nothing since.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Free {
-    function: FunctionId,
     pub(super) entry: Addr,
     pub(super) entry_sp: Addr,
-    block: Addr,
     pub(super) removed: Removed,
 }
 
-impl Thread {
-    /// Books a free of something, unless it is made on behalf of the one before: `operator delete`
-    /// calling or
-    /// jumping to `free`.
-    pub(super) fn freed(
-        &mut self,
-        function: FunctionId,
-        registers: &Registers,
-        block: Option<Addr>,
-        recorder: &mut dyn Recorder,
-    ) {
-        let inside = |last: Free| {
-            last.function != function
-                && Some(last.block) == block
-                && registers.sp() <= last.entry_sp
-        };
-        if self.free.is_some_and(inside) {
-            return;
-        }
-        // The one before is over, even if this one, at the same place of the stack, frees nothing.
-        self.free = block.map(|block| Free {
-            function,
+impl Free {
+    /// A thread with `registers` is at its first instruction.
+    pub(super) fn of(registers: &Registers, removed: Removed) -> Free {
+        Free {
             entry: registers.ip(),
             entry_sp: registers.sp(),
-            block,
-            removed: recorder.freed(block),
-        });
+            removed,
+        }
     }
 }
 
