@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use leaktap_agent::Shared;
 use leaktap_agent::layout::Loss;
 use leaktap_api::FunctionId;
-use leaktap_heap::{Held, Key, Region, Regions};
-use leaktap_ledger::{Block, FamilyId, Kept, Ledger, NoStack, STRIPES, StackId, Totals};
+use leaktap_heap::{Held, Region, Regions, SiteKey};
+use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
-use leaktap_probe::{Lost, OWN_STRIPE, Recorder, Removed, Stack};
+use leaktap_probe::{Allocator, Lost, OWN_STRIPE, Recorder, Removed, Stack};
 use leaktap_unwind::End;
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
@@ -34,9 +34,9 @@ pub(crate) struct Books {
     now: Duration,
     /// Calls that were seen, but not what they did.
     lost: u64,
-    /// Bytes that live by what breakpoints have told.
-    live_bytes: u64,
-    peak_bytes: u64,
+    /// Of each family, bytes that live by what breakpoints have told.
+    live_bytes: [u64; FamilyId::MOST],
+    peak_bytes: [u64; FamilyId::MOST],
 }
 
 impl Books {
@@ -50,8 +50,8 @@ impl Books {
             started: Instant::now(),
             now: Duration::ZERO,
             lost: 0,
-            live_bytes: 0,
-            peak_bytes: 0,
+            live_bytes: [0; FamilyId::MOST],
+            peak_bytes: [0; FamilyId::MOST],
         })
     }
 
@@ -104,10 +104,10 @@ impl Books {
     }
 
     /// Looks at what the agent has counted: `peak_bytes` is the most that was seen so.
-    pub(crate) fn sample(&mut self) {
+    pub(crate) fn sample(&mut self, family: FamilyId) {
         if self.injected {
-            let live = live_bytes(&self.totals());
-            self.peak_bytes = self.peak_bytes.max(live);
+            let live = live_bytes(&self.totals(family));
+            raise(&mut self.peak_bytes, family, live);
         }
     }
 
@@ -116,14 +116,15 @@ impl Books {
         self.started.elapsed()
     }
 
-    /// Sums over all blocks.
-    pub(crate) fn totals(&self) -> Totals {
-        self.ledger().totals(FamilyId::FIRST)
+    /// Sums over all blocks of a family.
+    pub(crate) fn totals(&self, family: FamilyId) -> Totals {
+        self.ledger().totals(family)
     }
 
-    /// The most bytes that were live at a time: as far as was looked, with an agent.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        self.peak_bytes
+    /// The most bytes of a family that were live at a time: as far as was looked, with an agent.
+    pub(crate) fn peak_bytes(&self, family: FamilyId) -> u64 {
+        let peak = self.peak_bytes.get(family.number());
+        peak.copied().unwrap_or_default()
     }
 
     /// Calls that were seen and could not be counted.
@@ -146,17 +147,19 @@ impl Books {
     /// All blocks and regions that are held.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> + '_ {
         let block = |block: Block| Held {
-            key: Key {
+            key: SiteKey {
                 stack: block.stack.0,
                 mapping: false,
+                family: block.key.family(),
             },
             size: block.size,
             time: block.time,
         };
         let region = |region: &Region| Held {
-            key: Key {
+            key: SiteKey {
                 stack: region.stack,
                 mapping: true,
+                family: FamilyId::FIRST,
             },
             size: region.bytes,
             time: region.time,
@@ -195,12 +198,21 @@ impl Books {
         self.ledger().intern(&frames, kept)
     }
 
-    fn grew(&mut self, size: u64, replaced: u64) {
-        self.live_bytes = self.live_bytes.saturating_add(size);
-        self.live_bytes = self.live_bytes.saturating_sub(replaced);
+    fn grew(&mut self, family: FamilyId, size: u64, gone: u64) {
+        let Some(live) = self.live_bytes.get_mut(family.number()) else {
+            return;
+        };
+        *live = live.saturating_add(size).saturating_sub(gone);
+        let live = *live;
         if !self.injected {
-            self.peak_bytes = self.peak_bytes.max(self.live_bytes);
+            raise(&mut self.peak_bytes, family, live);
         }
+    }
+}
+
+fn raise(peaks: &mut [u64], family: FamilyId, live: u64) {
+    if let Some(peak) = peaks.get_mut(family.number()) {
+        *peak = live.max(*peak);
     }
 }
 
@@ -219,11 +231,11 @@ pub(crate) fn live_blocks(totals: &Totals) -> u64 {
 }
 
 impl Recorder for Books {
-    fn allocated(&mut self, function: FunctionId, at: Addr, size: u64, stack: Stack<'_>) {
+    fn allocated(&mut self, by: Allocator, at: Addr, size: u64, stack: Stack<'_>) {
         let time = self.now_ms();
-        let entered = self.intern(function, stack).and_then(|stack| {
+        let entered = self.intern(by.function, stack).and_then(|stack| {
             let block = Block {
-                key: at.get().into(),
+                key: Key::new(by.family, at.get()),
                 size,
                 stack,
                 time,
@@ -231,28 +243,28 @@ impl Recorder for Books {
             self.ledger().allocated(OWN_STRIPE, &block).ok()
         });
         match entered {
-            Some(replaced) => self.grew(size, replaced.unwrap_or(0)),
+            Some(replaced) => self.grew(by.family, size, replaced.unwrap_or(0)),
             None => self.lost += 1,
         }
     }
 
-    fn freed(&mut self, at: Addr) -> Removed {
-        match self.ledger().freed(OWN_STRIPE, at.get()) {
+    fn freed(&mut self, family: FamilyId, at: Addr) -> Removed {
+        match self.ledger().freed(OWN_STRIPE, Key::new(family, at.get())) {
             Some(block) => {
-                self.live_bytes = self.live_bytes.saturating_sub(block.size);
+                self.grew(family, 0, block.size);
                 Removed::Block(block)
             }
-            None => Removed::Unmatched,
+            None => Removed::Unmatched(family),
         }
     }
 
     fn unfreed(&mut self, removed: Removed) {
-        let block = match removed {
-            Removed::Block(block) => Some(block),
-            Removed::Unmatched => None,
+        let (family, block) = match removed {
+            Removed::Block(block) => (block.key.family(), Some(block)),
+            Removed::Unmatched(family) => (family, None),
         };
-        match self.ledger().restore(OWN_STRIPE, FamilyId::FIRST, block) {
-            Ok(()) => self.grew(block.map_or(0, |block| block.size), 0),
+        match self.ledger().restore(OWN_STRIPE, family, block) {
+            Ok(()) => self.grew(family, block.map_or(0, |block| block.size), 0),
             Err(_) => self.lost += 1,
         }
     }

@@ -9,7 +9,7 @@ use leaktap_report::printable;
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// What the line shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
     /// Bytes allocated and not freed.
     pub(crate) live_bytes: u64,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use leaktap_api::FunctionId;
-use leaktap_heap::{Key, Sum, sum};
+use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_image::{Module, Symbolizer};
+use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Refusal};
 use leaktap_report::{
-    Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target as Process,
-    Totals, caller_of_allocator,
+    Age, Exit, Family, Frame, Heap, Kind, Probe, Report, SCHEMA, Site, Source, Stopped,
+    Target as Process, Totals, caller_of_allocator,
 };
 use leaktap_unwind as unwind;
 use leaktap_unwind::End;
@@ -74,13 +75,14 @@ pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
         stopped: stopped(target),
         probes: probes(target),
         totals: totals(target, &sites),
+        families: families(target),
         notes: notes(target, &sites),
         sites,
     }
 }
 
 /// `sums`, with those of stacks that are none as one.
-fn known(sums: HashMap<Key, Sum>, target: &Target) -> HashMap<Key, Sum> {
+fn known(sums: HashMap<SiteKey, Sum>, target: &Target) -> HashMap<SiteKey, Sum> {
     let mut roots = Roots::new();
     let caller = |id: u32| target.books.caller(id);
     let (mut known, unknown): (HashMap<_, _>, HashMap<_, _>) = sums
@@ -88,7 +90,7 @@ fn known(sums: HashMap<Key, Sum>, target: &Target) -> HashMap<Key, Sum> {
         .partition(|(key, _)| roots.has(key.stack, caller));
     if !unknown.is_empty() {
         let rest = Sum::of_all(unknown.into_values());
-        known.insert(Key::REST, rest);
+        known.insert(SiteKey::REST, rest);
     }
     known
 }
@@ -125,6 +127,7 @@ fn stopped(target: &Target) -> Stopped {
 fn probes(target: &Target) -> Vec<Probe> {
     let probe = |point: &leaktap_probe::Probepoint| Probe {
         function: point.known.name.clone().into_owned(),
+        family: family_of(target, point.family).filter(|_| point.known.is_of_heap()),
         module: point.module.display().to_string(),
         address: point.address.to_string(),
         kind: match point.kind {
@@ -141,18 +144,52 @@ fn probes(target: &Target) -> Vec<Probe> {
     target.process().probepoints().iter().map(probe).collect()
 }
 
+/// What the family of blocks is called.
+fn family_of(target: &Target, id: FamilyId) -> Option<String> {
+    let families = target.process().modules().families();
+    families.name(id).map(str::to_owned)
+}
+
+/// Those of which anything was seen, if they are more than one.
+fn families(target: &Target) -> Vec<Family> {
+    let of = |id| Family {
+        name: family_of(target, id).unwrap_or_default(),
+        heap: heap(target, id),
+    };
+    let all = target.families().map(of);
+    let seen = all.filter(|family| family.heap.allocations > 0 || family.heap.frees > 0);
+    let seen: Vec<_> = seen.collect();
+    if seen.len() > 1 { seen } else { Vec::new() }
+}
+
+fn heap(target: &Target, id: FamilyId) -> Heap {
+    let sums = target.books.totals(id);
+    let live_bytes = live_bytes(&sums);
+    Heap {
+        allocations: sums.allocations,
+        frees: sums.frees,
+        unmatched_frees: sums.unmatched_frees,
+        allocated_bytes: sums.allocated_bytes,
+        live_blocks: live_blocks(&sums),
+        live_bytes,
+        peak_bytes: target.books.peak_bytes(id).max(live_bytes),
+    }
+}
+
 fn totals(target: &Target, sites: &[Site]) -> Totals {
-    let books = target.books.totals();
-    let bytes = live_bytes(&books);
     let regions = || target.books.regions.live();
+    let heaps = target.families().map(|id| heap(target, id));
+    // The first of the largest.
+    let heap = heaps.rev().max_by_key(|heap| heap.allocations);
+    let heap = heap.unwrap_or_default();
     Totals {
-        allocations: books.allocations,
-        frees: books.frees,
-        unmatched_frees: books.unmatched_frees,
-        allocated_bytes: books.allocated_bytes,
-        live_blocks: live_blocks(&books),
-        live_bytes: bytes,
-        peak_bytes: target.books.peak_bytes().max(bytes),
+        allocations: heap.allocations,
+        frees: heap.frees,
+        unmatched_frees: heap.unmatched_frees,
+        allocated_bytes: heap.allocated_bytes,
+        live_blocks: heap.live_blocks,
+        live_bytes: heap.live_bytes,
+        peak_bytes: heap.peak_bytes,
         lost_events: target.books.lost(),
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,
@@ -223,7 +260,7 @@ struct Namer<'a> {
 }
 
 impl Namer<'_> {
-    fn site(&mut self, key: &Key, sum: &Sum, end: f64) -> Site {
+    fn site(&mut self, key: &SiteKey, sum: &Sum, end: f64) -> Site {
         let age = |time: u32| (end - f64::from(time) / 1000.0).max(0.0);
         let ages: Vec<_> = sum
             .by_time
@@ -242,6 +279,7 @@ impl Namer<'_> {
             } else {
                 Source::Heap
             },
+            family: family_of(self.target, key.family).filter(|_| !key.mapping),
             function: self
                 .target
                 .process()

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use leaktap_image::{Error as ImageError, Image, Symbolizer};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Probepoint, Process, Refusal, Trap};
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
@@ -194,7 +195,7 @@ impl Target {
     pub(crate) fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
         self.engine == Engine::Auto
             && !self.books.is_injected()
-            && self.books.totals().allocations == 0
+            && self.has_counted_nothing()
             && self.process.is_linked()
             && self.process.map_agent(tracer, stopped)
     }
@@ -356,7 +357,7 @@ impl Target {
         let now = self.books.tick();
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;
-            self.books.sample();
+            self.sample();
             self.process.look_for_filters();
             self.process.look_at_sigtrap();
         }
@@ -458,7 +459,8 @@ impl Target {
     pub(crate) fn replaced(&mut self) {
         self.is_replaced = true;
         self.process.gone(&mut self.books);
-        let blocks = live_blocks(&self.books.totals());
+        let blocks = self.families().map(|family| self.books.totals(family));
+        let blocks = blocks.map(|totals| live_blocks(&totals)).sum();
         match books() {
             Ok(books) => {
                 self.books = books;
@@ -490,7 +492,7 @@ impl Target {
         self.note_end();
         self.notes.extend(self.execs.note());
         self.duration = self.books.elapsed();
-        self.books.sample();
+        self.sample();
     }
 
     /// Sends the process a signal.
@@ -509,10 +511,26 @@ impl Target {
 
     /// What a progress line shows.
     pub(crate) fn progress(&self) -> Now {
-        let totals = self.books.totals();
-        Now {
-            live_bytes: live_bytes(&totals),
-            events: totals.allocations + totals.frees,
+        let families = self.families().map(|family| self.books.totals(family));
+        families.fold(Now::default(), |now, totals| Now {
+            live_bytes: now.live_bytes + live_bytes(&totals),
+            events: now.events + totals.allocations + totals.frees,
+        })
+    }
+
+    /// The families that blocks may be of.
+    pub(crate) fn families(&self) -> impl DoubleEndedIterator<Item = FamilyId> + use<> {
+        FamilyId::all(self.process.modules().families().count())
+    }
+
+    fn has_counted_nothing(&self) -> bool {
+        let mut families = self.families();
+        families.all(|family| self.books.totals(family).allocations == 0)
+    }
+
+    fn sample(&mut self) {
+        for family in self.families() {
+            self.books.sample(family);
         }
     }
 

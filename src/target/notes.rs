@@ -1,6 +1,6 @@
 //! What the report has to say of the trace itself: why it ended, and what was not seen.
 
-use leaktap_probe::{Departure, Held, Kind, MOST_FAMILIES, Remains};
+use leaktap_probe::{Departure, Held, Kind, Remains};
 
 use super::Target;
 use crate::cli::Engine;
@@ -71,13 +71,14 @@ impl Target {
         }
     }
 
-    /// Allocators beside the one that is watched.
+    /// Allocators beyond those that can be told apart.
     fn note_unwatched(&mut self) {
+        const LISTED: usize = 16;
         let found = self.process.unwatched();
         if found.is_empty() {
             return;
         }
-        let listed = &found[..found.len().min(MOST_FAMILIES)];
+        let listed = &found[..found.len().min(LISTED)];
         let more = match found.len() - listed.len() {
             0 => String::new(),
             more => format!("; and {more} more"),

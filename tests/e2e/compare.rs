@@ -158,30 +158,25 @@ fn wrong_totals(truth: &Truth, report: &Report) -> Vec<String> {
             wrong.push(format!("! totals: {name} is {seen}, {expected} expected"));
         }
     };
-    let heap: Vec<Site> = report
-        .sites()
-        .into_iter()
-        .filter(|site| site.source == "heap")
-        .collect();
-    let (live_blocks, live_bytes) = (report.total("live_blocks"), report.total("live_bytes"));
-    expect(
-        "live_blocks",
-        live_blocks,
-        heap.iter().map(|site| site.blocks).sum(),
-    );
-    expect(
-        "live_bytes",
-        live_bytes,
-        heap.iter().map(|site| site.bytes).sum(),
-    );
+    let sites = report.sites().into_iter();
+    let heap: Vec<Site> = sites.filter(|site| site.source == "heap").collect();
+    for family in report.families() {
+        let is_its = |site: &&Site| family.name.is_empty() || site.family == family.name;
+        let of = |name: &str| format!("{name} of {}", family.name);
+        let blocks = heap.iter().filter(is_its).map(|site| site.blocks).sum();
+        expect(&of("live_blocks"), family.total("live_blocks"), blocks);
+        let bytes = heap.iter().filter(is_its).map(|site| site.bytes).sum();
+        expect(&of("live_bytes"), family.total("live_bytes"), bytes);
+        // Otherwise some were counted twice, or freed unseen and allocated again.
+        let matched = family.total("frees") - family.total("unmatched_frees");
+        let left = family.total("allocations") - matched;
+        expect(
+            &of("allocations without a free"),
+            left,
+            family.total("live_blocks"),
+        );
+    }
     expect("lost_events", report.total("lost_events"), 0);
-    // Otherwise some were counted twice, or freed unseen and allocated again.
-    let matched = report.total("frees") - report.total("unmatched_frees");
-    expect(
-        "allocations without a free",
-        report.total("allocations") - matched,
-        live_blocks,
-    );
     for (name, expected) in &truth.totals {
         expect(name, report.total(name), *expected);
     }

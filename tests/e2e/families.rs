@@ -2,12 +2,14 @@
 
 use std::process::Command;
 
+use crate::compare::exact;
 use crate::compile::Build;
 use crate::engines::{Engine, engines};
 use crate::exact::{attached, launched_with};
 use crate::fixture::{Fixture, Target};
-use crate::leaktap::{attach, leaktap_with, run};
+use crate::leaktap::{attach, run};
 use crate::tools;
+use crate::truth::Mode;
 
 /// With this library, which is built beside it, preloaded.
 fn preloaded(fixture: &str, library: &str, engine: Engine) {
@@ -44,18 +46,21 @@ engines! {
         assert!(notes.contains("no function that allocates"), "{notes}");
     }
 
-    fn an_allocator_that_is_not_watched_is_named(engine) {
+    /// Each has its own sums, and what the report says of it by name.
+    fn each_allocator_is_watched(engine) {
         let fixture = Fixture::new("namespaces.c");
         let mut target = fixture.start();
-        let doctor = leaktap_with(["doctor", "-p", &target.pid().to_string()]).succeeded();
         let tracing = attach(engine, target.pid(), &[]);
         target.work();
         let traced = tracing.detach();
-        let notes = traced.succeeded().notes().join("\n");
-        for text in [notes, doctor.stdout_text()] {
-            assert!(text.contains("libc (namespace 2) in"), "{text}");
-            assert!(text.contains("libnamespace_plugin.so"), "{text}");
-        }
+        exact(&fixture, &traced, Mode::Attach);
+        let families = traced.report().families();
+        let sums = families.iter().map(|family| {
+            let sum = |name| family.total(name);
+            (family.name.as_str(), sum("allocations"), sum("frees"), sum("live_blocks"))
+        });
+        assert_eq!(sums.collect::<Vec<_>>(), [("libc", 1, 0, 1), ("libc (namespace 2)", 13, 10, 3)]);
+        assert_eq!(traced.report().total("allocations"), 13);
         target.end().succeeded();
     }
 }

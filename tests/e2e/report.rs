@@ -10,10 +10,19 @@ pub(crate) struct Report {
     json: Value,
 }
 
+/// The sums of one allocator.
+#[derive(Clone, Debug)]
+pub(crate) struct Family {
+    /// Empty if it is the only one that was called.
+    pub(crate) name: String,
+    sums: Value,
+}
+
 /// One call site of a report.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     pub(crate) source: String,
+    pub(crate) family: String,
     pub(crate) function: String,
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
@@ -63,6 +72,22 @@ impl Report {
             .unwrap_or_else(|| panic!("totals.{name} is {value} in {}", self.json["totals"]))
     }
 
+    /// The allocators that were called, one at least.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        let several = list(&self.json["families"]).iter().map(|json| Family {
+            name: text(&json["name"]),
+            sums: json.clone(),
+        });
+        let several: Vec<Family> = several.collect();
+        match several.is_empty() {
+            true => vec![Family {
+                name: String::new(),
+                sums: self.json["totals"].clone(),
+            }],
+            false => several,
+        }
+    }
+
     pub(crate) fn sites(&self) -> Vec<Site> {
         list(&self.json["sites"]).iter().map(Site::of).collect()
     }
@@ -79,10 +104,19 @@ impl Report {
     }
 }
 
+impl Family {
+    /// As [`Report::total`].
+    pub(crate) fn total(&self, name: &str) -> u64 {
+        let value = self.sums[name].as_u64();
+        value.unwrap_or_else(|| panic!("{name} is not in {}", self.sums))
+    }
+}
+
 impl Site {
     fn of(json: &Value) -> Site {
         Site {
             source: text(&json["source"]),
+            family: text(&json["family"]),
             function: text(&json["function"]),
             blocks: number(&json["blocks"]),
             bytes: number(&json["bytes"]),

@@ -68,10 +68,10 @@ pub const SPARES: usize = 8;
 pub const REGIONS: usize = 16;
 
 /// Most ranges of [`Control::inside`].
-pub const INSIDE: usize = 6;
+pub const INSIDE: usize = 32;
 
 /// Most modules of [`Control::system`].
-pub const SYSTEM: usize = 3;
+pub const SYSTEM: usize = 16;
 
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;

@@ -7,4 +7,4 @@ mod regions;
 mod sites;
 
 pub use regions::{Region, Regions};
-pub use sites::{Held, Key, Sum, sum};
+pub use sites::{Held, SiteKey, Sum, sum};

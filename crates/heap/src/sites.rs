@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use leaktap_ledger::FamilyId;
+
 /// Most call sites that are told apart, and most milliseconds of all of them. A target could write
 /// millions of each into what it shares with us; with as many, leaktap needs a gigabyte.
 #[derive(Clone, Copy, Debug)]
@@ -17,18 +19,21 @@ const MOST: Most = Most {
 
 /// What makes a call site: a stack, which tells what was called, too, and whether that is a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct SiteKey {
     /// The stack.
     pub stack: u32,
     /// A region rather than a block of the heap.
     pub mapping: bool,
+    /// Of a block, which heap it is in.
+    pub family: FamilyId,
 }
 
-impl Key {
+impl SiteKey {
     /// Of what there are too many call sites for: no stack has this number.
-    pub const REST: Key = Key {
+    pub const REST: SiteKey = SiteKey {
         stack: u32::MAX,
         mapping: false,
+        family: FamilyId::FIRST,
     };
 }
 
@@ -36,7 +41,7 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     /// Where it was made.
-    pub key: Key,
+    pub key: SiteKey,
     /// Bytes.
     pub size: u64,
     /// Milliseconds from the beginning of the trace to its making.
@@ -78,19 +83,19 @@ impl Sum {
     }
 }
 
-/// Sums up `held` by call site: of a million of these, and the rest as [`Key::REST`]. Of four
+/// Sums up `held` by call site: of a million of these, and the rest as [`SiteKey::REST`]. Of four
 /// million milliseconds in all the times are exact; a block of another one is summed up with some
 /// other block of its site.
-pub fn sum(held: impl Iterator<Item = Held>) -> HashMap<Key, Sum> {
+pub fn sum(held: impl Iterator<Item = Held>) -> HashMap<SiteKey, Sum> {
     sum_at_most(held, MOST)
 }
 
-fn sum_at_most(held: impl Iterator<Item = Held>, most: Most) -> HashMap<Key, Sum> {
-    let mut sums: HashMap<Key, HashMap<u32, (u64, u64)>> = HashMap::new();
+fn sum_at_most(held: impl Iterator<Item = Held>, most: Most) -> HashMap<SiteKey, Sum> {
+    let mut sums: HashMap<SiteKey, HashMap<u32, (u64, u64)>> = HashMap::new();
     let mut times = 0;
     for block in held {
         let is_full = sums.len() >= most.sites && !sums.contains_key(&block.key);
-        let key = if is_full { Key::REST } else { block.key };
+        let key = if is_full { SiteKey::REST } else { block.key };
         let by_time = sums.entry(key).or_default();
         let is_known = times < most.times || by_time.contains_key(&block.time);
         let some = by_time.keys().next().filter(|_| !is_known);
@@ -128,9 +133,10 @@ mod tests {
     #[test]
     fn too_many_sites_and_times_are_summed_up() {
         let held = (0..1000_u32).map(|n| Held {
-            key: Key {
+            key: SiteKey {
                 stack: n % 100,
                 mapping: false,
+                family: FamilyId::FIRST,
             },
             size: u64::MAX,
             time: n,
@@ -142,7 +148,7 @@ mod tests {
         let sums = sum_at_most(held, most);
         assert_eq!(sums.len(), 11);
         assert_eq!(sums.values().map(|sum| sum.blocks).sum::<u64>(), 1000);
-        assert_eq!(sums[&Key::REST].blocks, 900);
+        assert_eq!(sums[&SiteKey::REST].blocks, 900);
         let times: usize = sums.values().map(|sum| sum.by_time.len()).sum();
         assert!(times <= 51 + 10, "{times}");
         assert!(sums.values().all(|sum| sum.bytes == u64::MAX));
@@ -150,11 +156,12 @@ mod tests {
 
     #[test]
     fn sums_by_site_and_time() {
-        let key = Key {
+        let key = SiteKey {
             stack: 1,
             mapping: false,
+            family: FamilyId::FIRST,
         };
-        let other = Key {
+        let other = SiteKey {
             mapping: true,
             ..key
         };

@@ -29,7 +29,7 @@ impl FamilyId {
     }
 
     /// Those that have numbers below `count`.
-    pub fn all(count: usize) -> impl Iterator<Item = FamilyId> {
+    pub fn all(count: usize) -> impl DoubleEndedIterator<Item = FamilyId> {
         (0..count.min(FamilyId::MOST)).map(FamilyId::new)
     }
 }

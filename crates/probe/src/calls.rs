@@ -6,7 +6,10 @@
 use leaktap_api::{
     Action, Entered, FunctionId, Innermost, Nested, Place, Stack, Standing, State, standing,
 };
+use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
+
+use crate::record::Allocator;
 
 /// Nested calls that a thread remembers.
 const NESTED: usize = 128;
@@ -16,6 +19,8 @@ const NESTED: usize = 128;
 pub(crate) struct Call<U> {
     /// The function.
     pub(crate) function: FunctionId,
+    /// Whose heap its block is in.
+    pub(crate) family: FamilyId,
     /// Stack pointer at its first instruction, where the return address is.
     pub(crate) entry_sp: Addr,
     /// Where it returns to.
@@ -42,6 +47,16 @@ pub(crate) enum Entry {
 pub(crate) struct Calls<U> {
     stack: Vec<Call<U>>,
     nested: Nested<NESTED>,
+}
+
+impl<U> Call<U> {
+    /// What has allocated the block that it returns.
+    pub(crate) fn allocator(&self) -> Allocator {
+        Allocator {
+            function: self.function,
+            family: self.family,
+        }
+    }
 }
 
 impl<U> Default for Calls<U> {
@@ -198,6 +213,7 @@ mod tests {
         };
         Call {
             function,
+            family: FamilyId::FIRST,
             entry_sp: Addr::new(sp),
             ret: Addr::new(ret),
             action,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use crate::families::{Families, Family};
+use crate::families::Families;
 use leaktap_api::Functions;
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_memory::{Addr, ReadMemory, Svma};
@@ -121,8 +121,8 @@ impl Modules {
     }
 
     /// The allocators that are loaded: that of the main program's malloc first.
-    pub fn families(&self) -> &[Family] {
-        self.families.all()
+    pub fn families(&self) -> &Families {
+        &self.families
     }
 
     /// Looks for them again: more functions may be bound now.
@@ -297,6 +297,7 @@ fn system(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Vec<Ra
     let is_linker = |module: &&Module| Some(module.path()) == linker;
     let defines = |name| image.modules().get(image.resolve(name, memory)?.module);
     let own = image.program().map(Module::range);
+    let is_libc = |module: &&Module| !module.file().functions("__libc_start_main").is_empty();
     let found = [
         families
             .all()
@@ -305,8 +306,15 @@ fn system(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Vec<Ra
         defines("mmap"),
         image.modules().iter().find(is_linker),
     ];
-    let ranges = found.into_iter().flatten().map(Module::range);
-    ranges.filter(|range| Some(range) != own.as_ref()).collect()
+    // One a namespace, dlmopen(3).
+    let others = image.modules().iter().filter(is_libc);
+    let mut ranges = Vec::new();
+    for range in found.into_iter().flatten().chain(others).map(Module::range) {
+        if Some(&range) != own.as_ref() && !ranges.contains(&range) {
+            ranges.push(range);
+        }
+    }
+    ranges
 }
 
 /// From the first to the last of the functions that malloc.o defines, in the order of its source.

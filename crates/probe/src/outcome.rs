@@ -78,7 +78,7 @@ impl Outcome<'_> {
         if block != 0 {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
             let at = Addr::new(block);
-            self.recorder.allocated(call.function, at, bytes, stack);
+            self.recorder.allocated(call.allocator(), at, bytes, stack);
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Probepoint {
     pub function: FunctionId,
     /// What is known of it.
     pub known: Function,
-    /// Which heap its blocks are of.
+    /// Which heap its blocks are of; means nothing where it has none.
     pub family: FamilyId,
     /// The module that defines it, as the target sees its path.
     pub module: PathBuf,
@@ -71,30 +71,29 @@ impl Reason {
     }
 }
 
-/// Finds the functions to be probed: those of the first of `families` that programs call by their
-/// standard names, and the mmap(2) family, for each name the first definition in link-map order.
-/// Names that share an address give one probepoint, named by the first.
+/// Finds the functions to be probed: those of `families`, and the mmap(2) family, for each name the
+/// first definition in link-map order. Names that share an address give one probepoint, named by
+/// the first.
 pub(crate) fn find(
     image: &Image,
     families: &[Family],
     memory: &dyn ReadMemory,
     functions: &Functions,
 ) -> Vec<Probepoint> {
-    let family = families.first();
-    let of_heap = family.into_iter().flat_map(|family| &family.functions);
-    let of_heap = of_heap.map(|member| (member.function, member.module, member.code));
+    let numbered = families
+        .iter()
+        .filter_map(|family| Some((family.id?, family)));
+    let of_heap = numbered.flat_map(|(id, family)| family.functions.iter().map(move |m| (id, m)));
+    let of_heap = of_heap.map(|(id, member)| (id, member.function, member.module, member.code));
     let mapping = functions.standard().filter_map(|(function, known)| {
         let found = image.resolve(&known.name, memory)?;
-        (!known.is_of_heap()).then_some((function, found.module, found.code))
+        let of_none = (FamilyId::FIRST, function, found.module, found.code);
+        (!known.is_of_heap()).then_some(of_none)
     });
-    let standard: HashSet<_> = functions.standard().map(|(function, _)| function).collect();
     let mut seen = HashSet::new();
     let mut points = Vec::new();
-    for (function, module, code) in of_heap.chain(mapping) {
-        let Some(known) = functions
-            .get(function)
-            .filter(|_| standard.contains(&function))
-        else {
+    for (family, function, module, code) in of_heap.chain(mapping) {
+        let Some(known) = functions.get(function) else {
             continue;
         };
         let (address, kind) = match code {
@@ -107,7 +106,7 @@ pub(crate) fn find(
             points.push(Probepoint {
                 function,
                 known: known.clone(),
-                family: FamilyId::FIRST,
+                family,
                 module: module.path().to_owned(),
                 address,
                 kind,

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use leaktap_agent::layout::{NOTED, running};
 use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
 use leaktap_image::{LinkState, Module};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
@@ -195,7 +196,7 @@ impl Process {
     }
 
     fn probes(&self) -> Vec<Probepoint> {
-        let (image, families) = (self.modules.image(), self.modules.families());
+        let (image, families) = (self.modules.image(), self.modules.families().all());
         probepoint::find(image, families, &self.memory, &self.functions)
     }
 
@@ -334,8 +335,8 @@ impl Process {
 
     /// True if the process has a malloc that can be probed.
     pub fn finds_allocator(&self) -> bool {
-        let family = self.modules.families().first();
-        let functions = family.into_iter().flat_map(|family| &family.functions);
+        let families = self.modules.families().all().iter();
+        let functions = families.flat_map(|family| &family.functions);
         let mut known = functions.filter(|member| member.code.addr().is_some());
         known.any(|member| !self.functions.frees(member.function))
     }
@@ -357,7 +358,8 @@ impl Process {
 
     fn note_unwatched(&mut self) {
         let image = self.modules.image();
-        let others = self.modules.families().iter().skip(1);
+        let families = self.modules.families().all().iter();
+        let others = families.filter(|family| family.id.is_none());
         for text in others.map(|family| family.describe(image)) {
             if !self.unwatched.contains(&text) {
                 self.unwatched.push(text);
@@ -428,6 +430,7 @@ impl Process {
             return;
         };
         self.swallowed.entered(function);
+        let family = self.family_at(registers.ip());
         if action.shape() == Action::PROTECT {
             return self.protects(registers, recorder);
         }
@@ -449,6 +452,7 @@ impl Process {
         let arguments = [0, 1, 2, 3, 4, 5].map(|n| registers.argument(n));
         let call = Call {
             function,
+            family,
             entry_sp,
             ret,
             action,
@@ -492,7 +496,8 @@ impl Process {
         let thread = self.threads.entry(tid).or_default();
         let block = action.block(&call.arguments).map(Addr::new);
         if action.is_free() {
-            thread.free = block.map(|block| Free::of(registers, recorder.freed(block)));
+            thread.free =
+                block.map(|block| Free::of(registers, recorder.freed(call.family, block)));
             thread.calls.push(call);
             return;
         }
@@ -515,8 +520,15 @@ impl Process {
         if action.shape() == Action::SET_BREAK {
             call.arguments[1] = self.modules.current_break(&self.memory);
         }
-        call.undo.removed = block.map(|block| recorder.freed(block));
+        call.undo.removed = block.map(|block| recorder.freed(call.family, block));
         thread.calls.push(call);
+    }
+
+    /// The family of the function at `at`.
+    fn family_at(&self, at: Addr) -> FamilyId {
+        let mut points = self.points.iter();
+        let point = points.find(|point| point.address == at);
+        point.map_or(FamilyId::FIRST, |point| point.family)
     }
 
     /// True of code of a module in which a function of the heap is watched.

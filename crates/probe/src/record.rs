@@ -1,6 +1,6 @@
 //! What a process does with memory, as told to whoever keeps the books.
 
-use leaktap_ledger::Block;
+use leaktap_ledger::{Block, FamilyId};
 use leaktap_memory::Addr;
 use leaktap_unwind::{End, Frame};
 
@@ -15,13 +15,22 @@ pub struct Stack<'a> {
     pub end: End,
 }
 
+/// What has allocated a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocator {
+    /// The function that was called.
+    pub function: FunctionId,
+    /// Whose heap the block is in.
+    pub family: FamilyId,
+}
+
 /// Takes what the probes see, in the order in which it happened.
 pub trait Recorder {
     /// A block of `size` bytes at `at` was allocated.
-    fn allocated(&mut self, function: FunctionId, at: Addr, size: u64, stack: Stack<'_>);
+    fn allocated(&mut self, by: Allocator, at: Addr, size: u64, stack: Stack<'_>);
 
-    /// The block at `at` is about to be freed. Returns what this took out of the books.
-    fn freed(&mut self, at: Addr) -> Removed;
+    /// The block of `family` at `at` is about to be freed. Returns what this took out of the books.
+    fn freed(&mut self, family: FamilyId, at: Addr) -> Removed;
 
     /// The last [`Recorder::freed`] that returned `removed` did not happen after all.
     fn unfreed(&mut self, removed: Removed);
@@ -55,6 +64,6 @@ pub enum Lost {
 pub enum Removed {
     /// A live block.
     Block(Block),
-    /// Nothing: the block was allocated before the trace, or never.
-    Unmatched,
+    /// Nothing: the block was allocated before the trace, or never, or not by this family.
+    Unmatched(FamilyId),
 }

@@ -23,7 +23,8 @@ pub use error::Error;
 pub use file::{replace, try_to_replace};
 pub use json::json;
 pub use model::{
-    Age, Exit, Frame, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target, Totals,
+    Age, Exit, Family, Frame, Heap, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target,
+    Totals,
 };
 pub use names::printable;
 pub use numbers::{bytes, count};

@@ -29,8 +29,12 @@ pub struct Report {
     pub stopped: Stopped,
     /// The functions that were looked for and found.
     pub probes: Vec<Probe>,
-    /// What happened in all.
+    /// What happened in all; with several `families`, in that with the most allocations.
     pub totals: Totals,
+    /// What happened in each allocator that was called, if that is more than one. There is no sum:
+    /// a pool's objects lie in blocks of another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<Family>,
     /// What is left, largest first.
     pub sites: Vec<Site>,
     /// What else the reader should know.
@@ -80,6 +84,9 @@ pub struct Stopped {
 pub struct Probe {
     /// Its name.
     pub function: String,
+    /// Its allocator; none of those that map memory.
+    #[serde(default)]
+    pub family: Option<String>,
     /// The module that defines it.
     pub module: String,
     /// Where it is.
@@ -121,6 +128,44 @@ pub struct Totals {
     pub mapped_bytes: u64,
 }
 
+/// An allocator, and what happened in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Family {
+    /// What it is called.
+    pub name: String,
+    /// Its heap's sums.
+    #[serde(flatten)]
+    pub heap: Heap,
+}
+
+/// Sums of one heap: see [`Totals`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "they are those of Totals")]
+pub struct Heap {
+    pub allocations: u64,
+    pub frees: u64,
+    pub unmatched_frees: u64,
+    pub allocated_bytes: u64,
+    pub live_blocks: u64,
+    pub live_bytes: u64,
+    pub peak_bytes: u64,
+}
+
+impl Totals {
+    /// Those that are about the heap.
+    pub fn heap(&self) -> Heap {
+        Heap {
+            allocations: self.allocations,
+            frees: self.frees,
+            unmatched_frees: self.unmatched_frees,
+            allocated_bytes: self.allocated_bytes,
+            live_blocks: self.live_blocks,
+            live_bytes: self.live_bytes,
+            peak_bytes: self.peak_bytes,
+        }
+    }
+}
+
 /// Blocks, or regions, of one stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Site {
@@ -128,6 +173,9 @@ pub struct Site {
     pub kind: Kind,
     /// Where they are from.
     pub source: Source,
+    /// The allocator whose blocks they are; none for regions.
+    #[serde(default)]
+    pub family: Option<String>,
     /// The function that was called.
     pub function: String,
     /// How many.

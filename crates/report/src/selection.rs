@@ -70,6 +70,7 @@ impl Selection {
 type Group<'a> = (
     Kind,
     Source,
+    Option<&'a str>,
     &'a [Arc<Frame>],
     Option<(&'a str, Option<&'a str>)>,
 );
@@ -79,7 +80,13 @@ impl By {
     fn group(self, site: &Site) -> Group<'_> {
         let stack = || (site.function.as_str(), site.truncated.as_deref());
         let how = (self == By::Stack).then(stack);
-        (site.kind, site.source, &site.frames, how)
+        (
+            site.kind,
+            site.source,
+            site.family.as_deref(),
+            &site.frames,
+            how,
+        )
     }
 
     /// `site` with only that part of its stack that makes the group.

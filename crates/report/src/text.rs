@@ -1,12 +1,12 @@
 //! The report for people.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::names::{fold, last_part, printable, up_to_main, without_compiler};
 use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
-use crate::{Exit, Frame, Report, Site, Source};
+use crate::{Exit, Family, Frame, Heap, Report, Site, Source};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,33 +55,13 @@ fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()>
         seconds(report.duration),
         end(target.exit)
     )?;
-    writeln!(
-        out,
-        "  allocated  {} in {}, peak {}",
-        bytes(totals.allocated_bytes),
-        count(totals.allocations, "block"),
-        bytes(totals.peak_bytes),
-    )?;
-    let unmatched = match totals.unmatched_frees {
-        0 => String::new(),
-        n => format!(", {} of them from before the trace", grouped(n)),
-    };
-    writeln!(
-        out,
-        "  freed      {}{unmatched}",
-        count(totals.frees, "block")
-    )?;
-    not_freed(report, style, out)
-}
-
-fn not_freed(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let totals = &report.totals;
-    let left = format!(
-        "{} in {}",
-        exact_bytes(totals.live_bytes),
-        count(totals.live_blocks, "block")
-    );
-    writeln!(out, "  not freed  {}", style.strong(&left))?;
+    for family in &report.families {
+        writeln!(out, "  {}", style.strong(&printable(&family.name)))?;
+        heap(&family.heap, style, out)?;
+    }
+    if report.families.is_empty() {
+        heap(&totals.heap(), style, out)?;
+    }
     if totals.mapped_regions > 0 {
         let regions = count(totals.mapped_regions, "region");
         writeln!(
@@ -91,6 +71,28 @@ fn not_freed(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<(
         )?;
     }
     Ok(())
+}
+
+fn heap(heap: &Heap, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "  allocated  {} in {}, peak {}",
+        bytes(heap.allocated_bytes),
+        count(heap.allocations, "block"),
+        bytes(heap.peak_bytes),
+    )?;
+    let unmatched = match heap.unmatched_frees {
+        0 => String::new(),
+        n => format!(", {} of them from before the trace", grouped(n)),
+    };
+    let freed = count(heap.frees, "block");
+    writeln!(out, "  freed      {freed}{unmatched}")?;
+    let left = format!(
+        "{} in {}",
+        exact_bytes(heap.live_bytes),
+        count(heap.live_blocks, "block")
+    );
+    writeln!(out, "  not freed  {}", style.strong(&left))
 }
 
 fn end(exit: Option<Exit>) -> String {
@@ -255,29 +257,70 @@ fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 /// What is left, and how much of it the filters have kept out of the list.
 fn last_line(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let mut listed = Amount::default();
-    for site in &report.sites {
-        listed.add(site.source, site.blocks, site.bytes);
-    }
-    let totals = &report.totals;
-    let mut left = Amount::default();
-    let unsuppressed = totals.live_blocks.saturating_sub(totals.suppressed_blocks);
-    left.add(Source::Heap, unsuppressed, totals.live_bytes);
-    left.add(Source::Mapping, totals.mapped_regions, totals.mapped_bytes);
+    let (listed, left) = (listed(report), left(report));
     let sites = count(report.sites.len() as u64, "call site");
+    let exceeds = |of: &str, left: &Amount| left.exceeds(listed.get(of).unwrap_or(&NOTHING));
     let line = match report.sites.len() {
-        0 if left.is_empty() => "nothing is left".to_owned(),
-        0 => format!("none of {} left is listed", left.text()),
-        _ if left.exceeds(&listed) => {
+        0 if left.values().all(Amount::is_empty) => "nothing is left".to_owned(),
+        0 => format!("none of {} left is listed", text(&left)),
+        _ if left.iter().any(|(of, left)| exceeds(of, left)) => {
             format!(
                 "{} at {sites} listed, of {} left",
-                listed.text(),
-                left.text()
+                text(&listed),
+                text(&left)
             )
         }
-        _ => format!("{} left, at {sites}", listed.text()),
+        _ => format!("{} left, at {sites}", text(&listed)),
     };
     writeln!(out, "\n{}", style.strong(&format!("leaktap: {line}")))
+}
+
+/// Amounts by allocator; one, without a name, if no more than one was called. Mappings are with
+/// that, or for themselves.
+type Amounts<'a> = BTreeMap<&'a str, Amount>;
+
+const NOTHING: Amount = Amount {
+    blocks: 0,
+    regions: 0,
+    bytes: 0,
+};
+
+fn listed(report: &Report) -> Amounts<'_> {
+    let mut amounts = Amounts::new();
+    for site in &report.sites {
+        let family = site
+            .family
+            .as_deref()
+            .filter(|_| !report.families.is_empty());
+        let amount = amounts.entry(family.unwrap_or_default()).or_default();
+        amount.add(site.source, site.blocks, site.bytes);
+    }
+    amounts
+}
+
+fn left(report: &Report) -> Amounts<'_> {
+    let totals = &report.totals;
+    let mut amounts = Amounts::new();
+    let of_none = amounts.entry("").or_default();
+    of_none.add(Source::Mapping, totals.mapped_regions, totals.mapped_bytes);
+    if report.families.is_empty() {
+        let unsuppressed = totals.live_blocks.saturating_sub(totals.suppressed_blocks);
+        of_none.add(Source::Heap, unsuppressed, totals.live_bytes);
+    }
+    for Family { name, heap } in &report.families {
+        let amount = amounts.entry(name).or_default();
+        amount.add(Source::Heap, heap.live_blocks, heap.live_bytes);
+    }
+    amounts
+}
+
+fn text(amounts: &Amounts<'_>) -> String {
+    let some = amounts.iter().filter(|(_, amount)| !amount.is_empty());
+    let texts = some.map(|(of, amount)| match of.is_empty() {
+        true => amount.text(),
+        false => format!("{}: {}", printable(of), amount.text()),
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// A sum of blocks and regions.

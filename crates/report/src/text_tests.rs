@@ -23,6 +23,7 @@ pub(crate) fn report() -> Report {
         stopped: Stopped::default(),
         probes: vec![Probe {
             function: "malloc".to_owned(),
+            family: Some("libc".to_owned()),
             module: "/lib/libc.so.6".to_owned(),
             address: "0x1000".to_owned(),
             kind: "breakpoint".to_owned(),
@@ -38,6 +39,7 @@ pub(crate) fn report() -> Report {
             peak_bytes: 9000,
             ..Totals::default()
         },
+        families: Vec::new(),
         sites: Vec::new(),
         notes: Vec::new(),
     }
@@ -52,6 +54,7 @@ pub(crate) fn site(function: &str, file: &str, line: u32, ages: &[(f64, u64, u64
     Site {
         kind: Kind::Unmatched,
         source: Source::Heap,
+        family: Some("libc".to_owned()),
         function: "malloc".to_owned(),
         blocks: ages.iter().map(|a| a.blocks).sum(),
         bytes: ages.iter().map(|a| a.bytes).sum(),

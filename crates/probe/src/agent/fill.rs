@@ -161,8 +161,7 @@ impl Agent {
     /// The code of a detour's stub, and where it belongs.
     fn stub(&self, detour: &Detour) -> Option<(Addr, [u8; STUB_LEN])> {
         let code = self.regions.code_of(detour.stub)?;
-        let heap = self.plan.heap_of(detour.address);
-        let is_its = |other: &&Detour| heap.is_some_and(|heap| heap.contains(&other.address));
+        let is_its = |other: &&Detour| other.family == detour.family;
         let mut twins = self.detours.iter().filter(|other| other.known.name == TWIN);
         let twin = twins.find(is_its).map(|twin| twin.moved_at);
         let (action, called) = action_of(detour, twin)?;

@@ -111,12 +111,12 @@ impl Agent {
         let detours = self.detours.iter().zip(done.iter());
         let failed = detours.filter_map(|(detour, done)| {
             let refusal = done.err().filter(|_| detour.known.action.is_free())?;
-            Some((self.plan.heap_of(detour.address)?.clone(), refusal))
+            Some((detour.family, refusal))
         });
         let failed: Vec<_> = failed.collect();
         for (detour, done) in self.detours.iter_mut().zip(done) {
             let mut failed = failed.iter().filter(|_| !detour.known.action.is_mapping());
-            if let Some((_, refusal)) = failed.find(|(heap, _)| heap.contains(&detour.address))
+            if let Some((_, refusal)) = failed.find(|(family, _)| *family == detour.family)
                 && detour.patched
             {
                 detour.restore(&self.memory);
@@ -126,12 +126,10 @@ impl Agent {
         }
     }
 
-    /// Whether any function jumps here of a heap that has a malloc.
+    /// Whether any function of a heap jumps here.
     pub(crate) fn is_of_use(&self) -> bool {
         let mut patched = self.detours.iter().filter(|detour| detour.patched);
-        patched.any(|detour| {
-            !detour.known.action.is_mapping() && self.plan.is_of_malloc(detour.address)
-        })
+        patched.any(|detour| detour.known.is_of_heap())
     }
 
     fn find_stacks(&mut self, threads: &[&mut Stopped], mappings: &[Mapping]) {

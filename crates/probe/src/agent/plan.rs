@@ -41,10 +41,6 @@ pub(crate) struct Plan {
     pub(crate) way_out: Option<Addr>,
     /// Where there is room for code regions, by [`Plan::place`].
     pub(crate) groups: Vec<Group>,
-    /// Where the modules of those functions are.
-    modules: Vec<Range<Addr>>,
-    /// Where malloc is.
-    mallocs: Vec<Addr>,
     /// Libraries whose callers know nothing of a function but the psABI.
     apart: Vec<Range<Addr>>,
     /// Most bytes of the stack, if that is limited.
@@ -73,15 +69,10 @@ impl Plan {
             ends.position(|bytes| bytes == WAY_OUT)
         };
         let near: Vec<_> = sites.keys().copied().collect();
-        let has_site = |module: &&Module| near.iter().any(|at| module.contains(*at));
-        let modules = image.modules().iter().filter(has_site);
-        let mallocs = points.iter().filter(|point| point.known.name == TWIN);
         Plan {
             points: points.to_vec(),
             syscall: find(image, memory, &near, find_syscall),
             way_out: find(image, memory, &near, way_out),
-            mallocs: mallocs.map(|malloc| malloc.address).collect(),
-            modules: modules.map(Module::range).collect(),
             sites,
             groups: Vec::new(),
             apart: apart(image),
@@ -113,12 +104,11 @@ impl Plan {
     }
 
     /// All functions that free what is of one heap are watched in one way, and with them those that
-    /// allocate there: which of two nested ones counts is known only to whoever watches both. A
-    /// heap is a module's.
+    /// allocate there: which of two nested ones counts is known only to whoever watches both.
     fn refuse_together(&mut self) {
         let refused = |point: &Probepoint| {
             let refusal = self.sites.get(&point.address)?.as_ref().err()?;
-            Some((self.heap_of(point.address)?.clone(), *refusal))
+            Some((point.family, *refusal))
         };
         let frees = self
             .points
@@ -131,7 +121,7 @@ impl Plan {
             .filter(|point| !point.known.action.is_mapping())
         {
             let mut refused = refused.iter();
-            let with = refused.find(|(heap, _)| heap.contains(&point.address));
+            let with = refused.find(|(family, _)| *family == point.family);
             if let Some((_, refusal)) = with
                 && let Some(site @ Ok(_)) = self.sites.get_mut(&point.address)
             {
@@ -140,25 +130,11 @@ impl Plan {
         }
     }
 
-    /// The module of the function at `at`: what it frees is of that module's heap.
-    pub(crate) fn heap_of(&self, at: Addr) -> Option<&Range<Addr>> {
-        self.modules.iter().find(|module| module.contains(&at))
-    }
-
-    /// Whether the function at `at` is of a heap that has a malloc.
-    pub(crate) fn is_of_malloc(&self, at: Addr) -> bool {
-        let heap = self.heap_of(at);
-        heap.is_some_and(|heap| self.mallocs.iter().any(|malloc| heap.contains(malloc)))
-    }
-
     /// Why there cannot be an agent, for what the code says and the addresses that are free:
-    /// nothing would be led to it of any heap that has a malloc.
+    /// nothing of any heap would be led to it.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        let of_malloc = self
-            .points
-            .iter()
-            .filter(|point| !point.known.action.is_mapping() && self.is_of_malloc(point.address));
-        let mut sites = of_malloc.filter_map(|point| self.sites.get(&point.address));
+        let of_heap = self.points.iter().filter(|point| point.known.is_of_heap());
+        let mut sites = of_heap.filter_map(|point| self.sites.get(&point.address));
         let first = sites.next().map_or(Some(Refusal::NoMemoryInReach), |site| {
             site.as_ref().err().copied()
         });

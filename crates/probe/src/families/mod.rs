@@ -3,6 +3,7 @@
 mod copies;
 mod forwards;
 mod names;
+mod numbers;
 mod users;
 
 use std::collections::HashSet;
@@ -10,19 +11,20 @@ use std::path::PathBuf;
 
 use leaktap_api::{FunctionId, Functions};
 use leaktap_image::{Bindings, Code, Image};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 
 use self::copies::Copies;
 use self::names::Group;
+use self::numbers::Numbers;
 use self::users::Users;
-
-/// Most families that are told apart.
-pub const MOST_FAMILIES: usize = 16;
 
 /// An allocator: the functions that one module has over one heap. Where a wrapper defines some of
 /// the names alone, the functions that the same callers get for the others belong to it, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
+    /// Its number; none if there are [`FamilyId::MOST`] others.
+    pub id: Option<FamilyId>,
     /// What people call it: libc, jemalloc, or the module's file name.
     pub name: String,
     /// Index in [`Image::modules`] of the module.
@@ -73,6 +75,7 @@ pub struct Families {
     bindings: Bindings,
     copies: Copies,
     all: Vec<Family>,
+    numbers: Numbers,
 }
 
 /// One that is being put together.
@@ -92,10 +95,11 @@ impl Families {
             copies: Copies::new(functions.clone()),
             functions,
             all: Vec::new(),
+            numbers: Numbers::default(),
         }
     }
 
-    /// That of the main program's malloc first; none before that is known. There may be more than [`MOST_FAMILIES`].
+    /// That of the main program's malloc first; none before that is known.
     pub fn all(&self) -> &[Family] {
         &self.all
     }
@@ -121,6 +125,19 @@ impl Families {
             .filter(|draft| draft.allocates(&self.functions));
         self.all = families.map(|draft| draft.family(image)).collect();
         names::tell_apart(&mut self.all, image);
+        for family in &mut self.all {
+            family.id = self.numbers.of(family, image);
+        }
+    }
+
+    /// How many families have had numbers.
+    pub fn count(&self) -> usize {
+        self.numbers.count()
+    }
+
+    /// What the family of a number is called; its module may be gone.
+    pub fn name(&self, id: FamilyId) -> Option<&str> {
+        self.numbers.name(id)
     }
 
     /// What somebody is bound to.
@@ -290,6 +307,7 @@ impl Draft {
 
     fn family(self, image: &Image) -> Family {
         Family {
+            id: None,
             name: names::of_family(image, self.module, self.group),
             module: self.module,
             functions: self.members,

@@ -1,5 +1,6 @@
 //! Process and agent: how probes become detours, and are breakpoints again.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
@@ -178,10 +179,11 @@ impl Process {
         self.breakpoints.note_gates(agent.int3s(), true);
         let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
         let failed = (!agent.is_of_use()).then(|| {
-            let of_malloc = |at: &Addr| agent.plan().is_of_malloc(*at);
-            let mut of_malloc = patched.iter().filter(|(at, _)| of_malloc(at));
+            let of_heap = self.points.iter().filter(|point| point.known.is_of_heap());
+            let of_heap: HashSet<_> = of_heap.map(|point| point.address).collect();
+            let mut of_heap = patched.iter().filter(|(at, _)| of_heap.contains(at));
             // Nothing is there any longer that could be patched.
-            of_malloc
+            of_heap
                 .find_map(|(_, done)| done.err())
                 .unwrap_or(Refusal::LinkerAtWork)
         });
