@@ -11,7 +11,7 @@ use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Region, Regions, SiteKey};
 use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
-use leaktap_probe::{Allocator, Lost, OWN_STRIPE, Recorder, Removed, Stack};
+use leaktap_probe::{Allocator, Freed, Lost, OWN_STRIPE, Recorder, Stack};
 use leaktap_unwind::End;
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
@@ -248,21 +248,14 @@ impl Recorder for Books {
         }
     }
 
-    fn freed(&mut self, family: FamilyId, at: Addr) -> Removed {
-        match self.ledger().freed(OWN_STRIPE, Key::new(family, at.get())) {
-            Some(block) => {
-                self.grew(family, 0, block.size);
-                Removed::Block(block)
-            }
-            None => Removed::Unmatched(family),
-        }
+    fn freed(&mut self, family: FamilyId, at: Addr) -> Freed {
+        let block = self.ledger().freed(OWN_STRIPE, Key::new(family, at.get()));
+        self.grew(family, 0, block.map_or(0, |block| block.size));
+        Freed::new(family, block)
     }
 
-    fn unfreed(&mut self, removed: Removed) {
-        let (family, block) = match removed {
-            Removed::Block(block) => (block.key.family(), Some(block)),
-            Removed::Unmatched(family) => (family, None),
-        };
+    fn unfreed(&mut self, freed: Freed) {
+        let (family, block) = (freed.family(), freed.block());
         match self.ledger().restore(OWN_STRIPE, family, block) {
             Ok(()) => self.grew(family, block.map_or(0, |block| block.size), 0),
             Err(_) => self.lost += 1,

@@ -52,9 +52,10 @@ const SYMBOLS: [(&str, &str); 26] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "blob",
     "src/layout.rs",
+    "src/moving.rs",
     "src/primitive.rs",
     "src/published.rs",
     "../api/src",

@@ -106,4 +106,24 @@ engines! {
             attached_until_the_end(&fixture, engine, way, &end);
         }
     }
+
+    /// Nor has a thread of its: see the fixture.
+    fn a_process_that_ends_in_realloc_has_not_freed_the_old_block(engine) {
+        let fixture = Fixture::new("dies_in_realloc.c");
+        let ends = |way: &str, status: i32| {
+            let traced = run(engine, &[fixture.program().as_ref(), "run".as_ref(), way.as_ref()]);
+            assert_eq!(traced.finished.status.code(), Some(status), "{}", traced.finished.shown());
+            traced
+        };
+        let (killed, exited) = (ends("0", 128 + Signal::SIGKILL as i32), ends("1", 0));
+        for traced in [&killed, &exited] {
+            let sites = traced.report().sites();
+            let of_40 = sites.iter().filter(|site| site.bytes == 40 * site.blocks);
+            let blocks: u64 = of_40.map(|site| site.blocks).sum();
+            assert_eq!(blocks, 3, "{}", traced.report().summary());
+        }
+        let live = format!("its {} live blocks", exited.report().total("live_blocks"));
+        let executed = ends("2", 0);
+        assert!(executed.report().summary().contains(&live), "{live}: {}", executed.report().summary());
+    }
 }

@@ -140,6 +140,7 @@ exact! {
     libc_callers: plain("libc_callers.c");
     own_malloc_left_by_longjmp: plain("own_malloc.c");
     left_while_nested: plain("left_nested.c");
+    dies_in_realloc: plain("dies_in_realloc.c");
     nested_calls: plain("nested.c");
     delete_that_passes_another_pointer_on: plain("own_header.cpp");
     own_operator_new: plain("own_new.cpp");

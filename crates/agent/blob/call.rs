@@ -2,11 +2,11 @@
 
 use core::mem::offset_of;
 
-use crate::agent::{Agent, stripe};
-use crate::layout::{Call, Descriptor, Loss, Old, TAKEN, Thread};
+use crate::agent::Agent;
+use crate::layout::{Call, Descriptor, Loss, TAKEN, Thread};
 use crate::record::{Allocated, Sought};
 use leaktap_api::Action;
-use leaktap_ledger::{Block, Full, Key, StackId};
+use leaktap_ledger::{Freed, Key};
 
 /// Where the descriptor is.
 pub(crate) const DESCRIPTOR: usize = offset_of!(Call, descriptor);
@@ -39,27 +39,46 @@ impl Call {
         self.thread as *mut Thread
     }
 
-    /// Takes argument 0 out of the ledger, which a realloc or a delete is about to free.
+    /// The block that the call frees, or may free.
+    fn block(&self) -> Option<Key> {
+        let block = self.descriptor().action.block(&self.arguments)?;
+        Some(Key::new(self.descriptor().family, block))
+    }
+
+    /// Takes out of the ledger what a realloc or a delete is about to free.
     pub(crate) fn take_old(&mut self, agent: Agent) {
-        let Some(block) = self.descriptor().action.block(&self.arguments) else {
-            return;
-        };
-        let key = Key::new(self.descriptor().family, block);
-        self.old = match agent.freed(self.thread(), self.before, key) {
-            None => Old::default(),
-            Some(None) => Old {
-                what: Old::UNKNOWN,
-                ..Old::default()
-            },
-            Some(Some(Block {
-                size, stack, time, ..
-            })) => Old {
-                what: Old::BLOCK,
-                size,
-                stack: stack.0,
-                time,
-            },
-        };
+        let Some(key) = self.block() else { return };
+        if self.descriptor().action.is_free() {
+            agent.freed(self.thread(), self.before, key);
+        } else if let Some(index) = agent.begin_moving(self.thread(), self.entry_sp()) {
+            self.moving = index as u64;
+            if let Some(freed) = agent.freed(self.thread(), self.before, key)
+                && let Some(moving) = agent.moving(self.thread(), index)
+            {
+                moving.keep(key, Freed::new(key.family(), freed));
+            }
+        }
+    }
+
+    /// A realloc has returned, and has freed the old block or not. That is out of the ledger, unless
+    /// the call was thought to be over, or there was no room to remember it.
+    #[cold]
+    fn settle(&self, agent: Agent, is_freed: bool) {
+        let Some(key) = self.block() else { return };
+        let moving = agent.moving(self.thread(), self.moving as usize);
+        match moving.filter(|moving| moving.entry_sp() == self.entry_sp()) {
+            Some(moving) => {
+                if let Some(freed) = moving.end(self.entry_sp())
+                    && !is_freed
+                {
+                    agent.put_back(self.thread(), self.before, freed);
+                }
+            }
+            None if is_freed => {
+                agent.freed(self.thread(), self.before, key);
+            }
+            None => {}
+        }
     }
 
     /// The original has returned `result`: a block like many before.
@@ -89,10 +108,12 @@ impl Call {
                 let at = unsafe { (place as *const u64).read_unaligned() };
                 self.allocated(agent, at, bp, sought);
             }
-            Action::REALLOCATE if result != 0 => self.allocated(agent, result, bp, sought),
-            // Null for a size of 0 means that the block was freed (glibc), else that it was not.
-            Action::REALLOCATE if action.frees_on_failure() => {}
-            Action::REALLOCATE if action.size(&self.arguments) != Some(0) => self.restore(agent),
+            Action::REALLOCATE => {
+                // Null for a size of 0 means that the block was freed (glibc), else that it was not.
+                let is_freed = action.frees_on_failure() || action.size(&self.arguments) == Some(0);
+                self.settle(agent, is_freed || result != 0);
+                self.allocated(agent, result, bp, sought);
+            }
             Action::RESIZE => self.resized(agent, result, bp, sought),
             _ => {}
         }
@@ -103,38 +124,12 @@ impl Call {
     fn resized(&self, agent: Agent, size: u64, bp: u64, sought: Sought) {
         let action = self.descriptor().action;
         match (action.size(&self.arguments), action.block(&self.arguments)) {
-            (Some(asked), Some(at)) if size >= asked => self.allocated(agent, at, bp, sought),
-            _ => self.restore(agent),
+            (Some(asked), Some(at)) if size >= asked => {
+                self.settle(agent, true);
+                self.allocated(agent, at, bp, sought);
+            }
+            _ => self.settle(agent, false),
         }
-    }
-
-    /// The old block was not freed after all.
-    #[cold]
-    fn restore(&self, agent: Agent) {
-        let Old {
-            what,
-            size,
-            stack,
-            time,
-        } = self.old;
-        if what == Old::NOTHING {
-            return;
-        }
-        let Some(state) = agent.state(self.thread(), self.before) else {
-            return;
-        };
-        let Descriptor { action, family, .. } = *self.descriptor();
-        let addr = action.block(&self.arguments);
-        let block = addr.filter(|_| what == Old::BLOCK).map(|addr| Block {
-            key: Key::new(family, addr),
-            size,
-            stack: StackId(stack),
-            time,
-        });
-        if agent.ledger().restore(stripe(state), family, block) == Err(Full) {
-            agent.lose(Loss::Full);
-        }
-        agent.done(state, self.before);
     }
 
     /// What has been allocated, at `at`; nothing if that is nowhere, or of no size that there is.

@@ -27,7 +27,7 @@ use core::arch::global_asm;
 
 use crate::agent::{Agent, outer, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
-use crate::layout::{BUSY, Call, Descriptor, Loss, Old, TAKEN, running};
+use crate::layout::{BUSY, Call, Descriptor, Loss, NOT_MOVING, TAKEN, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 use crate::unreturned::returns;
@@ -385,7 +385,7 @@ extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
     if matches!(action.shape(), Action::REALLOCATE | Action::RESIZE | Action::FREE
     ) {
         set_outer(thread, sp | BUSY);
-        call.old = Old::default();
+        call.moving = NOT_MOVING;
         call.take_old(agent);
     }
     set_outer(thread, running(sp, before));

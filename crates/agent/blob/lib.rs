@@ -14,12 +14,15 @@ mod kernel;
 #[path = "../src/layout.rs"]
 #[allow(dead_code, reason = "half of it is for the tracer")]
 mod layout;
+#[path = "../src/moving.rs"]
+mod moving;
 mod nesting;
 #[path = "../src/primitive.rs"]
 mod primitive;
 #[path = "../src/published.rs"]
 #[allow(dead_code, reason = "publishing is for the tracer")]
 mod published;
+mod realloc;
 mod record;
 mod rules;
 mod stack;

@@ -78,6 +78,11 @@ fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> E
     if is_over || matches!(entry, Entry::Own { .. }) {
         agent.put_on_record(thread, earlier, sp, is_over);
     }
+    match found {
+        Standing::PartOf(call) | Standing::Within(call) if call == earlier => {}
+        Standing::Alone { is_certain: true } => agent.left(thread, running, |_| true),
+        _ => agent.left(thread, running, |sp| sp == earlier),
+    }
     if running & TAKEN == 0 {
         give_back(thread, now, callers.stack.known());
     }

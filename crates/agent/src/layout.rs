@@ -11,6 +11,7 @@ use leaktap_api::{Action, Nested};
 use leaktap_ledger::{FamilyId, Near, Trail};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
+use crate::moving::{MOVING, MOVING_WORDS};
 use crate::published::Published;
 
 /// Nested calls that a thread remembers.
@@ -261,6 +262,8 @@ pub struct Thread {
     pub index: AtomicU32,
     /// Calls that have not returned, but the one of `outer`.
     pub unreturned: Unreturned,
+    /// What calls that reallocate have taken out of the ledger: see [`Moving`](crate::moving::Moving).
+    pub moving: [[AtomicU64; MOVING_WORDS]; MOVING],
     /// What is known of the thread's stack.
     pub stack: Known,
     /// Calls that were part of the one of `outer`.
@@ -299,7 +302,7 @@ pub struct Unreturned {
 
 impl Thread {
     /// Bytes of a thread's state that [`Thread::running`] looks at, from its beginning.
-    pub const HEAD_LEN: usize = offset_of!(Thread, stack);
+    pub const HEAD_LEN: usize = offset_of!(Thread, moving);
 
     /// Stack pointers at the entries of all calls that may return to the agent, from the first
     /// bytes of a thread's
@@ -378,6 +381,9 @@ impl Descriptor {
     }
 }
 
+/// For [`Call::moving`]: none.
+pub const NOT_MOVING: u64 = u64::MAX;
+
 /// Arguments of a call that are kept.
 pub const ARGUMENTS: u32 = 3;
 
@@ -385,8 +391,8 @@ pub const ARGUMENTS: u32 = 3;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// What has been taken out of the ledger for it.
-    pub old: Old,
+    /// Which of [`Thread::moving`] is its own, if it reallocates, or [`NOT_MOVING`].
+    pub moving: u64,
     /// Address of the thread's [`Thread`].
     pub thread: u64,
     /// [`Thread::outer`] to put back when the call returns.
@@ -397,29 +403,6 @@ pub struct Call {
     pub descriptor: u64,
 }
 
-/// What the free in a realloc or a delete has taken out of the ledger: a block at argument 0.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Old {
-    /// [`Old::NOTHING`], [`Old::UNKNOWN`] or [`Old::BLOCK`].
-    pub what: u64,
-    /// The block's size.
-    pub size: u64,
-    /// Its stack.
-    pub stack: u32,
-    /// Its time.
-    pub time: u32,
-}
-
-impl Old {
-    /// Nothing was to be taken out, or it could not be counted.
-    pub const NOTHING: u64 = 0;
-    /// A free was counted; the block was not in the ledger.
-    pub const UNKNOWN: u64 = 1;
-    /// A block was taken out.
-    pub const BLOCK: u64 = 2;
-}
-
 impl Call {
     /// Bytes from a call to the return address behind it.
     pub const LEN: usize = size_of::<Call>();
@@ -428,25 +411,5 @@ impl Call {
     /// own at `entry_sp`.
     pub const fn return_slot(entry_sp: u64) -> u64 {
         entry_sp.wrapping_sub(Call::LEN as u64 + 8)
-    }
-
-    /// The call as read from memory.
-    pub fn from_bytes(bytes: &[u8; Call::LEN]) -> Call {
-        let word = |index: usize| {
-            let bytes = bytes.get(8 * index..).and_then(|rest| rest.first_chunk());
-            u64::from_le_bytes(bytes.copied().unwrap_or_default())
-        };
-        Call {
-            old: Old {
-                what: word(0),
-                size: word(1),
-                stack: word(2) as u32,
-                time: (word(2) >> 32) as u32,
-            },
-            thread: word(3),
-            before: word(4),
-            arguments: [word(5), word(6), word(7)],
-            descriptor: word(8),
-        }
     }
 }

@@ -24,6 +24,7 @@ pub mod layout;
     reason = "maps the shared memory, and makes references into it, in this file alone"
 )]
 mod ledger_map;
+pub mod moving;
 mod primitive;
 #[allow(
     unsafe_code,

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_ledger::{Block, Ledger, reserved};
 use leaktap_unwind::Row;
@@ -15,6 +15,7 @@ use nix::unistd::{Whence, lseek};
 
 use crate::layout::{KEYS, Known, Live, SPARES, Thread, Told, Unreturned};
 use crate::ledger_map::LedgerMap;
+use crate::moving::{MOVING, MOVING_WORDS, Moving};
 
 /// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
 pub const KEY_BITS: u32 = 10;
@@ -294,6 +295,29 @@ impl Shared {
         if let Some(number) = thread_at(index).and_then(number) {
             number.store(index as u32, Relaxed);
         }
+    }
+
+    /// What calls of thread `index` have taken out of the ledger goes back: they will not return.
+    pub fn put_back(&self, stripe: usize, index: usize) {
+        let moving = thread_at(index).map(|thread| thread + offset_of!(Thread, moving) as u64);
+        let words = self
+            .map
+            .words(moving.unwrap_or(u64::MAX), MOVING * MOVING_WORDS);
+        let calls = words
+            .chunks_exact(MOVING_WORDS)
+            .filter_map(|call| call.first_chunk());
+        let under_way = calls.map(Moving).filter(|call| call.entry_sp() != 0);
+        for freed in under_way.filter_map(|call| call.end(call.entry_sp())) {
+            let back = self.ledger().restore(stripe, freed.family(), freed.block());
+            let _ = back; // there is room: it has just been there
+        }
+    }
+
+    /// The same for all threads.
+    pub fn put_all_back(&self, stripe: usize) {
+        let keys = self.keys().iter().enumerate();
+        let known = keys.filter(|(_, key)| key.load(Acquire) != 0);
+        known.for_each(|(index, _)| self.put_back(stripe, index));
     }
 
     /// Frees the key and the state of thread `index`, which has ended.

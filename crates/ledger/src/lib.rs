@@ -23,6 +23,7 @@
 
 mod areas;
 mod counters;
+mod freed;
 mod key;
 mod live;
 mod near;
@@ -37,6 +38,7 @@ mod stacks;
 
 pub use areas::AREA_BITS;
 pub use counters::Totals;
+pub use freed::Freed;
 pub use key::{FamilyId, Key};
 pub use live::Block;
 pub use near::Near;

@@ -33,7 +33,7 @@ pub use journal::Change;
 pub use modules::{Files, Modules};
 pub use probepoint::{Kind, Probepoint, Reason};
 pub use process::{Departure, Process, Trap};
-pub use record::{Allocator, Lost, Recorder, Removed, Stack};
+pub use record::{Allocator, Freed, Lost, Recorder, Stack};
 pub use refusal::Refusal;
 pub use relocate::{Boundary, OutOfLine, Relocated, jump, out_of_line, relocate};
 pub use stack::MAX_DEPTH;

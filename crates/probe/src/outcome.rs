@@ -102,8 +102,8 @@ impl Outcome<'_> {
     }
 
     fn unfreed(&mut self, call: &Call<Undo>) {
-        if let Some(removed) = call.undo.removed {
-            self.recorder.unfreed(removed);
+        if let Some(freed) = call.undo.freed {
+            self.recorder.unfreed(freed);
         }
     }
 

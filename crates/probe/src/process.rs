@@ -301,7 +301,7 @@ impl Process {
             && let Some(free) = thread.free
             && (free.entry, free.entry_sp) == (registers.ip(), registers.sp())
         {
-            recorder.unfreed(free.removed);
+            recorder.unfreed(free.freed);
             thread.free = None;
         }
         moved
@@ -326,6 +326,9 @@ impl Process {
 
     /// The memory of the process is gone, with all that was in it: nothing is put back.
     pub fn gone(&mut self, recorder: &mut dyn Recorder) {
+        if let Some(agent) = self.injection.agent() {
+            agent.all_gone();
+        }
         self.injection.forget();
         self.breakpoints = Breakpoints::new(self.memory.clone());
         for (_, mut thread) in self.threads.drain() {
@@ -520,7 +523,7 @@ impl Process {
         if action.shape() == Action::SET_BREAK {
             call.arguments[1] = self.modules.current_break(&self.memory);
         }
-        call.undo.removed = block.map(|block| recorder.freed(call.family, block));
+        call.undo.freed = block.map(|block| recorder.freed(call.family, block));
         thread.calls.push(call);
     }
 

@@ -1,6 +1,7 @@
 //! What a process does with memory, as told to whoever keeps the books.
 
-use leaktap_ledger::{Block, FamilyId};
+use leaktap_ledger::FamilyId;
+pub use leaktap_ledger::Freed;
 use leaktap_memory::Addr;
 use leaktap_unwind::{End, Frame};
 
@@ -30,10 +31,10 @@ pub trait Recorder {
     fn allocated(&mut self, by: Allocator, at: Addr, size: u64, stack: Stack<'_>);
 
     /// The block of `family` at `at` is about to be freed. Returns what this took out of the books.
-    fn freed(&mut self, family: FamilyId, at: Addr) -> Removed;
+    fn freed(&mut self, family: FamilyId, at: Addr) -> Freed;
 
-    /// The last [`Recorder::freed`] that returned `removed` did not happen after all.
-    fn unfreed(&mut self, removed: Removed);
+    /// The last [`Recorder::freed`] that returned `freed` did not happen after all.
+    fn unfreed(&mut self, freed: Freed);
 
     /// The program mapped `len` bytes at `at`, over whatever was mapped there.
     fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, stack: Stack<'_>);
@@ -57,13 +58,4 @@ pub trait Recorder {
 pub enum Lost {
     /// The instruction that it returns to cannot be moved to a slot, or is not mapped.
     ReturnUnprobed,
-}
-
-/// What a free took out of the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// A live block.
-    Block(Block),
-    /// Nothing: the block was allocated before the trace, or never, or not by this family.
-    Unmatched(FamilyId),
 }

@@ -22,15 +22,14 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use leaktap_agent::layout::{Call, Descriptor, Old};
+use leaktap_agent::layout::{Call, Descriptor};
 use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN, TEXT_LEN};
-use leaktap_ledger::{Block, Key, STRIPES, StackId};
+use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
 use super::Agent;
 use super::held::Held;
-use super::shape::way;
 use crate::breakpoints::INT3;
 
 /// The tracer's own sums in the ledger: no thread's number is as high.
@@ -71,9 +70,7 @@ impl Agent {
         let calls = self.calls().ok_or(Held::NotOnRecord)?;
         let mut slots = self.slots(&calls, &self.memory)?;
         self.restore(&self.memory);
-        for slot in &slots {
-            self.undo(slot.wrapping_offset(8));
-        }
+        self.shared.put_all_back(OWN_STRIPE);
         for (thread, registers, ip) in threads {
             if let Some(ip) = ip {
                 self.move_to(ip, thread, registers, &mut slots);
@@ -330,38 +327,6 @@ impl Agent {
             }
         }
         thread.set_registers(&registers).ok()
-    }
-
-    /// A call that will not return to the agent: what it took out of the ledger goes back there,
-    /// but
-    /// for a free, which takes place.
-    fn undo(&self, at: Addr) {
-        let mut bytes = [0; Call::LEN];
-        if self.memory.read(at, &mut bytes).is_err() {
-            return;
-        }
-        let call = Call::from_bytes(&bytes);
-        let mut detours = self.detours.iter();
-        let detour = detours.find(|detour| detour.descriptor().get() == call.descriptor);
-        let Some(detour) = detour else { return };
-        let action = way(&detour.known).map(|way| way.action);
-        let action = action.filter(|action| !action.is_free());
-        let Some(addr) = action.and_then(|action| action.block(&call.arguments)) else {
-            return;
-        };
-        let family = detour.family;
-        let block = Block {
-            key: Key::new(family, addr),
-            size: call.old.size,
-            stack: StackId(call.old.stack),
-            time: call.old.time,
-        };
-        let ledger = self.shared.ledger();
-        let _ = match call.old.what {
-            Old::BLOCK => ledger.restore(OWN_STRIPE, family, Some(block)),
-            Old::UNKNOWN => ledger.restore(OWN_STRIPE, family, None),
-            _ => Ok(()),
-        }; // there is room: it has just been there
     }
 }
 

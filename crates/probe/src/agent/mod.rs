@@ -30,7 +30,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::{KEYS, REGIONS, set_of_keys, shared_key};
-use leaktap_agent::{DESCRIPTOR_AT, GATE_INT3, KEY_BITS, Shape, Shared};
+use leaktap_agent::{GATE_INT3, KEY_BITS, Shape, Shared};
 use leaktap_image::mappings;
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
@@ -96,11 +96,6 @@ struct Detour {
 }
 
 impl Detour {
-    /// What the stub names the probe by.
-    fn descriptor(&self) -> Addr {
-        self.stub.wrapping_offset(DESCRIPTOR_AT as i64)
-    }
-
     /// Puts the function back as it was, if the jump is there.
     fn restore(&self, memory: &Memory) {
         if !self.is_there(memory) {
@@ -327,7 +322,13 @@ impl Agent {
         let is_its = |key: u64| key == fs || key == shared_key(fs);
         let index = keys.iter().position(|key| is_its(key.load(Acquire)));
         if let Some(index) = index.filter(|_| fs != 0) {
+            self.shared.put_back(OWN_STRIPE, index);
             self.shared.forget_thread(index);
         }
+    }
+
+    /// No thread will return from the calls that it is in.
+    pub(crate) fn all_gone(&self) {
+        self.shared.put_all_back(OWN_STRIPE);
     }
 }

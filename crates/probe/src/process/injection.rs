@@ -402,6 +402,7 @@ impl Process {
     /// Restores the functions, and leaves the agent's memory to threads that will not come out.
     pub fn abandon_agent(&mut self) {
         if let Some(agent) = self.injection.take_agent() {
+            agent.all_gone();
             agent.restore(&self.memory);
             self.breakpoints.note_gates(agent.int3s(), false);
         }
@@ -439,6 +440,9 @@ impl Process {
             0 => agent.thread_gone(fs),
             1 => agent.unshare_state(fs),
             _ => {}
+        }
+        if self.fs_bases.is_empty() {
+            agent.all_gone();
         }
     }
 

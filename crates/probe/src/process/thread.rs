@@ -8,7 +8,7 @@ use leaktap_tracee::Registers;
 use crate::agent::Agent;
 use crate::breakpoints::Held;
 use crate::calls::Calls;
-use crate::record::{Recorder, Removed};
+use crate::record::{Freed, Recorder};
 
 /// What a thread is in the middle of.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Thread {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Undo {
     /// What a realloc took out of the books.
-    pub(crate) removed: Option<Removed>,
+    pub(crate) freed: Option<Freed>,
     /// The number of the thread of whose note in the agent's memory this is one, and what that said
     /// before.
     pub(super) noted: Option<(usize, u64)>,
@@ -33,16 +33,16 @@ pub(crate) struct Undo {
 pub(super) struct Free {
     pub(super) entry: Addr,
     pub(super) entry_sp: Addr,
-    pub(super) removed: Removed,
+    pub(super) freed: Freed,
 }
 
 impl Free {
     /// A thread with `registers` is at its first instruction.
-    pub(super) fn of(registers: &Registers, removed: Removed) -> Free {
+    pub(super) fn of(registers: &Registers, freed: Freed) -> Free {
         Free {
             entry: registers.ip(),
             entry_sp: registers.sp(),
-            removed,
+            freed,
         }
     }
 }
@@ -60,8 +60,8 @@ impl Undo {
 
 pub(super) fn undo(undo: Undo, agent: Option<&Agent>, recorder: &mut dyn Recorder) {
     undo.forget_note(agent);
-    if let Some(removed) = undo.removed {
-        recorder.unfreed(removed);
+    if let Some(freed) = undo.freed {
+        recorder.unfreed(freed);
     }
 }
 
