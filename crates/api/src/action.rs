@@ -6,7 +6,7 @@ const MADV_DONTNEED: u32 = 4;
 const MADV_FREE: u32 = 8;
 
 /// Whether what is given back by `advice` stays until the kernel needs it.
-pub const fn is_lazy(advice: u64) -> bool {
+pub(crate) const fn is_lazy(advice: u64) -> bool {
     advice as u32 == MADV_FREE
 }
 

@@ -12,6 +12,7 @@ extern crate alloc;
 extern crate std;
 
 mod action;
+mod effect;
 #[cfg(feature = "table")]
 mod functions;
 mod nested;
@@ -23,7 +24,8 @@ pub mod spec;
 #[cfg(feature = "table")]
 mod table;
 
-pub use action::{Action, MAP_FIXED, is_lazy};
+pub use action::{Action, MAP_FIXED};
+pub use effect::{Effect, effect};
 #[cfg(feature = "table")]
 pub use functions::{Function, FunctionId, Functions};
 pub use nested::Nested;

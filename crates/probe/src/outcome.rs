@@ -1,6 +1,6 @@
-//! What a call that has returned did, by its arguments and its result.
+//! What a call that has returned did, as the recorder is told.
 
-use leaktap_api::{Action, FunctionId, is_lazy};
+use leaktap_api::{Effect, FunctionId, effect};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::Memory;
 use leaktap_unwind::Start;
@@ -25,79 +25,42 @@ pub(crate) struct Outcome<'a> {
 impl Outcome<'_> {
     /// `call` has returned `result`; `start` is where its caller goes on.
     pub(crate) fn of(&mut self, call: &Call<Undo>, result: u64, start: Start) {
-        let [first, second, third, ..] = call.arguments;
-        // An int: the upper half of the register means nothing.
-        let is_success = result as u32 == 0;
-        match call.action.shape() {
-            Action::ALLOCATE => self.allocated(call, result, start),
-            Action::ALLOCATE_INTO => {
-                if is_success && let Ok(block) = self.memory.read_u64(Addr::new(first)) {
-                    self.allocated(call, block, start);
+        match effect(call.action, &call.arguments, result) {
+            Effect::Allocated { at, size } => self.allocated(call, at, size, start),
+            Effect::Stored { place, size } => {
+                if let Ok(at) = self.memory.read_u64(Addr::new(place)) {
+                    self.allocated(call, at, size, start);
                 }
             }
-            Action::REALLOCATE => self.reallocated(call, result, start),
-            Action::RESIZE => self.resized(call, result, start),
-            Action::MAP => {
-                if let Some(at) = mapped_at(result) {
-                    self.mapped(call.function, at, second, start);
-                    self.protected(at, second, third);
+            Effect::Kept => self.unfreed(call),
+            Effect::Mapped {
+                at,
+                len,
+                protection,
+            } => {
+                self.mapped(call.function, Addr::new(at), len, start);
+                self.protected(Addr::new(at), len, protection);
+            }
+            Effect::GivenBack { at, len, lazily } => {
+                if let Some(len) = in_pages(len) {
+                    self.recorder.given_back(Addr::new(at), len, lazily);
                 }
             }
-            Action::GIVE_BACK if is_success => {
-                if let Some(len) = in_pages(second) {
-                    let is_lazy = is_lazy(third);
-                    self.recorder.given_back(Addr::new(first), len, is_lazy);
-                }
+            Effect::Unmapped { at, len } => self.unmapped(Addr::new(at), len),
+            Effect::Moved { from, to } => {
+                self.unmapped(Addr::new(from.0), from.1);
+                self.mapped(call.function, Addr::new(to.0), to.1, start);
             }
-            Action::UNMAP if is_success => self.unmapped(Addr::new(first), second),
-            Action::REMAP => {
-                if let Some(at) = mapped_at(result) {
-                    self.unmapped(Addr::new(first), second);
-                    self.mapped(call.function, at, third, start);
-                }
-            }
-            Action::SET_BREAK if is_success && second != 0 => {
-                self.moved_break(call.function, second, first, start);
-            }
-            Action::MOVE_BREAK => {
-                if let Some(old) = mapped_at(result) {
-                    let old = old.get();
-                    self.moved_break(call.function, old, old.wrapping_add(first), start);
-                }
-            }
-            _ => {}
+            Effect::Break { old, new } => self.moved_break(call.function, old, new, start),
+            Effect::Freed | Effect::Nothing => {}
         }
     }
-}
 
-impl Outcome<'_> {
-    fn allocated(&mut self, call: &Call<Undo>, block: u64, start: Start) {
-        let Some(bytes) = call.action.size(&call.arguments) else {
-            return;
-        };
+    fn allocated(&mut self, call: &Call<Undo>, block: u64, bytes: u64, start: Start) {
         if block != 0 {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
             let at = Addr::new(block);
             self.recorder.allocated(call.allocator(), at, bytes, stack);
-        }
-    }
-
-    /// Null with a size of 0 means that the old block was freed (glibc); null otherwise that it is
-    /// still there (realloc(3)).
-    fn reallocated(&mut self, call: &Call<Undo>, block: u64, start: Start) {
-        if block != 0 {
-            self.allocated(call, block, start);
-        } else if call.action.size(&call.arguments) != Some(0) && !call.action.frees_on_failure() {
-            self.unfreed(call);
-        }
-    }
-
-    /// The block is where it was, and has become as large as was asked for, or not.
-    fn resized(&mut self, call: &Call<Undo>, size: u64, start: Start) {
-        let asked = call.action.size(&call.arguments);
-        match (asked, call.action.block(&call.arguments)) {
-            (Some(asked), Some(block)) if size >= asked => self.allocated(call, block, start),
-            _ => self.unfreed(call),
         }
     }
 
@@ -152,10 +115,4 @@ pub(crate) fn in_pages(len: u64) -> Option<u64> {
 pub(crate) fn is_usable(protection: u64) -> bool {
     const PROT_READ_WRITE_EXEC: u64 = 7;
     protection & PROT_READ_WRITE_EXEC != 0
-}
-
-/// The address that mmap(2) returned, unless it failed: errors are the last page of addresses,
-/// `MAP_FAILED` among them.
-fn mapped_at(result: u64) -> Option<Addr> {
-    (result < PAGE.wrapping_neg()).then_some(Addr::new(result))
 }
