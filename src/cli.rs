@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use leaktap_probe::Pool;
 use leaktap_report::{By, Kind, Pattern};
 
 /// Finds memory leaks in running Linux programs.
@@ -88,6 +89,10 @@ pub(crate) struct Trace {
     /// [default: 10 for `attach --engine auto`, else none]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub(crate) max_overhead: Option<u8>,
+    /// More allocators, repeatable: `pool_get:size=1,returns pool_put:ptr=0`, `lib.so!NAME:...`,
+    /// `lib.so!0xOFFSET:...`, or @apr, @glib, @libxml2, @openssl, @python
+    #[arg(long, value_name = "SPEC", value_parser = pool)]
+    pub(crate) alloc_fn: Vec<Pool>,
     /// How leaks are graded; `none`, the only way yet: what is not freed is `unmatched`
     #[arg(long, value_name = "HOW", default_value = "none", value_parser = leak_check)]
     pub(crate) leak_check: LeakCheck,
@@ -224,6 +229,11 @@ fn leak_check(text: &str) -> Result<LeakCheck, String> {
         "reachable" => Err("leaktap cannot grade by reachability yet, only `none`".to_owned()),
         _ => Err("expected `none`".to_owned()),
     }
+}
+
+/// More allocator functions.
+fn pool(spec: &str) -> Result<Pool, String> {
+    Pool::parse(spec).map_err(|error| error.to_string())
 }
 
 /// A number with `ms`, `s`, `m` or `h`; without a unit, seconds.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::patience::patiently;
 use crate::remedy;
 use crate::session::attach_at_rest;
-use crate::target::Target;
+use crate::target::{How, Target};
 
 /// Prints what holds for every process, and for `pid`. False if something is in the way.
 pub(crate) fn examine(pid: Option<Tid>, out: &mut dyn Write) -> Result<bool, Error> {
@@ -139,7 +139,12 @@ fn write_points(points: &[Probepoint], out: &mut dyn Write) -> io::Result<()> {
 fn attachable(pid: Tid) -> Result<Target, Error> {
     leaktap_tracee::examine(pid)?;
     let mut tracer = Tracer::new();
-    let mut target = match Target::prepare(pid, 1, Engine::Auto) {
+    let how = How {
+        depth: 1,
+        engine: Engine::Auto,
+        pools: Vec::new(),
+    };
+    let mut target = match Target::prepare(pid, &how) {
         Ok(target) => target,
         // Whatever forbids to attach says it better.
         Err(error) => {

@@ -13,7 +13,7 @@ use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
 use crate::patience::patiently;
 use crate::progress::Progress;
-use crate::target::{self, Target};
+use crate::target::{self, How, Target};
 use crate::tracing::{OnSignal, Orders, Tracing};
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
@@ -40,10 +40,8 @@ const OVERHEAD: u8 = 10;
 pub(crate) struct Settings {
     /// Let the target go after this long.
     pub(crate) duration: Option<Duration>,
-    /// Most frames of a stack.
-    pub(crate) depth: usize,
-    /// Whether code may be injected.
-    pub(crate) engine: Engine,
+    /// How the target is watched.
+    pub(crate) how: How,
     /// Let the target go when stops take more percent of its time; see [`Settings::most_overhead`].
     pub(crate) max_overhead: Option<u8>,
     /// No `attached` line.
@@ -57,8 +55,11 @@ impl Settings {
     pub(crate) fn new(trace: &Trace, listing: &Listing) -> Settings {
         Settings {
             duration: trace.duration,
-            depth: usize::from(trace.depth),
-            engine: trace.engine,
+            how: How {
+                depth: usize::from(trace.depth),
+                engine: trace.engine,
+                pools: trace.alloc_fn.clone(),
+            },
             max_overhead: trace.max_overhead,
             quiet: listing.quiet,
             progress: !trace.no_progress && !listing.quiet,
@@ -69,7 +70,7 @@ impl Settings {
     /// asks for breakpoints, wants to know all, and
     /// has waited for that; a process that others use must not be slowed down unasked.
     fn most_overhead(&self, on_signal: OnSignal) -> Option<u8> {
-        let is_guest = on_signal == OnSignal::Detach && self.engine == Engine::Auto;
+        let is_guest = on_signal == OnSignal::Detach && self.how.engine == Engine::Auto;
         self.max_overhead.or(is_guest.then_some(OVERHEAD))
     }
 }
@@ -125,7 +126,7 @@ fn hold(
         Err(error) => return Err(explain(tracer, pid, error)),
     };
     target.guard();
-    let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings.engine)?;
+    let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings.how.engine)?;
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
     let is_replaced = attached.stopped.iter().any(executes) || !target.process().is_current();
@@ -146,7 +147,7 @@ fn hold_first(
 ) -> Result<(Target, Attached, Instant), Error> {
     let begun = Instant::now();
     let attached = tracer.attach(pid, Options::follow())?;
-    match Target::prepare(pid, settings.depth, settings.engine) {
+    match Target::prepare(pid, &settings.how) {
         Ok(mut target) => {
             target.guard();
             Ok((target, attached, begun))
@@ -194,7 +195,7 @@ pub(crate) fn attach_at_rest(
 
 /// Prepares for `pid`. What a leaktap that was killed has left in it is taken out first.
 fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
-    let mut target = Target::prepare(pid, settings.depth, settings.engine)?;
+    let mut target = Target::prepare(pid, &settings.how)?;
     if target.process().has_foreign_breakpoints() {
         let begun = Instant::now();
         while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
@@ -216,7 +217,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         return Err(Error::Remains { pid });
     }
     Tracing::start(tracer, &mut target, attached).detach();
-    let mut clean = Target::prepare(pid, settings.depth, settings.engine)?;
+    let mut clean = Target::prepare(pid, &settings.how)?;
     clean.note_remains();
     clean.look_for_slots();
     Ok(clean)
@@ -227,7 +228,7 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     let wakeups = wakeups()?;
     let mut tracer = Tracer::new();
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
-    let mut target = Target::prepare(stopped.tid(), settings.depth, settings.engine)?;
+    let mut target = Target::prepare(stopped.tid(), &settings.how)?;
     target.ask_sigtrap(&mut tracer, &mut [&mut stopped]);
     target.arm();
     target.inject(&mut tracer, &mut stopped);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use leaktap_image::{Error as ImageError, Image, Symbolizer};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
-use leaktap_probe::{Files, Held, Modules, Probepoint, Process, Refusal, Trap};
+use leaktap_probe::{Files, Held, Modules, Pool, Probepoint, Process, Refusal, Trap};
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
@@ -59,12 +59,22 @@ impl Halts {
     }
 }
 
+/// How a target is to be watched.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    /// Most frames of a stack.
+    pub(crate) depth: usize,
+    /// Whether code may be injected.
+    pub(crate) engine: Engine,
+    /// Allocators beside those that leaktap knows.
+    pub(crate) pools: Vec<Pool>,
+}
+
 /// A process under trace.
 pub(crate) struct Target {
     process: Process,
     files: Files,
-    depth: usize,
-    engine: Engine,
+    how: How,
     /// When the agent's sums were last looked at.
     sampled: Duration,
     is_guarded: bool,
@@ -131,14 +141,13 @@ impl Execs {
 
 impl Target {
     /// Reads all that can be read of the process `pid` while it runs.
-    pub(crate) fn prepare(pid: Tid, depth: usize, engine: Engine) -> Result<Target, Error> {
+    pub(crate) fn prepare(pid: Tid, how: &How) -> Result<Target, Error> {
         let mut files = Files::default();
-        let process = open(pid, depth, &mut files)?;
+        let process = open(pid, how, &mut files)?;
         let mut target = Target {
             process,
             files,
-            depth,
-            engine,
+            how: how.clone(),
             sampled: Duration::ZERO,
             is_guarded: false,
             is_replaced: false,
@@ -162,7 +171,7 @@ impl Target {
     /// See [`Process::plan`]. A program that is being launched has no allocator yet: a plan made
     /// now would find nothing.
     pub(crate) fn plan(&mut self) {
-        if self.engine == Engine::Auto && self.process.is_linked() {
+        if self.how.engine == Engine::Auto && self.process.is_linked() {
             self.process.plan();
         }
     }
@@ -193,7 +202,7 @@ impl Target {
     /// at a launch, when the
     /// dynamic linker has mapped them all. Every thread is `stopped`.
     pub(crate) fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
-        self.engine == Engine::Auto
+        self.how.engine == Engine::Auto
             && !self.books.is_injected()
             && self.has_counted_nothing()
             && self.process.is_linked()
@@ -213,7 +222,7 @@ impl Target {
         } else {
             return;
         };
-        if self.engine == Engine::Auto {
+        if self.how.engine == Engine::Auto {
             self.process.refuse(refusal);
         }
     }
@@ -442,7 +451,7 @@ impl Target {
 
     /// Reads the process afresh: it runs another program since it was read.
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
-        self.process = open(self.tid(), self.depth, &mut self.files)?;
+        self.process = open(self.tid(), &self.how, &mut self.files)?;
         self.is_replaced = false;
         // Descriptors of the files that only the old one had.
         let modules = self.process.modules();
@@ -578,7 +587,7 @@ fn books() -> Result<Books, Error> {
 }
 
 /// Reads the process `pid` as it is now.
-pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process, Error> {
+fn open(pid: Tid, how: &How, files: &mut Files) -> Result<Process, Error> {
     let memory = Memory::open(pid).map_err(|source| Error::OpenMemory { pid, source })?;
     let image = Image::load(pid.get(), &memory, &mut files.opened)?;
     let program = match (image.program(), image.skipped().first()) {
@@ -589,8 +598,8 @@ pub(crate) fn open(pid: Tid, depth: usize, files: &mut Files) -> Result<Process,
     let mut skipped = image.skipped().iter();
     let is_foreign = skipped.any(|skipped| matches!(skipped.why, ImageError::Foreign { .. }));
     let is_empty = image.entry().is_null() && !is_foreign;
-    let modules = Modules::new(image, &memory, files);
-    let process = Process::new(memory, modules, depth);
+    let modules = Modules::new(image, how.pools.clone(), &memory, files);
+    let process = Process::new(memory, modules, how.depth);
     if is_empty || !process.is_current() {
         return Err(Error::Replaced { pid });
     }

@@ -9,7 +9,7 @@ use crate::remedy;
 impl Target {
     /// See [`remedy::breakpoints`]; nothing where breakpoints were asked for.
     pub(crate) fn breakpoints_and_remedy(&self) -> Option<String> {
-        let is_wanted = self.engine == Engine::Auto;
+        let is_wanted = self.how.engine == Engine::Auto;
         is_wanted.then(|| remedy::breakpoints(&self.process))?
     }
 
@@ -51,6 +51,11 @@ impl Target {
     pub(super) fn note_end(&mut self) {
         self.notes.extend(self.process.departure().map(ended_by));
         self.note_unwatched();
+        for missing in self.process.modules().families().missing() {
+            self.notes.push(format!(
+                "no module of the target has what --alloc-fn calls {missing}"
+            ));
+        }
         if self.process.has_none_to_find() {
             self.notes
                 .push("the program has no function that allocates".to_owned());

@@ -89,6 +89,15 @@ pub(crate) fn run(engine: Engine, program: &[&OsStr]) -> Traced {
     tracing.wait()
 }
 
+/// The same with more options.
+pub(crate) fn run_with(engine: Engine, options: &[&str], program: &[&OsStr]) -> Traced {
+    let mut words: Vec<&OsStr> = vec!["--".as_ref()];
+    words.extend(program);
+    let mut tracing = Tracing::start(engine, "run", options, &words);
+    tracing.process.close_stdin();
+    tracing.wait()
+}
+
 /// `leaktap run` or `attach`, with a JSON report in the file `report`.
 pub(crate) fn reporting(what: &str, engine: Engine, report: &Path) -> Command {
     let mut command = leaktap();

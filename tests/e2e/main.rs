@@ -45,6 +45,7 @@ mod others;
 mod outputs;
 mod overhead;
 mod patience;
+mod pools;
 mod preload;
 mod programs;
 mod safety;

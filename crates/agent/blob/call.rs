@@ -103,7 +103,9 @@ impl Call {
             Action::ALLOCATE if action.is_by_twin() => agent.lose(Loss::Retried),
             // An int: the upper half of the register means nothing.
             Action::ALLOCATE_INTO if result as u32 == 0 => {
-                let [place, ..] = self.arguments;
+                let Some(place) = action.place(&self.arguments) else {
+                    return;
+                };
                 // SAFETY: posix_memalign(3) has just stored a pointer there.
                 let at = unsafe { (place as *const u64).read_unaligned() };
                 self.allocated(agent, at, bp, sought);

@@ -376,7 +376,8 @@ extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
         return 0;
     };
     let sp = call.entry_sp();
-    let Entry::Own { before } = entry(agent, thread, sp, bp) else {
+    let family = call.descriptor().family;
+    let Entry::Own { before } = entry(agent, thread, family, (sp, bp)) else {
         return 0;
     };
     call.thread = thread as u64;
@@ -463,7 +464,7 @@ extern "C" fn free_any(block: Key, fs: u64, sp: u64, bp: u64) {
         agent.lose(Loss::NoThread);
         return;
     };
-    if let Entry::Own { before } = entry(agent, thread, sp, bp) {
+    if let Entry::Own { before } = entry(agent, thread, block.family(), (sp, bp)) {
         set_outer(thread, sp | BUSY);
         agent.freed(thread, before, block);
         set_outer(thread, before);

@@ -7,6 +7,7 @@ use core::ops::ControlFlow;
 use leaktap_api::{
     Caller, Entered, Innermost, Nested, Place, Reach, Stack as Callers, Standing, State, standing,
 };
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 
@@ -26,15 +27,20 @@ pub(crate) enum Entry {
     },
 }
 
-/// Decides for a call that was entered with its return address at `sp`.
+/// Decides for a call of a function of `family` that was entered with its return address at `sp`.
 #[inline]
-pub(crate) fn entry(agent: Agent, thread: *mut Thread, sp: u64, bp: u64) -> Entry {
+pub(crate) fn entry(
+    agent: Agent,
+    thread: *mut Thread,
+    family: FamilyId,
+    (sp, bp): (u64, u64),
+) -> Entry {
     if agent.is_from_allocator(sp) {
         return Entry::Nested;
     }
     match outer(thread) {
         0 => Entry::Own { before: 0 },
-        running => among(agent, thread, running, sp, bp),
+        running => among(agent, thread, running, family, (sp, bp)),
     }
 }
 
@@ -47,7 +53,13 @@ struct Taken {
 
 /// There is a call that has not returned: it runs, or was left by longjmp(3) or an exception.
 #[cold]
-fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> Entry {
+fn among(
+    agent: Agent,
+    thread: *mut Thread,
+    running: u64,
+    family: FamilyId,
+    (sp, bp): (u64, u64),
+) -> Entry {
     // Interrupted while it worked for this thread, the agent's notes may be half written.
     let taken = (running & TAKEN == 0).then(|| take(thread, running));
     let (known, window, nested) = match taken {
@@ -57,6 +69,7 @@ fn among(agent: Agent, thread: *mut Thread, running: u64, sp: u64, bp: u64) -> E
     let mut callers = Walked {
         agent,
         stack: Stack::new(agent, known, sp, window),
+        family,
         sp,
         bp,
     };
@@ -120,6 +133,7 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
 struct Walked<'w> {
     agent: Agent,
     stack: Stack<'w>,
+    family: FamilyId,
     sp: u64,
     bp: u64,
 }
@@ -132,11 +146,14 @@ impl Walked<'_> {
     /// The call, and the one that [`Thread::outer`] says.
     fn of(&self, running: u64) -> (Entered, Innermost) {
         let ret = self.return_address().unwrap_or(0);
-        let mut inside = self.agent.control.inside.iter();
+        let control = self.agent.control;
+        let bit = 1_u32.wrapping_shl(self.family.number() as u32);
+        let inside = control.inside.iter().zip(&control.inside_of);
+        let mut inside = inside.filter(|(_, families)| **families & bit != 0);
         let entered = Entered {
             place: Place { sp: self.sp, ret },
             // A function that the agent has called may end with a jump, so is called by that.
-            by_program: !self.agent.owns(ret) && !inside.any(|module| module.contains(ret)),
+            by_program: !self.agent.owns(ret) && !inside.any(|(module, _)| module.contains(ret)),
         };
         let innermost = Innermost {
             place: Place {

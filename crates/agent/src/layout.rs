@@ -131,9 +131,12 @@ pub struct Control {
     pub regions: [Region; REGIONS],
     /// glibc's malloc.o: what it calls is no call of the program's, even with nothing running.
     pub allocator: Region,
-    /// Modules of the allocator and of the C library: a call from elsewhere, but for `regions`, is
+    /// Modules of the allocators and of the C library: a call from elsewhere, but for `regions`, is
     /// the program's own, though made while another one runs. Unused ones are empty.
     pub inside: [Region; INSIDE],
+    /// The families, a bit each, of whose functions this holds for each of `inside`: a pool that
+    /// calls malloc is no part of that.
+    pub inside_of: [u32; INSIDE],
     /// The C library, the dynamic linker and the allocator, where they are not part of the
     /// program's own module. Unused ones
     /// are empty.

@@ -32,7 +32,8 @@ impl Action {
 
     /// Returns a block, or null.
     pub const ALLOCATE: Action = Action(1);
-    /// Returns the int 0 and stores a block where argument 0 points to: `posix_memalign(3)`.
+    /// Returns the int 0 and stores a block where argument 0, or that of [`Action::at`], points to:
+    /// `posix_memalign(3)`.
     pub const ALLOCATE_INTO: Action = Action(2);
     /// Frees a block and returns one in its place, or null and keeps it: `realloc(3)`.
     pub const REALLOCATE: Action = Action(3);
@@ -57,6 +58,12 @@ impl Action {
     /// what memory there is.
     pub const GIVE_BACK: Action = Action(12);
 
+    /// Nobody knows the block's size.
+    #[must_use]
+    pub const fn unsized_block(self) -> Action {
+        self.product(NONE, NONE)
+    }
+
     /// The block's size is argument `argument`.
     #[must_use]
     pub const fn sized(self, argument: u32) -> Action {
@@ -69,7 +76,8 @@ impl Action {
         Action(self.0 | (one & 0xf) << ONE | (other & 0xf) << OTHER)
     }
 
-    /// The block to free is argument `argument`; without this, argument 0.
+    /// The block to free, or where one is to be stored, is argument `argument`; without this,
+    /// argument 0.
     #[must_use]
     pub const fn at(self, argument: u32) -> Action {
         Action(self.0 & !(0xf << POINTER) | (argument & 0xf) << POINTER)
@@ -165,8 +173,8 @@ impl Action {
         self.shape().0 == Action::FREE.0
     }
 
-    /// Bytes asked for by a call with `arguments`; nothing for a product beyond 64 bits, which
-    /// never succeeds.
+    /// Bytes asked for by a call with `arguments`, 0 if nobody knows; nothing for a product beyond
+    /// 64 bits, which never succeeds.
     #[inline]
     pub fn size(self, arguments: &[u64]) -> Option<u64> {
         const FIRST: u32 = Action(0).sized(0).0;
@@ -174,6 +182,9 @@ impl Action {
             return arguments.first().copied();
         }
         let argument = |field: u32| arguments.get((self.0 >> field & 0xf) as usize).copied();
+        if self.0 >> ONE & 0xf == NONE {
+            return Some(0);
+        }
         let one = argument(ONE)?;
         match argument(OTHER) {
             Some(other) => one.checked_mul(other),
@@ -192,6 +203,14 @@ impl Action {
             }
             _ => None,
         }
+    }
+
+    /// Where a call with `arguments` stores its block.
+    #[inline]
+    pub fn place(self, arguments: &[u64]) -> Option<u64> {
+        let is_its = self.shape() == Action::ALLOCATE_INTO;
+        let place = arguments.get((self.0 >> POINTER & 0xf) as usize).copied();
+        place.filter(|_| is_its)
     }
 
     /// True if a call whose argument 2 is `advice` is of no interest.

@@ -118,10 +118,12 @@ fn of_block(action: Action, arguments: &[u64], result: u64) -> Effect {
         (Action::ALLOCATE | Action::REALLOCATE, Some(size)) if result != 0 => {
             Effect::Allocated { at: result, size }
         }
-        (Action::ALLOCATE_INTO, Some(size)) if result as u32 == 0 => match arguments.first() {
-            Some(&place) => Effect::Stored { place, size },
-            None => Effect::Nothing,
-        },
+        (Action::ALLOCATE_INTO, Some(size)) if result as u32 == 0 => {
+            match action.place(arguments) {
+                Some(place) => Effect::Stored { place, size },
+                None => Effect::Nothing,
+            }
+        }
         // Null for a size of 0 means that the block was freed (glibc), else that it was not
         // (realloc(3)).
         (Action::REALLOCATE, Some(0)) => Effect::Freed,
@@ -153,6 +155,18 @@ mod tests {
             (Action::ALLOCATE.sized(1), [7, 8, 9], 0, Effect::Nothing),
             (into, [7, 8, 9], 1 << 32, stored),
             (into, [7, 8, 9], 12, Effect::Nothing),
+            (
+                into.at(1),
+                [7, 8, 9],
+                0,
+                Effect::Stored { place: 8, size: 9 },
+            ),
+            (
+                Action::ALLOCATE.unsized_block(),
+                [7, 8, 9],
+                16,
+                allocated(16, 0),
+            ),
             (realloc, [7, 8, 9], 16, allocated(16, 8)),
             (realloc, [7, 8, 9], 0, Effect::Kept),
             (realloc, [7, 0, 9], 0, Effect::Freed),

@@ -9,6 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::Action;
 use crate::presets::PRESETS;
 
 /// Arguments that are in registers: System V psABI.
@@ -23,6 +24,18 @@ pub struct Described {
     pub place: Place,
     /// What a call does.
     pub call: Call,
+}
+
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(module) = &self.module {
+            write!(f, "{module}!")?;
+        }
+        match &self.place {
+            Place::Name(name) => f.write_str(name),
+            Place::Offset(at) => write!(f, "{at:#x}"),
+        }
+    }
 }
 
 /// Where a function is.
@@ -51,6 +64,31 @@ pub enum Call {
         /// The argument that is the block.
         ptr: u8,
     },
+}
+
+impl Call {
+    /// In the form that both engines know. An alignment changes nothing of what is counted.
+    pub fn action(self) -> Action {
+        match self {
+            Call::Allocate(block) => match block.out {
+                Some(out) => block.of(Action::ALLOCATE_INTO).at(out.into()),
+                None => block.of(Action::ALLOCATE),
+            },
+            Call::Reallocate { ptr, block } => block.of(Action::REALLOCATE).at(ptr.into()),
+            Call::Free { ptr } => Action::FREE.at(ptr.into()),
+        }
+        .takes(ARGUMENTS.into())
+    }
+}
+
+impl Block {
+    fn of(self, action: Action) -> Action {
+        match (self.size, self.count) {
+            (Some(size), Some(count)) => action.product(count.into(), size.into()),
+            (Some(size), None) => action.sized(size.into()),
+            (None, _) => action.unsized_block(),
+        }
+    }
 }
 
 /// A block that a call makes.
@@ -114,8 +152,9 @@ const OFFSET: &str = "MODULE!0xOFFSET, with hexadecimal digits";
 const ROLE: &str = "size=N, count=N, align=N, ptr=N, out=N or returns";
 const NUMBER: &str = "an argument from 0 to 5";
 const ONCE: &str = "each role once";
-const DOES: &str = "ptr=N (a free), returns or out=N (an allocation), or ptr=N with one of these";
+const DOES: &str = "ptr=N (a free), returns or out=N (an allocation), or both ptr=N and returns";
 const SIZED: &str = "size=N beside count=N: what is counted has that size";
+const IN_PLACE: &str = "returns beside ptr=N: a block in place of another one is the result";
 const ONE_RESULT: &str = "returns or out=N, not both";
 
 fn wrong(word: &str, expected: &'static str) -> SpecError {
@@ -194,6 +233,9 @@ impl Roles {
     fn call(&self, word: &str) -> Result<Call, SpecError> {
         if self.returns.is_some() && self.out.is_some() {
             return Err(wrong(word, ONE_RESULT));
+        }
+        if self.ptr.is_some() && self.out.is_some() {
+            return Err(wrong(word, IN_PLACE));
         }
         let makes = self.returns.is_some() || self.out.is_some();
         if self.count.is_some() && self.size.is_none() {
@@ -342,6 +384,7 @@ mod tests {
             ("put:ptr=0,ptr=1", "ptr=1", ONCE),
             ("get:size=0", "get:size=0", DOES),
             ("get:count=0,out=1", "get:count=0,out=1", SIZED),
+            ("get:ptr=0,out=1", "get:ptr=0,out=1", IN_PLACE),
             (
                 "get:returns,out=1,size=0",
                 "get:returns,out=1,size=0",

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use crate::families::Families;
-use leaktap_api::Functions;
+use crate::families::{Families, Pool};
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
 
@@ -92,7 +92,12 @@ pub struct Modules {
 
 impl Modules {
     /// The modules of `image`, with rows from `files`.
-    pub fn new(image: Image, memory: &dyn ReadMemory, files: &mut Files) -> Modules {
+    pub fn new(
+        image: Image,
+        pools: Vec<Pool>,
+        memory: &dyn ReadMemory,
+        files: &mut Files,
+    ) -> Modules {
         let mut rules = Table::new();
         let all = files.insert(image.modules(), &mut rules);
         if is_linked(&image, memory) {
@@ -101,7 +106,7 @@ impl Modules {
         } else {
             make_ahead(all);
         }
-        let mut families = Families::new(Functions::default());
+        let mut families = Families::new(pools);
         families.update(&image, memory);
         let system = system(&image, &families, memory);
         let allocator = allocator(&image, &families, memory);
@@ -203,13 +208,23 @@ impl Modules {
 
     /// The modules from which calls of the allocator may be the allocator's own: those of
     /// [`Modules::is_system`], and of the probed `functions`.
-    pub fn inside(&self, functions: impl Iterator<Item = Addr>) -> Vec<Range<Addr>> {
-        let mut inside = self.system.clone();
-        for at in functions {
-            if let Some(module) = self.image.module_at(at)
-                && !inside.contains(&module.range())
-            {
-                inside.push(module.range());
+    pub fn inside(
+        &self,
+        functions: impl Iterator<Item = (Addr, FamilyId)>,
+    ) -> Vec<(Range<Addr>, u32)> {
+        let mut inside: Vec<_> = self
+            .system
+            .iter()
+            .map(|range| (range.clone(), !0))
+            .collect();
+        for (at, family) in functions {
+            let Some(range) = self.image.module_at(at).map(Module::range) else {
+                continue;
+            };
+            let bit = 1 << family.number();
+            match inside.iter_mut().find(|(known, _)| *known == range) {
+                Some((_, families)) => *families |= bit,
+                None => inside.push((range, bit)),
             }
         }
         inside

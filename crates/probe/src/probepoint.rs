@@ -8,7 +8,7 @@ use leaktap_image::{Code, Image};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 
-use crate::families::Family;
+use crate::families::{Family, User};
 use crate::refusal::Refusal;
 
 /// A function of the target and how it is watched.
@@ -20,6 +20,8 @@ pub struct Probepoint {
     pub known: Function,
     /// Which heap its blocks are of; means nothing where it has none.
     pub family: FamilyId,
+    /// A user says what it does, not its name.
+    pub is_told: bool,
     /// The module that defines it, as the target sees its path.
     pub module: PathBuf,
     /// Its first instruction; of a function without a probe, what was found of it.
@@ -80,19 +82,21 @@ pub(crate) fn find(
     memory: &dyn ReadMemory,
     functions: &Functions,
 ) -> Vec<Probepoint> {
-    let numbered = families
-        .iter()
-        .filter_map(|family| Some((family.id?, family)));
+    let numbered = families.iter().filter_map(|family| {
+        let is_told = family.user == User::Told;
+        Some(((family.id?, is_told), family))
+    });
     let of_heap = numbered.flat_map(|(id, family)| family.functions.iter().map(move |m| (id, m)));
     let of_heap = of_heap.map(|(id, member)| (id, member.function, member.module, member.code));
     let mapping = functions.standard().filter_map(|(function, known)| {
         let found = image.resolve(&known.name, memory)?;
-        let of_none = (FamilyId::FIRST, function, found.module, found.code);
+        let of_none = (FamilyId::FIRST, false);
+        let of_none = (of_none, function, found.module, found.code);
         (!known.is_of_heap()).then_some(of_none)
     });
     let mut seen = HashSet::new();
     let mut points = Vec::new();
-    for (family, function, module, code) in of_heap.chain(mapping) {
+    for ((family, is_told), function, module, code) in of_heap.chain(mapping) {
         let Some(known) = functions.get(function) else {
             continue;
         };
@@ -107,6 +111,7 @@ pub(crate) fn find(
                 function,
                 known: known.clone(),
                 family,
+                is_told,
                 module: module.path().to_owned(),
                 address,
                 kind,

@@ -45,7 +45,6 @@ const START: &str = "__libc_start_main";
 #[derive(Debug)]
 pub struct Process {
     memory: Memory,
-    functions: Functions,
     modules: Modules,
     walker: Walker,
     points: Vec<Probepoint>,
@@ -96,7 +95,6 @@ impl Process {
         Process {
             breakpoints: Breakpoints::new(memory.clone()),
             memory,
-            functions: Functions::default(),
             modules,
             walker: Walker::new(depth),
             points: Vec::new(),
@@ -132,7 +130,7 @@ impl Process {
 
     /// The functions by their numbers.
     pub fn functions(&self) -> &Functions {
-        &self.functions
+        self.modules.families().functions()
     }
 
     /// The process's modules.
@@ -197,7 +195,7 @@ impl Process {
 
     fn probes(&self) -> Vec<Probepoint> {
         let (image, families) = (self.modules.image(), self.modules.families().all());
-        probepoint::find(image, families, &self.memory, &self.functions)
+        probepoint::find(image, families, &self.memory, self.functions())
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).
@@ -341,7 +339,7 @@ impl Process {
         let families = self.modules.families().all().iter();
         let functions = families.flat_map(|family| &family.functions);
         let mut known = functions.filter(|member| member.code.addr().is_some());
-        known.any(|member| !self.functions.frees(member.function))
+        known.any(|member| !self.functions().frees(member.function))
     }
 
     /// Whether it is a static program that has no allocator: its symbols are there, and none of
@@ -429,7 +427,7 @@ impl Process {
         registers: &Registers,
         recorder: &mut dyn Recorder,
     ) {
-        let Some(action) = self.functions.action(function) else {
+        let Some(action) = self.functions().action(function) else {
             return;
         };
         self.swallowed.entered(function);

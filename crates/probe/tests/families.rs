@@ -111,7 +111,7 @@ impl Running {
         let pid = self.child.id().cast_signed();
         let memory = Memory::open(Tid::new(pid)).unwrap();
         let image = Image::load(pid, &memory, &mut FileCache::new()).unwrap();
-        let mut families = Families::new(Functions::default());
+        let mut families = Families::new(Vec::new());
         families.update(&image, &memory);
         // A second look at what has not changed finds as much.
         let found = families.all().to_vec();

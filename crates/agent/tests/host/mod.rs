@@ -269,6 +269,7 @@ fn control(image: usize, depth: u32) -> usize {
         end: (image + REGION_LEN) as u64,
     };
     control.region_count = 1;
+    control.inside_of[0] = !0;
     control.inside[0] = Region {
         start: 0,
         end: u64::MAX,

@@ -208,11 +208,14 @@ impl Agent {
             let offset = offset_of!(Control, system) + index * size_of::<Region>();
             put_region(offset, range);
         }
-        let functions = self.detours.iter().map(|detour| detour.site.at());
+        let detours = self.detours.iter();
+        let functions = detours.map(|detour| (detour.site.at(), detour.family));
         let inside = modules.inside(functions).into_iter();
-        for (index, range) in inside.take(INSIDE).enumerate() {
+        for (index, (range, families)) in inside.take(INSIDE).enumerate() {
             let offset = offset_of!(Control, inside) + index * size_of::<Region>();
             put_region(offset, &range);
+            let offset = offset_of!(Control, inside_of) + index * size_of::<u32>();
+            put_u32(offset, families);
         }
         let free = !self.memory.process().has_filtered_thread();
         self.allow_system_calls(free);

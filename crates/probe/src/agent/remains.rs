@@ -236,6 +236,7 @@ impl Entry {
             function: self.function,
             known: self.known.clone(),
             family: FamilyId::FIRST,
+            is_told: false,
             module: std::path::PathBuf::new(),
             address: self.address,
             kind: Kind::Breakpoint,

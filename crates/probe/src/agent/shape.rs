@@ -28,7 +28,9 @@ pub(crate) fn way(function: &Function) -> Option<Way> {
         let shape = Shape::Gate;
         return Some(Way { shape, action });
     }
-    if !action.is_told_by(ARGUMENTS) {
+    // What a user says of where a block is stored may be wrong: the agent would fault.
+    let is_told_place = action.shape() == Action::ALLOCATE_INTO && action.arguments() > ARGUMENTS;
+    if !action.is_told_by(ARGUMENTS) || is_told_place {
         return None;
     }
     if may_have_twin(action) {

@@ -4,6 +4,7 @@ mod copies;
 mod forwards;
 mod names;
 mod numbers;
+mod pools;
 mod users;
 
 use std::collections::HashSet;
@@ -14,9 +15,12 @@ use leaktap_image::{Bindings, Code, Image};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 
+pub use self::pools::Pool;
+
 use self::copies::Copies;
 use self::names::Group;
 use self::numbers::Numbers;
+use self::pools::Pools;
 use self::users::Users;
 
 /// An allocator: the functions that one module has over one heap. Where a wrapper defines some of
@@ -53,6 +57,8 @@ pub enum User {
     Bound(PathBuf),
     /// Its own module, which calls it directly.
     Inside,
+    /// A user says so: `--alloc-fn`.
+    Told,
 }
 
 impl Family {
@@ -63,6 +69,7 @@ impl Family {
         let user = match &self.user {
             User::Bound(user) => format!("used by {}", user.display()),
             User::Inside => "for itself".to_owned(),
+            User::Told => "by --alloc-fn".to_owned(),
         };
         format!("{} in {module}, {user}", self.name)
     }
@@ -76,6 +83,7 @@ pub struct Families {
     copies: Copies,
     all: Vec<Family>,
     numbers: Numbers,
+    pools: Pools,
 }
 
 /// One that is being put together.
@@ -87,8 +95,9 @@ struct Draft {
 }
 
 impl Families {
-    /// None yet; of allocators that have some of `functions`.
-    pub fn new(functions: Functions) -> Families {
+    /// None yet; of allocators that leaktap knows, and of `pools`.
+    pub fn new(pools: Vec<Pool>) -> Families {
+        let functions = Functions::default();
         let names = functions.all().map(|(_, known)| known.name.to_string());
         Families {
             bindings: Bindings::new(names.collect()),
@@ -96,6 +105,7 @@ impl Families {
             functions,
             all: Vec::new(),
             numbers: Numbers::default(),
+            pools: Pools::new(pools),
         }
     }
 
@@ -125,9 +135,30 @@ impl Families {
             .filter(|draft| draft.allocates(&self.functions));
         self.all = families.map(|draft| draft.family(image)).collect();
         names::tell_apart(&mut self.all, image);
+        for (name, functions) in self.pools.find(image, &mut self.functions) {
+            if let Some(first) = functions.first() {
+                self.all.push(Family {
+                    id: None,
+                    name,
+                    module: first.module,
+                    functions,
+                    user: User::Told,
+                });
+            }
+        }
         for family in &mut self.all {
             family.id = self.numbers.of(family, image);
         }
+    }
+
+    /// What a user has described and no module had so far.
+    pub fn missing(&self) -> Vec<String> {
+        self.pools.missing()
+    }
+
+    /// The functions by their numbers.
+    pub fn functions(&self) -> &Functions {
+        &self.functions
     }
 
     /// How many families have had numbers.

@@ -6,7 +6,7 @@ use leaktap_image::Image;
 use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
 
-use super::Family;
+use super::{Family, User};
 
 /// What has a number. That of a family whose module is gone is not given to another one: blocks of
 /// it may be left.
@@ -24,10 +24,18 @@ impl Numbers {
     /// The number of `family`, perhaps a new one; none if there are no more.
     pub(super) fn of(&mut self, family: &Family, image: &Image) -> Option<FamilyId> {
         let module = image.modules().get(family.module)?;
-        let it = Numbered {
-            name: family.name.clone(),
-            module: module.path().to_owned(),
-            at: module.range().start,
+        let it = match family.user {
+            // It may be in several modules, which come and go.
+            User::Told => Numbered {
+                name: family.name.clone(),
+                module: PathBuf::new(),
+                at: Addr::default(),
+            },
+            _ => Numbered {
+                name: family.name.clone(),
+                module: module.path().to_owned(),
+                at: module.range().start,
+            },
         };
         let known = self.0.iter().position(|known| *known == it);
         let index = known.unwrap_or(self.0.len());
