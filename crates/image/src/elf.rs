@@ -1,6 +1,7 @@
 //! One ELF file: what it loads, what it names, what it says about unwinding.
 
 mod by_address;
+mod calls;
 mod cfi;
 mod crc32;
 mod dynamic;
