@@ -1,12 +1,14 @@
 //! The books of a traced process: what it allocated and has not freed, by stack.
 
+mod frees;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use leaktap_agent::Shared;
-use leaktap_agent::layout::Loss;
+use leaktap_agent::layout::{FREE_STACKS, Loss, NO_FUNCTION};
 use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Region, Regions, SiteKey};
 use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
@@ -32,6 +34,8 @@ pub(crate) struct Books {
     started: Instant,
     /// Time of the present stop.
     now: Duration,
+    /// What is to be known of frees: see [`Live::wanted`](leaktap_agent::layout::Live::wanted).
+    wanted: u32,
     /// Calls that were seen, but not what they did.
     lost: u64,
     /// Of each family, bytes that live by what breakpoints have told.
@@ -49,6 +53,7 @@ impl Books {
             are_regions_seen: false,
             started: Instant::now(),
             now: Duration::ZERO,
+            wanted: 0,
             lost: 0,
             live_bytes: [0; FamilyId::MOST],
             peak_bytes: [0; FamilyId::MOST],
@@ -64,6 +69,7 @@ impl Books {
     pub(crate) fn share(&mut self, shared: Arc<Shared>) {
         self.shared = Some(shared);
         self.injected = true;
+        self.want(0);
         self.tick();
     }
 
@@ -216,6 +222,10 @@ fn raise(peaks: &mut [u64], family: FamilyId, live: u64) {
     }
 }
 
+fn one_more(StackId(stack): StackId) -> u32 {
+    stack.wrapping_add(1)
+}
+
 /// Bytes that live, by the sums.
 pub(crate) fn live_bytes(totals: &Totals) -> u64 {
     totals.allocated_bytes.saturating_sub(totals.freed_bytes)
@@ -248,10 +258,24 @@ impl Recorder for Books {
         }
     }
 
-    fn freed(&mut self, family: FamilyId, at: Addr) -> Freed {
-        let block = self.ledger().freed(OWN_STRIPE, Key::new(family, at.get()));
-        self.grew(family, 0, block.map_or(0, |block| block.size));
-        Freed::new(family, block)
+    fn keeps_free_stacks(&self) -> bool {
+        self.wants(FREE_STACKS)
+    }
+
+    fn freed(&mut self, key: Key, ret: Addr, stack: Option<Stack<'_>>) -> Freed {
+        let stack = stack.and_then(|stack| self.intern(FunctionId(NO_FUNCTION), stack));
+        let by = stack.map_or(ret.get() as u32, one_more);
+        let block = self.ledger().freed_by(OWN_STRIPE, key, by);
+        if let Some(block) = block {
+            self.grew(key.family(), 0, block.size);
+            self.note_pair(block.stack, ret);
+        }
+        Freed::new(key.family(), block)
+    }
+
+    fn misfreed(&mut self, key: Key, stack: Stack<'_>) {
+        let stack = self.intern(FunctionId(NO_FUNCTION), stack);
+        self.note_misfree(key, stack);
     }
 
     fn unfreed(&mut self, freed: Freed) {

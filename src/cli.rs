@@ -96,6 +96,9 @@ pub(crate) struct Trace {
     /// How leaks are graded; `none`, the only way yet: what is not freed is `unmatched`
     #[arg(long, value_name = "HOW", default_value = "none", value_parser = leak_check)]
     pub(crate) leak_check: LeakCheck,
+    /// Keep whole stacks of the last frees: notes on double frees then say who called the first one
+    #[arg(long)]
+    pub(crate) free_stacks: bool,
     /// No progress line
     #[arg(long)]
     pub(crate) no_progress: bool,

@@ -9,6 +9,7 @@ mod detaching;
 mod doctor;
 mod error;
 mod guard;
+mod misuse;
 mod output;
 mod overhead;
 mod patience;

@@ -1,5 +1,7 @@
 //! From the books of a finished trace to the report: frames get their names.
 
+mod misuses;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -62,6 +64,8 @@ pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
         .map(|(key, sum)| namer.site(key, sum, end))
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
+    let mut notes = notes(target, &sites);
+    notes.extend(namer.misuses());
     // To take debug information apart piece by piece would take as long as some reports do.
     std::mem::forget(namer);
     Report {
@@ -76,7 +80,7 @@ pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
         probes: probes(target),
         totals: totals(target, &sites),
         families: families(target),
-        notes: notes(target, &sites),
+        notes,
         sites,
     }
 }

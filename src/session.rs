@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) how: How,
     /// Let the target go when stops take more percent of its time; see [`Settings::most_overhead`].
     pub(crate) max_overhead: Option<u8>,
+    /// Whether whole stacks of frees are kept.
+    pub(crate) free_stacks: bool,
     /// No `attached` line.
     pub(crate) quiet: bool,
     /// A progress line, where standard error is a terminal.
@@ -61,6 +63,7 @@ impl Settings {
                 pools: trace.alloc_fn.clone(),
             },
             max_overhead: trace.max_overhead,
+            free_stacks: trace.free_stacks,
             quiet: listing.quiet,
             progress: !trace.no_progress && !listing.quiet,
         }
@@ -85,6 +88,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         held => held,
     };
     let (mut target, mut attached, begun) = held?;
+    target.looks_at_frees(settings.free_stacks);
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
     target.restore_slots(&stopped);
     target.ask_sigtrap(&mut tracer, &mut stopped);
@@ -229,6 +233,8 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
     let mut tracer = Tracer::new();
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
     let mut target = Target::prepare(stopped.tid(), &settings.how)?;
+    target.sees_all();
+    target.looks_at_frees(settings.free_stacks);
     target.ask_sigtrap(&mut tracer, &mut [&mut stopped]);
     target.arm();
     target.inject(&mut tracer, &mut stopped);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use leaktap_agent::layout::{ALL_SEEN, FREE_STACKS, PAIRS};
 use leaktap_image::{Error as ImageError, Image, Symbolizer};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
@@ -195,7 +196,25 @@ impl Target {
     pub(crate) fn arm(&mut self) {
         self.process.update(&mut self.files);
         self.books.start();
+        self.look_for_operators();
         self.started = SystemTime::now();
+    }
+
+    /// The program has just begun: whatever it frees was allocated under trace.
+    pub(crate) fn sees_all(&mut self) {
+        self.books.want(ALL_SEEN);
+    }
+
+    /// Whether whole stacks of frees are kept.
+    pub(crate) fn looks_at_frees(&mut self, with_stacks: bool) {
+        self.books.want(if with_stacks { FREE_STACKS } else { 0 });
+    }
+
+    /// In C++, blocks may be freed by the wrong function.
+    fn look_for_operators(&mut self) {
+        if self.process.modules().has_operators() {
+            self.books.want(PAIRS);
+        }
     }
 
     /// Makes memory for the agent, if that was asked for and the modules of the process are known:
@@ -261,6 +280,7 @@ impl Target {
         if let Some(shared) = self.process.lead_to_agent(tracer, stopped, asleep) {
             self.books.share(shared);
         }
+        self.look_for_operators();
     }
 
     /// Has a process stand by that takes the breakpoints out should this one be killed.
@@ -418,6 +438,7 @@ impl Target {
     /// See [`Process::modules_changed`].
     pub(crate) fn modules_changed(&mut self) {
         self.process.modules_changed(&mut self.files);
+        self.look_for_operators();
     }
 
     /// See [`Process::thread_gone`].
@@ -442,7 +463,10 @@ impl Target {
             self.replaced();
         }
         match self.reopen() {
-            Ok(()) => self.process.arm(),
+            Ok(()) => {
+                self.process.arm();
+                self.look_for_operators();
+            }
             Err(error) => self
                 .notes
                 .push(format!("after exec: {error}; nothing was probed")),
@@ -472,7 +496,10 @@ impl Target {
         let blocks = blocks.map(|totals| live_blocks(&totals)).sum();
         match books() {
             Ok(books) => {
+                let free_stacks = self.books.wants(FREE_STACKS);
                 self.books = books;
+                self.looks_at_frees(free_stacks);
+                self.sees_all();
                 self.sampled = Duration::ZERO;
             }
             Err(error) => self

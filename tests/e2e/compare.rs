@@ -7,6 +7,9 @@ use crate::leaktap::Traced;
 use crate::report::{Frame, Report, Site};
 use crate::truth::{Leak, Mode, Outside, Place, Truth};
 
+/// How notes begin that find fault with the program.
+const MISUSE: [&str; 3] = ["double free", "free ", "mismatched "];
+
 /// What is wrong with `report`, if anything.
 pub(crate) fn differences(truth: &Truth, report: &Report) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -179,6 +182,17 @@ fn wrong_totals(truth: &Truth, report: &Report) -> Vec<String> {
     expect("lost_events", report.total("lost_events"), 0);
     for (name, expected) in &truth.totals {
         expect(name, report.total(name), *expected);
+    }
+    // What is not stated is no misuse.
+    let is_stated = |text: &String| truth.notes.iter().any(|note| text.contains(note.as_str()));
+    let is_misuse = |text: &&String| MISUSE.iter().any(|start| text.starts_with(start));
+    let notes = report.notes();
+    for note in notes
+        .iter()
+        .filter(is_misuse)
+        .filter(|text| !is_stated(text))
+    {
+        wrong.push(format!("+ a note: {note}"));
     }
     for note in &truth.notes {
         if !report

@@ -145,6 +145,7 @@ exact! {
     delete_that_passes_another_pointer_on: plain("own_header.cpp");
     own_operator_new: plain("own_new.cpp");
     new_and_delete: plain("new_delete.cpp");
+    misuse: plain("misuse.cpp");
     exceptions: plain("exceptions.cpp");
     throwing_new: plain("throwing_new.cpp");
     recursion: plain("recursion.c");

@@ -41,6 +41,7 @@ mod launch;
 mod leaving;
 mod limits;
 mod mappings;
+mod misuse;
 mod others;
 mod outputs;
 mod overhead;

@@ -6,7 +6,7 @@
 //! | `//~ ANY why` | what this line leaks is the C library's business |
 //! | `//~ OUTSIDE [run\|attach] module=M\|function=F [blocks=N]` | a site with no line of the fixture is tolerated if one of its frames fits |
 //! | `//~ TOTALS [run\|attach] name=N ...` | numbers of the report's totals |
-//! | `//~ NOTES text` | one of the report's notes has this text |
+//! | `//~ NOTES [run\|attach] text` | one of the report's notes has this text |
 //! | `//~ MAPS why` | the program itself changes what code is mapped |
 
 use std::fmt;
@@ -105,7 +105,7 @@ impl Truth {
         match name {
             "ANY" => self.any.push(place),
             "MAPS" => self.maps_change = true,
-            "NOTES" => self.notes.push(rest.to_owned()),
+            "NOTES" => self.notes.extend(note_of(rest, mode).map(str::to_owned)),
             _ if fields.mode.is_some_and(|only| only != mode) => {}
             "LEAK" => self.leaks.push(leak(&fields, place)),
             "OUTSIDE" => self.outside.push(Outside {
@@ -116,6 +116,15 @@ impl Truth {
             "TOTALS" => self.totals.extend(fields.numbers()),
             _ => panic!("{place}: unknown directive {name}"),
         }
+    }
+}
+
+/// The text of a note, if it is of `mode`.
+fn note_of(rest: &str, mode: Mode) -> Option<&str> {
+    match rest.split_once(' ') {
+        Some(("run", text)) => (mode == Mode::Run).then_some(text),
+        Some(("attach", text)) => (mode == Mode::Attach).then_some(text),
+        _ => Some(rest),
     }
 }
 

@@ -4,11 +4,12 @@ use core::arch::{asm, global_asm};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, compiler_fence};
 
+use crate::frees::Freeing;
 use crate::kernel;
 use crate::layout::{
     Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, key_of_number, set_of_keys, shared_key,
 };
-use leaktap_ledger::{Block, Key, Ledger};
+use leaktap_ledger::{Block, Ledger};
 
 // The first page of the image, see `blob.ld`.
 global_asm!(
@@ -145,12 +146,17 @@ impl Agent {
         }
     }
 
-    /// Takes a block out of the ledger, before it is really freed. Nothing if that
-    /// could not be done, `Some(None)` if there was none.
-    pub(crate) fn freed(self, thread: *mut Thread, before: u64, key: Key) -> Option<Option<Block>> {
+    /// Takes a block out of the ledger, before it is really freed. Nothing if that could not be
+    /// done, `Some(None)` if there was none.
+    pub(crate) fn freed(
+        self,
+        thread: *mut Thread,
+        before: u64,
+        free: &Freeing,
+    ) -> Option<Option<Block>> {
         let state = self.state(thread, before)?;
-        let block = self.ledger().freed(stripe(state), key);
-        self.remember_near(state, key);
+        let block = self.freed_closely(state, free);
+        self.remember_near(state, free.key);
         self.done(state, before);
         Some(block)
     }

@@ -3,6 +3,7 @@
 use core::mem::offset_of;
 
 use crate::agent::Agent;
+use crate::frees::Freeing;
 use crate::layout::{Call, Descriptor, Loss, TAKEN, Thread};
 use crate::record::{Allocated, Sought};
 use leaktap_api::Action;
@@ -45,14 +46,21 @@ impl Call {
         Some(Key::new(self.descriptor().family, block))
     }
 
+    /// The call, which was entered with this rbp, frees `key`.
+    fn freeing(&self, key: Key, bp: u64) -> Freeing {
+        let sp = self.entry_sp();
+        Freeing { key, sp, bp }
+    }
+
     /// Takes out of the ledger what a realloc or a delete is about to free.
-    pub(crate) fn take_old(&mut self, agent: Agent) {
+    pub(crate) fn take_old(&mut self, agent: Agent, bp: u64) {
         let Some(key) = self.block() else { return };
+        let free = self.freeing(key, bp);
         if self.descriptor().action.is_free() {
-            agent.freed(self.thread(), self.before, key);
+            agent.freed(self.thread(), self.before, &free);
         } else if let Some(index) = agent.begin_moving(self.thread(), self.entry_sp()) {
             self.moving = index as u64;
-            if let Some(freed) = agent.freed(self.thread(), self.before, key)
+            if let Some(freed) = agent.freed(self.thread(), self.before, &free)
                 && let Some(moving) = agent.moving(self.thread(), index)
             {
                 moving.keep(key, Freed::new(key.family(), freed));
@@ -63,7 +71,7 @@ impl Call {
     /// A realloc has returned, and has freed the old block or not. That is out of the ledger, unless
     /// the call was thought to be over, or there was no room to remember it.
     #[cold]
-    fn settle(&self, agent: Agent, is_freed: bool) {
+    fn settle(&self, agent: Agent, is_freed: bool, bp: u64) {
         let Some(key) = self.block() else { return };
         let moving = agent.moving(self.thread(), self.moving as usize);
         match moving.filter(|moving| moving.entry_sp() == self.entry_sp()) {
@@ -75,7 +83,7 @@ impl Call {
                 }
             }
             None if is_freed => {
-                agent.freed(self.thread(), self.before, key);
+                agent.freed(self.thread(), self.before, &self.freeing(key, bp));
             }
             None => {}
         }
@@ -113,7 +121,7 @@ impl Call {
             Action::REALLOCATE => {
                 // Null for a size of 0 means that the block was freed (glibc), else that it was not.
                 let is_freed = action.frees_on_failure() || action.size(&self.arguments) == Some(0);
-                self.settle(agent, is_freed || result != 0);
+                self.settle(agent, is_freed || result != 0, bp);
                 self.allocated(agent, result, bp, sought);
             }
             Action::RESIZE => self.resized(agent, result, bp, sought),
@@ -127,10 +135,10 @@ impl Call {
         let action = self.descriptor().action;
         match (action.size(&self.arguments), action.block(&self.arguments)) {
             (Some(asked), Some(at)) if size >= asked => {
-                self.settle(agent, true);
+                self.settle(agent, true, bp);
                 self.allocated(agent, at, bp, sought);
             }
-            _ => self.settle(agent, false),
+            _ => self.settle(agent, false, bp),
         }
     }
 

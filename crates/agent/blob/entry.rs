@@ -27,6 +27,7 @@ use core::arch::global_asm;
 
 use crate::agent::{Agent, outer, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
+use crate::frees::Freeing;
 use crate::layout::{BUSY, Call, Descriptor, Loss, NOT_MOVING, TAKEN, running};
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
@@ -387,7 +388,7 @@ extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
     ) {
         set_outer(thread, sp | BUSY);
         call.moving = NOT_MOVING;
-        call.take_old(agent);
+        call.take_old(agent, bp);
     }
     set_outer(thread, running(sp, before));
     1
@@ -446,7 +447,7 @@ extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64, descriptor: &D
         return free_any(key, fs, sp, bp);
     };
     set_outer(thread, sp | BUSY);
-    let is_done = agent.freed_again(thread, key);
+    let is_done = agent.freed_again(thread, &Freeing { key, sp, bp });
     set_outer(thread, 0);
     if !is_done {
         free_any(key, fs, sp, bp);
@@ -456,7 +457,7 @@ extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64, descriptor: &D
 /// The same for calls that may be another one's, and blocks that are not where they belong.
 #[cold]
 #[inline(never)]
-extern "C" fn free_any(block: Key, fs: u64, sp: u64, bp: u64) {
+extern "C" fn free_any(key: Key, fs: u64, sp: u64, bp: u64) {
     let Some(agent) = Agent::present() else {
         return;
     };
@@ -464,9 +465,9 @@ extern "C" fn free_any(block: Key, fs: u64, sp: u64, bp: u64) {
         agent.lose(Loss::NoThread);
         return;
     };
-    if let Entry::Own { before } = entry(agent, thread, block.family(), (sp, bp)) {
+    if let Entry::Own { before } = entry(agent, thread, key.family(), (sp, bp)) {
         set_outer(thread, sp | BUSY);
-        agent.freed(thread, before, block);
+        agent.freed(thread, before, &Freeing { key, sp, bp });
         set_outer(thread, before);
     }
 }

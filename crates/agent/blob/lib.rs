@@ -10,6 +10,7 @@
 mod agent;
 mod call;
 mod entry;
+mod frees;
 mod kernel;
 #[path = "../src/layout.rs"]
 #[allow(dead_code, reason = "half of it is for the tracer")]

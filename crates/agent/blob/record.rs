@@ -7,7 +7,10 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{Frame, Memo, Remembered, RuleCache, Start};
 
 use crate::agent::{Agent, stripe};
-use crate::layout::{CACHED_RULES, Loss, MAX_DEPTH, MEMO_QUADS, MEMO_SETS, NEARS, Thread};
+use crate::frees::Freeing;
+use crate::layout::{
+    CACHED_RULES, FREE_STACKS, Loss, MAX_DEPTH, MEMO_QUADS, MEMO_SETS, NEARS, Thread,
+};
 use crate::rules::{AllRows, CachedRows};
 use crate::stack::{Stack, Words};
 use leaktap_ledger::{AREA_BITS, Block, Kept, Key, Near, StackId, Trail};
@@ -106,14 +109,20 @@ impl Agent {
     /// is where it belongs. False,
     /// and nothing has changed, if not. `state` is for this call alone.
     #[inline(always)]
-    pub(crate) fn freed_again(self, state: *mut Thread, key: Key) -> bool {
+    pub(crate) fn freed_again(self, state: *mut Thread, free: &Freeing) -> bool {
         // SAFETY: as for `allocated_again`.
         let state = unsafe { &*state };
-        near(state, key).is_some_and(|near| {
-            let stripe = state.index.load(Relaxed) as usize;
-            // SAFETY: `near` says so.
-            unsafe { self.ledger().freed_near(stripe, near, key) }
-        })
+        let Some(near) = near(state, free.key).filter(|_| !self.wants(FREE_STACKS)) else {
+            return false;
+        };
+        let stripe = state.index.load(Relaxed) as usize;
+        // SAFETY: `near` says so.
+        let Some(stack) = (unsafe { self.ledger().freed_near(stripe, near, free.key, free.who()) })
+        else {
+            return false;
+        };
+        self.look_at_pair(state, free, stack);
+        true
     }
 
     /// Remembers where the blocks of the area of one are.
@@ -152,7 +161,12 @@ impl Agent {
         found.map(StackId)
     }
 
-    fn stack(self, state: *mut Thread, call: &Allocated, sought: Sought) -> Option<StackId> {
+    pub(crate) fn stack(
+        self,
+        state: *mut Thread,
+        call: &Allocated,
+        sought: Sought,
+    ) -> Option<StackId> {
         let generation = self.control.live.generation.load(Acquire);
         // SAFETY: the caller says that nobody else uses `state`.
         let state = unsafe { &mut *state };

@@ -29,6 +29,23 @@ pub const MEMO_SETS: usize = 1024;
 /// Areas of the heap of which a thread remembers where in the ledger their blocks are: 32 MiB.
 pub const NEARS: usize = 512;
 
+/// Sets of two pairs of who allocated a block and who freed it that a thread remembers to have
+/// told.
+pub const PAIRS_TOLD: usize = 1024;
+
+/// In [`Live::wanted`]: pairs of who allocated a block and who freed it.
+pub const PAIRS: u32 = 1;
+
+/// In [`Live::wanted`]: the stack of each free.
+pub const FREE_STACKS: u32 = 2;
+
+/// In [`Live::wanted`]: all calls were seen, so that what is no block never was one, or is none any
+/// more.
+pub const ALL_SEEN: u32 = 4;
+
+/// Of a stack that no allocation has.
+pub const NO_FUNCTION: u8 = u8::MAX;
+
 /// Rules that a thread remembers by pc.
 pub const CACHED_RULES: usize = 4096;
 
@@ -181,6 +198,8 @@ pub struct Live {
     pub kernel: AtomicU32,
     /// Milliseconds since the ledger's epoch, as of the last time the tracer looked at a clock.
     pub clock: AtomicU32,
+    /// What is to be known of frees: [`PAIRS`], [`FREE_STACKS`], [`ALL_SEEN`].
+    pub wanted: AtomicU32,
 }
 
 impl Live {
@@ -275,6 +294,8 @@ pub struct Thread {
     pub frames: [Frame; MAX_DEPTH],
     /// Areas of the heap, by number.
     pub nears: [Near; NEARS],
+    /// Pairs that it has told, by their hash.
+    pub pairs: [[AtomicU64; 2]; PAIRS_TOLD],
     /// What was copied of another stack.
     pub window: [u64; WINDOW],
     /// Where in the ledger's tree the last new stack was.

@@ -16,6 +16,9 @@
 #[path = "../blob/agent.rs"]
 #[allow(dead_code, reason = "how a detour finds the agent is not needed")]
 mod agent;
+#[path = "../blob/frees.rs"]
+#[allow(dead_code, reason = "nor who has freed what")]
+mod frees;
 #[path = "../blob/kernel.rs"]
 mod kernel;
 #[path = "../blob/record.rs"]

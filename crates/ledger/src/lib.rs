@@ -24,6 +24,7 @@
 mod areas;
 mod counters;
 mod freed;
+mod frees;
 mod key;
 mod live;
 mod near;
@@ -39,8 +40,9 @@ mod stacks;
 pub use areas::AREA_BITS;
 pub use counters::Totals;
 pub use freed::Freed;
+pub use frees::{Misfree, Pair};
 pub use key::{FamilyId, Key};
-pub use live::Block;
+pub use live::{Block, Former};
 pub use near::Near;
 pub use region::{Ledger, STRIPES, reserved};
 pub use stacks::{Kept, NoStack, StackId, Trail};

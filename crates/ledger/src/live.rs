@@ -52,15 +52,31 @@ const ROOMY: usize = 70;
 /// The address of a place that has been claimed and is not filled yet. No block is there.
 const CLAIMED: u64 = 1;
 
+/// Marks the address of a block that was freed: until the place is used again, it says whose the
+/// block was, and who has freed it. No [`Key`] has this bit.
+const FREED: u64 = 1 << 63;
+
+/// True of the address of a place that holds no block, and is not about to.
+#[inline(always)]
+const fn is_free(addr: u64) -> bool {
+    addr == 0 || addr & FREED != 0
+}
+
+/// True of the address of a place that holds a block.
+#[inline(always)]
+const fn is_block(addr: u64) -> bool {
+    addr > CLAIMED && addr & FREED == 0
+}
+
 /// Three blocks in a cache line.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
-    /// [`Key`] of each block, 0 or [`CLAIMED`].
+    /// [`Key`] of each block, perhaps [`FREED`], 0 or [`CLAIMED`].
     addrs: [AtomicU64; PLACES],
     /// Size and stack of each.
     what: [AtomicU64; PLACES],
-    /// Milliseconds of each.
+    /// Milliseconds of each; of one that was freed, by whom.
     times: [AtomicU32; PLACES],
     /// Blocks that found this bucket full and are in another one.
     passed: AtomicU32,
@@ -77,6 +93,15 @@ pub struct Block {
     pub stack: StackId,
     /// Milliseconds since the ledger's epoch.
     pub time: u32,
+}
+
+/// A block that was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The stack that had allocated it.
+    pub stack: StackId,
+    /// By whom: what [`Ledger::freed_by`] was told.
+    pub by: u32,
 }
 
 /// Binary logarithm of the number of a table's buckets.
@@ -153,14 +178,49 @@ impl Bucket {
     /// Places that are not free.
     fn taken(&self) -> usize {
         let addrs = self.addrs.iter();
-        addrs.filter(|addr| addr.load(Relaxed) != 0).count()
+        addrs.filter(|addr| !is_free(addr.load(Relaxed))).count()
     }
 
     #[inline]
     fn claim(&self) -> Option<usize> {
+        let claim = |place: &AtomicU64, found: u64| {
+            let claimed = place.compare_exchange(found, CLAIMED, Acquire, Relaxed);
+            claimed.is_ok()
+        };
         self.addrs.iter().position(|place| {
-            place.load(Relaxed) == 0 && place.compare_exchange(0, CLAIMED, Acquire, Relaxed).is_ok()
+            let found = place.load(Relaxed);
+            is_free(found) && claim(place, found)
         })
+    }
+
+    /// Claims the place that says that `addr` was freed before, so that it does not say so twice.
+    #[inline(always)]
+    fn claim_again(&self, addr: u64) -> Option<usize> {
+        let place = self.place_of(addr | FREED)?;
+        let claimed =
+            self.addrs
+                .get(place)?
+                .compare_exchange(addr | FREED, CLAIMED, Acquire, Relaxed);
+        claimed.is_ok().then_some(place)
+    }
+
+    /// The block at `addr`, which is in this place, is taken out: freed `by` somebody.
+    #[inline(always)]
+    fn vacate(&self, place: usize, addr: u64, by: u32) {
+        if let (Some(at), Some(time)) = (self.addrs.get(place), self.times.get(place)) {
+            at.store(CLAIMED, Relaxed);
+            time.store(by, Release);
+            at.store(addr | FREED, Release);
+        }
+    }
+
+    /// The last block at `addr`, if this says that it was freed.
+    fn freed(&self, addr: u64) -> Option<Former> {
+        let place = self.place_of(addr | FREED)?;
+        let (_, stack) = unpack(self.what.get(place)?.load(Acquire));
+        let by = self.times.get(place)?.load(Acquire);
+        let stays = self.addrs.get(place)?.load(Relaxed) == addr | FREED;
+        stays.then_some(Former { stack, by })
     }
 
     /// Enters a block that belongs here, if there is room, and it need not be looked for elsewhere.
@@ -171,20 +231,21 @@ impl Bucket {
         if self.place_of(block.key.0).is_some() || self.passed.load(Relaxed) != 0 {
             return false;
         }
-        let Some(place) = self.claim() else {
+        let Some(place) = self.claim_again(block.key.0).or_else(|| self.claim()) else {
             return false;
         };
         self.fill(place, block);
         true
     }
 
-    /// Takes out the block at `addr`, if it is here. Returns its size.
+    /// Takes out the block at `addr`, if it is here, for it is freed `by` somebody. Returns its size
+    /// and stack.
     #[inline(always)]
-    pub(crate) fn take(&self, addr: u64) -> Option<u64> {
+    pub(crate) fn take(&self, addr: u64, by: u32) -> Option<(u64, StackId)> {
         let place = self.place_of(addr).filter(|_| addr > CLAIMED)?;
-        let (size, _) = unpack(self.what.get(place)?.load(Acquire));
-        self.addrs.get(place)?.store(0, Release);
-        Some(size)
+        let what = unpack(self.what.get(place)?.load(Acquire));
+        self.vacate(place, addr, by);
+        Some(what)
     }
 
     #[inline]
@@ -206,7 +267,7 @@ impl Bucket {
         let addr = self.addrs.get(place)?.load(Acquire);
         let (size, stack) = unpack(self.what.get(place)?.load(Acquire));
         let time = self.times.get(place)?.load(Acquire);
-        (addr > CLAIMED).then_some(Block {
+        is_block(addr).then_some(Block {
             key: Key(addr),
             size,
             stack,
@@ -258,8 +319,14 @@ impl<'m> Ledger<'m> {
     /// Takes a block out; nothing if it is not there.
     #[inline(always)]
     pub fn freed(&self, stripe: usize, key: impl Into<Key>) -> Option<Block> {
+        self.freed_by(stripe, key, 0)
+    }
+
+    /// The same, and remembers `by` whom for a while: see [`Ledger::freed_before`].
+    #[inline(always)]
+    pub fn freed_by(&self, stripe: usize, key: impl Into<Key>, by: u32) -> Option<Block> {
         let key = key.into();
-        let found = self.remove(key.0);
+        let found = self.remove(key.0, by);
         let stripe = self.stripe(key.family(), stripe);
         stripe.freed(found.map(|block| block.size));
         found
@@ -283,6 +350,15 @@ impl<'m> Ledger<'m> {
         Ok(())
     }
 
+    /// The last block of `key`, if it is remembered that it was freed: until another one needs its
+    /// place, which is likely to be a neighbour in the heap.
+    pub fn freed_before(&self, key: impl Into<Key>) -> Option<Former> {
+        let addr = key.into().0;
+        let mut tables = self.area_of(addr).filter(|_| addr > CLAIMED)?.tables();
+        // In pages where no block ever was, reading would make pages.
+        tables.find_map(|table| self.buckets(table, addr).next()?.freed(addr))
+    }
+
     /// The block of `key`, which stays.
     pub fn find(&self, key: impl Into<Key>) -> Option<Block> {
         let addr = key.into().0;
@@ -300,7 +376,7 @@ impl<'m> Ledger<'m> {
     /// # Errors
     /// [`Full`] if the last table is: the block is lost.
     pub fn replace(&self, stripe: usize, block: &Block) -> Result<bool, Full> {
-        let Some(old) = self.remove(block.key.0) else {
+        let Some(old) = self.remove(block.key.0, 0) else {
             return Ok(false);
         };
         self.enter(block)?;
@@ -325,7 +401,7 @@ impl<'m> Ledger<'m> {
     #[inline(never)]
     fn enter_anywhere(self, block: Block) -> Result<Option<u64>, Full> {
         let addr = block.key.0;
-        let replaced = self.remove_anywhere(addr).map(|old| old.size);
+        let replaced = self.remove_anywhere(addr, 0).map(|old| old.size);
         let roomy = self.head().roomy.load(Acquire).min(self.newest());
         let mut area = self.turn_area(addr, None, roomy);
         // A table may be full for this block alone, so that it comes here again.
@@ -401,38 +477,38 @@ impl<'m> Ledger<'m> {
     }
 
     #[inline(always)]
-    fn remove(&self, addr: u64) -> Option<Block> {
+    fn remove(&self, addr: u64, by: u32) -> Option<Block> {
         let area = self.area_of(addr)?;
         let home = self.bucket(home(area.into, addr));
         if addr > CLAIMED
             && let Some(place) = home.place_of(addr)
         {
             let block = home.block(place);
-            home.addrs.get(place)?.store(0, Release);
+            home.vacate(place, addr, by);
             return block;
         }
         if area.is_one_table() && home.passed.load(Relaxed) == 0 {
             return None;
         }
-        self.remove_anywhere(addr)
+        self.remove_anywhere(addr, by)
     }
 
     #[cold]
     #[inline(never)]
-    fn remove_anywhere(self, addr: u64) -> Option<Block> {
+    fn remove_anywhere(self, addr: u64, by: u32) -> Option<Block> {
         if addr <= CLAIMED {
             return None;
         }
         let mut tables = self.area_of(addr)?.tables();
-        tables.find_map(|table| self.remove_from(table, addr))
+        tables.find_map(|table| self.remove_from(table, addr, by))
     }
 
     #[cold]
-    fn remove_from(&self, table: u32, addr: u64) -> Option<Block> {
+    fn remove_from(&self, table: u32, addr: u64, by: u32) -> Option<Block> {
         for (passed, bucket) in self.buckets(table, addr).enumerate() {
             if let Some(place) = bucket.place_of(addr) {
                 let block = bucket.block(place);
-                bucket.addrs.get(place)?.store(0, Release);
+                bucket.vacate(place, addr, by);
                 self.unpass(table, addr, passed);
                 return block;
             }

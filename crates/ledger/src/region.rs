@@ -5,11 +5,12 @@ use core::ops::Range;
 
 use crate::areas;
 use crate::counters::Stripe;
+use crate::frees::Frees;
 use crate::key::{FamilyId, Key};
 use crate::live::{self, Block, Bucket};
 use crate::near::Near;
 use crate::primitive::{AtomicU32, AtomicU64};
-use crate::stacks;
+use crate::stacks::{self, StackId};
 
 /// Sets of counters: one for each thread that the agent knows of, a few to spare, and the tracer's.
 pub const STRIPES: usize = (8 << 10) + 8;
@@ -22,7 +23,8 @@ const STRIPES_LEN: usize = FamilyId::MOST * STRIPES * size_of::<Stripe>();
 const FRAMES_AT: usize = (STRIPES_AT + STRIPES_LEN).next_multiple_of(4096);
 const NODES_AT: usize = FRAMES_AT + 8 * stacks::FRAMES.slots() as usize;
 const AREAS_AT: usize = (NODES_AT + 8 * stacks::NODES.slots() as usize).next_multiple_of(4096);
-const BUCKETS_AT: usize = AREAS_AT + 8 * areas::SLOTS as usize;
+const FREES_AT: usize = AREAS_AT + 8 * areas::SLOTS as usize;
+const BUCKETS_AT: usize = (FREES_AT + size_of::<Frees>()).next_multiple_of(4096);
 
 /// The first page: what is true of the whole.
 #[repr(C)]
@@ -37,7 +39,7 @@ pub(crate) struct Head {
     pub(crate) nodes: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Bucket>() == 64 && FREES_AT.is_multiple_of(64));
 
 /// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 28, which take
 /// 170 million blocks.
@@ -100,6 +102,12 @@ impl<'m> Ledger<'m> {
         let index = family.number() * STRIPES + index;
         // SAFETY: `index` is one of them.
         unsafe { &*self.base.add(STRIPES_AT).cast::<Stripe>().add(index) }
+    }
+
+    #[inline]
+    pub(crate) fn frees(&self) -> &'m Frees {
+        // SAFETY: reserved; any bits are a Frees.
+        unsafe { &*self.base.add(FREES_AT).cast() }
     }
 
     /// Slot `index` of the frames, below [`stacks::FRAMES`]'s number.
@@ -184,19 +192,23 @@ impl<'m> Ledger<'m> {
         is_entered
     }
 
-    /// [`Ledger::freed`], if the block is where `near` says. False, and nothing has changed, if
-    /// not.
+    /// [`Ledger::freed_by`], if the block is where `near` says: the stack that allocated it. Nothing
+    /// has changed if there is none.
     ///
     /// # Safety
     /// As for [`Ledger::allocated_near`].
     #[inline(always)]
-    pub unsafe fn freed_near(&self, stripe: usize, near: &Near, key: Key) -> bool {
+    pub unsafe fn freed_near(
+        &self,
+        stripe: usize,
+        near: &Near,
+        key: Key,
+        by: u32,
+    ) -> Option<StackId> {
         // SAFETY: as the caller says.
-        let taken = unsafe { self.bucket_near(near, key) }.take(key.0);
-        if taken.is_some() {
-            self.stripe(key.family(), stripe).freed(taken);
-        }
-        taken.is_some()
+        let (size, stack) = unsafe { self.bucket_near(near, key) }.take(key.0, by)?;
+        self.stripe(key.family(), stripe).freed(Some(size));
+        Some(stack)
     }
 
     /// # Safety

@@ -9,7 +9,9 @@ mod support;
 use std::collections::HashMap;
 use std::sync::Barrier;
 
-use leaktap_ledger::{AREA_BITS, Block, FamilyId, Kept, Key, Ledger, Near, StackId, Trail};
+use leaktap_ledger::{
+    AREA_BITS, Block, FamilyId, Former, Kept, Key, Ledger, Misfree, Near, Pair, StackId, Trail,
+};
 use support::ledger;
 
 /// Tests with threads do less by this under Miri, whose tables are smaller.
@@ -106,9 +108,11 @@ fn what_is_remembered_of_areas_is_good_when_they_have_gone_on_to_other_tables() 
         assert!(near.is_none_or(|near| near.is_of(addr.into())));
         assert!(near.is_none_or(|near| !near.is_of((addr + (1 << AREA_BITS)).into())));
         let is_done = if let Some(there) = model.remove(&addr) {
-            // SAFETY: what is remembered is of this ledger and of this area.
-            let is_done =
-                near.is_some_and(|near| unsafe { ledger.freed_near(0, &near, addr.into()) });
+            let is_done = near.is_some_and(|near| {
+                // SAFETY: what is remembered is of this ledger and of this area.
+                let freed = unsafe { ledger.freed_near(0, &near, addr.into(), 0) };
+                freed.is_some()
+            });
             if !is_done {
                 assert_eq!(ledger.freed(0, addr), Some(there));
             }
@@ -396,4 +400,72 @@ fn a_block_may_come_to_be_known_by_another_stack() {
     assert_eq!(ledger.find(48), Some(other));
     let totals = ledger.totals(FamilyId::FIRST);
     assert_eq!((totals.allocations, totals.allocated_bytes), (1, 100));
+}
+
+#[test]
+fn who_freed_a_block_is_remembered_until_its_place_is_used() {
+    let ledger = ledger(1);
+    let freed = |by| {
+        Some(Former {
+            stack: block(16, 1).stack,
+            by,
+        })
+    };
+    assert_eq!(ledger.freed_before(16), None);
+    for by in [7, 8] {
+        ledger.allocated(0, &block(16, 1)).unwrap();
+        assert_eq!(ledger.freed_by(0, 16, by), Some(block(16, 1)));
+        assert_eq!(
+            (ledger.freed_before(16), ledger.freed(0, 16)),
+            (freed(by), None)
+        );
+    }
+    assert_eq!((ledger.find(16), ledger.live().count()), (None, 0));
+    // Three that belong to the same bucket.
+    for addr in [24, 32, 40] {
+        ledger.allocated(0, &block(addr, 1)).unwrap();
+    }
+    assert_eq!(ledger.freed_before(16), None);
+    assert_eq!(ledger.live().count(), 3);
+}
+
+#[test]
+fn misfrees_are_kept_as_long_as_there_is_room() {
+    let ledger = ledger(1);
+    let misfree = |n: u64| Misfree {
+        key: n.into(),
+        stack: StackId(3),
+        time: 5,
+        earlier: n.is_multiple_of(2).then_some(Former {
+            stack: StackId(n as u32),
+            by: 4,
+        }),
+    };
+    for n in 1..=5000 {
+        let kept = ledger.keeps_misfrees().then(|| misfree(n));
+        ledger.misfreed(kept.as_ref());
+    }
+    let (kept, count) = ledger.misfrees();
+    let expected: Vec<_> = (1..=4096).map(misfree).collect();
+    assert_eq!((kept.collect::<Vec<_>>(), count), (expected, 5000));
+}
+
+#[test]
+fn pairs_are_kept_once_and_counted_where_there_is_no_place() {
+    let ledger = ledger(1);
+    let pair = |n: u64| Pair {
+        stack: StackId(n as u32 % 7),
+        ret: 0x1000 + n,
+    };
+    for n in (0..1000).chain(0..1000) {
+        ledger.pair(pair(n));
+    }
+    let (kept, unplaced) = ledger.pairs();
+    let mut kept: Vec<_> = kept.collect();
+    kept.sort_unstable_by_key(|pair| pair.ret);
+    assert_eq!(kept, (0..1000).map(pair).collect::<Vec<_>>());
+    assert_eq!(unplaced, 0);
+    (0..200_000).for_each(|n| ledger.pair(pair(n)));
+    let (kept, unplaced) = ledger.pairs();
+    assert!(kept.count() <= 64 << 10 && unplaced > 100_000, "{unplaced}");
 }

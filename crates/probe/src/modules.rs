@@ -87,6 +87,8 @@ pub struct Modules {
     system: Vec<Range<Addr>>,
     allocator: Option<Range<Addr>>,
     families: Families,
+    /// See [`Modules::has_operators`].
+    has_operators: bool,
     gone: Vec<Module>,
 }
 
@@ -110,7 +112,9 @@ impl Modules {
         families.update(&image, memory);
         let system = system(&image, &families, memory);
         let allocator = allocator(&image, &families, memory);
+        let has_operators = image.modules().iter().any(defines_operators);
         Modules {
+            has_operators,
             image,
             rules,
             system,
@@ -157,6 +161,12 @@ impl Modules {
     pub fn has(&self, file: &Arc<ElfFile>) -> bool {
         let mut modules = self.image.modules().iter().chain(&self.gone);
         modules.any(|module| Arc::ptr_eq(module.file(), file))
+    }
+
+    /// Whether some module has, or had, C++'s `operator delete`: blocks may be freed by the wrong
+    /// function.
+    pub fn has_operators(&self) -> bool {
+        self.has_operators
     }
 
     /// Rules to unwind by.
@@ -261,12 +271,17 @@ impl Modules {
         let is_among = |module: &Module| changes.removed.iter().any(|new| new.same_as(module));
         self.gone.retain(|module| !is_among(module));
         self.gone.extend(changes.removed);
+        self.has_operators |= changes.added.iter().any(defines_operators);
         make_ahead(files.insert(&changes.added, &mut self.rules));
         self.families.update(&self.image, memory);
         self.system = system(&self.image, &self.families, memory);
         self.allocator = allocator(&self.image, &self.families, memory);
         Some(gone)
     }
+}
+
+fn defines_operators(module: &Module) -> bool {
+    !module.file().functions("_ZdlPv").is_empty()
 }
 
 /// True if the dynamic linker has mapped what the program needs, or there is none.

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use leaktap_agent::layout::{NOTED, running};
 use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
 use leaktap_image::{LinkState, Module};
-use leaktap_ledger::FamilyId;
+use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
@@ -27,7 +27,7 @@ use crate::calls::{Call, Entry};
 use crate::modules::{Files, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
-use crate::record::{Lost, Recorder};
+use crate::record::{Freed, Lost, Recorder};
 use crate::refusal::Refusal;
 use crate::stack::{self, Walker};
 use crate::tails;
@@ -494,11 +494,11 @@ impl Process {
         recorder: &mut dyn Recorder,
     ) {
         let Call { action, ret, .. } = call;
-        let thread = self.threads.entry(tid).or_default();
         let block = action.block(&call.arguments).map(Addr::new);
         if action.is_free() {
-            thread.free =
-                block.map(|block| Free::of(registers, recorder.freed(call.family, block)));
+            let free = block.map(|block| self.free(block, &call, registers, recorder));
+            let thread = self.threads.entry(tid).or_default();
+            thread.free = free.map(|freed| Free::of(registers, freed));
             thread.calls.push(call);
             return;
         }
@@ -521,8 +521,31 @@ impl Process {
         if action.shape() == Action::SET_BREAK {
             call.arguments[1] = self.modules.current_break(&self.memory);
         }
-        call.undo.freed = block.map(|block| recorder.freed(call.family, block));
-        thread.calls.push(call);
+        call.undo.freed = block.map(|block| self.free(block, &call, registers, recorder));
+        self.threads.entry(tid).or_default().calls.push(call);
+    }
+
+    /// `call`, which has just been entered, frees `block`.
+    fn free(
+        &mut self,
+        block: Addr,
+        call: &Call<Undo>,
+        registers: &Registers,
+        recorder: &mut dyn Recorder,
+    ) -> Freed {
+        let start = stack::caller(call.ret, call.entry_sp, registers.bp());
+        let rules = self.modules.rules();
+        let stack = match recorder.keeps_free_stacks() {
+            true => Some(self.walker.walk(&self.memory, rules, start)),
+            false => None,
+        };
+        let key = Key::new(call.family, block.get());
+        let freed = recorder.freed(key, call.ret, stack);
+        if let Freed::Unmatched(_) = freed {
+            let stack = self.walker.walk(&self.memory, rules, start);
+            recorder.misfreed(key, stack);
+        }
+        freed
     }
 
     /// The family of the function at `at`.

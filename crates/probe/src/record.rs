@@ -1,7 +1,7 @@
 //! What a process does with memory, as told to whoever keeps the books.
 
-use leaktap_ledger::FamilyId;
 pub use leaktap_ledger::Freed;
+use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::Addr;
 use leaktap_unwind::{End, Frame};
 
@@ -30,8 +30,15 @@ pub trait Recorder {
     /// A block of `size` bytes at `at` was allocated.
     fn allocated(&mut self, by: Allocator, at: Addr, size: u64, stack: Stack<'_>);
 
-    /// The block of `family` at `at` is about to be freed. Returns what this took out of the books.
-    fn freed(&mut self, family: FamilyId, at: Addr) -> Freed;
+    /// Whether stacks of frees are kept.
+    fn keeps_free_stacks(&self) -> bool;
+
+    /// The block of `key` is about to be freed, by a call that returns to `ret`, with this stack if
+    /// they are kept. Returns what this took out of the books.
+    fn freed(&mut self, key: Key, ret: Addr, stack: Option<Stack<'_>>) -> Freed;
+
+    /// The stack of the free of `key`, which has just taken nothing out.
+    fn misfreed(&mut self, key: Key, stack: Stack<'_>);
 
     /// The last [`Recorder::freed`] that returned `freed` did not happen after all.
     fn unfreed(&mut self, freed: Freed);

@@ -10,6 +10,7 @@ mod capture;
 mod error;
 mod file;
 mod json;
+mod line;
 mod model;
 mod names;
 mod numbers;
@@ -22,6 +23,7 @@ pub use capture::{parse, read, write};
 pub use error::Error;
 pub use file::{replace, try_to_replace};
 pub use json::json;
+pub use line::one_line;
 pub use model::{
     Age, Exit, Family, Frame, Heap, Kind, Probe, Report, SCHEMA, Site, Source, Stopped, Target,
     Totals,

@@ -104,7 +104,7 @@ pub struct Totals {
     pub allocations: u64,
     /// Frees, also of blocks that are not known.
     pub frees: u64,
-    /// Frees of blocks that are not known: from before the trace.
+    /// Frees of what is no block that is known: from before an attach, or wrong.
     pub unmatched_frees: u64,
     /// Bytes of all allocations.
     pub allocated_bytes: u64,

@@ -41,11 +41,8 @@ pub fn render(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<
 
 fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let (target, totals) = (&report.target, &report.totals);
-    let how = if report.mode == "run" {
-        "ran for"
-    } else {
-        "attached for"
-    };
+    let is_run = report.mode == "run";
+    let how = if is_run { "ran for" } else { "attached for" };
     let name = style.strong(&printable(&target.program));
     writeln!(
         out,
@@ -57,10 +54,10 @@ fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()>
     )?;
     for family in &report.families {
         writeln!(out, "  {}", style.strong(&printable(&family.name)))?;
-        heap(&family.heap, style, out)?;
+        heap(&family.heap, is_run, style, out)?;
     }
     if report.families.is_empty() {
-        heap(&totals.heap(), style, out)?;
+        heap(&totals.heap(), is_run, style, out)?;
     }
     if totals.mapped_regions > 0 {
         let regions = count(totals.mapped_regions, "region");
@@ -73,7 +70,7 @@ fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-fn heap(heap: &Heap, style: Style, out: &mut dyn Write) -> io::Result<()> {
+fn heap(heap: &Heap, is_run: bool, style: Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "  allocated  {} in {}, peak {}",
@@ -83,6 +80,7 @@ fn heap(heap: &Heap, style: Style, out: &mut dyn Write) -> io::Result<()> {
     )?;
     let unmatched = match heap.unmatched_frees {
         0 => String::new(),
+        n if is_run => format!(", {} of them of no live block", grouped(n)),
         n => format!(", {} of them from before the trace", grouped(n)),
     };
     let freed = count(heap.frees, "block");

@@ -1,0 +1,218 @@
+//! Notes on frees that went wrong.
+
+use std::collections::{BTreeMap, HashMap};
+
+use leaktap_agent::layout::FREE_STACKS;
+use leaktap_image::Module;
+use leaktap_ledger::{Block, FamilyId, Key, Misfree, Pair};
+use leaktap_memory::Addr;
+use leaktap_report::one_line;
+use leaktap_unwind as unwind;
+
+use super::Namer;
+use crate::misuse::{Freer, Maker, Wrong, holds, judge};
+
+/// Most kinds of misuse that are listed.
+const MOST: usize = 50;
+
+/// Notes on misuse, each with how often it was seen, if that is known.
+#[derive(Default)]
+struct Notes(Vec<(String, Option<u64>)>);
+
+impl Notes {
+    /// The free was another one of these.
+    fn count(&mut self, text: String) {
+        match self.0.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, times)) => *times = times.map(|times| times + 1),
+            None => self.0.push((text, Some(1))),
+        }
+    }
+
+    fn into_lines(mut self) -> Vec<String> {
+        let more = self.0.len().saturating_sub(MOST);
+        self.0.truncate(MOST);
+        let line = |(text, times): (String, Option<u64>)| match times {
+            Some(times) if times > 1 => format!("{text} ({times} times)"),
+            _ => text,
+        };
+        let lines = self.0.into_iter().map(line);
+        let rest = (more > 0).then(|| format!("and {more} more kinds of wrong frees"));
+        lines.chain(rest).collect()
+    }
+}
+
+impl Namer<'_> {
+    /// What the report has to say of frees that went wrong.
+    pub(super) fn misuses(&mut self) -> Vec<String> {
+        let mut notes = Notes::default();
+        let (misfrees, count) = self.target.books.misfrees();
+        let holders = self.holders(&misfrees);
+        for misfree in &misfrees {
+            let holder = holders.get(&misfree.key).copied();
+            let text = self.misfree(misfree, holder);
+            notes.count(text);
+        }
+        let (pairs, unplaced) = self.target.books.pairs();
+        self.mismatches(pairs, &mut notes);
+        let mut lines = notes.into_lines();
+        let dropped = count.saturating_sub(misfrees.len() as u64);
+        if dropped > 0 {
+            lines.push(format!(
+                "{dropped} more frees of no live block are not described"
+            ));
+        }
+        if unplaced > 0 {
+            lines.push(format!(
+                "whether the right function freed was not looked at in {unplaced} cases: there are too many"
+            ));
+        }
+        lines
+    }
+
+    /// The live blocks that have the addresses of `misfrees` in them.
+    fn holders(&self, misfrees: &[Misfree]) -> HashMap<Key, Block> {
+        let unknown = misfrees.iter().filter(|misfree| misfree.earlier.is_none());
+        let place = |misfree: &Misfree| (misfree.key.addr(), misfree.key.family());
+        let sought: BTreeMap<_, _> = unknown.map(|misfree| (place(misfree), misfree)).collect();
+        let mut holders = HashMap::new();
+        if sought.is_empty() {
+            return holders;
+        }
+        for block in self.target.books.blocks() {
+            let start = block.key.addr();
+            let end = start.saturating_add(block.size);
+            let first = (start, FamilyId::FIRST);
+            for (_, misfree) in sought.range(first..(end, FamilyId::FIRST)) {
+                if holds(&block, misfree) {
+                    holders.insert(misfree.key, block);
+                }
+            }
+        }
+        holders
+    }
+
+    fn misfree(&mut self, misfree: &Misfree, holder: Option<Block>) -> String {
+        let is_of_heap = self.target.books.is_of_heap(misfree.key);
+        let freed = self.place_of(misfree.stack.0);
+        match judge(misfree, holder, is_of_heap) {
+            Wrong::Twice(first) => {
+                let made = self.place_of(first.stack.0);
+                let before = self.place_of_free(first.by);
+                format!("double free at {freed}: allocated at {made}, freed first at {before}")
+            }
+            Wrong::Inside(block, offset) => format!(
+                "free inside a live block, {offset} bytes from its beginning, at {freed}: allocated \
+                 at {}",
+                self.place_of(block.stack.0)
+            ),
+            Wrong::Foreign(block) => format!(
+                "free by another allocator than the block's at {freed}: allocated at {}",
+                self.place_of(block.stack.0)
+            ),
+            Wrong::Never => format!("free of what was never allocated at {freed}"),
+            Wrong::NoBlock => {
+                format!("free of no live block at {freed}: freed long before, or never allocated")
+            }
+        }
+    }
+
+    /// Blocks that the wrong function has freed.
+    fn mismatches(&mut self, pairs: impl IntoIterator<Item = Pair>, notes: &mut Notes) {
+        let (mut makers, mut freers) = (HashMap::new(), HashMap::new());
+        let mut wrong: Vec<_> = pairs
+            .into_iter()
+            .filter_map(|pair| {
+                let maker = *makers
+                    .entry(pair.stack)
+                    .or_insert_with(|| self.maker(pair.stack.0));
+                let freer = *freers
+                    .entry(pair.ret)
+                    .or_insert_with(|| self.freer(pair.ret));
+                let (maker, freer) = (maker?, freer?);
+                (!freer.is_for(maker)).then_some((pair, maker, freer))
+            })
+            .collect();
+        wrong.sort_unstable_by_key(|(pair, ..)| *pair);
+        for (pair, maker, freer) in wrong {
+            let freed = self.place_of_return(pair.ret);
+            let made = self.place_of(pair.stack.0);
+            let (freer, maker) = (freer.name(), maker.name());
+            let text = format!("mismatched {freer} at {freed}: allocated by {maker} at {made}");
+            if !notes.0.iter().any(|(known, _)| *known == text) {
+                notes.0.push((text, None));
+            }
+        }
+    }
+
+    fn maker(&self, stack: u32) -> Option<Maker> {
+        let (raw, _, function) = self.target.books.stack(stack)?;
+        let process = self.target.process();
+        let frame = |index: usize| raw.get(index).copied().map(unwind::Frame::from_raw);
+        let innermost = frame(0)?;
+        let called = self.called_before(innermost.address());
+        let next = frame(1).and_then(|next| self.called_before(next.address()));
+        Maker::of(
+            process.functions().name(function),
+            self.symbol_at(innermost.lookup()).as_deref(),
+            [called.as_deref(), next.as_deref()],
+            process.modules().is_system(innermost.lookup()),
+        )
+    }
+
+    fn freer(&self, ret: u64) -> Option<Freer> {
+        let frame = unwind::Frame::returning_to(Addr::new(ret));
+        let called = self.called_before(frame.address());
+        let inside = self.symbol_at(frame.lookup());
+        Freer::of(inside.as_deref(), called.as_deref())
+    }
+
+    fn symbol_at(&self, at: Addr) -> Option<String> {
+        let module = self.target.process().modules().module_at(at)?;
+        Some(module.file().symbol_at(module.svma(at))?.name)
+    }
+
+    fn called_before(&self, ret: Addr) -> Option<String> {
+        let module = self.target.process().modules().module_at(ret)?;
+        module.file().called_before(module.svma(ret))
+    }
+
+    fn place_of(&mut self, stack: u32) -> String {
+        let (frames, ..) = self.stack(stack);
+        one_line(&frames)
+    }
+
+    /// Who has freed a block, by what the ledger was told: a stack, or half of a return address.
+    fn place_of_free(&mut self, by: u32) -> String {
+        if self.target.books.wants(FREE_STACKS) {
+            return self.place_of(by.wrapping_sub(1));
+        }
+        let ends = |ret: &u64| self.called_before(Addr::new(*ret)).is_some();
+        let mut all = self.addresses_that_end_in(by);
+        if all.len() > 1 {
+            all.retain(ends);
+        }
+        match all[..] {
+            [ret] => self.place_of_return(ret),
+            _ => "an unknown place".to_owned(),
+        }
+    }
+
+    /// The addresses in code of the modules that have this lower half.
+    fn addresses_that_end_in(&self, low: u32) -> Vec<u64> {
+        let modules = self.target.process().modules().image().modules();
+        let ranges = modules.iter().flat_map(Module::executable);
+        let in_range = ranges.filter_map(|range| {
+            let (start, end) = (range.start.get(), range.end.get());
+            let high = start & !u64::from(u32::MAX);
+            let both = [high, high.wrapping_add(1 << 32)].into_iter();
+            let mut both = both.map(|high| high | u64::from(low));
+            both.find(|at| (start..end).contains(at))
+        });
+        in_range.collect()
+    }
+
+    fn place_of_return(&mut self, ret: u64) -> String {
+        let frame = unwind::Frame::returning_to(Addr::new(ret));
+        one_line(&self.names(frame.raw()))
+    }
+}
