@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 
-use leaktap_probe::{Kind, Probepoint, Remains};
+use leaktap_probe::{Kind, Modules, Probepoint, Remains};
 use leaktap_tracee::{Options, Tid, Tracer};
 
 use crate::cli::Engine;
@@ -97,7 +97,7 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
             skipped.why
         )?;
     }
-    write_points(&points, out)?;
+    write_points(target.process().modules(), &points, out)?;
     for (names, why) in remedy::lines(&points, pid) {
         let names = names.map_or_else(String::new, |names| format!(" ({names})"));
         writeln!(out, "no detours      {why}{names}")?;
@@ -117,9 +117,19 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
     Ok(allocator)
 }
 
-/// How each function is watched, and why not by a detour.
-fn write_points(points: &[Probepoint], out: &mut dyn Write) -> io::Result<()> {
+/// How each function is watched, and why not by a detour, allocator by allocator.
+fn write_points(modules: &Modules, points: &[Probepoint], out: &mut dyn Write) -> io::Result<()> {
+    let mut last = None;
     for point in points {
+        let of = point.known.is_of_heap().then_some(point.family);
+        if last != Some(of) {
+            last = Some(of);
+            let mut families = modules.families().all().iter();
+            let family = families.find(|family| of.is_some() && family.id == of);
+            let family = family.map(|family| family.describe(modules.image()));
+            let what = family.unwrap_or_else(|| "of memory from the kernel".to_owned());
+            writeln!(out, "functions       {what}")?;
+        }
         let how = match point.kind {
             Kind::Breakpoint => match point.refusal {
                 None => "breakpoint".to_owned(),

@@ -28,8 +28,10 @@ const WIDEST: usize = 48;
 pub fn render(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     summary(report, style, out)?;
     let mut lines = Lines::default();
+    let are_many = !report.families.is_empty();
     for (number, site) in (1..).zip(&report.sites) {
-        one_site(number, site, style, out)?;
+        let family = site.family.as_deref().filter(|_| are_many);
+        one_site(number, site, family, style, out)?;
         stack(site, style, &mut lines, out)?;
     }
     if style.verbose {
@@ -101,11 +103,21 @@ fn end(exit: Option<Exit>) -> String {
     }
 }
 
-fn one_site(number: usize, site: &Site, style: Style, out: &mut dyn Write) -> io::Result<()> {
+fn one_site(
+    number: usize,
+    site: &Site,
+    family: Option<&str>,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     // The report keeps no sizes of single blocks, only their sum.
     let average = match site.bytes.checked_div(site.blocks) {
         Some(size) if site.blocks > 1 => format!(", {} on average", bytes(size)),
         _ => String::new(),
+    };
+    let function = match family {
+        Some(family) => format!("{} of {family}", site.function),
+        None => site.function.clone(),
     };
     let what = if site.source == Source::Mapping {
         "region"
@@ -123,7 +135,7 @@ fn one_site(number: usize, site: &Site, style: Style, out: &mut dyn Write) -> io
         style.strong(&size),
         site.kind.name(),
         ages(site),
-        style.dim(&format!("({})", printable(&site.function))),
+        style.dim(&format!("({})", printable(&function))),
     )
 }
 
@@ -227,8 +239,10 @@ fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for probe in &report.probes {
         let reason = probe.reason.as_deref();
         let reason = reason.map(|r| format!(" ({r})")).unwrap_or_default();
+        let family = probe.family.as_deref();
+        let family = family.map(|f| format!("{f}, ")).unwrap_or_default();
         let line = format!(
-            "{:<18}{:<12}{} {}{reason}",
+            "{:<18}{:<12}{family}{} {}{reason}",
             probe.function, probe.kind, probe.module, probe.address
         );
         writeln!(out, "  {}", printable(&line))?;

@@ -110,6 +110,7 @@ fn leaky() -> Report {
     }
     let mut region = site("grow", "/src/pool.c", 7, &[(9.5, 1, 16_384)]);
     (region.source, region.function) = (Source::Mapping, "mmap".to_owned());
+    region.family = None;
     let mut cut = site("leak_here", "/src/x.c", 12, &[(0.4, 2, 128), (9.1, 1, 64)]);
     cut.frames.push(Arc::new(Frame {
         address: "0x55d0c0ff".to_owned(),
@@ -288,4 +289,25 @@ fn sums_of_a_forged_capture_do_not_overflow() {
     report.totals.live_blocks = u64::MAX;
     report.totals.suppressed_blocks = u64::MAX;
     rendered(&report, Style::default());
+}
+
+/// Never a sum: the objects lie in the chunks.
+#[test]
+fn several_allocators_are_told_apart() {
+    let mut several = leaky();
+    several.sites[0].family = Some("pool".to_owned());
+    let heap = |site: &Site| Heap {
+        allocations: site.blocks,
+        allocated_bytes: site.bytes,
+        live_blocks: site.blocks,
+        live_bytes: site.bytes,
+        ..Heap::default()
+    };
+    several.families = [("libc", 2), ("pool", 0)]
+        .map(|(name, site)| Family {
+            name: name.to_owned(),
+            heap: heap(&several.sites[site]),
+        })
+        .to_vec();
+    golden("families.txt", &rendered(&several, Style::default()));
 }
