@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -17,6 +18,7 @@ pub struct Files {
     /// Those that are open.
     pub opened: FileCache,
     rows: HashMap<*const ElfFile, Rows>,
+    maker: Maker,
 }
 
 impl Files {
@@ -65,18 +67,36 @@ impl Rows {
     }
 }
 
-/// Has another thread make rows, one file after the other, while this one does something else.
-fn make_ahead(all: Vec<Rows>) {
-    if all.iter().all(|rows| rows.built.get().is_some()) {
-        return;
+/// Another thread, which makes rows while this one does something else. None if there can be no
+/// thread more: they are made when they are needed then.
+///
+/// It starts before the trace, and there is no other: in a thread that starts when memory is
+/// limited (RLIMIT_AS), the standard library may find none for a signal stack, and aborts.
+#[derive(Debug)]
+struct Maker(Option<Sender<Vec<Rows>>>);
+
+impl Default for Maker {
+    fn default() -> Maker {
+        let (ask, asked) = channel::<Vec<Rows>>();
+        let make = move || {
+            asked
+                .into_iter()
+                .flatten()
+                .for_each(|rows| drop(rows.get()))
+        };
+        let thread = thread::Builder::new().spawn(make);
+        Maker(thread.is_ok().then_some(ask))
     }
-    let make = move || {
-        for rows in all {
-            rows.get();
+}
+
+impl Maker {
+    /// Makes `all`, one file after the other.
+    fn make_ahead(&self, all: Vec<Rows>) {
+        let is_made = all.iter().all(|rows| rows.built.get().is_some());
+        if let (false, Some(ask)) = (is_made, &self.0) {
+            drop(ask.send(all)); // without the thread, as without a maker
         }
-    };
-    // Without a thread to spare they are made when they are needed.
-    drop(thread::Builder::new().spawn(make));
+    }
 }
 
 /// The modules of a process.
@@ -106,7 +126,7 @@ impl Modules {
             // A program at work needs its processors itself, and does not wait for us yet.
             all.iter().for_each(|rows| drop(rows.get()));
         } else {
-            make_ahead(all);
+            files.maker.make_ahead(all);
         }
         let mut families = Families::new(pools);
         families.update(&image, memory);
@@ -272,7 +292,8 @@ impl Modules {
         self.gone.retain(|module| !is_among(module));
         self.gone.extend(changes.removed);
         self.has_operators |= changes.added.iter().any(defines_operators);
-        make_ahead(files.insert(&changes.added, &mut self.rules));
+        let added = files.insert(&changes.added, &mut self.rules);
+        files.maker.make_ahead(added);
         self.families.update(&self.image, memory);
         self.system = system(&self.image, &self.families, memory);
         self.allocator = allocator(&self.image, &self.families, memory);
