@@ -30,6 +30,10 @@ const ASLEEP: Duration = Duration::from_millis(500);
 /// How long threads that do not sleep are waited for when all are being stopped.
 const STARVED: Duration = Duration::from_secs(2);
 
+/// How long those are that get no processor. One that is given up may stand in a slot, and dies
+/// when that is emptied.
+const RUNNABLE: Duration = Duration::from_secs(60);
+
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -304,7 +308,7 @@ impl Tracing<'_> {
                 Event::Interrupted => {
                     self.give_up_on_sleepers();
                     if begun.elapsed() > STARVED {
-                        self.give_up_on_all_but(&halted);
+                        self.give_up_on_all_but(&halted, begun.elapsed() > RUNNABLE);
                     }
                 }
                 Event::NoChildren => break,
@@ -452,11 +456,13 @@ impl Tracing<'_> {
         }
     }
 
-    /// Threads that get no processor are interrupted, and so will stop before they run anything of
-    /// the program.
-    fn give_up_on_all_but(&mut self, halted: &HashMap<Tid, Halted>) {
+    /// Threads that do not run are interrupted, and so will stop before they run anything of the
+    /// program, if they are still traced then: so not those that get no processor, or only
+    /// `at_last`.
+    fn give_up_on_all_but(&mut self, halted: &HashMap<Tid, Halted>, at_last: bool) {
         for (tid, task) in &mut self.tasks {
-            task.asleep |= !task.unstoppable && !halted.contains_key(tid);
+            let is_given_up = at_last || !target::is_runnable(*tid);
+            task.asleep |= is_given_up && !task.unstoppable && !halted.contains_key(tid);
             task.unstoppable |= task.asleep;
         }
     }

@@ -10,6 +10,11 @@ pub(crate) fn sleeps_uninterruptibly(tid: Tid) -> bool {
     state(tid) == Some('D')
 }
 
+/// True of a thread that runs, or would if it had a processor.
+pub(crate) fn is_runnable(tid: Tid) -> bool {
+    state(tid) == Some('R')
+}
+
 /// True of a thread that is no more, or, the leader, only waits for the others to end. Not of one
 /// that we have no descriptor
 /// left to ask for.
