@@ -6,7 +6,7 @@ use crate::agent::Agent;
 use crate::frees::Freeing;
 use crate::layout::{Call, Descriptor, Loss, TAKEN, Thread};
 use crate::record::{Allocated, Sought};
-use leaktap_api::Action;
+use leaktap_api::{Action, Effect, effect};
 use leaktap_ledger::{Freed, Key};
 
 /// Where the descriptor is.
@@ -106,39 +106,20 @@ impl Call {
     /// The original has returned `result`.
     pub(crate) fn returned(&self, agent: Agent, result: u64, bp: u64, sought: Sought) {
         let action = self.descriptor().action;
-        match action.shape() {
-            Action::ALLOCATE if result != 0 => self.allocated(agent, result, bp, sought),
-            Action::ALLOCATE if action.is_by_twin() => agent.lose(Loss::Retried),
-            // An int: the upper half of the register means nothing.
-            Action::ALLOCATE_INTO if result as u32 == 0 => {
-                let Some(place) = action.place(&self.arguments) else {
-                    return;
-                };
+        match effect(action, &self.arguments, result) {
+            Effect::Allocated { at, .. } => {
+                self.settle(agent, true, bp);
+                self.allocated(agent, at, bp, sought);
+            }
+            Effect::Stored { place, .. } => {
                 // SAFETY: posix_memalign(3) has just stored a pointer there.
                 let at = unsafe { (place as *const u64).read_unaligned() };
                 self.allocated(agent, at, bp, sought);
             }
-            Action::REALLOCATE => {
-                // Null for a size of 0 means that the block was freed (glibc), else that it was not.
-                let is_freed = action.frees_on_failure() || action.size(&self.arguments) == Some(0);
-                self.settle(agent, is_freed || result != 0, bp);
-                self.allocated(agent, result, bp, sought);
-            }
-            Action::RESIZE => self.resized(agent, result, bp, sought),
+            Effect::Freed => self.settle(agent, true, bp),
+            Effect::Kept => self.settle(agent, false, bp),
+            _ if action.is_by_twin() => agent.lose(Loss::Retried),
             _ => {}
-        }
-    }
-
-    /// The block is where it was, and has become as large as was asked for, or not.
-    #[cold]
-    fn resized(&self, agent: Agent, size: u64, bp: u64, sought: Sought) {
-        let action = self.descriptor().action;
-        match (action.size(&self.arguments), action.block(&self.arguments)) {
-            (Some(asked), Some(at)) if size >= asked => {
-                self.settle(agent, true, bp);
-                self.allocated(agent, at, bp, sought);
-            }
-            _ => self.settle(agent, false, bp),
         }
     }
 
