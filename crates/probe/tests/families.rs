@@ -271,6 +271,11 @@ fn an_allocator_that_is_linked_in_under_names_of_its_own() {
             [get, put].map(|name| format!("{name}@libpool.so"))
         );
     }
+    // What is left of mimalloc in a Rust program.
+    let source = heap("mi_malloc_aligned", "mi_free", kind);
+    let found = started("take(5)", &[("libpool.so", &source, &[])], None).named();
+    assert_eq!(found[1].0, "mimalloc", "{found:?}");
+    assert_eq!(found[1].1.len(), 2, "{found:?}");
     // Two names of one function.
     let source = heap("malloc", "free", "")
         + "\nvoid *mi_malloc(size_t) __attribute__((alias(\"malloc\")));";

@@ -7,7 +7,7 @@ use leaktap_image::{Code, ElfFile, Image, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 
 use super::forwards::{self, Depth};
-use super::names::{self, Group, PREFIXES};
+use super::names::{self, Group, MALLOCS, PREFIXES};
 
 /// What was found out of modules, by file and load bias.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ type Key = (usize, u64);
 struct Known {
     /// Held, so that no other file has its key.
     _file: Option<std::sync::Arc<ElfFile>>,
-    /// With each prefix for which there is a malloc: the group that it belongs to, if any.
+    /// With each prefix for which there is an allocator: the group that it belongs to, if any.
     prefixed: Vec<(&'static str, Option<Group>)>,
     hidden: bool,
     called_directly: Option<bool>,
@@ -144,7 +144,8 @@ fn prefixed(file: &ElfFile, functions: &Functions) -> Vec<(&'static str, Option<
     };
     let standard = at("malloc");
     let with = |prefix: &'static str| {
-        let malloc = at(&format!("{prefix}malloc"))?;
+        let mut mallocs = MALLOCS.into_iter();
+        let malloc = mallocs.find_map(|name| at(&format!("{prefix}{name}")))?;
         let group = if Some(malloc) == standard {
             Some(Group::Standard)
         } else {

@@ -18,6 +18,10 @@ pub(super) enum Group {
 /// What allocators put before the standard names when they are built to stand beside another one.
 pub(super) const PREFIXES: [&str; 4] = ["je_", "_rjem_", "tc_", "mi_"];
 
+/// What an allocator with a prefix is known by, after that. A linker drops what nothing calls:
+/// Rust programs with mimalloc have no `mi_malloc`.
+pub(super) const MALLOCS: [&str; 2] = ["malloc", "malloc_aligned"];
+
 /// The group that a name belongs to.
 pub(super) fn group(name: &str) -> Group {
     let prefix = PREFIXES.into_iter().find(|prefix| name.starts_with(prefix));
