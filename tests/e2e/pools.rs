@@ -11,7 +11,7 @@ use crate::truth::Mode;
 
 const POOL: &str = "pool_get:size=1,returns pool_get_m*:count=0,size=1,returns \
                     pool_store:size=0,out=1 pool!pool_change:ptr=0,size=1,returns \
-                    pool_fails:size=0,returns pool_put:ptr=1";
+                    pool_fails:size=0,returns pool_name:size=0,returns pool_put:ptr=1";
 
 fn told(engine: Engine, spec: &str) {
     let fixture = Fixture::new("pool.c");
@@ -27,8 +27,8 @@ fn told(engine: Engine, spec: &str) {
         (sum("allocations"), sum("frees"), sum("live_blocks"))
     });
     // No sum of both is anywhere.
-    assert_eq!(sums.collect::<Vec<_>>(), [(2, 0, 2), (110, 103, 7)]);
-    assert_eq!(traced.report().total("allocations"), 110);
+    assert_eq!(sums.collect::<Vec<_>>(), [(3, 1, 2), (111, 104, 7)]);
+    assert_eq!(traced.report().total("allocations"), 111);
     target.end().succeeded();
     let traced = run_with(
         engine,
@@ -48,6 +48,18 @@ engines! {
         let offset = offset_of(&fixture, "pool_put");
         let spec = POOL.replace("pool_put", &format!("pool!{offset}"));
         told(engine, &spec);
+    }
+
+    /// An int3 in the middle of an instruction would be another instruction.
+    fn an_offset_at_which_no_function_begins_is_none(engine) {
+        let fixture = Fixture::new("pool.c");
+        let target = fixture.start();
+        let begins = crate::report::hexadecimal(&offset_of(&fixture, "pool_put"));
+        let spec = format!("pool!{:#x}:ptr=1", begins + 1);
+        let traced = attach(engine, target.pid(), &["--alloc-fn", &spec, "--duration", "20ms"]).wait();
+        let notes = traced.succeeded().notes().join("\n");
+        assert!(notes.contains("no module of the target has"), "{notes}");
+        target.end().succeeded();
     }
 
     fn a_function_that_is_not_there_is_named(engine) {

@@ -21,6 +21,8 @@ pub(crate) struct Call<U> {
     pub(crate) function: FunctionId,
     /// Whose heap its block is in.
     pub(crate) family: FamilyId,
+    /// A user has told of that one: what it calls of another is no part of it.
+    pub(crate) is_told: bool,
     /// Stack pointer at its first instruction, where the return address is.
     pub(crate) entry_sp: Addr,
     /// Where it returns to.
@@ -118,7 +120,11 @@ impl<U: Copy> Calls<U> {
             match standing(entered, innermost, is_call, nested, stack) {
                 Standing::PartOf(call) => {
                     self.leave_above(Some(call), dead);
-                    return Entry::Nested;
+                    let is_part = |outer: &Call<U>| !outer.is_told || outer.family == next.family;
+                    return match self.stack.last().is_none_or(is_part) {
+                        true => Entry::Nested,
+                        false => Entry::Own,
+                    };
                 }
                 Standing::Within(call) => {
                     self.leave_above(Some(call), dead);
@@ -214,6 +220,7 @@ mod tests {
         Call {
             function,
             family: FamilyId::FIRST,
+            is_told: false,
             entry_sp: Addr::new(sp),
             ret: Addr::new(ret),
             action,

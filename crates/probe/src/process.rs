@@ -431,7 +431,7 @@ impl Process {
             return;
         };
         self.swallowed.entered(function);
-        let family = self.family_at(registers.ip());
+        let (family, is_told) = self.family_at(registers.ip());
         if action.shape() == Action::PROTECT {
             return self.protects(registers, recorder);
         }
@@ -454,6 +454,7 @@ impl Process {
         let call = Call {
             function,
             family,
+            is_told,
             entry_sp,
             ret,
             action,
@@ -510,7 +511,9 @@ impl Process {
             recorder.lost(Lost::ReturnUnprobed);
             return;
         }
-        let note = self.injection.agent().filter(|_| !action.is_mapping());
+        // What a pool calls of another allocator is that one's own.
+        let is_noted = !action.is_mapping() && !call.is_told;
+        let note = self.injection.agent().filter(|_| is_noted);
         call.undo.noted = note.and_then(|agent| {
             let number = agent.number(registers.fs_base())?;
             let outer = agent.outer(number)?;
@@ -548,11 +551,13 @@ impl Process {
         freed
     }
 
-    /// The family of the function at `at`.
-    fn family_at(&self, at: Addr) -> FamilyId {
+    /// The family of the function at `at`, and whether a user has told of it.
+    fn family_at(&self, at: Addr) -> (FamilyId, bool) {
         let mut points = self.points.iter();
         let point = points.find(|point| point.address == at);
-        point.map_or(FamilyId::FIRST, |point| point.family)
+        point.map_or((FamilyId::FIRST, false), |point| {
+            (point.family, point.is_told)
+        })
     }
 
     /// True of code of a module in which a function of the heap is watched.

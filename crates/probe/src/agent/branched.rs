@@ -62,7 +62,7 @@ fn opcode(module: &Module, branch: &LongBranch) -> Svma {
 }
 
 /// The functions that `at` lie in, by call frame information, or else by symbols that have a size.
-pub(super) fn functions_at(module: &Module, at: &[Svma]) -> Vec<Option<Range<Svma>>> {
+pub(crate) fn functions_at(module: &Module, at: &[Svma]) -> Vec<Option<Range<Svma>>> {
     let file = module.file();
     let cfi = file.cfi();
     let mut functions = leaktap_unwind::functions_at(

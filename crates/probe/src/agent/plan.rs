@@ -240,24 +240,14 @@ fn refuse_throwing(
             .flat_map(|module| mallocs.iter().map(move |m| (module, m)));
         may_have_twin(point.known.action) && pairs.any(is_its)
     };
-    let may_unwind = |point: &Probepoint| {
-        let module = image.module_at(point.address);
-        point.known.action.throws() || point.is_told && module.is_some_and(unwinds)
-    };
+    // What a user describes may let an exception pass, and take arguments from the stack, where the
+    // agent's frame would be.
+    let may_unwind = |point: &Probepoint| point.known.action.throws() || point.is_told;
     for point in points.iter().filter(|point| may_unwind(point)) {
         if is_ok(sites, &point.address) && !has_twin(point) {
             sites.insert(point.address, Err(Refusal::MayUnwind));
         }
     }
-}
-
-/// Whether code of `module` may throw, or let an exception pass: C++'s and Rust's may.
-fn unwinds(module: &Module) -> bool {
-    const RUNTIMES: [&str; 4] = ["libstdc++.so", "libc++.so", "libc++abi.so", "libgcc_s.so"];
-    const RAISE: &str = "_Unwind_RaiseException";
-    let file = module.file();
-    let is_runtime = |name: &String| RUNTIMES.iter().any(|runtime| name.starts_with(runtime));
-    file.needed().iter().any(is_runtime) || !file.functions(RAISE).is_empty()
 }
 
 /// Whether a code region can be reached from `site`, and the other way round, wherever in it the

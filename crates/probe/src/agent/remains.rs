@@ -113,10 +113,12 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     let count = *words.get(ENTRIES_AT)?;
     let functions = Functions::default();
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
-    let entries: Vec<Entry> = entries
+    // One that is not known leads to the agent all the same.
+    let entries: Option<Vec<Entry>> = entries
         .take(usize::try_from(count).ok()?)
-        .filter_map(|words| Entry::new(words, &functions))
+        .map(|words| Entry::new(words, &functions))
         .collect();
+    let entries = entries?;
     let originals = entries.iter().map(|entry| {
         let replaced = entry.original.iter().copied().take(JUMP_LEN);
         (entry.jump, replaced.collect())

@@ -9,6 +9,7 @@ use leaktap_image::{Code, ElfFile, Image, Module};
 use leaktap_memory::Svma;
 
 use super::Member;
+use crate::agent::functions_at;
 
 /// An allocator as a user describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ fn places(told: &Described, module: &Module) -> Vec<(String, Svma)> {
     };
     match &told.place {
         Place::Offset(at) => {
-            let is_code = module.has_code_at(module.addr(Svma(*at)));
+            let is_code = module.has_code_at(module.addr(Svma(*at))) && is_start(module, Svma(*at));
             let file_name = module.path().file_name().unwrap_or_default();
             let name = format!("{}!{at:#x}", file_name.to_string_lossy());
             is_code.then_some((name, Svma(*at))).into_iter().collect()
@@ -185,6 +186,14 @@ fn places(told: &Described, module: &Module) -> Vec<(String, Svma)> {
         }
         Place::Name(name) => named(name.clone()),
     }
+}
+
+/// Whether a function begins at `at`: an int3 in the middle of an instruction would be another one.
+fn is_start(module: &Module, at: Svma) -> bool {
+    let symbol = module.file().symbol_at(at);
+    let by_frame = || functions_at(module, &[at]).pop().flatten();
+    symbol.is_some_and(|symbol| symbol.svma == at)
+        || by_frame().is_some_and(|function| function.start == at)
 }
 
 /// The number of the function; none if there are no more.
