@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use leaktap_agent::Shape;
 use leaktap_image::{Image, Mapping, Module};
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Tid, find_syscall};
 
@@ -41,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) way_out: Option<Addr>,
     /// Where there is room for code regions, by [`Plan::place`].
     pub(crate) groups: Vec<Group>,
+    /// Families whose `free` may go on to another function that frees.
+    two_frees: Vec<FamilyId>,
     /// Libraries whose callers know nothing of a function but the psABI.
     apart: Vec<Range<Addr>>,
     /// Most bytes of the stack, if that is limited.
@@ -75,6 +78,7 @@ impl Plan {
             way_out: find(image, memory, &near, way_out),
             sites,
             groups: Vec::new(),
+            two_frees: two_frees(points),
             apart: apart(image),
             stack: process.stack_limit(),
         }
@@ -154,7 +158,11 @@ impl Plan {
 
     /// How calls of `point` go through the agent.
     pub(crate) fn shape(&self, point: &Probepoint) -> Option<Shape> {
-        let lean = way(&point.known)?.shape;
+        let lean = match way(&point.known)?.shape {
+            // Only with a frame is the other one known to be part of it.
+            Shape::Before if self.two_frees.contains(&point.family) => Shape::Around,
+            shape => shape,
+        };
         let is_apart = |range: &Range<Addr>| range.contains(&point.address);
         Some(match self.apart.iter().any(is_apart) {
             true => lean,
@@ -174,6 +182,14 @@ impl Plan {
     pub(crate) fn site(&self, at: Addr) -> Option<&Result<Site, Refusal>> {
         self.sites.get(&at)
     }
+}
+
+/// Families that have a function of free's own name for itself, elsewhere: musl's free is a jump
+/// there.
+fn two_frees(points: &[Probepoint]) -> Vec<FamilyId> {
+    let is_own = |name: &str| name != "free" && name.ends_with("_free");
+    let own = points.iter().filter(|point| is_own(&point.known.name));
+    own.map(|point| point.family).collect()
 }
 
 /// Release builds of the known allocators as shared libraries: no caller was compiled together with
