@@ -77,7 +77,8 @@ impl Maker {
             _ => None,
         };
         match (operator(Some(probed)), operator(inside)) {
-            (Some(maker), _) => Some(maker),
+            // In tcmalloc and mimalloc both operators are one function, which has one name here.
+            (Some(_), _) => Some(operator(called).unwrap_or(Maker::AnyNew)),
             // `operator new[]` may call, or end as, `operator new`.
             (None, Some(_)) => Some(operator(next_called).unwrap_or(Maker::AnyNew)),
             (None, None) if called == Some(probed) || is_libc => Some(Maker::Malloc),
