@@ -12,7 +12,7 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 
 use crate::agent::{Agent, outer, set_outer};
-use crate::layout::{BUSY, Known, MARKS, NESTED, NOTED, TAKEN, Thread, UNDER};
+use crate::layout::{BUSY, Call, Known, MARKS, NESTED, NOTED, TAKEN, Thread, UNDER};
 use crate::rules::AllRows;
 use crate::stack::{Stack, Window};
 
@@ -153,7 +153,10 @@ impl Walked<'_> {
         let entered = Entered {
             place: Place { sp: self.sp, ret },
             // A function that the agent has called may end with a jump, so is called by that.
-            by_program: !self.agent.owns(ret) && !inside.any(|(module, _)| module.contains(ret)),
+            by_program: match self.agent.owns(ret) {
+                true => self.is_jump_of_another(running),
+                false => !inside.any(|(module, _)| module.contains(ret)),
+            },
         };
         let innermost = Innermost {
             place: Place {
@@ -163,8 +166,22 @@ impl Walked<'_> {
             state: state(running),
             // One that has a detour returns to the agent.
             may_jump: running & NOTED != 0,
+            is_foreign: false,
         };
         (entered, innermost)
+    }
+
+    /// Whether a function of another family, which the agent has called for the call that `running`
+    /// says, has ended with a jump here: as a pool's that frees a chunk.
+    fn is_jump_of_another(&self, running: u64) -> bool {
+        let entry_sp = running & !MARKS;
+        if running & NOTED != 0 || Call::return_slot(entry_sp) != self.sp {
+            return false;
+        }
+        let call = entry_sp.wrapping_sub(Call::LEN as u64) as *const Call;
+        // SAFETY: the agent has called from there, with the return address below it.
+        let descriptor = unsafe { (*call).descriptor() };
+        descriptor.family != self.family
     }
 }
 

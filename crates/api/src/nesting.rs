@@ -40,6 +40,8 @@ pub struct Innermost {
     /// It is a call of another function than the one that is entered, and may have ended with a
     /// jump there.
     pub may_jump: bool,
+    /// It is a call to another allocator, of which the one that is entered is no part.
+    pub is_foreign: bool,
 }
 
 /// What a call is doing.
@@ -116,7 +118,10 @@ pub fn standing<const N: usize>(
     let Place { sp, .. } = entered.place;
     let earlier = innermost.place.sp;
     if entered.place == innermost.place && innermost.may_jump {
-        return Standing::PartOf(earlier);
+        return match innermost.is_foreign {
+            true => Standing::Within(earlier),
+            false => Standing::PartOf(earlier),
+        };
     }
     if let Some(nested) = nested.as_deref_mut() {
         nested.begin(earlier, sp);

@@ -49,6 +49,7 @@ fn innermost(state: State) -> Innermost {
         place: OUTER,
         state,
         may_jump: false,
+        is_foreign: false,
     }
 }
 

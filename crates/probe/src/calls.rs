@@ -94,6 +94,7 @@ impl<U> Call<U> {
                 false => State::Runs,
             },
             may_jump: is_other,
+            is_foreign: next.family != self.family,
         }
     }
 }
@@ -108,6 +109,7 @@ impl<U: Copy> Calls<U> {
         stack: &mut impl Stack,
         mut dead: impl FnMut(Call<U>),
     ) -> Entry {
+        self.leave_from(next, &mut dead);
         while let Some(call) = self.stack.last() {
             let place = call.place();
             if call.action.is_free() && stack.word(place.sp) != Some(place.ret) {
@@ -139,6 +141,18 @@ impl<U: Copy> Calls<U> {
         Entry::Own
     }
 
+    /// A call of the same function that was entered where `next` is, is over, and so are all that
+    /// began later: those to which it has jumped, too.
+    fn leave_from(&mut self, next: &Call<U>, dead: impl FnMut(Call<U>)) {
+        let mut calls = self.stack.iter();
+        let elsewhere = calls.rposition(|call| call.place() != next.place());
+        let first = elsewhere.map_or(0, |at| at + 1);
+        let mut there = self.stack.iter().skip(first);
+        if let Some(at) = there.position(|call| call.function == next.function) {
+            self.stack.drain(first + at..).rev().for_each(dead);
+        }
+    }
+
     /// All calls are over that began after the one entered at `sp`.
     fn leave_above(&mut self, sp: Option<u64>, dead: impl FnMut(Call<U>)) {
         let at = self
@@ -157,14 +171,16 @@ impl<U: Copy> Calls<U> {
     }
 
     /// The call that returns when the thread is at `ret` with `sp`, or nothing if this is not the
-    /// return of a noted call. Calls that it had made itself are over, too: `dead` takes them.
+    /// return of a noted call. Calls that it had made itself are over, too: `dead` takes them. One
+    /// that has ended with a jump to another one returns with it, and is the next answer.
     pub(crate) fn returned(
         &mut self,
         ret: Addr,
         sp: Addr,
         mut dead: impl FnMut(Call<U>),
     ) -> Option<Call<U>> {
-        let returns = |call: &Call<U>| call.ret == ret && call.entry_sp.checked_add(8) == Some(sp);
+        let is_there = |call: &Call<U>| call.ret == ret && call.entry_sp.checked_add(8) == Some(sp);
+        let returns = |call: &Call<U>| is_there(call) && !call.action.is_free();
         let position = self.stack.iter().rposition(returns)?;
         for call in self.stack.drain(position + 1..) {
             dead(call);
@@ -297,6 +313,24 @@ mod tests {
         );
         assert_eq!(enter(&mut calls, free(0xf00), called_by(&[])).0, Entry::Own);
         assert_eq!(calls.stack.len(), 1);
+    }
+
+    #[test]
+    fn a_jump_to_another_allocator_is_a_call_of_its_own() {
+        let of_pool = |function| Call {
+            family: FamilyId::new(1),
+            ..call(function, 0x1000, 0x40)
+        };
+        let mut calls = Calls::default();
+        for _ in 0..2 {
+            let entries = [of_pool(CALLOC), call(MALLOC, 0x1000, 0x40)];
+            let entries = entries.map(|next| enter(&mut calls, next, called_by(&[])).0);
+            assert_eq!(entries, [Entry::Own, Entry::Own]);
+            assert_eq!(calls.stack.len(), 2, "those from before are over");
+        }
+        let mut back = || calls.returned(Addr::new(0x40), Addr::new(0x1008), |_| {});
+        let functions = [back(), back(), back()].map(|call| Some(call?.function));
+        assert_eq!(functions, [Some(MALLOC), Some(CALLOC), None]);
     }
 
     #[test]

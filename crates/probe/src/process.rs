@@ -581,19 +581,27 @@ impl Process {
         };
         let agent = self.injection.agent();
         let over = |dead: Call<_>| undo(dead.undo, agent, recorder);
-        let Some(call) = thread.calls.returned(at, registers.sp(), over) else {
+        let Some(mut call) = thread.calls.returned(at, registers.sp(), over) else {
             return self.returned_unseen(function, at);
         };
         thread.free = None;
-        call.undo.forget_note(agent);
-        let start = stack::caller(at, call.entry_sp, registers.bp());
-        let mut outcome = Outcome {
-            memory: &self.memory,
-            modules: &mut self.modules,
-            walker: &mut self.walker,
-            recorder,
-        };
-        outcome.of(&call, registers.result(), start);
-        self.breakpoints.returned(at);
+        loop {
+            call.undo.forget_note(agent);
+            let start = stack::caller(at, call.entry_sp, registers.bp());
+            let mut outcome = Outcome {
+                memory: &self.memory,
+                modules: &mut self.modules,
+                walker: &mut self.walker,
+                recorder,
+            };
+            outcome.of(&call, registers.result(), start);
+            self.breakpoints.returned(at);
+            // What has jumped there returns with it.
+            let over = |dead: Call<_>| undo(dead.undo, agent, recorder);
+            match thread.calls.returned(at, registers.sp(), over) {
+                Some(jumped) => call = jumped,
+                None => return,
+            }
+        }
     }
 }

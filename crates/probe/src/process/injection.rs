@@ -502,6 +502,7 @@ impl Process {
                 _ => State::Busy,
             },
             may_jump: false,
+            is_foreign: false,
         };
         let is_call = |place| place == innermost.place;
         let rules = self.modules.rules();
