@@ -48,6 +48,7 @@ mod overhead;
 mod patience;
 mod pools;
 mod preload;
+mod presets;
 mod programs;
 mod safety;
 mod servers;
