@@ -122,7 +122,10 @@ impl<U: Copy> Calls<U> {
             match standing(entered, innermost, is_call, nested, stack) {
                 Standing::PartOf(call) => {
                     self.leave_above(Some(call), dead);
-                    let is_part = |outer: &Call<U>| !outer.is_told || outer.family == next.family;
+                    // What it maps is its own, too.
+                    let is_own =
+                        |outer: &Call<U>| outer.family == next.family || next.action.is_mapping();
+                    let is_part = |outer: &Call<U>| !outer.is_told || is_own(outer);
                     return match self.stack.last().is_none_or(is_part) {
                         true => Entry::Nested,
                         false => Entry::Own,
