@@ -112,8 +112,11 @@ impl<U: Copy> Calls<U> {
         self.leave_from(next, &mut dead);
         while let Some(call) = self.stack.last() {
             let place = call.place();
-            if call.action.is_free() && stack.word(place.sp) != Some(place.ret) {
-                self.stack.pop(); // it has returned: something else is there
+            // A free's return is not seen. Its return address may be there once more: a function in a
+            // loop that ends with a jump to free. Nothing but another free is part of one.
+            let is_over = || stack.word(place.sp) != Some(place.ret);
+            if call.action.is_free() && (!next.action.is_free() || is_over()) {
+                self.stack.pop();
                 continue;
             }
             let innermost = call.innermost(next);
@@ -334,6 +337,17 @@ mod tests {
         let mut back = || calls.returned(Addr::new(0x40), Addr::new(0x1008), |_| {});
         let functions = [back(), back(), back()].map(|call| Some(call?.function));
         assert_eq!(functions, [Some(MALLOC), Some(CALLOC), None]);
+    }
+
+    /// `void f() { free(malloc(1)); }`, again and again, where all lies in one module.
+    #[test]
+    fn an_allocation_is_no_part_of_the_free_before_it() {
+        let free = call(DELETE, 0x1000, 0x40);
+        let mut calls = Calls::default();
+        enter(&mut calls, free, called_by(&[]));
+        let next = call(MALLOC, 0xff0, 0x50);
+        let found = enter(&mut calls, next, called_by(&[free]));
+        assert_eq!(found, (Entry::Own, vec![]));
     }
 
     #[test]
