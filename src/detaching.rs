@@ -32,7 +32,7 @@ const STARVED: Duration = Duration::from_secs(2);
 
 /// How long those are that get no processor. One that is given up may stand in a slot, and dies
 /// when that is emptied.
-const RUNNABLE: Duration = Duration::from_secs(60);
+const RUNNABLE: Duration = Duration::from_secs(10);
 
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
