@@ -185,15 +185,8 @@ fn totals(target: &Target, sites: &[Site]) -> Totals {
     let heaps = target.families().map(|id| heap(target, id));
     // The first of the largest.
     let heap = heaps.rev().max_by_key(|heap| heap.allocations);
-    let heap = heap.unwrap_or_default();
     Totals {
-        allocations: heap.allocations,
-        frees: heap.frees,
-        unmatched_frees: heap.unmatched_frees,
-        allocated_bytes: heap.allocated_bytes,
-        live_blocks: heap.live_blocks,
-        live_bytes: heap.live_bytes,
-        peak_bytes: heap.peak_bytes,
+        heap: heap.unwrap_or_default(),
         lost_events: target.books.lost(),
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,

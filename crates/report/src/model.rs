@@ -97,23 +97,12 @@ pub struct Probe {
     pub reason: Option<String>,
 }
 
-/// Sums of a trace. They are the heap's, where not said otherwise.
+/// Sums of a trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Allocations that succeeded.
-    pub allocations: u64,
-    /// Frees, also of blocks that are not known.
-    pub frees: u64,
-    /// Frees of what is no block that is known: from before an attach, or wrong.
-    pub unmatched_frees: u64,
-    /// Bytes of all allocations.
-    pub allocated_bytes: u64,
-    /// Blocks that no free has matched.
-    pub live_blocks: u64,
-    /// Their bytes.
-    pub live_bytes: u64,
-    /// The most that `live_bytes` has been.
-    pub peak_bytes: u64,
+    /// The heap's.
+    #[serde(flatten)]
+    pub heap: Heap,
     /// Calls that were seen, but not what they did.
     pub lost_events: u64,
     /// Call sites whose stack breaks off.
@@ -138,32 +127,23 @@ pub struct Family {
     pub heap: Heap,
 }
 
-/// Sums of one heap: see [`Totals`].
+/// Sums of one heap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "they are those of Totals")]
 pub struct Heap {
+    /// Allocations that succeeded.
     pub allocations: u64,
+    /// Frees, also of blocks that are not known.
     pub frees: u64,
+    /// Frees of what is no block that is known: from before an attach, or wrong.
     pub unmatched_frees: u64,
+    /// Bytes of all allocations.
     pub allocated_bytes: u64,
+    /// Blocks that no free has matched.
     pub live_blocks: u64,
+    /// Their bytes.
     pub live_bytes: u64,
+    /// The most that `live_bytes` has been.
     pub peak_bytes: u64,
-}
-
-impl Totals {
-    /// Those that are about the heap.
-    pub fn heap(&self) -> Heap {
-        Heap {
-            allocations: self.allocations,
-            frees: self.frees,
-            unmatched_frees: self.unmatched_frees,
-            allocated_bytes: self.allocated_bytes,
-            live_blocks: self.live_blocks,
-            live_bytes: self.live_bytes,
-            peak_bytes: self.peak_bytes,
-        }
-    }
 }
 
 /// Blocks, or regions, of one stack.

@@ -59,7 +59,7 @@ fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()>
         heap(&family.heap, is_run, style, out)?;
     }
     if report.families.is_empty() {
-        heap(&totals.heap(), is_run, style, out)?;
+        heap(&totals.heap, is_run, style, out)?;
     }
     if totals.mapped_regions > 0 {
         let regions = count(totals.mapped_regions, "region");
@@ -316,8 +316,11 @@ fn left(report: &Report) -> Amounts<'_> {
     let of_none = amounts.entry("").or_default();
     of_none.add(Source::Mapping, totals.mapped_regions, totals.mapped_bytes);
     if report.families.is_empty() {
-        let unsuppressed = totals.live_blocks.saturating_sub(totals.suppressed_blocks);
-        of_none.add(Source::Heap, unsuppressed, totals.live_bytes);
+        let unsuppressed = totals
+            .heap
+            .live_blocks
+            .saturating_sub(totals.suppressed_blocks);
+        of_none.add(Source::Heap, unsuppressed, totals.heap.live_bytes);
     }
     for Family { name, heap } in &report.families {
         let amount = amounts.entry(name).or_default();

@@ -30,13 +30,15 @@ pub(crate) fn report() -> Report {
             reason: None,
         }],
         totals: Totals {
-            allocations: 1234,
-            allocated_bytes: 20_480,
-            frees: 1,
-            unmatched_frees: 1,
-            live_blocks: 3,
-            live_bytes: 192,
-            peak_bytes: 9000,
+            heap: Heap {
+                allocations: 1234,
+                allocated_bytes: 20_480,
+                frees: 1,
+                unmatched_frees: 1,
+                live_blocks: 3,
+                live_bytes: 192,
+                peak_bytes: 9000,
+            },
             ..Totals::default()
         },
         families: Vec::new(),
@@ -126,8 +128,11 @@ fn leaky() -> Report {
     leaky.probes[0].reason = Some("TooShort".to_owned());
     let heap = |of: fn(&Site) -> u64| of(&leaky.sites[0]) + of(&leaky.sites[2]);
     leaky.totals = Totals {
-        live_blocks: heap(|site| site.blocks),
-        live_bytes: heap(|site| site.bytes),
+        heap: Heap {
+            live_blocks: heap(|site| site.blocks),
+            live_bytes: heap(|site| site.bytes),
+            ..leaky.totals.heap
+        },
         mapped_regions: 1,
         mapped_bytes: 16_384,
         lost_events: 2,
@@ -213,7 +218,7 @@ fn the_last_line_says_what_is_left_even_if_it_is_not_listed() {
         ..all
     };
     let mut freed = report();
-    (freed.totals.live_blocks, freed.totals.live_bytes) = (0, 0);
+    (freed.totals.heap.live_blocks, freed.totals.heap.live_bytes) = (0, 0);
     for (selection, report, expected) in [
         (all, freed, "leaktap: nothing is left"),
         (
@@ -286,7 +291,7 @@ fn sums_of_a_forged_capture_do_not_overflow() {
     for site in &mut report.sites {
         (site.blocks, site.bytes) = (u64::MAX, u64::MAX);
     }
-    report.totals.live_blocks = u64::MAX;
+    report.totals.heap.live_blocks = u64::MAX;
     report.totals.suppressed_blocks = u64::MAX;
     rendered(&report, Style::default());
 }
