@@ -51,16 +51,6 @@ pub(crate) struct Calls<U> {
     nested: Nested<NESTED>,
 }
 
-impl<U> Call<U> {
-    /// What has allocated the block that it returns.
-    pub(crate) fn allocator(&self) -> Allocator {
-        Allocator {
-            function: self.function,
-            family: self.family,
-        }
-    }
-}
-
 impl<U> Default for Calls<U> {
     fn default() -> Calls<U> {
         Calls {
@@ -71,6 +61,14 @@ impl<U> Default for Calls<U> {
 }
 
 impl<U> Call<U> {
+    /// What has allocated the block that it returns.
+    pub(crate) fn allocator(&self) -> Allocator {
+        Allocator {
+            function: self.function,
+            family: self.family,
+        }
+    }
+
     fn place(&self) -> Place {
         Place {
             sp: self.entry_sp.get(),
