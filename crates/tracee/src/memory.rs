@@ -174,15 +174,24 @@ fn poke_through(tid: Tid, at: Addr, bytes: &[u8]) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
     use super::*;
     use crate::{Options, Tracer};
 
     #[test]
     fn pokes_parts_of_words_and_leaves_their_neighbours() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("600")
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        // Once it answers it is in memory: a thread that waits for its disk does not stop.
+        let mut input = child.stdin.take().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        input.write_all(b"x").unwrap();
+        output.read_exact(&mut [0]).unwrap();
         let tid = Tid::new(child.id().cast_signed());
         let mut tracer = Tracer::new();
         let stopped = tracer
