@@ -114,7 +114,7 @@ pub(crate) fn left_behind(pid: Pid) -> Vec<String> {
         }
     }
     for mapping in maps(pid) {
-        if mapping.name.contains("memfd:") || mapping.name.contains("leaktap") {
+        if mapping.name.contains("memfd:") {
             wrong.push(format!("mapping {:x} {}", mapping.start, mapping.name));
         }
         if mapping.permissions.contains('x') {

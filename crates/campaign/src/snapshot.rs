@@ -156,9 +156,7 @@ fn left_by_a_tracer(pid: Pid) -> Vec<String> {
             ));
         }
     }
-    let ours = |m: &Mapping| {
-        m.name.contains("leaktap") && !m.name.contains("/leaktap-") && m.name.contains("memfd")
-    };
+    let ours = |m: &Mapping| m.name.contains("memfd:leaktap");
     let left = mappings(pid).into_iter().filter(ours);
     wrong.extend(left.map(|m| format!("mapping {:x}-{:x} {}", m.start, m.end, m.name)));
     wrong
