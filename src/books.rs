@@ -258,11 +258,22 @@ impl Recorder for Books {
         }
     }
 
+    fn handed_on(&mut self, by: Allocator, key: Key, stack: Stack<'_>) {
+        let stack = self.intern(by.function, stack);
+        let handed = stack.map(|stack| self.ledger().hand_on(by.family, key, stack));
+        if !matches!(handed, Some(Ok(_))) {
+            self.lost += 1;
+        }
+    }
+
     fn keeps_free_stacks(&self) -> bool {
         self.wants(FREE_STACKS)
     }
 
     fn freed(&mut self, key: Key, ret: Addr, stack: Option<Stack<'_>>) -> Freed {
+        if self.ledger().is_passed_on(key) {
+            return Freed::PassedOn;
+        }
         let stack = stack.and_then(|stack| self.intern(FunctionId(NO_FUNCTION), stack));
         let by = stack.map_or(ret.get() as u32, one_more);
         let block = self.ledger().freed_by(OWN_STRIPE, key, by);
@@ -279,10 +290,10 @@ impl Recorder for Books {
     }
 
     fn unfreed(&mut self, freed: Freed) {
-        let (family, block) = (freed.family(), freed.block());
-        match self.ledger().restore(OWN_STRIPE, family, block) {
-            Ok(()) => self.grew(family, block.map_or(0, |block| block.size), 0),
-            Err(_) => self.lost += 1,
+        match (self.ledger().restore(OWN_STRIPE, freed), freed.block()) {
+            (Ok(()), Some(block)) => self.grew(block.key.family(), block.size, 0),
+            (Ok(()), None) => {}
+            (Err(_), _) => self.lost += 1,
         }
     }
 

@@ -26,6 +26,11 @@ engines! {
         preloaded("half_wrapped.c", "libhalf_wrapper.so", engine);
     }
 
+    /// Of each call to the wrapper there is one block, the C library's, with the caller's stack.
+    fn a_wrapper_of_an_allocator_that_others_call(engine) {
+        preloaded("handed_on.c", "libwhole_wrapper.so", engine);
+    }
+
     fn a_malloc_that_nobody_is_bound_to(engine) {
         preloaded("half_wrapped.c", "libversioned.so", engine);
     }

@@ -9,7 +9,7 @@ use crate::kernel;
 use crate::layout::{
     Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, key_of_number, set_of_keys, shared_key,
 };
-use leaktap_ledger::{Block, Ledger};
+use leaktap_ledger::{Freed, Key, Ledger};
 
 // The first page of the image, see `blob.ld`.
 global_asm!(
@@ -147,18 +147,13 @@ impl Agent {
     }
 
     /// Takes a block out of the ledger, before it is really freed. Nothing if that could not be
-    /// done, `Some(None)` if there was none.
-    pub(crate) fn freed(
-        self,
-        thread: *mut Thread,
-        before: u64,
-        free: &Freeing,
-    ) -> Option<Option<Block>> {
+    /// done.
+    pub(crate) fn freed(self, thread: *mut Thread, before: u64, free: &Freeing) -> Option<Freed> {
         let state = self.state(thread, before)?;
-        let block = self.freed_closely(state, free);
+        let freed = self.freed_closely(state, free);
         self.remember_near(state, free.key);
         self.done(state, before);
-        Some(block)
+        Some(freed)
     }
 
     #[cold]
@@ -226,6 +221,21 @@ pub(crate) fn set_outer(thread: *mut Thread, outer: u64) {
 pub(crate) fn outer(thread: *mut Thread) -> u64 {
     // SAFETY: as for `set_outer`.
     unsafe { (*thread).outer.load(Relaxed) }
+}
+
+/// The block that a call inside the one that is returning has returned, if there was such a call.
+#[inline(always)]
+pub(crate) fn handed(thread: *mut Thread) -> Option<Key> {
+    // SAFETY: as for `set_outer`.
+    let handed = unsafe { (*thread).handed.load(Relaxed) };
+    (handed != 0).then_some(Key::from_bits(handed))
+}
+
+/// A call has returned the block of `key`, inside the one that was running `before`.
+pub(crate) fn hand(thread: *mut Thread, key: Key, before: u64) {
+    let handed = if before & !TAKEN == 0 { 0 } else { key.bits() };
+    // SAFETY: as for `set_outer`.
+    unsafe { (*thread).handed.store(handed, Relaxed) };
 }
 
 /// Which counters are the thread's.

@@ -2,12 +2,12 @@
 
 use core::mem::offset_of;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, hand, handed};
 use crate::frees::Freeing;
-use crate::layout::{Call, Descriptor, Loss, TAKEN, Thread};
+use crate::layout::{Call, Descriptor, Loss, Thread};
 use crate::record::{Allocated, Sought};
 use leaktap_api::{Action, Effect, effect};
-use leaktap_ledger::{Freed, Key};
+use leaktap_ledger::Key;
 
 /// Where the descriptor is.
 pub(crate) const DESCRIPTOR: usize = offset_of!(Call, descriptor);
@@ -63,7 +63,7 @@ impl Call {
             if let Some(freed) = agent.freed(self.thread(), self.before, &free)
                 && let Some(moving) = agent.moving(self.thread(), index)
             {
-                moving.keep(key, Freed::new(key.family(), freed));
+                moving.keep(key, freed);
             }
         }
     }
@@ -96,7 +96,8 @@ impl Call {
     #[inline(always)]
     pub(crate) fn returned_again(&self, agent: Agent, result: u64, bp: u64) -> Result<(), Sought> {
         let action = self.descriptor().action;
-        if action.shape() != Action::ALLOCATE || result == 0 || self.before & TAKEN != 0 {
+        let is_alone = self.before == 0 && handed(self.thread()).is_none();
+        if action.shape() != Action::ALLOCATE || result == 0 || !is_alone {
             return Err(Sought::NotYet);
         }
         let call = self.allocation(result, bp).ok_or(Sought::NotYet)?;
@@ -144,11 +145,17 @@ impl Call {
     }
 
     fn allocated(&self, agent: Agent, at: u64, bp: u64, sought: Sought) {
-        if let Some(call) = self.allocation(at, bp)
-            && let Some(state) = agent.state(self.thread(), self.before)
-        {
-            agent.allocated(state, &call, sought);
+        let Some(call) = self.allocation(at, bp) else {
+            return;
+        };
+        let inner = handed(self.thread()).filter(|inner| call.hands_on(*inner));
+        if let Some(state) = agent.state(self.thread(), self.before) {
+            match inner {
+                Some(inner) => agent.handed_on(state, &call, inner, sought),
+                None => agent.allocated(state, &call, sought),
+            }
             agent.done(state, self.before);
         }
+        hand(self.thread(), inner.unwrap_or(call.key), self.before);
     }
 }

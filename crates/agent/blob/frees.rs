@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::agent::{Agent, stripe};
 use crate::layout::{ALL_SEEN, FREE_STACKS, NO_FUNCTION, PAIRS, Thread};
 use crate::record::{Allocated, Sought};
-use leaktap_ledger::{Block, Key, Misfree, Pair, StackId};
+use leaktap_ledger::{Freed, Key, Misfree, Pair, StackId};
 
 /// A call that frees.
 #[derive(Clone, Copy)]
@@ -67,7 +67,10 @@ impl Agent {
 
     /// Takes a block out of the ledger, if it is there, and has a look at whether that is right.
     /// `state` is for this call alone.
-    pub(crate) fn freed_closely(self, state: *mut Thread, free: &Freeing) -> Option<Block> {
+    pub(crate) fn freed_closely(self, state: *mut Thread, free: &Freeing) -> Freed {
+        if self.ledger().is_passed_on(free.key) {
+            return Freed::PassedOn;
+        }
         let stack = match self.wants(FREE_STACKS) {
             true => self.stack_of_free(state, free),
             false => None,
@@ -79,7 +82,7 @@ impl Agent {
             Some(block) => self.look_at_pair(unsafe { &*state }, free, block.stack),
             None => self.misfreed(state, free, stack),
         }
-        block
+        Freed::new(free.key.family(), block)
     }
 
     /// Where not all was seen, only what was freed before is known not to be a block from before.

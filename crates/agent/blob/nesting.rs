@@ -66,8 +66,10 @@ fn among(
         Some(taken) => (taken.known, Some(taken.window), Some(taken.nested)),
         None => (Known::NOTHING, None, None),
     };
+    let through = Cell::new(false);
     let mut callers = Walked {
         agent,
+        through: &through,
         stack: Stack::new(agent, known, sp, window),
         family,
         sp,
@@ -75,7 +77,10 @@ fn among(
     };
     let earlier = running & !MARKS;
     let (entered, innermost) = callers.of(running);
-    let is_call = |place: Place| place.sp == earlier || agent.is_on_record(thread, place.sp);
+    // The agent has called the function for it, unless that has an int3: else it was left, and
+    // what returns to that place is another one.
+    let is_earlier = |sp| sp == earlier && (running & NOTED != 0 || through.get());
+    let is_call = |place: Place| is_earlier(place.sp) || agent.is_on_record(thread, place.sp);
     let found = standing(entered, innermost, is_call, nested, &mut callers);
     let (entry, now) = match found {
         Standing::PartOf(call) if call == earlier => (Entry::Nested, running),
@@ -132,6 +137,8 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
 /// The callers of a call that was entered with its return address at `sp`.
 struct Walked<'w> {
     agent: Agent,
+    /// Whether the walk has just passed a frame of the agent's.
+    through: &'w Cell<bool>,
     stack: Stack<'w>,
     family: FamilyId,
     sp: u64,
@@ -201,15 +208,18 @@ impl Callers for Walked<'_> {
         };
         let mut rows = AllRows(self.agent);
         let mut outermost = Addr::default();
+        self.through.set(false);
         let end = walk_with(start, &self.stack, &mut rows, |visited| {
             outermost = visited.frame.lookup();
-            visit(Caller {
-                place: Place {
-                    sp: visited.sp.get().wrapping_sub(8),
-                    ret: visited.frame.address().get(),
-                },
-                signal: visited.signal,
-            })
+            let ret = visited.frame.address().get();
+            let place = Place {
+                sp: visited.sp.get().wrapping_sub(8),
+                ret,
+            };
+            let signal = visited.signal;
+            let flow = visit(Caller { place, signal });
+            self.through.set(self.agent.owns(ret));
+            flow
         });
         match end {
             End::TooDeep => Reach::Stopped,

@@ -36,7 +36,7 @@ impl Agent {
             return;
         };
         let ledger = self.ledger();
-        if ledger.restore(stripe(state), freed.family(), freed.block()) == Err(Full) {
+        if ledger.restore(stripe(state), freed) == Err(Full) {
             self.lose(Loss::Full);
         }
         self.done(state, before);

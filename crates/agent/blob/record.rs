@@ -60,6 +60,11 @@ impl Allocated {
         }
     }
 
+    /// Whether it has returned the block of `inner`, another family's, as its own.
+    pub(crate) fn hands_on(&self, inner: Key) -> bool {
+        inner.addr() == self.key.addr() && inner.family() != self.key.family()
+    }
+
     /// The function is part of the stack that is remembered, so it is part of the key: a call
     /// through a pointer may be of one function or another.
     #[inline]
@@ -146,6 +151,23 @@ impl Agent {
             self.lose(Loss::Full);
         }
         self.remember_near(state, call.key);
+    }
+
+    /// The block of `inner`, which the call has handed on, is known by its stack from now on.
+    #[cold]
+    pub(crate) fn handed_on(
+        self,
+        state: *mut Thread,
+        call: &Allocated,
+        inner: Key,
+        sought: Sought,
+    ) {
+        let handed = self
+            .stack(state, call, sought)
+            .map(|stack| self.ledger().hand_on(call.key.family(), inner, stack));
+        if !matches!(handed, Some(Ok(_))) {
+            self.lose(Loss::Full);
+        }
     }
 
     /// The stack, if it lies in memory that is known and the walk is remembered.

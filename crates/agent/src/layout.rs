@@ -280,6 +280,9 @@ pub struct Thread {
     /// Stack pointer at the entry of the outermost call that is running, 0 if none is; with
     /// [`MARKS`]. Of a spare: 1 while it is in use.
     pub outer: AtomicU64,
+    /// [`Key`](leaktap_ledger::Key) of the block that the last call inside another one has returned,
+    /// 0 if that one is over: it may be handed on.
+    pub handed: AtomicU64,
     /// Which one this is: whose counters are its own.
     pub index: AtomicU32,
     /// Calls that have not returned, but the one of `outer`.

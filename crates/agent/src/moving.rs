@@ -18,6 +18,7 @@ pub const MOVING_WORDS: usize = 5;
 
 const BLOCK: u64 = 1;
 const UNMATCHED: u64 = 2;
+const PASSED_ON: u64 = 3;
 
 /// A call that reallocates, or room for one. The words: stack pointer at its entry, 0 if there is
 /// none; address of the old block; family, and above that what was taken out; size; stack and time.
@@ -40,13 +41,16 @@ impl Moving<'_> {
     /// The call has taken this out.
     pub fn keep(self, key: Key, freed: Freed) {
         let [_, addr, what, size, origin] = self.0;
-        let mut is = UNMATCHED;
-        if let Freed::Block(block) = freed {
-            is = BLOCK;
-            size.store(block.size, Relaxed);
-            let time = u64::from(block.time) << 32;
-            origin.store(u64::from(block.stack.0) | time, Relaxed);
-        }
+        let is = match freed {
+            Freed::Block(block) => {
+                size.store(block.size, Relaxed);
+                let time = u64::from(block.time) << 32;
+                origin.store(u64::from(block.stack.0) | time, Relaxed);
+                BLOCK
+            }
+            Freed::Unmatched(_) => UNMATCHED,
+            Freed::PassedOn => PASSED_ON,
+        };
         addr.store(key.addr(), Relaxed);
         what.store(key.family().number() as u64 | is << 8, Release);
     }
@@ -74,6 +78,7 @@ impl Moving<'_> {
         match what >> 8 {
             BLOCK => Some(Freed::Block(block)),
             UNMATCHED => Some(Freed::Unmatched(family)),
+            PASSED_ON => Some(Freed::PassedOn),
             _ => None,
         }
     }

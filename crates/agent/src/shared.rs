@@ -286,6 +286,12 @@ impl Shared {
         self.map.words(outer, 1).first()
     }
 
+    /// [`Thread::handed`] of thread `index`, nothing if there is no such thread.
+    pub fn handed(&self, index: usize) -> Option<&AtomicU64> {
+        let handed = thread_at(index)? + offset_of!(Thread, handed) as u64;
+        self.map.words(handed, 1).first()
+    }
+
     /// Tells thread `index`, whose key has just been taken, its number.
     pub fn number(&self, index: usize) {
         let number = |thread| {
@@ -308,7 +314,7 @@ impl Shared {
             .filter_map(|call| call.first_chunk());
         let under_way = calls.map(Moving).filter(|call| call.entry_sp() != 0);
         for freed in under_way.filter_map(|call| call.end(call.entry_sp())) {
-            let back = self.ledger().restore(stripe, freed.family(), freed.block());
+            let back = self.ledger().restore(stripe, freed);
             let _ = back; // there is room: it has just been there
         }
     }

@@ -63,10 +63,6 @@ impl Stripe {
         }
     }
 
-    pub(crate) fn resized(&self, old: u64, new: u64) {
-        add(&self.allocated_bytes, new.wrapping_sub(old));
-    }
-
     pub(crate) fn restored(&self, size: Option<u64>) {
         add(&self.frees, 1_u64.wrapping_neg());
         match size {

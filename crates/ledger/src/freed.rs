@@ -9,10 +9,12 @@ pub enum Freed {
     Block(Block),
     /// Nothing: the block was allocated before the trace, or never, or not by this family.
     Unmatched(FamilyId),
+    /// Nothing, and it was not counted: see [`Ledger::is_passed_on`](crate::Ledger::is_passed_on).
+    PassedOn,
 }
 
 impl Freed {
-    /// A free of `family` took this out.
+    /// A free of `family` that was counted took this out.
     pub fn new(family: FamilyId, block: Option<Block>) -> Freed {
         block.map_or(Freed::Unmatched(family), Freed::Block)
     }
@@ -21,15 +23,7 @@ impl Freed {
     pub fn block(self) -> Option<Block> {
         match self {
             Freed::Block(block) => Some(block),
-            Freed::Unmatched(_) => None,
-        }
-    }
-
-    /// Whose it is.
-    pub fn family(self) -> FamilyId {
-        match self {
-            Freed::Block(block) => block.key.family(),
-            Freed::Unmatched(family) => family,
+            Freed::Unmatched(_) | Freed::PassedOn => None,
         }
     }
 }

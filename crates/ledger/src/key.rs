@@ -58,7 +58,19 @@ impl Key {
     /// Whose it is.
     #[inline]
     pub const fn family(self) -> FamilyId {
-        FamilyId::new((self.0 >> ADDR_BITS) as usize)
+        FamilyId((self.0 >> ADDR_BITS) as u8 % FamilyId::MOST as u8)
+    }
+
+    /// As one word; 0 is no block's.
+    #[inline]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The same back.
+    #[inline]
+    pub const fn from_bits(bits: u64) -> Key {
+        Key(bits)
     }
 }
 
@@ -70,3 +82,6 @@ impl From<u64> for Key {
 }
 
 const _: () = assert!(FamilyId::MOST <= 1 << (u64::BITS - ADDR_BITS));
+
+/// So that [`Key::family`] is a mask.
+const _: () = assert!(FamilyId::MOST.is_power_of_two());

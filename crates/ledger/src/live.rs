@@ -28,7 +28,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::areas::MOST_TABLES;
 use crate::primitive::{AtomicU32, AtomicU64, FIRST_BUCKETS};
 use crate::region::bucket_at;
-use crate::{FamilyId, Full, Key, Ledger, StackId};
+use crate::{FamilyId, Freed, Full, Key, Ledger, StackId};
 
 /// Binary logarithm of the number of buckets of the first table.
 const FIRST_BITS: u32 = FIRST_BUCKETS;
@@ -332,21 +332,20 @@ impl<'m> Ledger<'m> {
         found
     }
 
-    /// Undoes a [`Ledger::freed`] of `family` that returned `block`.
+    /// Undoes a free that took out `freed`.
     ///
     /// # Errors
     /// [`Full`] if the last table is.
-    pub fn restore(
-        &self,
-        stripe: usize,
-        family: FamilyId,
-        block: Option<Block>,
-    ) -> Result<(), Full> {
-        if let Some(block) = &block {
-            self.enter(block)?;
+    pub fn restore(&self, stripe: usize, freed: Freed) -> Result<(), Full> {
+        match freed {
+            Freed::Block(block) => {
+                self.enter(&block)?;
+                let stripe = self.stripe(block.key.family(), stripe);
+                stripe.restored(Some(block.size));
+            }
+            Freed::Unmatched(family) => self.stripe(family, stripe).restored(None),
+            Freed::PassedOn => {}
         }
-        let stripe = self.stripe(family, stripe);
-        stripe.restored(block.map(|block| block.size));
         Ok(())
     }
 
@@ -370,19 +369,25 @@ impl<'m> Ledger<'m> {
         found.next()
     }
 
-    /// `block`, which is there, has another stack, size and time from now on. False if it is not
-    /// there.
+    /// A call of `by` has handed on the block of `key`, another family's, as its own: it is known by
+    /// that call's stack from now on. False if it is not there.
     ///
     /// # Errors
     /// [`Full`] if the last table is: the block is lost.
-    pub fn replace(&self, stripe: usize, block: &Block) -> Result<bool, Full> {
-        let Some(old) = self.remove(block.key.0, 0) else {
+    pub fn hand_on(&self, by: FamilyId, key: Key, stack: StackId) -> Result<bool, Full> {
+        let Some(block) = self.remove(key.0, 0) else {
             return Ok(false);
         };
-        self.enter(block)?;
-        let stripe = self.stripe(block.key.family(), stripe);
-        stripe.resized(old.size, block.size);
+        self.enter(&Block { stack, ..block })?;
+        self.head().forwarders.fetch_or(1 << by.number(), Relaxed);
         Ok(true)
+    }
+
+    /// Whether a free of `key` is for the family behind to count: its own has handed on what others
+    /// have allocated, and has no such block.
+    pub fn is_passed_on(&self, key: Key) -> bool {
+        let forwarders = self.head().forwarders.load(Relaxed);
+        forwarders >> key.family().number() & 1 != 0 && self.find(key).is_none()
     }
 
     /// Returns the size of the block that was at the same address.

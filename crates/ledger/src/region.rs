@@ -37,6 +37,8 @@ pub(crate) struct Head {
     pub(crate) frames: AtomicU32,
     /// The newest table of nodes.
     pub(crate) nodes: AtomicU32,
+    /// Families that hand on what others have allocated: a bit each.
+    pub(crate) forwarders: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64 && FREES_AT.is_multiple_of(64));

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 
 use leaktap_ledger::{
-    AREA_BITS, Block, FamilyId, Former, Kept, Key, Ledger, Misfree, Near, Pair, StackId, Trail,
+    AREA_BITS, Block, FamilyId, Former, Freed, Kept, Key, Ledger, Misfree, Near, Pair, StackId,
+    Totals, Trail,
 };
 use support::ledger;
 
@@ -60,7 +61,8 @@ fn does_what_a_map_does(tables: u32, addresses: u64, twice: bool) {
             }
             _ => {
                 if let Some(block) = taken.take() {
-                    assert_eq!(ledger.restore(0, FamilyId::FIRST, block), Ok(()));
+                    let freed = Freed::new(FamilyId::FIRST, block);
+                    assert_eq!(ledger.restore(0, freed), Ok(()));
                     model.extend(block.map(|block| (block.key.addr(), block)));
                 }
             }
@@ -378,7 +380,7 @@ fn blocks_of_two_families_may_be_at_one_address() {
     assert_eq!(ledger.find(object.key), Some(object));
     assert_eq!(ledger.freed(0, object.key), Some(object));
     assert_eq!(ledger.freed(0, object.key), None);
-    assert_eq!(ledger.restore(0, pool, None), Ok(()));
+    assert_eq!(ledger.restore(0, Freed::Unmatched(pool)), Ok(()));
     assert_eq!(ledger.find(object.key), None);
     assert_eq!(ledger.find(chunk.key), Some(chunk));
     let [of_first, of_pool] = [first, pool].map(|family| ledger.totals(family));
@@ -388,18 +390,31 @@ fn blocks_of_two_families_may_be_at_one_address() {
 }
 
 #[test]
-fn a_block_may_come_to_be_known_by_another_stack() {
+fn a_block_that_is_handed_on_is_known_by_another_stack() {
     let ledger = ledger(1);
+    let wrapper = FamilyId::new(1);
+    let (handed, inner) = (Key::new(wrapper, 48), Key::from(48));
     let other = Block {
-        size: 100,
+        stack: StackId(7),
         ..block(48, 30)
     };
-    assert_eq!(ledger.replace(0, &other), Ok(false));
+    assert_eq!(ledger.hand_on(wrapper, inner, other.stack), Ok(false));
+    assert!(!ledger.is_passed_on(handed));
     assert!(ledger.allocated(0, &block(48, 30)).is_ok());
-    assert_eq!(ledger.replace(0, &other), Ok(true));
-    assert_eq!(ledger.find(48), Some(other));
+    assert_eq!(ledger.hand_on(wrapper, inner, other.stack), Ok(true));
+    assert_eq!(ledger.find(inner), Some(other));
+    assert!(ledger.is_passed_on(handed) && !ledger.is_passed_on(inner));
+    assert_eq!(ledger.restore(0, Freed::PassedOn), Ok(()));
+    assert_eq!(ledger.totals(wrapper), Totals::default());
     let totals = ledger.totals(FamilyId::FIRST);
-    assert_eq!((totals.allocations, totals.allocated_bytes), (1, 100));
+    assert_eq!((totals.allocations, totals.allocated_bytes), (1, 30));
+    // Blocks of its own are its own.
+    let own = Block {
+        key: handed,
+        ..other
+    };
+    assert!(ledger.allocated(0, &own).is_ok());
+    assert!(!ledger.is_passed_on(handed));
 }
 
 #[test]

@@ -17,6 +17,8 @@
 mod areas;
 #[path = "../../ledger/src/counters.rs"]
 mod counters;
+#[path = "../../ledger/src/freed.rs"]
+mod freed;
 #[path = "../../ledger/src/key.rs"]
 mod key;
 #[path = "../../ledger/src/live.rs"]
@@ -30,6 +32,7 @@ mod set;
 #[path = "../../ledger/src/stacks.rs"]
 mod stacks;
 
+pub use freed::Freed;
 pub use key::{FamilyId, Key};
 pub use live::Block;
 pub use region::{Ledger, bucket_of, with_ledger};

@@ -19,6 +19,7 @@ pub(crate) struct Head {
     pub(crate) roomy: AtomicU32,
     pub(crate) frames: AtomicU32,
     pub(crate) nodes: AtomicU32,
+    pub(crate) forwarders: AtomicU32,
 }
 
 /// Zeroed memory.

@@ -81,9 +81,14 @@ impl<U> Call<U> {
         self.action.block(&self.arguments)
     }
 
+    /// Whether they are calls of the same function: several families have one of that name.
+    fn is_same(&self, other: &Call<U>) -> bool {
+        self.function == other.function && self.family == other.family
+    }
+
     /// How it stands to another one.
     fn innermost(&self, next: &Call<U>) -> Innermost {
-        let is_other = next.function != self.function;
+        let is_other = !self.is_same(next);
         let same_block = is_other && next.block().is_some() && next.block() == self.block();
         Innermost {
             place: self.place(),
@@ -152,7 +157,7 @@ impl<U: Copy> Calls<U> {
         let elsewhere = calls.rposition(|call| call.place() != next.place());
         let first = elsewhere.map_or(0, |at| at + 1);
         let mut there = self.stack.iter().skip(first);
-        if let Some(at) = there.position(|call| call.function == next.function) {
+        if let Some(at) = there.position(|call| call.is_same(next)) {
             self.stack.drain(first + at..).rev().for_each(dead);
         }
     }
@@ -190,6 +195,11 @@ impl<U: Copy> Calls<U> {
             dead(call);
         }
         self.stack.pop()
+    }
+
+    /// Whether no call is under way, as far as is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stack.is_empty()
     }
 
     /// Takes all calls: the thread or the trace ends.
@@ -327,14 +337,14 @@ mod tests {
         };
         let mut calls = Calls::default();
         for _ in 0..2 {
-            let entries = [of_pool(CALLOC), call(MALLOC, 0x1000, 0x40)];
+            let entries = [of_pool(MALLOC), call(MALLOC, 0x1000, 0x40)];
             let entries = entries.map(|next| enter(&mut calls, next, called_by(&[])).0);
             assert_eq!(entries, [Entry::Own, Entry::Own]);
             assert_eq!(calls.stack.len(), 2, "those from before are over");
         }
         let mut back = || calls.returned(Addr::new(0x40), Addr::new(0x1008), |_| {});
-        let functions = [back(), back(), back()].map(|call| Some(call?.function));
-        assert_eq!(functions, [Some(MALLOC), Some(CALLOC), None]);
+        let families = [back(), back(), back()].map(|call| Some(call?.family.number()));
+        assert_eq!(families, [Some(0), Some(1), None]);
     }
 
     /// `void f() { free(malloc(1)); }`, again and again, where all lies in one module.

@@ -1,6 +1,7 @@
 //! What a call that has returned did, as the recorder is told.
 
 use leaktap_api::{Effect, FunctionId, effect};
+use leaktap_ledger::Key;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::Memory;
 use leaktap_unwind::Start;
@@ -20,6 +21,8 @@ pub(crate) struct Outcome<'a> {
     pub(crate) modules: &'a mut Modules,
     pub(crate) walker: &'a mut Walker,
     pub(crate) recorder: &'a mut dyn Recorder,
+    /// The block that the last call inside this one has returned; then the one that this one has.
+    pub(crate) handed: Option<Key>,
 }
 
 impl Outcome<'_> {
@@ -59,8 +62,18 @@ impl Outcome<'_> {
     fn allocated(&mut self, call: &Call<Undo>, block: u64, bytes: u64, start: Start) {
         if block != 0 {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
-            let at = Addr::new(block);
-            self.recorder.allocated(call.allocator(), at, bytes, stack);
+            let by = call.allocator();
+            // A pool's first object lies where its chunk does: both count.
+            let hands_on =
+                |inner: &Key| inner.addr() == block && inner.family() != by.family && !call.is_told;
+            match self.handed.filter(hands_on) {
+                Some(inner) => self.recorder.handed_on(by, inner, stack),
+                None => {
+                    let at = Addr::new(block);
+                    self.recorder.allocated(by, at, bytes, stack);
+                    self.handed = Some(Key::new(by.family, block));
+                }
+            }
         }
     }
 

@@ -585,6 +585,8 @@ impl Process {
             return self.returned_unseen(function, at);
         };
         thread.free = None;
+        let number = agent.and_then(|agent| agent.number(registers.fs_base()));
+        let noted = number.and_then(|number| Some((agent?.outer(number)?, agent?.handed(number)?)));
         loop {
             call.undo.forget_note(agent);
             let start = stack::caller(at, call.entry_sp, registers.bp());
@@ -593,8 +595,10 @@ impl Process {
                 modules: &mut self.modules,
                 walker: &mut self.walker,
                 recorder,
+                handed: thread.handed(noted),
             };
             outcome.of(&call, registers.result(), start);
+            thread.hand(outcome.handed, noted);
             self.breakpoints.returned(at);
             // What has jumped there returns with it.
             let over = |dead: Call<_>| undo(dead.undo, agent, recorder);

@@ -30,6 +30,10 @@ pub trait Recorder {
     /// A block of `size` bytes at `at` was allocated.
     fn allocated(&mut self, by: Allocator, at: Addr, size: u64, stack: Stack<'_>);
 
+    /// `by` has handed on the block of `key`, another family's, as its own: of that one call there
+    /// is one block.
+    fn handed_on(&mut self, by: Allocator, key: Key, stack: Stack<'_>);
+
     /// Whether stacks of frees are kept.
     fn keeps_free_stacks(&self) -> bool;
 

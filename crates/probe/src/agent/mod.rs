@@ -283,6 +283,11 @@ impl Agent {
         self.shared.outer(number)
     }
 
+    /// See [`Thread::handed`](leaktap_agent::layout::Thread::handed).
+    pub(crate) fn handed(&self, number: usize) -> Option<&AtomicU64> {
+        self.shared.handed(number)
+    }
+
     /// Several threads have `fs` as their fs base.
     pub(crate) fn share_state(&self, fs: u64) {
         let first = set_of_keys(fs, KEY_BITS) * KEYS;

@@ -1,7 +1,10 @@
 //! What a thread is in the middle of, and how that is taken back.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
+use leaktap_agent::layout::MARKS;
+use leaktap_ledger::Key;
 use leaktap_memory::Addr;
 use leaktap_tracee::Registers;
 
@@ -16,6 +19,30 @@ pub(super) struct Thread {
     pub(super) calls: Calls<Undo>,
     pub(super) held: Held,
     pub(super) free: Option<Free>,
+    /// As the agent's [`handed`](leaktap_agent::layout::Thread::handed), where there is none.
+    pub(super) handed: Option<Key>,
+}
+
+impl Thread {
+    /// The block that a call inside the one that is returning has returned. The agent has `noted`
+    /// what runs, and what was handed.
+    pub(super) fn handed(&self, noted: Option<(&AtomicU64, &AtomicU64)>) -> Option<Key> {
+        let Some((_, handed)) = noted else {
+            return self.handed;
+        };
+        let handed = handed.load(Acquire);
+        (handed != 0).then_some(Key::from_bits(handed))
+    }
+
+    /// A call has returned `block`, or is the last of those that are under way.
+    pub(super) fn hand(&mut self, block: Option<Key>, noted: Option<(&AtomicU64, &AtomicU64)>) {
+        let is_inside = noted.is_some_and(|(outer, _)| outer.load(Acquire) & !MARKS != 0);
+        let block = block.filter(|_| is_inside || !self.calls.is_empty());
+        match noted {
+            Some((_, handed)) => handed.store(block.map_or(0, Key::bits), Release),
+            None => self.handed = block,
+        }
+    }
 }
 
 /// What a call that did not take place has changed.
