@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, siginfo_t, user_regs_struct};
@@ -240,13 +240,15 @@ pub(crate) fn signal_info_bytes(info: &siginfo_t) -> &[u8; size_of::<siginfo_t>(
     unsafe { &*ptr::from_ref(info).cast() }
 }
 
-/// Last of the signals that [`set_handler`] notes, zero for none.
-pub(crate) static REQUESTED: AtomicI32 = AtomicI32::new(0);
+/// How often each signal has been noted that nobody has taken yet: see [`set_handler`].
+pub(crate) static NOTED: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
 
 extern "C" fn note(signal: c_int) {
     // The timer's signal only has to interrupt waitpid(2).
-    if signal != libc::SIGALRM {
-        REQUESTED.store(signal, Ordering::Relaxed);
+    if signal != libc::SIGALRM
+        && let Some(noted) = NOTED.get(signal as usize)
+    {
+        noted.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -259,7 +261,7 @@ impl OldAction {
     }
 }
 
-/// Lets `signal` be noted in [`REQUESTED`], and interrupt system calls (no `SA_RESTART`).
+/// Lets `signal` be noted in [`NOTED`], and interrupt system calls (no `SA_RESTART`).
 pub(crate) fn set_handler(signal: c_int) -> Result<OldAction, Errno> {
     handle(signal, 0)
 }

@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::libc;
@@ -35,7 +35,8 @@ impl Wakeups {
     /// # Errors
     /// From sigaction(2), timer_create(2) and timer_settime(2); nothing is changed then.
     pub fn install(period: Duration) -> io::Result<Wakeups> {
-        sys::REQUESTED.store(0, Ordering::Relaxed);
+        let forget = |noted: &AtomicU32| noted.store(0, Ordering::Relaxed);
+        sys::NOTED.iter().for_each(forget);
         use NixSignal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
         let signals = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
         let mut waking = SigSet::empty();
@@ -58,15 +59,16 @@ impl Wakeups {
 
     /// Whether one of these signals has come that nobody has taken yet.
     pub fn is_pending() -> bool {
-        sys::REQUESTED.load(Ordering::Relaxed) != 0
+        let has_come = |noted: &AtomicU32| noted.load(Ordering::Relaxed) != 0;
+        sys::NOTED.iter().any(has_come)
     }
 
-    /// The last of SIGINT, SIGQUIT, SIGTERM and SIGHUP that has come since this was asked.
+    /// A signal that has come, as often as it has.
     pub fn take(&self) -> Option<Signal> {
-        match sys::REQUESTED.swap(0, Ordering::Relaxed) {
-            0 => None,
-            number => Some(Signal::new(number)),
-        }
+        let has_come = |noted: &AtomicU32| noted.load(Ordering::Relaxed) != 0;
+        let number = sys::NOTED.iter().position(has_come)?;
+        sys::NOTED.get(number)?.fetch_sub(1, Ordering::Relaxed);
+        Some(Signal::new(number as i32))
     }
 
     /// The work is done, but for what is said about it. The first of each signal that comes from
