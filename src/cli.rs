@@ -18,7 +18,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Launch a program and trace it; report when it ends
+    /// Launch a program and trace it; report when it ends. Ctrl-C is the program's: what outlives
+    /// that three times in a row runs on without leaktap, which reports
     Run(Run),
     /// Attach to a live process; report on detach: Ctrl-C, SIGTERM, --duration, or its end
     Attach(Attach),
@@ -99,7 +100,7 @@ pub(crate) struct Trace {
     /// Keep whole stacks of the last frees: notes on double frees then say who called the first one
     #[arg(long)]
     pub(crate) free_stacks: bool,
-    /// No progress line
+    /// No progress line. There is none either where the target uses the terminal
     #[arg(long)]
     pub(crate) no_progress: bool,
 }

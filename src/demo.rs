@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::setsid;
 
 /// Milliseconds between two requests that the demo's server handles.
 const PERIOD: u8 = 2;
@@ -17,7 +18,8 @@ pub(crate) fn start() -> io::Result<Child> {
     let piped = command
         .arg("demo-target")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = piped.spawn()?;
     // It says that it has begun: before that, its C library may not even be mapped.
     if let Some(stdout) = &mut child.stdout {
@@ -28,6 +30,8 @@ pub(crate) fn start() -> io::Result<Child> {
 
 /// The leaky program: a server with a cache that it never empties.
 pub(crate) fn target() {
+    // The terminal is leaktap's: Ctrl-C asks for the report.
+    let _ = setsid();
     let mut server = Server::default();
     // Fails if nobody waits any more: then standard input is closed, too.
     let _ = io::stdout()

@@ -10,6 +10,7 @@ mod doctor;
 mod error;
 mod guard;
 mod misuse;
+mod orders;
 mod output;
 mod overhead;
 mod patience;
@@ -19,6 +20,7 @@ mod result;
 mod roots;
 mod session;
 mod target;
+mod terminal;
 mod tracing;
 
 use std::borrow::Cow;

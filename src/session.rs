@@ -11,10 +11,12 @@ use leaktap_tracee::{
 
 use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
+use crate::orders::{OnSignal, Orders};
 use crate::patience::patiently;
 use crate::progress::Progress;
 use crate::target::{self, How, Target};
-use crate::tracing::{OnSignal, Orders, Tracing};
+use crate::terminal;
+use crate::tracing::Tracing;
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
@@ -48,7 +50,7 @@ pub(crate) struct Settings {
     pub(crate) free_stacks: bool,
     /// No `attached` line.
     pub(crate) quiet: bool,
-    /// A progress line, where standard error is a terminal.
+    /// A progress line, where standard error is a terminal that the target does not use.
     pub(crate) progress: bool,
 }
 
@@ -267,16 +269,11 @@ fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: Wakeups, on_signal:
         .duration
         .and_then(|duration| Instant::now().checked_add(duration));
     let name = tracing.target.program_name();
-    let mut progress = Progress::new(settings.progress, name);
-    tracing.run(
-        &Orders {
-            until,
-            wakeups: &wakeups,
-            on_signal,
-            max_overhead: settings.most_overhead(on_signal),
-        },
-        &mut progress,
-    );
+    let is_wanted = settings.progress && !terminal::is_used_by(tracing.target.tid());
+    let mut progress = Progress::new(is_wanted, &name);
+    let max_overhead = settings.most_overhead(on_signal);
+    let mut orders = Orders::new(until, &wakeups, on_signal, max_overhead);
+    tracing.run(&mut orders, &mut progress);
     progress.finish();
     // A user who is late asks for what has been done: no reason to lose the report.
     wakeups.end();

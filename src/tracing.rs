@@ -6,10 +6,11 @@ use std::time::Instant;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_probe::Trap;
 use leaktap_tracee::{
-    Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer, Wakeups,
+    Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer,
     has_run_out,
 };
 
+use crate::orders::{OnSignal, Orders};
 use crate::overhead::Overhead;
 use crate::progress::Progress;
 use crate::target::{Exit, Target};
@@ -24,29 +25,6 @@ const SYS_EXIT: u64 = 60;
 const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_SETTLS: u64 = 0x8_0000;
-
-/// When to let the target go.
-pub(crate) struct Orders<'a> {
-    /// At the latest then.
-    pub(crate) until: Option<Instant>,
-    /// Signals to leaktap itself.
-    pub(crate) wakeups: &'a Wakeups,
-    /// What such a signal means.
-    pub(crate) on_signal: OnSignal,
-    /// When stops take more of the target's time, in percent.
-    pub(crate) max_overhead: Option<u8>,
-}
-
-/// What a signal to leaktap means while it traces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnSignal {
-    /// Detach and report.
-    Detach,
-    /// SIGINT, SIGQUIT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is
-    /// passed on
-    /// to it once, and the second one detaches.
-    PassOn,
-}
 
 /// A trace under way.
 pub(crate) struct Tracing<'a> {
@@ -122,13 +100,11 @@ impl<'a> Tracing<'a> {
     }
 
     /// Traces until the target ends or has to be let go, and detaches.
-    pub(crate) fn run(mut self, orders: &Orders<'_>, progress: &mut Progress) {
-        let mut passed_on = false;
+    pub(crate) fn run(mut self, orders: &mut Orders<'_>, progress: &mut Progress) {
         let mut must_leave = false;
         self.overhead = Overhead::new(orders.max_overhead, Instant::now());
         while self.target.exit.is_none() && !self.tasks.is_empty() {
-            let is_over = orders.until.is_some_and(|until| Instant::now() >= until);
-            if is_over || self.is_told_to_end(orders, &mut passed_on) {
+            if orders.is_over() || orders.is_told_to_end(self.target) {
                 break;
             }
             let event = self.tracer.wait(SPINS);
@@ -147,7 +123,7 @@ impl<'a> Tracing<'a> {
         // The program that was launched runs on by itself.
         let has_left = must_leave && orders.on_signal == OnSignal::PassOn;
         while has_left && self.target.exit.is_none() {
-            if self.is_told_to_end(orders, &mut passed_on) {
+            if orders.is_told_to_end(self.target) {
                 break;
             }
             match self.tracer.wait(0) {
@@ -168,20 +144,6 @@ impl<'a> Tracing<'a> {
             self.target.note_shortage();
         }
         excess.is_some() || has_run_out || self.target.process().departure().is_some()
-    }
-
-    /// Whether a signal to leaktap says so.
-    fn is_told_to_end(&mut self, orders: &Orders<'_>, passed_on: &mut bool) -> bool {
-        match (orders.wakeups.take(), orders.on_signal) {
-            (Some(_), OnSignal::Detach) => true,
-            (Some(Signal::TERM), OnSignal::PassOn) if *passed_on => true,
-            (Some(Signal::TERM), OnSignal::PassOn) => {
-                *passed_on = true;
-                self.target.send(Signal::TERM);
-                false
-            }
-            _ => false,
-        }
     }
 
     pub(crate) fn on_event(&mut self, event: Event) {

@@ -119,6 +119,13 @@ impl Target {
         self.notes.push(ended.to_owned());
     }
 
+    /// Ctrl-C came so often in a row, and the program lives on.
+    pub(crate) fn note_interrupts(&mut self, times: u32) {
+        self.notes.push(format!(
+            "the trace ended when Ctrl-C had come {times} times in a row: the program runs on"
+        ));
+    }
+
     /// There were remains of a leaktap that was killed, or could not take all of it with it: says
     /// what has become of them.
     pub(crate) fn note_remains(&mut self) {

@@ -113,6 +113,29 @@ impl Watched {
             .unwrap_or_else(|| panic!("no line with `{text}` on standard output"))
     }
 
+    /// Waits until standard output has had that many complete lines that contain `text`.
+    pub(crate) fn stdout_lines(&self, text: &str, count: usize) {
+        let has = |bytes: &[u8]| {
+            let lines = complete_lines(bytes).filter(|line| line.contains(text));
+            lines.count() >= count
+        };
+        assert!(
+            self.stdout.wait(has),
+            "no {count} lines with `{text}` on standard output"
+        );
+    }
+
+    /// Waits until standard output has had `text`, in whatever line.
+    pub(crate) fn stdout_text(&self, text: &str) {
+        let has = |bytes: &[u8]| contains(bytes, text);
+        assert!(self.stdout.wait(has), "no {text:?} on standard output");
+    }
+
+    /// Whether standard output has had `text` by now.
+    pub(crate) fn stdout_has_by_now(&self, text: &str) -> bool {
+        contains(&self.stdout.so_far(), text)
+    }
+
     /// As [`stdout_line`](Watched::stdout_line) for standard error, or nothing if the stream ends
     /// without it.
     pub(crate) fn stderr_line(&self, text: &str) -> Option<String> {
@@ -267,6 +290,16 @@ impl Stream {
         }
     }
 
+    /// Waits until `holds` of what has come; false if the stream ends before.
+    fn wait(&self, holds: impl Fn(&[u8]) -> bool) -> bool {
+        let mut state = locked(&self.state);
+        while !holds(&state.0) && !state.1 {
+            let more = self.more.wait(state);
+            state = more.unwrap_or_else(PoisonError::into_inner);
+        }
+        holds(&state.0)
+    }
+
     fn so_far(&self) -> Vec<u8> {
         locked(&self.state).0.clone()
     }
@@ -275,6 +308,11 @@ impl Stream {
         let ended = self.more.wait_while(locked(&self.state), |state| !state.1);
         ended.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    let mut windows = bytes.windows(text.len());
+    windows.any(|window| window == text.as_bytes())
 }
 
 fn complete_lines(bytes: &[u8]) -> impl Iterator<Item = &str> {
