@@ -21,7 +21,8 @@ pub(crate) enum Command {
     /// Launch a program and trace it; report when it ends. Ctrl-C is the program's: what outlives
     /// that three times in a row runs on without leaktap, which reports
     Run(Run),
-    /// Attach to a live process; report on detach: Ctrl-C, SIGTERM, --duration, or its end
+    /// Attach to a live process; report on detach: Ctrl-C, Ctrl-Z, SIGTERM, --duration, or
+    /// its end
     Attach(Attach),
     /// Render a capture again
     Report(Report),

@@ -9,6 +9,7 @@ mod detaching;
 mod doctor;
 mod error;
 mod guard;
+mod job;
 mod misuse;
 mod orders;
 mod output;

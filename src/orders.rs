@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use leaktap_tracee::{Signal, Wakeups};
 
+use crate::job::Job;
 use crate::target::Target;
 
 /// Ctrl-C so often in a row ends the trace of a program that it does not end.
@@ -25,6 +26,7 @@ pub(crate) struct Orders<'a> {
     /// Whether SIGTERM has been passed on.
     has_passed_on: bool,
     interrupts: InARow,
+    job: Job,
 }
 
 /// What a signal to leaktap means while it traces.
@@ -33,7 +35,8 @@ pub(crate) enum OnSignal {
     /// Detach and report.
     Detach,
     /// SIGINT, SIGQUIT and SIGHUP reach the program by themselves, from the terminal; SIGTERM is
-    /// passed on to it once, and the second one detaches. So does Ctrl-C again and again.
+    /// passed on to it once, and the second one detaches. So does Ctrl-C again and again. When
+    /// Ctrl-Z stops the program, leaktap stops with it.
     PassOn,
 }
 
@@ -52,6 +55,7 @@ impl<'a> Orders<'a> {
             max_overhead,
             has_passed_on: false,
             interrupts: InARow::default(),
+            job: Job::default(),
         }
     }
 
@@ -66,6 +70,7 @@ impl<'a> Orders<'a> {
             return false;
         };
         match (self.on_signal, signal) {
+            (OnSignal::Detach, Signal::CONT) => false,
             (OnSignal::Detach, _) => true,
             (OnSignal::PassOn, Signal::TERM) if self.has_passed_on => true,
             (OnSignal::PassOn, Signal::TERM) => {
@@ -77,7 +82,18 @@ impl<'a> Orders<'a> {
                 target.note_interrupts(INTERRUPTS);
                 true
             }
+            (OnSignal::PassOn, Signal::TSTP | Signal::TTIN | Signal::TTOU | Signal::CONT) => {
+                self.job.tell(signal, Instant::now());
+                false
+            }
             (OnSignal::PassOn, _) => false,
+        }
+    }
+
+    /// The program is stopped, or no longer traced: stops leaktap with it, if the job is to stop.
+    pub(crate) fn stop_with_job(&mut self) {
+        if let Some(signal) = self.job.stops_by(Instant::now()) {
+            self.wakeups.stop_by(signal);
         }
     }
 }

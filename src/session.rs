@@ -82,7 +82,7 @@ impl Settings {
 
 /// Traces the live process `pid` until its end, a signal to leaktap, or the time set.
 pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
-    let wakeups = wakeups()?;
+    let wakeups = wakeups(Ok)?;
     let mut tracer = Tracer::new();
     let held = match patiently(|| hold(&mut tracer, pid, settings)) {
         // It is quicker than we are.
@@ -231,7 +231,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
 
 /// Launches a program and traces it until its end.
 pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Error> {
-    let wakeups = wakeups()?;
+    let wakeups = wakeups(Wakeups::of_job)?;
     let mut tracer = Tracer::new();
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
     let mut target = Target::prepare(stopped.tid(), &settings.how)?;
@@ -279,7 +279,8 @@ fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: Wakeups, on_signal:
     wakeups.end();
 }
 
-fn wakeups() -> Result<Wakeups, Error> {
+fn wakeups(adapt: impl FnOnce(Wakeups) -> io::Result<Wakeups>) -> Result<Wakeups, Error> {
     let what = "set a signal handler and a timer";
-    Wakeups::install(WAKE_UP).map_err(|source| Error::System { what, source })
+    let wakeups = Wakeups::install(WAKE_UP).and_then(adapt);
+    wakeups.map_err(|source| Error::System { what, source })
 }

@@ -39,6 +39,8 @@ pub(crate) struct Tracing<'a> {
     pub(crate) fs_shared: HashSet<Tid>,
     /// At a breakpoint, waiting for a slot.
     pub(crate) parked: Vec<Stopped>,
+    /// In a group-stop, as by Ctrl-Z.
+    is_stopped: bool,
     overhead: Overhead,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Tracing<'a> {
             unborn: HashMap::new(),
             fs_shared: HashSet::new(),
             parked: Vec::new(),
+            is_stopped: false,
             overhead: Overhead::new(None, Instant::now()),
         };
         let is_child = |tid: Tid| attached.sharers.contains(&tid);
@@ -113,6 +116,9 @@ impl<'a> Tracing<'a> {
                 Event::NoChildren => break,
                 event => self.on_event(event),
             }
+            if self.is_stopped {
+                orders.stop_with_job();
+            }
             must_leave = self.must_leave();
             if must_leave {
                 break;
@@ -126,6 +132,7 @@ impl<'a> Tracing<'a> {
             if orders.is_told_to_end(self.target) {
                 break;
             }
+            orders.stop_with_job();
             match self.tracer.wait(0) {
                 Event::NoChildren => break,
                 event => drop(self.goes_on(None, event)),
@@ -168,6 +175,9 @@ impl<'a> Tracing<'a> {
             return;
         }
         self.is_awake(tid);
+        if !self.is_child(tid) {
+            self.is_stopped = matches!(stopped.stop(), Stop::Group(_));
+        }
         // What fails here is that the thread has been killed, which wait() reports next.
         let _ = match stopped.stop() {
             Stop::Signal(Signal::TRAP) => self.on_trap(stopped),

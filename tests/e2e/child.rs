@@ -131,9 +131,10 @@ impl Watched {
         assert!(self.stdout.wait(has), "no {text:?} on standard output");
     }
 
-    /// Whether standard output has had `text` by now.
-    pub(crate) fn stdout_has_by_now(&self, text: &str) -> bool {
-        contains(&self.stdout.so_far(), text)
+    /// Whether standard output has had `text` so often by now.
+    pub(crate) fn stdout_has(&self, times: usize, text: &str) -> bool {
+        let all = self.stdout.so_far();
+        String::from_utf8_lossy(&all).matches(text).count() >= times
     }
 
     /// As [`stdout_line`](Watched::stdout_line) for standard error, or nothing if the stream ends

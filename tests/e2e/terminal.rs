@@ -78,13 +78,42 @@ engines! {
         shell.stdout_line("ended-1000");
     }
 
+    /// An editor puts the terminal in order before it stops, and after.
+    fn a_handler_of_ctrl_z_runs_before_the_stop(engine) {
+        let Some(mut shell) = shell() else { return };
+        shell.send(run(engine, "job.c").as_bytes());
+        shell.stdout_line("ready");
+        for (times, goes_on) in [(1, "fg\n"), (2, "bg\n")] {
+            shell.send(CTRL_Z);
+            shell.stdout_lines("cooked", times);
+            shell.stdout_lines("prompt-148", times); // 128 + SIGTSTP
+            assert!(!shell.stdout_has(times, "raw"));
+            shell.send(goes_on.as_bytes());
+            shell.stdout_lines("raw", times);
+        }
+        shell.send(b"kill %1; wait %1; echo ended-$((1000 + $?))\n");
+        shell.stdout_line("ended-1143"); // 128 + SIGTERM
+    }
+
+    /// Its target must not be held by a leaktap that is stopped.
+    fn ctrl_z_detaches(engine) {
+        let Some(mut shell) = shell() else { return };
+        let mut target = Fixture::new("portable.c").start();
+        shell.send(attach(engine, &target.pid().to_string(), "--no-progress").as_bytes());
+        shell.stdout_line("leaktap: attached to ");
+        shell.send(CTRL_Z);
+        shell.stdout_line("prompt-0");
+        target.work();
+        target.end().succeeded();
+    }
+
     fn ctrl_c_ends_the_program_and_leaktap_says_so(engine) {
         let Some(mut shell) = shell() else { return };
         shell.send(run(engine, "portable.c").as_bytes());
         shell.stdout_line("ready");
         shell.send(CTRL_C);
         shell.stdout_line("prompt-130"); // 128 + SIGINT
-        assert!(!shell.stdout_has_by_now(PROGRESS));
+        assert!(!shell.stdout_has(1, PROGRESS));
     }
 
     fn ctrl_c_again_and_again_ends_the_trace_and_not_the_program(engine) {
@@ -129,7 +158,7 @@ engines! {
         shell.send(attach(engine, &pid, "--duration 300ms").as_bytes());
         shell.send(b"kill %1; echo over-$((1000 + $?))\n");
         shell.stdout_line("over-1000");
-        assert!(!shell.stdout_has_by_now(PROGRESS));
+        assert!(!shell.stdout_has(1, PROGRESS));
         shell.stdout_lines("leaktap: attached to ", 2);
     }
 }

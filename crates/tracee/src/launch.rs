@@ -204,7 +204,7 @@ impl Tracer {
                 // If it died its end is next.
                 Ok(Some(stopped)) => drop(stopped.resume()),
                 // Its file may be one that nobody ever reads to its end.
-                Ok(None) if Wakeups::is_pending() => return Err(Event::Interrupted),
+                Ok(None) if Wakeups::is_ended() => return Err(Event::Interrupted),
                 Ok(None) => {}
                 Err(_) => return Err(self.take_end(child).unwrap_or(Event::NoChildren)),
             }

@@ -82,6 +82,10 @@ impl Signal {
     pub const STOP: Signal = Signal(libc::SIGSTOP);
     /// Ctrl-Z.
     pub const TSTP: Signal = Signal(libc::SIGTSTP);
+    /// A process of the background reads from its terminal.
+    pub const TTIN: Signal = Signal(libc::SIGTTIN);
+    /// A process of the background writes to its terminal.
+    pub const TTOU: Signal = Signal(libc::SIGTTOU);
 
     /// The signal `number` of signal(7).
     pub const fn new(number: i32) -> Signal {

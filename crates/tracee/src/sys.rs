@@ -243,7 +243,19 @@ pub(crate) fn signal_info_bytes(info: &siginfo_t) -> &[u8; size_of::<siginfo_t>(
 /// How often each signal has been noted that nobody has taken yet: see [`set_handler`].
 pub(crate) static NOTED: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
 
+/// Signals of a terminal that stop a job.
+const STOPS: [c_int; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
 extern "C" fn note(signal: c_int) {
+    // As the kernel does with those that are pending.
+    let void: &[c_int] = match signal {
+        libc::SIGCONT => &STOPS,
+        libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => &[libc::SIGCONT],
+        _ => &[],
+    };
+    for noted in void.iter().filter_map(|&signal| NOTED.get(signal as usize)) {
+        noted.store(0, Ordering::Relaxed);
+    }
     // The timer's signal only has to interrupt waitpid(2).
     if signal != libc::SIGALRM
         && let Some(noted) = NOTED.get(signal as usize)
@@ -263,21 +275,37 @@ impl OldAction {
 
 /// Lets `signal` be noted in [`NOTED`], and interrupt system calls (no `SA_RESTART`).
 pub(crate) fn set_handler(signal: c_int) -> Result<OldAction, Errno> {
-    handle(signal, 0)
+    handle(signal, noting(), 0)
 }
 
 /// Lets `signal` come once without an effect; the next one does what it does by default.
 pub(crate) fn ignore_once(signal: c_int) -> Result<(), Errno> {
-    handle(signal, libc::SA_RESETHAND | libc::SA_RESTART).map(drop)
+    handle(signal, noting(), libc::SA_RESETHAND | libc::SA_RESTART).map(drop)
 }
 
-fn handle(signal: c_int, flags: c_int) -> Result<OldAction, Errno> {
+/// Lets `signal` come without an effect.
+pub(crate) fn ignore(signal: c_int) -> Result<OldAction, Errno> {
+    handle(signal, libc::SIG_IGN, 0)
+}
+
+/// Lets `signal` do what it does by default.
+pub(crate) fn set_default(signal: c_int) -> Result<OldAction, Errno> {
+    handle(signal, libc::SIG_DFL, 0)
+}
+
+/// [`note`] as a handler.
+fn noting() -> usize {
+    note as extern "C" fn(c_int) as *const () as usize
+}
+
+fn handle(signal: c_int, handler: usize, flags: c_int) -> Result<OldAction, Errno> {
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `note` only stores to an atomic, which is async-signal-safe; zeroes are an empty mask
-    // and no flags; both structs live through the call, which fills `old` when it succeeds.
+    // SAFETY: `handler` is `note`, which only stores to atomics and so is async-signal-safe, or
+    // none; zeroes are an empty mask and no flags; both structs live through the call, which fills
+    // `old` when it succeeds.
     unsafe {
         let mut new = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-        new.sa_sigaction = note as extern "C" fn(c_int) as *const () as usize;
+        new.sa_sigaction = handler;
         new.sa_flags = flags;
         Errno::result(libc::sigaction(signal, &raw const new, old.as_mut_ptr()))?;
         Ok(OldAction(signal, old.assume_init()))

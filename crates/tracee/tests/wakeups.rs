@@ -37,6 +37,20 @@ fn a_waiting_tracer_is_woken_and_all_is_put_back() {
                 assert!(matches!(tracer.wait(0), Event::Interrupted));
             }
         }
+        // What stops is void when it goes on, and the other way round.
+        use NixSignal::{SIGCONT, SIGINT, SIGTSTP};
+        for (sent, noted) in [
+            ([SIGTSTP, SIGCONT, SIGINT], [SIGINT, SIGCONT]),
+            ([SIGCONT, SIGINT, SIGINT], [SIGINT, SIGINT]),
+            ([SIGCONT, SIGINT, SIGTSTP], [SIGINT, SIGTSTP]),
+        ] {
+            for signal in sent {
+                nix::sys::signal::raise(signal).unwrap();
+            }
+            let expected = noted.map(|signal| Some(Signal::new(signal as i32)));
+            assert_eq!(noted.map(|_| wakeups.take()), expected, "{sent:?}");
+            while wakeups.take().is_some() {}
+        }
         drop(wakeups);
         assert_eq!(handled(), handlers);
         assert_eq!(SigSet::thread_get_mask().unwrap(), mask);
@@ -51,6 +65,7 @@ fn a_waiting_tracer_is_woken_and_all_is_put_back() {
         NixSignal::SIGINT,
         NixSignal::SIGQUIT,
         NixSignal::SIGHUP,
+        NixSignal::SIGTSTP,
     ] {
         nix::sys::signal::raise(signal).unwrap();
     }
