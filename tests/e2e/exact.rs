@@ -164,6 +164,8 @@ exact! {
     mappings: plain("mappings.c");
     reserved_and_given_back: plain("reserved.c");
     allocator_in_the_program: plain("own_arena.c");
+    allocator_that_maps_before_main: plain("own_boot.c");
+    allocator_of_a_program_not_pie_that_maps_before_main: flagged("own_boot.c", "-no-pie");
     no_frame_pointer: plain("frames.c");
     realigned_stack: plain("realigned.c");
     frame_pointers_only: plain("no_cfi.c");

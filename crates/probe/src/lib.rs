@@ -10,6 +10,7 @@ mod agent;
 mod breakpoints;
 mod calls;
 mod detour;
+mod extents;
 mod families;
 mod journal;
 mod masks;

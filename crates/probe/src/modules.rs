@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use crate::extents::sections;
 use crate::families::{Families, Pool};
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_ledger::FamilyId;
@@ -210,6 +211,11 @@ impl Modules {
         &self.system
     }
 
+    /// True of code that an allocator runs, though it be part of the program's own file.
+    pub(crate) fn serves_allocator(&mut self, at: Addr) -> bool {
+        self.families.lead_to(&self.image, at)
+    }
+
     /// The modules that are never unloaded, as far as is known: those, and the program's own.
     pub fn staying(&self) -> Vec<Range<Addr>> {
         let own = self.image.program().map(Module::range);
@@ -319,12 +325,8 @@ fn build(file: &ElfFile) -> Built {
         Vec::new()
     };
     rows(&CfiSections {
-        base: cfi.base,
-        eh_frame: cfi.eh_frame.as_ref().map(|s| (s.svma, &s.bytes[..])),
-        debug_frame: cfi.debug_frame.as_ref().map(|s| &s.bytes[..]),
-        text: cfi.text,
-        got: cfi.got,
         signal_returns: &returns,
+        ..sections(&cfi)
     })
 }
 

@@ -87,12 +87,33 @@ impl Outcome<'_> {
         let Some(len) = in_pages(len).filter(|len| *len > 0) else {
             return;
         };
-        if self.modules.is_system(start.ip) {
+        if self.is_allocators(start) {
             self.recorder.unmapped(at, len);
         } else {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
             self.recorder.mapped(function, at, len, stack);
         }
+    }
+
+    /// Whether what is mapped for the code at `start` is for the C library, or for an allocator: it
+    /// and its caller are code that an allocator runs. What the program calls for itself, too, is
+    /// called by others.
+    fn is_allocators(&mut self, start: Start) -> bool {
+        let is_its = |modules: &mut Modules, ret: Addr| {
+            modules.serves_allocator(ret.wrapping_offset(-1)) // the call, not what follows
+        };
+        if self.modules.is_system(start.ip) {
+            return true;
+        }
+        if !is_its(self.modules, start.ip) {
+            return false;
+        }
+        let mut callers = self
+            .walker
+            .callers(self.memory, self.modules.rules(), start);
+        callers
+            .second()
+            .is_some_and(|ret| is_its(self.modules, ret))
     }
 
     fn unmapped(&mut self, at: Addr, len: u64) {
@@ -111,7 +132,7 @@ impl Outcome<'_> {
     fn moved_break(&mut self, function: FunctionId, old: u64, new: u64, start: Start) {
         if new < old {
             self.recorder.unmapped(Addr::new(new), old - new);
-        } else if new > old && !self.modules.is_system(start.ip) {
+        } else if new > old && !self.is_allocators(start) {
             let stack = self.walker.walk(self.memory, self.modules.rules(), start);
             let at = Addr::new(old);
             self.recorder.mapped(function, at, new - old, stack);

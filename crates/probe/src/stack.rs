@@ -108,6 +108,21 @@ pub(crate) struct Callers<'a> {
     start: Start,
 }
 
+impl Callers<'_> {
+    /// Where the caller of the first one goes on, if a walk gets there.
+    pub(crate) fn second(&mut self) -> Option<Addr> {
+        let mut places = Vec::new();
+        leaktap_api::Stack::walk(self, |caller| {
+            places.push(caller.place.ret);
+            match places.len() {
+                2.. => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        places.get(1).copied().map(Addr::new)
+    }
+}
+
 impl leaktap_api::Stack for Callers<'_> {
     fn word(&self, at: u64) -> Option<u64> {
         self.memory.read_u64(Addr::new(at)).ok()

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, Svma};
-use leaktap_unwind::CfiSections;
 
 use crate::detour::{LongBranch, Site, has_branch, long_branches};
+use crate::extents::functions_at;
 use crate::refusal::Refusal;
 
 /// Looks for branches from anywhere in a function's module: its cold parts are elsewhere.
@@ -59,32 +59,6 @@ fn retain_real(branches: &mut Vec<LongBranch>, module: &Module, at: Addr, code: 
 /// The last byte of its opcode: before the four of its distance.
 fn opcode(module: &Module, branch: &LongBranch) -> Svma {
     module.svma(branch.end.wrapping_offset(-5))
-}
-
-/// The functions that `at` lie in, by call frame information, or else by symbols that have a size.
-pub(crate) fn functions_at(module: &Module, at: &[Svma]) -> Vec<Option<Range<Svma>>> {
-    let file = module.file();
-    let cfi = file.cfi();
-    let mut functions = leaktap_unwind::functions_at(
-        &CfiSections {
-            base: cfi.base,
-            eh_frame: cfi.eh_frame.as_ref().map(|s| (s.svma, &s.bytes[..])),
-            debug_frame: cfi.debug_frame.as_ref().map(|s| &s.bytes[..]),
-            text: cfi.text,
-            got: cfi.got,
-            signal_returns: &[],
-        },
-        at,
-    );
-    for (function, at) in functions.iter_mut().zip(at) {
-        let by_symbol = || {
-            let symbol = file.symbol_at(*at).filter(|symbol| symbol.size > 0)?;
-            let end = symbol.svma.0.saturating_add(symbol.size);
-            Some(symbol.svma..Svma(end))
-        };
-        *function = function.take().or_else(by_symbol);
-    }
-    functions
 }
 
 /// The executable segments of a module's file.

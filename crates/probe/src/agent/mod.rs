@@ -43,7 +43,6 @@ use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 use leaktap_api::{Function, FunctionId};
 
-pub(crate) use branched::functions_at;
 pub use held::Held;
 pub(crate) use inject::refusal;
 pub(crate) use injection::Injection;

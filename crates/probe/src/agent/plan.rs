@@ -9,13 +9,14 @@ use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Tid, find_syscall};
 
-use super::branched::{functions_at, refuse_branched_into, text};
+use super::branched::{refuse_branched_into, text};
 use super::fill::STUBS;
 use super::groups::{Group, Limits, groups};
 use super::shape::{TWIN, may_have_twin, way};
 use super::twin;
 use super::{CODE_LEN, REGIONS};
 use crate::detour::Site;
+use crate::extents::functions_at;
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
 

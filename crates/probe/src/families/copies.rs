@@ -6,22 +6,19 @@ use leaktap_api::Functions;
 use leaktap_image::{Code, ElfFile, Image, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 
+use super::by_module::ByModule;
 use super::forwards::{self, Depth};
 use super::names::{self, Group, MALLOCS, PREFIXES};
 
-/// What was found out of modules, by file and load bias.
+/// What was found out of modules.
 #[derive(Debug)]
 pub(super) struct Copies {
     functions: Functions,
-    known: HashMap<Key, Known>,
+    known: ByModule<Known>,
 }
-
-type Key = (usize, u64);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Held, so that no other file has its key.
-    _file: Option<std::sync::Arc<ElfFile>>,
     /// With each prefix for which there is an allocator: the group that it belongs to, if any.
     prefixed: Vec<(&'static str, Option<Group>)>,
     hidden: bool,
@@ -33,23 +30,19 @@ impl Copies {
     pub(super) fn new(functions: Functions) -> Copies {
         Copies {
             functions,
-            known: HashMap::new(),
+            known: ByModule::default(),
         }
     }
 
     /// Forgets modules that are gone.
     pub(super) fn update(&mut self, image: &Image) {
-        let mut before = std::mem::take(&mut self.known);
-        for module in image.modules() {
-            let found = before.remove(&key(module));
-            let known = found.unwrap_or_else(|| Known::of(image, module, &self.functions));
-            self.known.insert(key(module), known);
-        }
+        let find = |module: &Module| Known::of(image, module, &self.functions);
+        self.known.update(image, find);
     }
 
     fn of<'i>(&mut self, image: &'i Image, module: usize) -> Option<(&mut Known, &'i Module)> {
         let module = image.modules().get(module)?;
-        Some((self.known.get_mut(&key(module))?, module))
+        Some((self.known.get_mut(module)?, module))
     }
 
     /// The group of functions with `prefix`: that of the standard names, if these are the same
@@ -108,10 +101,7 @@ impl Copies {
 impl Known {
     fn of(image: &Image, module: &Module, functions: &Functions) -> Known {
         let file = module.file();
-        let mut known = Known {
-            _file: Some(file.clone()),
-            ..Known::default()
-        };
+        let mut known = Known::default();
         if module.is_vdso() || is_c_library(image, module) {
             known.called_directly = Some(false);
         } else {
@@ -203,8 +193,4 @@ pub(super) fn definitions(
     wanted
         .map(|function| Code::At(module.addr(function.svma)))
         .collect()
-}
-
-fn key(module: &Module) -> Key {
-    (std::sync::Arc::as_ptr(module.file()).addr(), module.bias())
 }

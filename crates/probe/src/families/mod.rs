@@ -1,10 +1,13 @@
 //! The allocators of a process: each that somebody is bound to, or that a module has for itself.
 
+mod by_module;
+mod code;
 mod copies;
 mod forwards;
 mod names;
 mod numbers;
 mod pools;
+mod reach;
 mod users;
 
 use std::collections::HashSet;
@@ -21,6 +24,7 @@ use self::copies::Copies;
 use self::names::Group;
 use self::numbers::Numbers;
 use self::pools::Pools;
+use self::reach::Reach;
 use self::users::Users;
 
 /// An allocator: the functions that one module has over one heap. Where a wrapper defines some of
@@ -84,6 +88,7 @@ pub struct Families {
     all: Vec<Family>,
     numbers: Numbers,
     pools: Pools,
+    reach: Reach,
 }
 
 /// One that is being put together.
@@ -106,6 +111,7 @@ impl Families {
             all: Vec::new(),
             numbers: Numbers::default(),
             pools: Pools::new(pools),
+            reach: Reach::default(),
         }
     }
 
@@ -119,6 +125,7 @@ impl Families {
     pub fn update(&mut self, image: &Image, memory: &dyn ReadMemory) {
         self.bindings.update(image, memory);
         self.copies.update(image);
+        self.reach.update(image);
         let users = Users::new(image, &self.bindings, memory, &self.functions);
         if users.of_program().is_none() {
             // The linker has not mapped it yet: nothing else may come first.
@@ -149,6 +156,11 @@ impl Families {
         for family in &mut self.all {
             family.id = self.numbers.of(family, image);
         }
+    }
+
+    /// Whether `at` is code that an allocator runs in its own module.
+    pub fn lead_to(&mut self, image: &Image, at: Addr) -> bool {
+        self.reach.holds(image, &self.all, at)
     }
 
     /// What a user has described and no module had so far.

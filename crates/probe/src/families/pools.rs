@@ -1,15 +1,15 @@
 //! Allocators that leaktap is told of (`--alloc-fn`): where their functions are.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use leaktap_api::spec::{Described, Place, SpecError, describe};
 use leaktap_api::{Function, FunctionId, Functions};
-use leaktap_image::{Code, ElfFile, Image, Module};
+use leaktap_image::{Code, Image, Module};
 use leaktap_memory::Svma;
 
 use super::Member;
-use crate::agent::functions_at;
+use super::by_module::ByModule;
+use crate::extents::functions_at;
 
 /// An allocator as a user describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +45,7 @@ impl Pool {
 #[derive(Debug, Default)]
 pub(super) struct Pools {
     all: Vec<Pool>,
-    /// By file and load bias. The file is held, so that no other one has its key.
-    known: HashMap<(usize, u64), (Arc<ElfFile>, Vec<Found>)>,
+    known: ByModule<Vec<Found>>,
     /// Pools and places of what has been found in any module so far.
     seen: HashSet<(usize, usize)>,
 }
@@ -65,7 +64,7 @@ impl Pools {
     pub(super) fn new(all: Vec<Pool>) -> Pools {
         Pools {
             all,
-            known: HashMap::new(),
+            known: ByModule::default(),
             seen: HashSet::new(),
         }
     }
@@ -95,30 +94,19 @@ impl Pools {
         functions: &mut Functions,
     ) -> Vec<(String, Vec<Member>)> {
         let mut members: Vec<Vec<Member>> = vec![Vec::new(); self.all.len()];
-        let mut before = std::mem::take(&mut self.known);
+        let look = |module: &Module| of_module(&self.all, module, functions);
+        self.known.update(image, look);
         for (index, module) in image.modules().iter().enumerate() {
-            let key = (Arc::as_ptr(module.file()).addr(), module.bias());
-            let found = before.remove(&key).unwrap_or_else(|| {
-                let found = of_module(&self.all, module, functions);
-                (Arc::clone(module.file()), found)
-            });
-            for Found {
-                pool,
-                told,
-                function,
-                at,
-            } in &found.1
-            {
-                self.seen.insert((*pool, *told));
-                if let Some(members) = members.get_mut(*pool) {
+            for found in self.known.get(module).into_iter().flatten() {
+                self.seen.insert((found.pool, found.told));
+                if let Some(members) = members.get_mut(found.pool) {
                     members.push(Member {
-                        function: *function,
+                        function: found.function,
                         module: index,
-                        code: Code::At(module.addr(*at)),
+                        code: Code::At(module.addr(found.at)),
                     });
                 }
             }
-            self.known.insert(key, found);
         }
         let names = self.all.iter().map(|pool| pool.name.clone());
         names.zip(members).collect()

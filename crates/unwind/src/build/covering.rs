@@ -1,10 +1,35 @@
 use std::ops::Range;
 
-use gimli::{DebugFrame, EhFrame, LittleEndian, UnwindSection};
+use gimli::{DebugFrame, EhFrame, FrameDescriptionEntry, LittleEndian, UnwindSection};
 use leaktap_memory::Svma;
 
 use super::functions::{Bytes, each};
 use super::{CfiSections, base_addresses};
+
+/// First byte and end of all functions that the sections have, sorted; of one that is in both,
+/// twice.
+pub fn functions(sections: &CfiSections<'_>) -> Vec<Range<Svma>> {
+    let bases = base_addresses(sections);
+    let mut functions = Vec::new();
+    let mut add = |fde: Option<FrameDescriptionEntry<_>>| functions.extend(fde.as_ref().map(range));
+    if let Some((_, bytes)) = sections.eh_frame {
+        let mut section = EhFrame::new(bytes, LittleEndian);
+        section.set_address_size(8);
+        each(&section, bytes, &bases, &mut add);
+    }
+    if let Some(bytes) = sections.debug_frame {
+        let mut section = DebugFrame::new(bytes, LittleEndian);
+        section.set_address_size(8);
+        each(&section, bytes, &bases, &mut add);
+    }
+    functions.sort_by_key(|function| (function.start, function.end));
+    functions
+}
+
+fn range(fde: &FrameDescriptionEntry<Bytes<'_>>) -> Range<Svma> {
+    let start = fde.initial_address();
+    Svma(start)..Svma(start.saturating_add(fde.len()))
+}
 
 /// For each of `at`: first byte and end of the function that it lies in, as the sections have it.
 /// None where they say nothing.
@@ -35,8 +60,7 @@ fn cover<'a, S: UnwindSection<Bytes<'a>>>(
     let missing: Vec<_> = functions.iter().map(Option::is_none).collect();
     each(section, bytes, &base_addresses(sections), |fde| {
         let Some(fde) = fde else { return };
-        let start = fde.initial_address();
-        let range = Svma(start)..Svma(start.saturating_add(fde.len()));
+        let range = range(&fde);
         let wanted = at.iter().zip(functions.iter_mut()).zip(&missing);
         for ((at, function), missing) in wanted {
             let starts_later = function.as_ref().is_none_or(|old| old.start < range.start);
@@ -84,5 +108,7 @@ mod tests {
             let found = functions_at(&sections, &[Svma(0), Svma(at)]);
             assert_eq!(found, [None, expected], "{at:x}");
         }
+        let all = [range(0x1000, 0x1010), range(0x1008, 0x100c)];
+        assert_eq!(functions(&sections), all.map(Option::unwrap));
     }
 }
