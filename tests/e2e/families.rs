@@ -68,4 +68,25 @@ engines! {
         assert_eq!(traced.report().total("allocations"), 13);
         target.end().succeeded();
     }
+
+    /// When a thread ends, its cache is freed once more, whichever malloc it is of.
+    fn caches_of_threads_are_freed_once(engine) {
+        for flag in ["-DNAMESPACE", "-DOWN"] {
+            let build = Build { compiler: None, flags: vec![flag.to_owned()] };
+            let fixture = Fixture::built("thread_caches.c", &build);
+            let launched = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
+            exact(&fixture, &launched, Mode::Run);
+            let mut target = fixture.start();
+            let tracing = attach(engine, target.pid(), &[]);
+            target.work();
+            let attached = tracing.detach();
+            exact(&fixture, &attached, Mode::Attach);
+            for traced in [&launched, &attached] {
+                let families = traced.report().families();
+                let sums = families.iter().map(|family| family.total("unmatched_frees"));
+                assert_eq!(sums.collect::<Vec<_>>(), [0, 0], "{flag}: {}", traced.report().summary());
+            }
+            target.end().succeeded();
+        }
+    }
 }

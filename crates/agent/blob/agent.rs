@@ -9,7 +9,7 @@ use crate::kernel;
 use crate::layout::{
     Control, Header, KEYS, Loss, SPARES, TAKEN, Thread, key_of_number, set_of_keys, shared_key,
 };
-use leaktap_ledger::{Freed, Key, Ledger};
+use leaktap_ledger::{FamilyId, Freed, Key, Ledger};
 
 // The first page of the image, see `blob.ld`.
 global_asm!(
@@ -54,24 +54,26 @@ impl Agent {
     }
 
     /// The state of the thread with `fs` as its fs base, which is this one, if no traced call is
-    /// running in it
-    /// and it has just entered one that is the program's own. Nothing if that takes a closer look.
+    /// running in it and it has just entered one of `family` that is the program's own. Nothing if
+    /// that takes a closer look.
     #[inline(always)]
-    pub(crate) fn idle_thread(self, fs: u64, sp: u64) -> Option<*mut Thread> {
+    pub(crate) fn idle_thread(self, fs: u64, family: FamilyId, sp: u64) -> Option<*mut Thread> {
         let (set, [first, ..]) = self.keys(fs);
-        if first.load(Relaxed) != fs || fs == 0 || self.is_from_allocator(sp) {
+        if first.load(Relaxed) != fs || fs == 0 || self.is_from_allocator(family, sp) {
             return None;
         }
         let thread = self.thread_at(set * KEYS);
         (outer(thread) == 0).then_some(thread)
     }
 
-    /// True if the call that was entered with its return address at `sp` is glibc's malloc.o's.
+    /// True if the call of a function of `family` that was entered with its return address at `sp`
+    /// is that glibc's malloc.o's.
     #[inline(always)]
-    pub(crate) fn is_from_allocator(self, sp: u64) -> bool {
+    pub(crate) fn is_from_allocator(self, family: FamilyId, sp: u64) -> bool {
         // SAFETY: the call instruction has just written the return address there.
         let caller = unsafe { *(sp as *const u64) };
-        self.control.allocator.contains(caller)
+        let code = self.control.allocators.get(family.number());
+        code.is_some_and(|code| code.contains(caller))
     }
 
     /// The keys among which `fs` is to be found, and which set of them that is.

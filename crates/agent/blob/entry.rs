@@ -352,11 +352,11 @@ extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
     let Some(agent) = Agent::present() else {
         return 0;
     };
-    let sp = call.entry_sp();
-    if call.descriptor().action.shape() != Action::ALLOCATE {
+    let (sp, descriptor) = (call.entry_sp(), call.descriptor());
+    if descriptor.action.shape() != Action::ALLOCATE {
         return enter_any(call, fs, bp);
     }
-    let Some(thread) = agent.idle_thread(fs, sp) else {
+    let Some(thread) = agent.idle_thread(fs, descriptor.family, sp) else {
         return enter_any(call, fs, bp);
     };
     call.thread = thread as u64;
@@ -443,7 +443,7 @@ extern "C" fn leaktap_free(block: u64, fs: u64, sp: u64, bp: u64, descriptor: &D
         return;
     };
     let key = Key::new(descriptor.family, block);
-    let Some(thread) = agent.idle_thread(fs, sp) else {
+    let Some(thread) = agent.idle_thread(fs, descriptor.family, sp) else {
         return free_any(key, fs, sp, bp);
     };
     set_outer(thread, sp | BUSY);

@@ -35,7 +35,7 @@ pub(crate) fn entry(
     family: FamilyId,
     (sp, bp): (u64, u64),
 ) -> Entry {
-    if agent.is_from_allocator(sp) {
+    if agent.is_from_allocator(family, sp) {
         return Entry::Nested;
     }
     match outer(thread) {

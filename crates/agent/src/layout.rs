@@ -146,8 +146,9 @@ pub struct Control {
     pub region_count: u32,
     /// Where the agent's code is: frames there are not the program's.
     pub regions: [Region; REGIONS],
-    /// glibc's malloc.o: what it calls is no call of the program's, even with nothing running.
-    pub allocator: Region,
+    /// By family, glibc's malloc.o: what it calls of the family is no call of the program's, even
+    /// with nothing running. Empty for others.
+    pub allocators: [Region; FamilyId::MOST],
     /// Modules of the allocators and of the C library: a call from elsewhere, but for `regions`, is
     /// the program's own, though made while another one runs. Unused ones are empty.
     pub inside: [Region; INSIDE],

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use crate::extents::sections;
-use crate::families::{Families, Pool};
+use crate::families::{Families, Family, Pool};
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
@@ -106,7 +106,8 @@ pub struct Modules {
     image: Image,
     rules: Table,
     system: Vec<Range<Addr>>,
-    allocator: Option<Range<Addr>>,
+    /// See [`Modules::allocators`].
+    allocators: Vec<(FamilyId, Range<Addr>)>,
     families: Families,
     /// See [`Modules::has_operators`].
     has_operators: bool,
@@ -132,14 +133,14 @@ impl Modules {
         let mut families = Families::new(pools);
         families.update(&image, memory);
         let system = system(&image, &families, memory);
-        let allocator = allocator(&image, &families, memory);
+        let allocators = allocators(&image, &families);
         let has_operators = image.modules().iter().any(defines_operators);
         Modules {
             has_operators,
             image,
             rules,
             system,
-            allocator,
+            allocators,
             families,
             gone: Vec::new(),
         }
@@ -232,14 +233,13 @@ impl Modules {
     /// True of glibc's malloc.o: what it calls is no allocation or free of the program's. When a
     /// thread ends, it frees the blocks of the thread's cache again.
     pub fn is_allocator(&self, at: Addr) -> bool {
-        self.allocator
-            .as_ref()
-            .is_some_and(|range| range.contains(&at))
+        let mut all = self.allocators.iter();
+        all.any(|(_, code)| code.contains(&at))
     }
 
-    /// Where glibc's malloc.o is, see [`Modules::is_allocator`].
-    pub fn allocator_code(&self) -> Option<&Range<Addr>> {
-        self.allocator.as_ref()
+    /// Where glibc's malloc.o is, for each family that has one: see [`Modules::is_allocator`].
+    pub fn allocators(&self) -> &[(FamilyId, Range<Addr>)] {
+        &self.allocators
     }
 
     /// The modules from which calls of the allocator may be the allocator's own: those of
@@ -302,7 +302,7 @@ impl Modules {
         files.maker.make_ahead(added);
         self.families.update(&self.image, memory);
         self.system = system(&self.image, &self.families, memory);
-        self.allocator = allocator(&self.image, &self.families, memory);
+        self.allocators = allocators(&self.image, &self.families);
         Some(gone)
     }
 }
@@ -370,8 +370,18 @@ fn system(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Vec<Ra
     ranges
 }
 
+/// For each family that has it, glibc's malloc.o.
+fn allocators(image: &Image, families: &Families) -> Vec<(FamilyId, Range<Addr>)> {
+    let code = |family: &Family| {
+        let module = image.modules().get(family.module)?;
+        Some((family.id?, malloc_object(module)?))
+    };
+    families.all().iter().filter_map(code).collect()
+}
+
 /// From the first to the last of the functions that malloc.o defines, in the order of its source.
-fn allocator(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Option<Range<Addr>> {
+/// None in another allocator.
+fn malloc_object(module: &Module) -> Option<Range<Addr>> {
     const DEFINES: [&str; 6] = [
         "__libc_malloc",
         "__libc_free",
@@ -380,13 +390,11 @@ fn allocator(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Opt
         "__libc_calloc",
         "posix_memalign",
     ];
-    let module = families.all().first()?.module;
-    let define = |name: &&str| image.resolve_in(module, name, memory).into_iter().next();
-    let here: Vec<Addr> = DEFINES
-        .iter()
-        .filter_map(define)
-        .filter_map(|f| f.code.addr())
-        .collect();
-    define(&DEFINES[0])?; // another allocator
+    let define = |name: &str| {
+        let functions = module.file().functions(name).into_iter();
+        functions.map(|function| module.addr(function.svma)).next()
+    };
+    define(DEFINES[0])?;
+    let here: Vec<Addr> = DEFINES.into_iter().filter_map(define).collect();
     Some(*here.iter().min()?..*here.iter().max()?)
 }

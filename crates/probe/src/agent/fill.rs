@@ -201,8 +201,9 @@ impl Agent {
             let offset = offset_of!(Control, regions) + index * size_of::<Region>();
             put_region(offset, range);
         }
-        if let Some(range) = modules.allocator_code() {
-            put_region(offset_of!(Control, allocator), range);
+        for (family, code) in modules.allocators() {
+            let offset = family.number() * size_of::<Region>();
+            put_region(offset_of!(Control, allocators) + offset, code);
         }
         for (index, range) in modules.system().iter().take(SYSTEM).enumerate() {
             let offset = offset_of!(Control, system) + index * size_of::<Region>();
