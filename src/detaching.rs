@@ -397,8 +397,8 @@ impl Tracing<'_> {
             Stop::Exec { .. } => {
                 self.tasks.retain(|&other, task| task.child || other == tid);
                 self.add(tid, false);
-                self.look_at_end_of(&stopped);
                 self.target.replaced();
+                self.set_end_of(&stopped);
             }
             Stop::Exit { .. } => {
                 let _ = self.on_end(stopped); // its end is reported next

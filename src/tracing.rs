@@ -15,6 +15,10 @@ use crate::overhead::Overhead;
 use crate::progress::Progress;
 use crate::target::{Exit, Target};
 
+mod end;
+
+use end::EndStop;
+
 /// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
 const SPINS: u32 = 100;
 
@@ -42,6 +46,7 @@ pub(crate) struct Tracing<'a> {
     /// In a group-stop, as by Ctrl-Z.
     is_stopped: bool,
     overhead: Overhead,
+    end_stop: EndStop,
 }
 
 /// A tracee in the target's memory.
@@ -80,11 +85,11 @@ impl<'a> Tracing<'a> {
             parked: Vec::new(),
             is_stopped: false,
             overhead: Overhead::new(None, Instant::now()),
+            end_stop: EndStop::new(),
         };
         let is_child = |tid: Tid| attached.sharers.contains(&tid);
         for thread in &attached.stopped {
             tracing.add(thread.tid(), is_child(thread.tid()));
-            tracing.look_at_end_of(thread);
         }
         for thread in attached.late {
             tracing.add(thread.tid(), is_child(thread.tid()));
@@ -119,6 +124,7 @@ impl<'a> Tracing<'a> {
             if self.is_stopped {
                 orders.stop_with_job();
             }
+            self.ask_leader();
             must_leave = self.must_leave();
             if must_leave {
                 break;
@@ -238,6 +244,7 @@ impl<'a> Tracing<'a> {
             self.interrupt_holders();
             return Ok(());
         }
+        self.look_at_end_of(&stopped);
         let running = stopped.resume_without()?;
         self.running(running);
         // What the linker has loaded is read once, and counts no call.
@@ -314,26 +321,6 @@ impl<'a> Tracing<'a> {
         self.target.thread_begins(stopped);
     }
 
-    /// Has `stopped` stop at its end if it is the leader.
-    pub(crate) fn look_at_end_of(&mut self, stopped: &Stopped) {
-        if stopped.tid() == self.target.tid() {
-            let _ = self.tracer.stop_at_end(stopped); // fails if it has been killed
-        }
-    }
-
-    /// The leader is about to end. The process does so, too, and its memory is still there, unless
-    /// the leader has called exit(2) and leaves others behind.
-    pub(crate) fn on_end(&mut self, stopped: Stopped) -> Result<(), Died> {
-        let tid = stopped.tid();
-        let mut tasks = self.tasks.iter();
-        let is_alone = tasks.all(|(other, task)| *other == tid || task.child);
-        let call = stopped.registers()?.system_call();
-        if tid == self.target.tid() && (is_alone || call != Some(SYS_EXIT)) {
-            self.target.look_at_mappings();
-        }
-        self.resume(stopped)
-    }
-
     fn on_exec(&mut self, mut stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
         if self.is_child(tid) {
@@ -343,8 +330,8 @@ impl<'a> Tracing<'a> {
         }
         self.leave_former_memory();
         self.add(tid, false);
-        self.look_at_end_of(&stopped);
         self.target.exec();
+        self.set_end_of(&stopped);
         self.target
             .ask_sigtrap(&mut self.tracer, &mut [&mut stopped]);
         self.resume(stopped)
@@ -394,6 +381,7 @@ impl<'a> Tracing<'a> {
     }
 
     pub(crate) fn resume(&mut self, stopped: Stopped) -> Result<(), Died> {
+        self.look_at_end_of(&stopped);
         // Whoever stops is out of its slot now, or is moved out: others may wait for it.
         if !self.parked.is_empty() {
             let mut registers = stopped.registers()?;

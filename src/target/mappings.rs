@@ -6,10 +6,15 @@ use leaktap_report::{bytes, count};
 use super::Target;
 
 impl Target {
+    /// Whether it has mappings of its own, as far as is known.
+    pub(crate) fn has_mappings(&self) -> bool {
+        self.books.regions.mapped().next().is_some()
+    }
+
     /// Brings the books of its mappings up to date, if it still has any: a program may protect and
     /// unmap them by system calls of its own, and uses again what it has given back without a call.
     pub(crate) fn look_at_mappings(&mut self) {
-        if self.exit.is_none() && self.books.regions.mapped().next().is_some() {
+        if self.exit.is_none() && self.has_mappings() {
             // Of one that is gone, what was seen of its calls has to do.
             self.books.are_regions_seen = self.see_mappings().is_ok_and(|()| self.has_memory());
         }
@@ -58,7 +63,7 @@ impl Target {
         };
         note("reserved addresses", sum(|r| r.reserved), "not memory");
         note("given back by madvise", sum(|r| r.given_back), "not in use");
-        if !books.are_regions_seen && books.regions.mapped().next().is_some() {
+        if !books.are_regions_seen && self.has_mappings() {
             notes.push(
                 "the target ended before its mappings could be looked at: what it has done to them \
                  other than by calls of the C library is not known"

@@ -101,8 +101,13 @@ impl Target {
     }
 
     /// Lets it end.
-    pub(crate) fn end(mut self) -> Finished {
+    pub(crate) fn close(&mut self) {
         self.process.close_stdin();
+    }
+
+    /// The same, and waits for that.
+    pub(crate) fn end(mut self) -> Finished {
+        self.close();
         self.process.finish()
     }
 }

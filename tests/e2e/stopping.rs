@@ -79,4 +79,21 @@ engines! {
         target.work();
         target.end().succeeded();
     }
+
+    /// Its memory and its files go. Its parent is told when leaktap goes on: that is the kernel's
+    /// rule for all tracees.
+    fn a_target_ends_while_leaktap_is_stopped(engine) {
+        let mut target = Fixture::new("portable.c").start();
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        let leaktap = tracing.process().pid();
+        kill(leaktap, Signal::SIGSTOP).expect("alive");
+        stopped(leaktap);
+        target.close();
+        target.process().stdout_end();
+        assert!(state(leaktap).starts_with('T'), "{}", state(leaktap));
+        kill(leaktap, Signal::SIGCONT).expect("alive");
+        tracing.wait().succeeded();
+        target.end().succeeded();
+    }
 }

@@ -52,6 +52,8 @@ pub struct Tracer {
     options: Options,
     /// The one that stops before its end, too.
     ends: Option<Tid>,
+    /// There has been one: what it has made has its options at first.
+    has_heirs: bool,
     of_this_thread: OfThisThread,
 }
 
@@ -62,6 +64,7 @@ impl Tracer {
             kept: VecDeque::new(),
             options: Options::default(),
             ends: None,
+            has_heirs: false,
             of_this_thread: PhantomData,
         }
     }
@@ -93,7 +96,7 @@ impl Tracer {
 
     /// Its tracees have these options from now on.
     pub(crate) fn begin(&mut self, options: Options) {
-        (self.options, self.ends) = (options, None);
+        (self.options, self.ends, self.has_heirs) = (options, None, false);
     }
 
     /// What `tid` was traced with.
@@ -104,14 +107,20 @@ impl Tracer {
         }
     }
 
-    /// Has `stopped`, and no other tracee, stop at its end: [`Stop::Exit`]. All that it makes must
-    /// be [told](Tracer::is_born).
+    /// Whether `stopped`, and no other tracee, is to stop at its end: [`Stop::Exit`]. All that is
+    /// made must be [told](Tracer::is_born).
     ///
     /// # Errors
     /// [`OptionsError`].
-    pub fn stop_at_end(&mut self, stopped: &Stopped) -> Result<(), OptionsError> {
-        self.ends = Some(stopped.tid());
+    pub fn stop_at_end(&mut self, stopped: &Stopped, stops: bool) -> Result<(), OptionsError> {
+        self.ends = stops.then_some(stopped.tid());
+        self.has_heirs |= stops;
         stopped.set_options(self.options_of(stopped.tid()))
+    }
+
+    /// Whether `tid` stops at its end.
+    pub fn stops_at_end(&self, tid: Tid) -> bool {
+        self.ends == Some(tid)
     }
 
     /// A thread is at its first stop: with the options of whatever made it.
@@ -119,9 +128,9 @@ impl Tracer {
     /// # Errors
     /// [`OptionsError`].
     pub fn is_born(&self, stopped: &Stopped) -> Result<(), OptionsError> {
-        match self.ends {
-            Some(_) => stopped.set_options(self.options_of(stopped.tid())),
-            None => Ok(()),
+        match self.has_heirs {
+            true => stopped.set_options(self.options_of(stopped.tid())),
+            false => Ok(()),
         }
     }
 
