@@ -1,13 +1,13 @@
-//! A process that outlives leaktap should that be killed, and takes the breakpoints out of the
-//! target.
+//! A process that stands by while leaktap is attached.
 //!
-//! It holds a descriptor of the target's memory (its standard output), and is told through its
-//! standard input
-//! which int3 stands for which byte. When that ends without a word, leaktap has been killed. The
-//! kernel closes the
-//! descriptors of a process before it lets its tracees go, so most often no thread ever runs into
-//! an int3
-//! that nobody serves.
+//! It outlives leaktap should that be killed, and takes the breakpoints out of the target. It holds
+//! a descriptor of the target's memory (its standard output), and is told through its standard
+//! input which int3 stands for which byte. When that ends without a word, leaktap has been killed.
+//! The kernel closes the descriptors of a process before it lets its tracees go, so most often no
+//! thread ever runs into an int3 that nobody serves.
+//!
+//! A leaktap that is stopped (SIGSTOP) would hold its target wherever that stops next. It is
+//! continued at once, and detaches: it knows by the sender of SIGCONT that it was stopped.
 //!
 //! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and
 //! only a tracer can tell.
@@ -21,15 +21,22 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use leaktap_probe::{Change, INT3};
-use leaktap_tracee::Memory;
-use nix::sys::signal::SigSet;
+use leaktap_tracee::{Memory, Tid};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, chdir, close, getpgid, getppid, setpgid, setsid};
+use procfs::process::Process as ProcInfo;
+
+/// How often leaktap is looked at, in milliseconds: a target may be held for so long.
+const LOOK: u8 = 20;
 
 /// The name of the subcommand.
 pub(crate) const NAME: &str = "guard";
 
-/// Starts one for the process of `memory`. Returns where changes of breakpoints are to be written.
-pub(crate) fn start(memory: &Memory) -> io::Result<File> {
+/// Starts one for the process of `memory`. Returns what it is called, and where changes of
+/// breakpoints are to be written.
+pub(crate) fn start(memory: &Memory) -> io::Result<(Tid, File)> {
     let mut child = Command::new("/proc/self/exe")
         .arg(NAME)
         .stdin(Stdio::piped())
@@ -39,7 +46,8 @@ pub(crate) fn start(memory: &Memory) -> io::Result<File> {
         .process_group(0)
         .spawn()?;
     let orders = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    Ok(File::from(OwnedFd::from(orders)))
+    let guard = Tid::new(child.id().cast_signed());
+    Ok((guard, File::from(OwnedFd::from(orders))))
 }
 
 /// Leaves all that leaktap has been given and this process has no use for: terminal and session,
@@ -70,12 +78,18 @@ fn drop_all() {
 
 /// What that process does.
 pub(crate) fn run() -> io::Result<()> {
+    let leaktap = getppid();
     drop_all();
+    let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let memory = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let _ = close(1); // it has another number now
     let mut int3s = HashMap::new();
     let mut change = [0; Change::LEN];
-    while io::stdin().read_exact(&mut change).is_ok() {
+    loop {
+        await_order(&orders, leaktap);
+        if orders.read_exact(&mut change).is_err() {
+            break;
+        }
         match Change::from_bytes(&change) {
             Change::Set { at, original } => {
                 int3s.insert(at, original);
@@ -92,4 +106,25 @@ pub(crate) fn run() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until there is something to read, or the end of it.
+fn await_order(orders: &File, leaktap: Pid) {
+    loop {
+        let mut fds = [PollFd::new(orders.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(LOOK)) {
+            Ok(0) => continue_if_stopped(leaktap),
+            Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return, // reading tells more
+        }
+    }
+}
+
+/// Not if a debugger holds it: state t of proc_pid_stat(5).
+fn continue_if_stopped(leaktap: Pid) {
+    let stat = ProcInfo::new(leaktap.as_raw()).and_then(|info| info.stat());
+    // Its number is its own as long as it is our parent.
+    if stat.is_ok_and(|stat| stat.state == 'T') && getppid() == leaktap {
+        let _ = kill(leaktap, Signal::SIGCONT); // fails if it has become another user's
+    }
 }

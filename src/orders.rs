@@ -70,7 +70,11 @@ impl<'a> Orders<'a> {
             return false;
         };
         match (self.on_signal, signal) {
-            (OnSignal::Detach, Signal::CONT) => false,
+            // From others it means nothing: leaktap runs.
+            (OnSignal::Detach, Signal::CONT) => {
+                let was_stopped = target.is_guarded_by(self.wakeups.continued_by());
+                was_stopped.then(|| target.note_stopped()).is_some()
+            }
             (OnSignal::Detach, _) => true,
             (OnSignal::PassOn, Signal::TERM) if self.has_passed_on => true,
             (OnSignal::PassOn, Signal::TERM) => {

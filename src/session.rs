@@ -116,6 +116,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         let _ = writeln!(io::stderr(), "leaktap: attached to {pid}{stops}");
     }
     trace(tracing, settings, wakeups, OnSignal::Detach);
+    target.dismiss_guard();
     Ok(target)
 }
 

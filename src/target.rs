@@ -78,7 +78,8 @@ pub(crate) struct Target {
     how: How,
     /// When the agent's sums were last looked at.
     sampled: Duration,
-    is_guarded: bool,
+    /// The process that stands by: see [`guard`].
+    guard: Option<Tid>,
     /// It runs another program now, which has not been read.
     pub(crate) is_replaced: bool,
     /// Names the frames of its stacks.
@@ -150,7 +151,7 @@ impl Target {
             files,
             how: how.clone(),
             sampled: Duration::ZERO,
-            is_guarded: false,
+            guard: None,
             is_replaced: false,
             symbolizer: Symbolizer::new(),
             books: books()?,
@@ -283,15 +284,29 @@ impl Target {
         self.look_for_operators();
     }
 
-    /// Has a process stand by that takes the breakpoints out should this one be killed.
+    /// Has a process stand by that takes the breakpoints out should this one be killed, and
+    /// continues this one should it be stopped.
     pub(crate) fn guard(&mut self) {
-        self.is_guarded = true;
         match guard::start(self.process.memory()) {
-            Ok(journal) => self.process.set_journal(journal),
+            Ok((guard, journal)) => {
+                self.guard = Some(guard);
+                self.process.set_journal(Some(journal));
+            }
             Err(error) => self.notes.push(format!(
                 "no process could stand by to clean up should leaktap be killed: {error}"
             )),
         }
+    }
+
+    /// True of the process that stands by.
+    pub(crate) fn is_guarded_by(&self, pid: Tid) -> bool {
+        self.guard == Some(pid)
+    }
+
+    /// The target has been let go: nobody has to stand by any longer.
+    pub(crate) fn dismiss_guard(&mut self) {
+        self.guard = None;
+        self.process.set_journal(None);
     }
 
     /// See [`Process::look_for_slots`].
@@ -481,7 +496,7 @@ impl Target {
         let modules = self.process.modules();
         self.files.retain(|file| modules.has(file));
         self.symbolizer.retain(|file| modules.has(file));
-        if self.is_guarded {
+        if self.guard.is_some() {
             self.guard();
         }
         self.describe();

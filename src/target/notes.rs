@@ -126,6 +126,13 @@ impl Target {
         ));
     }
 
+    /// leaktap was stopped, and its guard has continued it.
+    pub(crate) fn note_stopped(&mut self) {
+        let ended = "leaktap was stopped (SIGSTOP), which would have held up the target: it went \
+                     on, and the trace ended then";
+        self.notes.push(ended.to_owned());
+    }
+
     /// There were remains of a leaktap that was killed, or could not take all of it with it: says
     /// what has become of them.
     pub(crate) fn note_remains(&mut self) {

@@ -52,6 +52,31 @@ engines! {
         }
     }
 
+    /// A leaktap that is stopped would hold its target.
+    fn a_leaktap_that_is_to_stop_detaches(engine) {
+        for (signal, text) in [(Signal::SIGTSTP, ""), (Signal::SIGSTOP, "leaktap was stopped")] {
+            let mut target = Fixture::new("threads.c").start();
+            let tracing = attach(engine, target.pid(), &[]);
+            tracing.process().signal(signal);
+            let traced = tracing.wait();
+            let notes = traced.succeeded().notes().join("\n");
+            assert!(notes.contains(text), "{notes}");
+            target.work();
+            target.end().succeeded();
+        }
+    }
+
+    /// SIGCONT alone says nothing to a leaktap that runs.
+    fn a_leaktap_that_is_continued_goes_on(engine) {
+        let mut target = Fixture::new("threads.c").start();
+        let tracing = attach(engine, target.pid(), &[]);
+        tracing.process().signal(Signal::SIGCONT);
+        target.work();
+        let traced = tracing.detach();
+        assert!(traced.succeeded().total("allocations") > 0);
+        target.end().succeeded();
+    }
+
     fn a_busy_process_stops_and_goes_on(engine) {
         let mut target = Fixture::new("busy.c").start();
         let pid = target.pid();

@@ -104,8 +104,8 @@ impl Breakpoints {
     }
 
     /// Notes in `file` from now on which bytes are replaced.
-    pub(crate) fn set_journal(&mut self, file: File) {
-        self.journal = Journal(Some(file));
+    pub(crate) fn set_journal(&mut self, file: Option<File>) {
+        self.journal = Journal(file);
     }
 
     /// Tells where modules are: their unused bytes become slots. Those in `staying` ranges are

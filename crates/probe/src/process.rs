@@ -199,7 +199,7 @@ impl Process {
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).
-    pub fn set_journal(&mut self, file: File) {
+    pub fn set_journal(&mut self, file: Option<File>) {
         self.breakpoints.set_journal(file);
     }
 

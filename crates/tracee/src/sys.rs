@@ -2,10 +2,10 @@
 
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::errno::Errno;
-use nix::libc::{self, c_int, c_long, siginfo_t, user_regs_struct};
+use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
 
 mod spawn;
 
@@ -246,7 +246,10 @@ pub(crate) static NOTED: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
 /// Signals of a terminal that stop a job.
 const STOPS: [c_int; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
-extern "C" fn note(signal: c_int) {
+/// Who has sent the last SIGCONT that was noted.
+pub(crate) static CONTINUED_BY: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn note(signal: c_int, info: *const siginfo_t, _: *const c_void) {
     // As the kernel does with those that are pending.
     let void: &[c_int] = match signal {
         libc::SIGCONT => &STOPS,
@@ -255,6 +258,12 @@ extern "C" fn note(signal: c_int) {
     };
     for noted in void.iter().filter_map(|&signal| NOTED.get(signal as usize)) {
         noted.store(0, Ordering::Relaxed);
+    }
+    if signal == libc::SIGCONT {
+        // SAFETY: with SA_SIGINFO the kernel hands over a siginfo_t, of zeroes where it has nothing
+        // to say.
+        let sender = unsafe { (*info).si_pid() };
+        CONTINUED_BY.store(sender, Ordering::Relaxed);
     }
     // The timer's signal only has to interrupt waitpid(2).
     if signal != libc::SIGALRM
@@ -295,7 +304,7 @@ pub(crate) fn set_default(signal: c_int) -> Result<OldAction, Errno> {
 
 /// [`note`] as a handler.
 fn noting() -> usize {
-    note as extern "C" fn(c_int) as *const () as usize
+    note as extern "C" fn(c_int, *const siginfo_t, *const c_void) as *const () as usize
 }
 
 fn handle(signal: c_int, handler: usize, flags: c_int) -> Result<OldAction, Errno> {
@@ -306,7 +315,7 @@ fn handle(signal: c_int, handler: usize, flags: c_int) -> Result<OldAction, Errn
     unsafe {
         let mut new = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
         new.sa_sigaction = handler;
-        new.sa_flags = flags;
+        new.sa_flags = flags | libc::SA_SIGINFO;
         Errno::result(libc::sigaction(signal, &raw const new, old.as_mut_ptr()))?;
         Ok(OldAction(signal, old.assume_init()))
     }

@@ -7,7 +7,7 @@ use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal as NixSignal};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use crate::{Signal, sys};
+use crate::{Signal, Tid, sys};
 
 /// What may end a trace.
 const ENDING: [NixSignal; 5] = [
@@ -107,6 +107,11 @@ impl Wakeups {
         };
         let number = sys::NOTED.iter().position(one_less)?;
         Some(Signal::new(number as i32))
+    }
+
+    /// Which process has sent the last SIGCONT.
+    pub fn continued_by(&self) -> Tid {
+        Tid::new(sys::CONTINUED_BY.load(Ordering::Relaxed))
     }
 
     /// Stops this process as `signal` does by default, until SIGCONT.
