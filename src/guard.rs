@@ -80,6 +80,7 @@ fn drop_all() {
 pub(crate) fn run() -> io::Result<()> {
     let leaktap = getppid();
     drop_all();
+    leaktap_tracee::raise_priority();
     let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let memory = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let _ = close(1); // it has another number now

@@ -90,6 +90,9 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         held => held,
     };
     let (mut target, mut attached, begun) = held?;
+    if !leaktap_tracee::raise_priority() {
+        target.note_if_busy();
+    }
     target.looks_at_frees(settings.free_stacks);
     let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
     target.restore_slots(&stopped);
@@ -133,6 +136,7 @@ fn hold(
         Err(error) => return Err(explain(tracer, pid, error)),
     };
     target.guard();
+    leaktap_tracee::raise_priority();
     let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings.how.engine)?;
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
@@ -152,6 +156,7 @@ fn hold_first(
     pid: Tid,
     settings: &Settings,
 ) -> Result<(Target, Attached, Instant), Error> {
+    leaktap_tracee::raise_priority();
     let begun = Instant::now();
     let attached = tracer.attach(pid, Options::follow())?;
     match Target::prepare(pid, &settings.how) {
@@ -234,6 +239,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
 pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Error> {
     let wakeups = wakeups(Wakeups::of_job)?;
     let mut tracer = Tracer::new();
+    leaktap_tracee::raise_priority();
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
     let mut target = Target::prepare(stopped.tid(), &settings.how)?;
     target.sees_all();
@@ -275,6 +281,8 @@ fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: Wakeups, on_signal:
     let max_overhead = settings.most_overhead(on_signal);
     let mut orders = Orders::new(until, &wakeups, on_signal, max_overhead);
     tracing.run(&mut orders, &mut progress);
+    // Nobody waits for the report but its reader.
+    leaktap_tracee::restore_priority();
     progress.finish();
     // A user who is late asks for what has been done: no reason to lose the report.
     wakeups.end();

@@ -1,6 +1,8 @@
 //! What the report has to say of the trace itself: why it ended, and what was not seen.
 
 use leaktap_probe::{Departure, Held, Kind, Remains};
+use leaktap_report::count;
+use procfs::{CpuInfo, Current, LoadAverage};
 
 use super::Target;
 use crate::cli::Engine;
@@ -124,6 +126,22 @@ impl Target {
         self.notes.push(format!(
             "the trace ended when Ctrl-C had come {times} times in a row: the program runs on"
         ));
+    }
+
+    /// Threads of the target may wait for leaktap, which may not raise its priority.
+    pub(crate) fn note_if_busy(&mut self) {
+        let (Ok(load), Ok(processors)) = (LoadAverage::current(), CpuInfo::current()) else {
+            return;
+        };
+        let processors = processors.num_cores();
+        if load.one > processors as f32 {
+            self.notes.push(format!(
+                "stops may have taken long: the machine was busy (load {:.1}, {}), and leaktap may \
+                 not raise its priority: it needs CAP_SYS_NICE, or a higher `ulimit -e`",
+                load.one,
+                count(processors as u64, "processor")
+            ));
+        }
     }
 
     /// leaktap was stopped, and its guard has continued it.

@@ -36,6 +36,21 @@ fn run_words<'a>(engine: &'a str, more: &'a [&'a str], program: &'a Path) -> Vec
 }
 
 engines! {
+    /// leaktap raises its own: nice(1) without arguments says which one it has.
+    fn a_launched_program_has_its_usual_priority(engine) {
+        let nice = |program: &[&OsStr]| {
+            let mut command = Command::new("nice");
+            command.args(["-n", "5"]).args(program);
+            Watched::spawn(&mut command).finish().succeeded().stdout_text()
+        };
+        let alone = nice(&["nice".as_ref()]);
+        let mut traced = under_leaktap(engine, Path::new("/dev/null"));
+        traced.arg("nice");
+        let mut words = vec![traced.get_program()];
+        words.extend(traced.get_args());
+        assert_eq!(nice(&words), alone);
+    }
+
     /// The program reports its own arguments, signal mask, descriptors, directory; copies its
     /// input; exits with 11.
     fn streams_and_surroundings_are_untouched(engine) {

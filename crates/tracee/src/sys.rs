@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
 
+mod nice;
 mod spawn;
 
+pub(crate) use nice::{has_other_policy, nice, restore_nice, set_nice_alone};
 pub use spawn::raise_file_limit;
 pub(crate) use spawn::{Image, fork_exec, ignored_at_start};
 

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int, c_void};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::KERNEL_SIGSET;
+use super::{KERNEL_SIGSET, restore_nice};
 
 /// The kernel's own `struct sigaction` on x86-64 (glibc's refuses signals 32 and 33).
 #[repr(C)]
@@ -174,6 +174,7 @@ unsafe fn start_as_found() {
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard); // lower than now: cannot be refused
     }
+    restore_nice();
     swap_mask(libc::SIG_SETMASK, BLOCKED.load(Ordering::Relaxed));
 }
 
