@@ -185,6 +185,38 @@ engines! {
     }
 }
 
+/// Nothing unwinds past a function that no table describes, so it may be called: Chromium's operators
+/// are such. With tables it might let an exception pass.
+#[test]
+fn operators_that_no_exception_passes_have_detours() {
+    const WITHOUT_TABLES: [&str; 3] = [
+        "-fno-exceptions",
+        "-fno-asynchronous-unwind-tables",
+        "-fno-unwind-tables",
+    ];
+    // Else they end with jumps to functions of their own.
+    let calling = [&WITHOUT_TABLES[..], &["-fno-optimize-sibling-calls"]].concat();
+    for (flags, kind) in [
+        (Vec::new(), "breakpoint"),
+        (WITHOUT_TABLES.to_vec(), "breakpoint"),
+        (calling, "detour"),
+    ] {
+        let build = Build {
+            compiler: None,
+            flags: flags.into_iter().map(str::to_owned).collect(),
+        };
+        let fixture = Fixture::built("own_new.cpp", &build);
+        let report = attached(&fixture, fixture.start(), Engine::Auto);
+        let probes = report.at("/probes").as_array().expect("probes");
+        let mut new = probes.iter().filter(|probe| probe["function"] == "_Znwm");
+        assert!(
+            new.all(|probe| probe["kind"] == kind),
+            "{kind}: {}",
+            report.at("/probes")
+        );
+    }
+}
+
 /// A program with another allocator.
 fn preloaded(library: &str) -> (Fixture, Target) {
     let fixture = Fixture::new("preloaded.c");

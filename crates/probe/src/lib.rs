@@ -28,7 +28,9 @@ mod unpatched;
 
 pub use agent::{Held, OWN_STRIPE, Remains};
 pub use breakpoints::INT3;
-pub use detour::{JUMP_LEN, LongBranch, Moved, Site, Write, has_branch, long_branches, patch};
+pub use detour::{
+    JUMP_LEN, LongBranch, Moved, Site, Write, has_branch, long_branches, may_have_branch, patch,
+};
 pub use families::{Families, Family, Member, Pool, User};
 pub use journal::Change;
 pub use modules::{Files, Modules};

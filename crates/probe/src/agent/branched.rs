@@ -6,7 +6,7 @@ use std::ops::Range;
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, Svma};
 
-use crate::detour::{LongBranch, Site, has_branch, long_branches};
+use crate::detour::{LongBranch, Site, has_branch, long_branches, may_have_branch};
 use crate::extents::functions_at;
 use crate::refusal::Refusal;
 
@@ -36,7 +36,7 @@ pub(super) fn refuse_branched_into(
 }
 
 /// Drops of `branches`, in the text `code` at `at`, those that are no instructions of the function
-/// that they are found in. Where no function is known, nobody can tell.
+/// that they are found in, or, where no function is known, of any code that begins before them.
 fn retain_real(branches: &mut Vec<LongBranch>, module: &Module, at: Addr, code: &[u8]) {
     if branches.is_empty() {
         return;
@@ -52,7 +52,10 @@ fn retain_real(branches: &mut Vec<LongBranch>, module: &Module, at: Addr, code: 
             let range = place(start, at)?..place(module.addr(function.end), at)?;
             Some((start, code.get(range)?))
         });
-        bytes.is_none_or(|(start, bytes)| has_branch(bytes, start, branch.end))
+        match bytes {
+            Some((start, bytes)) => has_branch(bytes, start, branch.end),
+            None => may_have_branch(code, at, branch.end),
+        }
     });
 }
 

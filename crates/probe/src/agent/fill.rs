@@ -14,7 +14,7 @@ use leaktap_api::Action;
 use leaktap_memory::{Addr, Svma};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
-use super::shape::{TWIN, way};
+use super::shape::TWIN;
 use super::{Agent, CODE_LEN, Detour, REGIONS, remains};
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
@@ -164,7 +164,7 @@ impl Agent {
         let is_its = |other: &&Detour| other.family == detour.family;
         let mut twins = self.detours.iter().filter(|other| other.known.name == TWIN);
         let twin = twins.find(is_its).map(|twin| twin.moved_at);
-        let (action, called) = action_of(detour, twin)?;
+        let (action, called) = called(detour, twin)?;
         let descriptor = Descriptor {
             original: detour.moved_at.get(),
             call: called.get(),
@@ -233,11 +233,10 @@ fn entered(offset: i32) -> Rule {
 
 /// What a call does, and what is called: the function, or its `twin`. Nothing if it has to have one
 /// and has none.
-fn action_of(detour: &Detour, twin: Option<Addr>) -> Option<(Action, Addr)> {
-    let action = way(&detour.known)?.action;
-    let called = match detour.shape {
-        Shape::AroundThrowing | Shape::FullAroundThrowing => twin?,
-        _ => detour.moved_at,
-    };
-    Some((action, called))
+fn called(detour: &Detour, twin: Option<Addr>) -> Option<(Action, Addr)> {
+    let action = detour.known.action;
+    Some(match detour.shape {
+        Shape::AroundThrowing | Shape::FullAroundThrowing => (action.by_twin(), twin?),
+        _ => (action, detour.moved_at),
+    })
 }

@@ -23,6 +23,7 @@ mod room;
 mod shape;
 mod stacks;
 mod twin;
+mod unwinding;
 
 use std::ops::Range;
 use std::sync::Arc;

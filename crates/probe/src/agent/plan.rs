@@ -1,6 +1,6 @@
 //! Which functions can be patched: found out while the target runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use leaktap_agent::Shape;
@@ -13,8 +13,8 @@ use super::branched::{refuse_branched_into, text};
 use super::fill::STUBS;
 use super::groups::{Group, Limits, groups};
 use super::shape::{TWIN, may_have_twin, way};
-use super::twin;
 use super::{CODE_LEN, REGIONS};
+use super::{twin, unwinding};
 use crate::detour::Site;
 use crate::extents::functions_at;
 use crate::probepoint::{Kind, Probepoint};
@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) way_out: Option<Addr>,
     /// Where there is room for code regions, by [`Plan::place`].
     pub(crate) groups: Vec<Group>,
+    /// Functions that throw, but past which no exception gets.
+    ends: HashSet<Addr>,
     /// Families whose `free` may go on to another function that frees.
     two_frees: Vec<FamilyId>,
     /// Libraries whose callers know nothing of a function but the psABI.
@@ -67,7 +69,8 @@ impl Plan {
             .map(|point| (point.address, site(image, memory, point.address)))
             .collect();
         refuse_branched_into(image, &mut sites);
-        refuse_throwing(image, points, &mut sites);
+        let ends = unwound(image, points);
+        refuse_throwing(image, points, &ends, &mut sites);
         let way_out = |code: &[u8]| {
             let mut ends = code.windows(WAY_OUT.len());
             ends.position(|bytes| bytes == WAY_OUT)
@@ -79,6 +82,7 @@ impl Plan {
             way_out: find(image, memory, &near, way_out),
             sites,
             groups: Vec::new(),
+            ends,
             two_frees: two_frees(points),
             apart: apart(image),
             stack: process.stack_limit(),
@@ -159,7 +163,8 @@ impl Plan {
 
     /// How calls of `point` go through the agent.
     pub(crate) fn shape(&self, point: &Probepoint) -> Option<Shape> {
-        let lean = match way(&point.known)?.shape {
+        let lean = match way(&point.known)? {
+            Shape::AroundThrowing if self.ends.contains(&point.address) => Shape::Around,
             // Only with a frame is the other one known to be part of it.
             Shape::Before if self.two_frees.contains(&point.family) => Shape::Around,
             shape => shape,
@@ -237,10 +242,22 @@ fn site(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refus
     Site::find(&code, at, memory)
 }
 
-/// Refuses functions that throw, unless there is one to call in their place.
+/// Of the functions that throw, those past which no exception gets.
+fn unwound(image: &Image, points: &[Probepoint]) -> HashSet<Addr> {
+    let throwing = points.iter().filter(|point| point.known.action.throws());
+    let ends = throwing.filter(|point| {
+        let module = image.module_at(point.address);
+        module.is_some_and(|module| unwinding::ends_at(module, point.address))
+    });
+    ends.map(|point| point.address).collect()
+}
+
+/// Refuses functions that throw, unless there is one to call in their place, or no exception gets
+/// out of them: `ends`.
 fn refuse_throwing(
     image: &Image,
     points: &[Probepoint],
+    ends: &HashSet<Addr>,
     sites: &mut HashMap<Addr, Result<Site, Refusal>>,
 ) {
     let is_ok = |sites: &HashMap<_, Result<_, _>>, at| sites.get(at).is_some_and(Result::is_ok);
@@ -259,7 +276,9 @@ fn refuse_throwing(
     };
     // What a user describes may let an exception pass, and take arguments from the stack, where the
     // agent's frame would be.
-    let may_unwind = |point: &Probepoint| point.known.action.throws() || point.is_told;
+    let may_unwind = |point: &Probepoint| {
+        point.known.action.throws() && !ends.contains(&point.address) || point.is_told
+    };
     for point in points.iter().filter(|point| may_unwind(point)) {
         if is_ok(sites, &point.address) && !has_twin(point) {
             sites.insert(point.address, Err(Refusal::MayUnwind));

@@ -227,7 +227,7 @@ impl Entry {
 
     /// How calls go, as its stub begins: a full one with a push.
     fn shape(&self, memory: &Memory) -> Option<Shape> {
-        let lean = way(&self.known)?.shape;
+        let lean = way(&self.known)?;
         let mut first = [0];
         memory.read(self.stub, &mut first).ok()?;
         Some(if first == [0xff] { lean.full() } else { lean })

@@ -4,13 +4,6 @@ use leaktap_agent::Shape;
 use leaktap_agent::layout::ARGUMENTS;
 use leaktap_api::{Action, Function};
 
-/// How calls of a function go through the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Way {
-    pub(crate) shape: Shape,
-    pub(crate) action: Action,
-}
-
 /// What is called in the place of a throwing operator new that takes a size alone, where `twin`
 /// proves that it is the same. (Those with an alignment have no such twin.)
 pub(crate) const TWIN: &str = "malloc";
@@ -20,13 +13,12 @@ pub(crate) fn may_have_twin(action: Action) -> bool {
     action.throws() && action == Action::ALLOCATE.sized(0).takes(1).throwing()
 }
 
-/// How a function goes through the agent. Nothing if it cannot: the agent keeps too few arguments
-/// to tell what a call does.
-pub(crate) fn way(function: &Function) -> Option<Way> {
+/// How calls of a function go through the agent. Nothing if they cannot: the agent keeps too few
+/// arguments to tell what a call does.
+pub(crate) fn way(function: &Function) -> Option<Shape> {
     let action = function.action;
     if action.is_mapping() {
-        let shape = Shape::Gate;
-        return Some(Way { shape, action });
+        return Some(Shape::Gate);
     }
     // What a user says of where a block is stored may be wrong: the agent would fault.
     let is_told_place = action.shape() == Action::ALLOCATE_INTO && action.arguments() > ARGUMENTS;
@@ -34,10 +26,7 @@ pub(crate) fn way(function: &Function) -> Option<Way> {
         return None;
     }
     if may_have_twin(action) {
-        return Some(Way {
-            shape: Shape::AroundThrowing,
-            action: action.by_twin(),
-        });
+        return Some(Shape::AroundThrowing);
     }
     let lean = match &*function.name {
         // Nothing that free itself calls is another function that frees; of the others it may be.
@@ -45,12 +34,10 @@ pub(crate) fn way(function: &Function) -> Option<Way> {
         _ => Shape::Around,
     };
     // A lean detour keeps no other register than its call's.
-    let shape = if action.arguments() <= ARGUMENTS {
-        lean
-    } else {
-        lean.full()
-    };
-    Some(Way { shape, action })
+    Some(match action.arguments() <= ARGUMENTS {
+        true => lean,
+        false => lean.full(),
+    })
 }
 
 #[cfg(test)]
@@ -61,8 +48,8 @@ mod tests {
     #[test]
     fn functions_that_map_memory_have_gates_and_no_others() {
         for (_, function) in Functions::default().standard() {
-            let way = way(function).expect("the agent keeps what it needs");
-            assert_eq!(way.shape == Shape::Gate, function.action.is_mapping());
+            let shape = way(function).expect("the agent keeps what it needs");
+            assert_eq!(shape == Shape::Gate, function.action.is_mapping());
         }
     }
 
@@ -72,7 +59,7 @@ mod tests {
         let shape = |name: &str| {
             let mut all = functions.all();
             let (_, function) = all.find(|(_, known)| known.name == name)?;
-            way(function).map(|way| way.shape)
+            way(function)
         };
         for (name, expected) in [
             ("free", Some(Shape::Before)),

@@ -97,17 +97,45 @@ fn is_opcode(before: &[u8]) -> bool {
 /// that ends at `end`: if not, what looks like one is part of something else. True where that
 /// cannot be told, since a byte before it begins no instruction.
 pub fn has_branch(function: &[u8], at: Addr, end: Addr) -> bool {
-    let mut decoder = Decoder::with_ip(64, function, at.get(), DecoderOptions::NONE);
+    is_branch(function, at, end).unwrap_or(true)
+}
+
+/// How far before what looks like a branch it is begun to decode where no function is known: x86
+/// code read out of step gets into step within a few instructions.
+const RUN_UP: Range<usize> = 96..160;
+
+/// The same for a branch in `text`, the text at `at`, where no function is known: whether one is
+/// found that ends at `end` from any of many places before it. True where none leads there.
+pub fn may_have_branch(text: &[u8], at: Addr, end: Addr) -> bool {
+    let len = end
+        .offset_from(at)
+        .and_then(|len| usize::try_from(len).ok());
+    let Some(before) = len.and_then(|len| text.get(..len)) else {
+        return true;
+    };
+    let starts = RUN_UP.filter_map(|back| before.len().checked_sub(back));
+    let from = |start: usize| {
+        let code = text.get(start..)?;
+        is_branch(code, at.wrapping_offset(start as i64), end)
+    };
+    let mut found = starts.filter_map(from).peekable();
+    found.peek().is_none() || found.any(|is_branch| is_branch)
+}
+
+/// Whether code, decoded from its start `at` on, has a branch that ends at `end`. Nothing where a
+/// byte before it begins no instruction.
+fn is_branch(code: &[u8], at: Addr, end: Addr) -> Option<bool> {
+    let mut decoder = Decoder::with_ip(64, code, at.get(), DecoderOptions::NONE);
     for instruction in &mut decoder {
         if instruction.is_invalid() {
-            return true;
+            return None;
         }
         if instruction.next_ip() >= end.get() {
             let is_branch = instruction.op0_kind() == OpKind::NearBranch64;
-            return is_branch && instruction.next_ip() == end.get();
+            return Some(is_branch && instruction.next_ip() == end.get());
         }
     }
-    false
+    Some(false)
 }
 
 fn targets(instruction: &Instruction, inner: &Range<Addr>) -> bool {

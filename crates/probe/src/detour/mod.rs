@@ -8,7 +8,7 @@ mod moved;
 mod patch;
 mod site;
 
-pub use branches::{LongBranch, has_branch, long_branches};
+pub use branches::{LongBranch, has_branch, long_branches, may_have_branch};
 pub use moved::Moved;
 pub use patch::{Write, patch};
 pub use site::{JUMP_LEN, Site};

@@ -1,7 +1,7 @@
 use leaktap_memory::Unreadable;
 
 use super::*;
-use crate::detour::{LongBranch, has_branch, long_branches};
+use crate::detour::{LongBranch, has_branch, long_branches, may_have_branch};
 
 const AT: Addr = Addr::new(0x7f00_0000_1000);
 const DATA: Addr = Addr::new(0x7f00_0000_2000);
@@ -229,4 +229,31 @@ fn a_branch_that_is_part_of_another_instruction_is_none() {
         AT,
         Addr::new(AT.get() + 9)
     ));
+}
+
+/// As in Chromium: `mov r8d, ebp; and r8d, -2`, in which a call can be read, and no function known.
+#[test]
+fn where_no_function_is_known_code_is_read_from_before() {
+    // mov rax, [rip+x]; test rax, rax; je; push rbp; call; xor esi, esi; ret
+    let filler = [
+        0x48, 0x8b, 0x05, 0xe8, 0xe9, 1, 2, 0x48, 0x85, 0xc0, 0x74, 3, 0x55, 0xe8, 1, 2, 3, 4,
+        0x31, 0xf6, 0xc3,
+    ];
+    let around = |code: &[u8]| {
+        let before = filler.iter().copied().cycle().take(20 * filler.len());
+        let text: Vec<u8> = before.chain(code.iter().copied()).chain(filler).collect();
+        let end = AT.wrapping_offset((20 * filler.len() + code.len()) as i64);
+        may_have_branch(&text, AT, end)
+    };
+    assert!(!around(&[0x41, 0x89, 0xe8, 0x41, 0x83, 0xe0, 0xfe]));
+    assert!(around(&[0x55, 0xe8, 0x41, 0x83, 0xe0, 0xfe]));
+    assert!(around(&[0x90, 0x0f, 0x85, 0x41, 0x83, 0xe0, 0xfe]));
+    // Nothing before it, or no code.
+    assert!(may_have_branch(
+        &[0x90, 0xe9, 1, 2, 3, 4],
+        AT,
+        AT.wrapping_offset(6)
+    ));
+    let data = [0x06; 300];
+    assert!(may_have_branch(&data, AT, AT.wrapping_offset(290)));
 }
