@@ -192,9 +192,11 @@ fn descriptors(pid: Pid) -> BTreeSet<String> {
         format!("{} {}", entry.file_name().display(), link.display())
     };
     let of_linker = |shown: &String| shown.contains(".so.") || shown.ends_with("/ld.so.cache");
+    // A JVM reads its limits again and again.
+    let of_limits = |shown: &String| shown.contains(" /sys/fs/cgroup/");
     entries
         .map(shown)
-        .filter(|shown| !of_linker(shown))
+        .filter(|shown| !of_linker(shown) && !of_limits(shown))
         .collect()
 }
 

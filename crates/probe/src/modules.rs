@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -79,13 +79,18 @@ struct Maker(Option<Sender<Vec<Rows>>>);
 impl Default for Maker {
     fn default() -> Maker {
         let (ask, asked) = channel::<Vec<Rows>>();
+        let (begun, has_begun) = channel();
         let make = move || {
+            drop(begun);
             asked
                 .into_iter()
                 .flatten()
                 .for_each(|rows| drop(rows.get()))
         };
         let thread = thread::Builder::new().spawn(make);
+        if thread.is_ok() {
+            let _: Result<(), RecvError> = has_begun.recv(); // nothing comes: it is dropped
+        }
         Maker(thread.is_ok().then_some(ask))
     }
 }

@@ -5,6 +5,7 @@
 //! PTRACE_SEIZE, for ever. wait(2) lets any thread of the tracer's process reap it.
 
 use std::mem;
+use std::sync::mpsc::{RecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -34,14 +35,23 @@ struct Watched {
 }
 
 impl Reaper {
-    /// Reaps threads of `process`, until it is dropped.
+    /// Reaps threads of `process`, until it is dropped. The thread is at work before anything is
+    /// stopped: one that begins when memory has become scarce (RLIMIT_AS) finds none for its signal
+    /// stack, and aborts.
     pub(crate) fn start(process: Tid) -> Reaper {
         let watched = Arc::new(Mutex::new(Watched {
             processes: vec![process],
             ..Watched::default()
         }));
         let of_thread = Arc::clone(&watched);
-        let thread = thread::Builder::new().spawn(move || stand_by(&of_thread));
+        let (begun, has_begun) = channel();
+        let thread = thread::Builder::new().spawn(move || {
+            drop(begun);
+            stand_by(&of_thread);
+        });
+        if thread.is_ok() {
+            let _: Result<(), RecvError> = has_begun.recv(); // nothing comes: it is dropped
+        }
         Reaper {
             watched,
             thread: thread.ok(),
