@@ -20,9 +20,7 @@ pub(crate) fn way(function: &Function) -> Option<Shape> {
     if action.is_mapping() {
         return Some(Shape::Gate);
     }
-    // What a user says of where a block is stored may be wrong: the agent would fault.
-    let is_told_place = action.shape() == Action::ALLOCATE_INTO && action.arguments() > ARGUMENTS;
-    if !action.is_told_by(ARGUMENTS) || is_told_place {
+    if !action.is_told_by(ARGUMENTS) {
         return None;
     }
     if may_have_twin(action) {
