@@ -10,13 +10,17 @@ use std::time::{Duration, Instant};
 use leaktap_agent::Shared;
 use leaktap_agent::layout::{FREE_STACKS, Loss, NO_FUNCTION};
 use leaktap_api::FunctionId;
-use leaktap_heap::{Held, Region, Regions, SiteKey};
+use leaktap_heap::{Held, Origin, Region, Regions, SiteKey};
 use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
 use leaktap_memory::Addr;
-use leaktap_probe::{Allocator, Freed, Lost, OWN_STRIPE, Recorder, Stack};
+use leaktap_probe::{Allocator, Freed, Lost, Mapped, OWN_STRIPE, Recorder, Stack};
 use leaktap_unwind::End;
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
+
+/// Most pieces of mappings, in half a gigabyte: a target may write into what it shares with us that
+/// it has more.
+const MOST_PIECES: usize = 1 << 22;
 
 /// What a process did with memory while it was traced.
 #[derive(Debug)]
@@ -194,6 +198,14 @@ impl Books {
         self.now.as_millis() as u32
     }
 
+    /// Each change makes two more pieces at most.
+    fn change_regions(&mut self, change: impl FnOnce(&mut Regions)) {
+        match self.regions.pieces() < MOST_PIECES {
+            true => change(&mut self.regions),
+            false => self.lost += 1,
+        }
+    }
+
     /// Nothing if there is no room for more stacks.
     fn intern(&mut self, function: FunctionId, stack: Stack<'_>) -> Option<StackId> {
         let frames: Vec<u64> = stack.frames.iter().map(|frame| frame.raw()).collect();
@@ -297,30 +309,38 @@ impl Recorder for Books {
         }
     }
 
-    fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, stack: Stack<'_>) {
+    fn mapped(&mut self, function: FunctionId, what: Mapped, stack: Stack<'_>) {
         let time = self.now_ms();
-        let Some(stack) = self.intern(function, stack) else {
-            self.lost += 1;
-            return;
-        };
-        self.regions.map(at, len, stack.0, time);
+        match self.intern(function, stack) {
+            Some(stack) => self.mapped_by(stack, time, what),
+            None => self.lost += 1,
+        }
     }
 
-    fn unmapped(&mut self, at: Addr, len: u64) {
-        self.regions.unmap(at, len);
+    fn mapped_by(&mut self, stack: StackId, time: u32, what: Mapped) {
+        let by = Origin {
+            stack: stack.0,
+            time,
+            moment: what.moment,
+        };
+        self.change_regions(|regions| regions.map(what.at, what.len, by));
+    }
+
+    fn unmapped(&mut self, at: Addr, len: u64, begun: u64) {
+        self.change_regions(|regions| regions.unmap(at, len, begun));
     }
 
     fn protected(&mut self, at: Addr, len: u64, is_usable: bool) {
-        self.regions.protect(at, len, is_usable);
+        self.change_regions(|regions| regions.protect(at, len, is_usable));
     }
 
     fn given_back(&mut self, at: Addr, len: u64, lazily: bool) {
-        self.regions.give_back(at, len, lazily);
+        self.change_regions(|regions| regions.give_back(at, len, lazily));
     }
 
     fn lost(&mut self, why: Lost) {
         match why {
-            Lost::ReturnUnprobed => self.lost += 1,
+            Lost::ReturnUnprobed | Lost::Unfinished => self.lost += 1,
         }
     }
 }

@@ -344,6 +344,7 @@ impl Tracing<'_> {
                 self.target
                     .leave_for_signal(&mut self.tracer, &mut thread.stopped);
             }
+            self.look_at_end_of(&thread.stopped);
             let running = match thread.our_trap {
                 true => thread.stopped.resume_without(),
                 false => thread.stopped.resume(),

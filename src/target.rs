@@ -399,6 +399,7 @@ impl Target {
     /// Time passes: to be told before each event, and often.
     pub(crate) fn pass_time(&mut self) {
         let now = self.books.tick();
+        self.process.read_mappings(&mut self.books);
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;
             self.sample();
@@ -527,6 +528,7 @@ impl Target {
     /// Takes every probe out; every thread is stopped.
     pub(crate) fn disarm(&mut self) {
         self.note_overwritten();
+        self.read_last_mappings();
         self.process.disarm(&mut self.books);
     }
 

@@ -52,12 +52,14 @@ const SYMBOLS: [(&str, &str); 26] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "blob",
     "src/layout.rs",
+    "src/mapping.rs",
     "src/moving.rs",
     "src/primitive.rs",
     "src/published.rs",
+    "src/queue.rs",
     "../api/src",
     "../memory/src",
     "../ledger/src",

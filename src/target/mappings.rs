@@ -11,13 +11,25 @@ impl Target {
         self.books.regions.mapped().next().is_some()
     }
 
+    /// The same, or it may have made the first since the agent's notes were read.
+    pub(crate) fn may_have_mappings(&self) -> bool {
+        self.has_mappings() || self.books.is_injected() && self.process.modules().may_map()
+    }
+
     /// Brings the books of its mappings up to date, if it still has any: a program may protect and
     /// unmap them by system calls of its own, and uses again what it has given back without a call.
     pub(crate) fn look_at_mappings(&mut self) {
+        self.process.read_mappings(&mut self.books);
         if self.exit.is_none() && self.has_mappings() {
             // Of one that is gone, what was seen of its calls has to do.
             self.books.are_regions_seen = self.see_mappings().is_ok_and(|()| self.has_memory());
         }
+    }
+
+    /// See [`Process::read_last_mappings`](leaktap_probe::Process::read_last_mappings).
+    pub(super) fn read_last_mappings(&mut self) {
+        let has_ended = self.exit.is_some();
+        self.process.read_last_mappings(has_ended, &mut self.books);
     }
 
     fn see_mappings(&mut self) -> Result<(), Error> {

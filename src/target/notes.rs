@@ -108,6 +108,7 @@ impl Target {
 
     /// The agent could not be taken out in time.
     pub(crate) fn leave_agent(&mut self, why: Held) {
+        self.read_last_mappings();
         self.process.abandon_agent();
         self.notes.push(format!(
             "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes it out if it can",

@@ -1,5 +1,5 @@
-//! The stop of the leader at its end, where its mappings are looked at. Only while it has any:
-//! while leaktap itself is stopped, a process in that stop keeps all that it has.
+//! The stop of the leader at its end, where its mappings are looked at. Only while it has any, or may
+//! have: while leaktap itself is stopped, a process in that stop keeps all that it has.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl Tracing<'_> {
             return;
         }
         self.end_stop.is_asked = false;
-        if self.tracer.stops_at_end(tid) != self.target.has_mappings() {
+        if self.tracer.stops_at_end(tid) != self.target.may_have_mappings() {
             self.set_end_of(stopped);
         }
     }
@@ -43,7 +43,7 @@ impl Tracing<'_> {
     /// a program.
     pub(crate) fn set_end_of(&mut self, leader: &Stopped) {
         self.end_stop.told = Instant::now();
-        let stops = self.target.has_mappings();
+        let stops = self.target.may_have_mappings();
         let _ = self.tracer.stop_at_end(leader, stops); // fails if it has been killed
     }
 
@@ -51,7 +51,7 @@ impl Tracing<'_> {
     /// or, some time ago, undone the last.
     pub(super) fn ask_leader(&mut self) {
         let leader = self.target.tid();
-        let stops = self.target.has_mappings();
+        let stops = self.target.may_have_mappings();
         if stops == self.tracer.stops_at_end(leader) || self.end_stop.is_asked {
             return;
         }

@@ -162,6 +162,7 @@ exact! {
     queued_signals: plain("rtsignals.c");
     dlopen_and_dlclose: plain("dlopen.c");
     mappings: plain("mappings.c");
+    mappings_of_threads_handlers_and_children: plain("own_maps.c");
     reserved_and_given_back: plain("reserved.c");
     allocator_in_the_program: plain("own_arena.c");
     allocator_that_maps_before_main: plain("own_boot.c");

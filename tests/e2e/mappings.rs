@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 
 use crate::compare::exact;
-use crate::engines::engines;
+use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
 use crate::leaktap::{attach, run};
 use crate::truth::Mode;
@@ -17,6 +17,18 @@ engines! {
         target.work();
         kill(target.pid(), Signal::SIGKILL).expect("a target");
         exact(&fixture, &tracing.wait(), Mode::Attach);
+    }
+
+    /// Threads that get each other's addresses from the kernel.
+    fn nothing_is_left_of_what_busy_threads_have_unmapped(engine) {
+        let mut target = Fixture::new("own_maps_busy.c").start();
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        let report = traced.succeeded();
+        let totals = ["mapped_regions", "lost_events"].map(|name| report.total(name));
+        assert_eq!(totals, [0, 0], "{}", report.summary());
+        target.end().succeeded();
     }
 
     /// Nobody could look: the calls that were seen have to do, and the report says so.
@@ -33,4 +45,20 @@ engines! {
         target.work();
         exact(&fixture, &tracing.detach(), Mode::Attach);
     }
+}
+
+/// Nor is anything lost in silence: what has found no room is counted. The guard continues leaktap,
+/// which detaches: each thread may be in the middle of something then.
+#[test]
+fn a_leaktap_that_does_not_run_holds_up_no_call() {
+    let mut target = Fixture::new("own_maps_busy.c").start();
+    let tracing = attach(Engine::Auto, target.pid(), &[]);
+    tracing.process().signal(Signal::SIGSTOP);
+    target.work();
+    tracing.process().signal(Signal::SIGCONT);
+    let traced = tracing.detach();
+    let report = traced.succeeded();
+    let (regions, lost) = (report.total("mapped_regions"), report.total("lost_events"));
+    assert!(regions <= 2 || lost > 0, "{}", report.summary());
+    target.end().succeeded();
 }

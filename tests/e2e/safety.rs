@@ -263,9 +263,7 @@ engines! {
 #[test]
 fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
     let mut target = Fixture::new("busy.c").start_for(ALL_CYCLES);
-    // Until each thread has allocated, and so has its arena: mmap(2) and its kin remain
-    // breakpoints, which leave
-    // a moment of danger (docs/ptrace.md).
+    // Until each thread has allocated, and so has its arena.
     while attach(Engine::Auto, target.pid(), &["--duration", "50ms"])
         .wait()
         .succeeded()
@@ -300,16 +298,23 @@ fn a_target_survives_a_killed_leaktap_and_the_next_one_cleans_up() {
 /// leave.
 #[test]
 fn a_target_whose_heap_comes_and_goes_survives_a_killed_leaktap() {
-    survives_deaths("heaps.c");
+    survives_deaths("heaps.c", 0);
 }
 
 /// Nor does it for the stacks of threads, of which the agent has to know.
 #[test]
 fn a_target_whose_threads_come_and_go_survives_a_killed_leaktap() {
-    survives_deaths("stacks.c");
+    survives_deaths("stacks.c", 0);
 }
 
-fn survives_deaths(fixture: &str) {
+/// Nor where it maps and unmaps memory by itself, as coroutines do.
+#[test]
+fn a_target_that_maps_by_itself_survives_a_killed_leaktap() {
+    survives_deaths("own_maps_busy.c", 2);
+}
+
+/// A fixture that has mapped, at any moment, so many regions at most.
+fn survives_deaths(fixture: &str, held: u64) {
     let mut target = Fixture::new(fixture).start_for(ALL_CYCLES);
     for death in 0..DEATHS {
         let tracing = attach(Engine::Auto, target.pid(), &[]);
@@ -320,7 +325,8 @@ fn survives_deaths(fixture: &str) {
     let traced = attach(Engine::Auto, target.pid(), &["--duration", "20ms"]).wait();
     let report = traced.succeeded();
     assert!(report.total("allocations") > 0, "{}", report.summary());
-    assert_eq!(report.total("mapped_regions"), 0, "{}", report.summary());
+    let regions = report.total("mapped_regions");
+    assert!(regions <= held, "{}", report.summary());
     target.work();
     target.end().succeeded();
 }

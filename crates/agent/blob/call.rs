@@ -107,6 +107,9 @@ impl Call {
     /// The original has returned `result`.
     pub(crate) fn returned(&self, agent: Agent, result: u64, bp: u64, sought: Sought) {
         let action = self.descriptor().action;
+        if action.is_mapping() {
+            return self.mapped(agent, result, bp);
+        }
         match effect(action, &self.arguments, result) {
             Effect::Allocated { at, .. } => {
                 self.settle(agent, true, bp);

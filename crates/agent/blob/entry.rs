@@ -29,6 +29,7 @@ use crate::agent::{Agent, outer, set_outer};
 use crate::call::{ARGUMENTS, DESCRIPTOR};
 use crate::frees::Freeing;
 use crate::layout::{BUSY, Call, Descriptor, Loss, NOT_MOVING, TAKEN, running};
+use crate::mappings::Mapping;
 use crate::nesting::{Entry, entry};
 use crate::record::Sought;
 use crate::unreturned::returns;
@@ -304,7 +305,8 @@ global_asm!(
     "jmp [rsp - 8]",
     ".cfi_endproc",
     ".size leaktap_full_before, . - leaktap_full_before",
-    // Functions that a breakpoint watches, but for calls that nobody wants to know of: always full.
+    // mprotect: without a frame, and by way of an int3 if the tracer has to be gone first. Always
+    // full.
     ".globl leaktap_gate",
     ".type leaktap_gate, @function",
     "leaktap_gate:",
@@ -345,19 +347,19 @@ global_asm!(
     arguments = const ARGUMENTS,
 );
 
-/// A function is entered. 1: its original is to be called, and [`leaktap_leave`] with what it
+/// A function is entered, with `fourth` as its fourth argument. 1: its original is to be called, and [`leaktap_leave`] with what it
 /// returns; 0: it is none of our business.
 #[unsafe(no_mangle)]
-extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
+extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64, fourth: u64) -> u32 {
     let Some(agent) = Agent::present() else {
         return 0;
     };
     let (sp, descriptor) = (call.entry_sp(), call.descriptor());
     if descriptor.action.shape() != Action::ALLOCATE {
-        return enter_any(call, fs, bp);
+        return enter_any(call, fs, bp, fourth);
     }
     let Some(thread) = agent.idle_thread(fs, descriptor.family, sp) else {
-        return enter_any(call, fs, bp);
+        return enter_any(call, fs, bp, fourth);
     };
     call.thread = thread as u64;
     call.before = 0;
@@ -368,17 +370,20 @@ extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64) -> u32 {
 /// The same for functions that free, too, and for calls that may be another one's.
 #[cold]
 #[inline(never)]
-extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64) -> u32 {
+extern "C" fn enter_any(call: &mut Call, fs: u64, bp: u64, fourth: u64) -> u32 {
     let Some(agent) = Agent::present() else {
         return 0;
     };
+    if call.descriptor().action.is_mapping() {
+        return call.enter_mapping(agent, fs, bp, fourth);
+    }
     let Some(thread) = agent.thread(fs) else {
         agent.lose(Loss::NoThread);
         return 0;
     };
     let sp = call.entry_sp();
     let family = call.descriptor().family;
-    let Entry::Own { before } = entry(agent, thread, family, (sp, bp)) else {
+    let Entry::Own { before } = entry(agent, thread, Some(family), (sp, bp)) else {
         return 0;
     };
     call.thread = thread as u64;
@@ -465,7 +470,7 @@ extern "C" fn free_any(key: Key, fs: u64, sp: u64, bp: u64) {
         agent.lose(Loss::NoThread);
         return;
     };
-    if let Entry::Own { before } = entry(agent, thread, key.family(), (sp, bp)) {
+    if let Entry::Own { before } = entry(agent, thread, Some(key.family()), (sp, bp)) {
         set_outer(thread, sp | BUSY);
         agent.freed(thread, before, &Freeing { key, sp, bp });
         set_outer(thread, before);
@@ -487,25 +492,21 @@ struct Gate {
     descriptor: u64,
 }
 
-/// Whether a call that was entered with its return address at `sp` is the C library's own doing, or
-/// the allocator's, or of
-/// no interest. 0 if it is
-/// the program's. Whosever it is: what it unmaps is no stack any more.
+/// mprotect(2) was called with its return address at `sp`. 0 if the tracer has to be gone first:
+/// where it has written, others may be about to write.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
     // In a forked child there is nobody to tell.
     let Some(agent) = Agent::present() else {
         return 1;
     };
-    // SAFETY: the stub has put it there, whose descriptor lies behind its code.
-    let descriptor = unsafe { &*(gate.descriptor as *const Descriptor) };
     let [start, len] = gate.arguments;
-    if descriptor.action.unmaps(gate.fourth) && start != 0 {
-        agent.unmaps(start, len);
-    }
-    if descriptor.action.is_idle(gate.third) {
-        return 1;
-    }
-    let mut system = agent.control.system.iter();
-    u32::from(system.any(|module| module.contains(*sp)))
+    let call = Mapping {
+        // SAFETY: the stub has put it there, whose descriptor lies behind its code.
+        descriptor: unsafe { &*(gate.descriptor as *const Descriptor) },
+        arguments: [start, len, gate.third],
+        fourth: gate.fourth,
+        sp: &raw const *sp as u64,
+    };
+    u32::from(agent.passes(&call) || !agent.protects(&call))
 }

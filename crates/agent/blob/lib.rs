@@ -15,6 +15,10 @@ mod kernel;
 #[path = "../src/layout.rs"]
 #[allow(dead_code, reason = "half of it is for the tracer")]
 mod layout;
+#[path = "../src/mapping.rs"]
+#[allow(dead_code, reason = "reading is for the tracer")]
+mod mapping;
+mod mappings;
 #[path = "../src/moving.rs"]
 mod moving;
 mod nesting;
@@ -23,6 +27,9 @@ mod primitive;
 #[path = "../src/published.rs"]
 #[allow(dead_code, reason = "publishing is for the tracer")]
 mod published;
+#[path = "../src/queue.rs"]
+#[allow(dead_code, reason = "reading is for the tracer")]
+mod queue;
 mod realloc;
 mod record;
 mod rules;

@@ -27,15 +27,16 @@ pub(crate) enum Entry {
     },
 }
 
-/// Decides for a call of a function of `family` that was entered with its return address at `sp`.
+/// Decides for a call of a function of `family`, or of one that maps memory, that was entered with
+/// its return address at `sp`.
 #[inline]
 pub(crate) fn entry(
     agent: Agent,
     thread: *mut Thread,
-    family: FamilyId,
+    family: Option<FamilyId>,
     (sp, bp): (u64, u64),
 ) -> Entry {
-    if agent.is_from_allocator(family, sp) {
+    if family.is_some_and(|family| agent.is_from_allocator(family, sp)) {
         return Entry::Nested;
     }
     match outer(thread) {
@@ -57,7 +58,7 @@ fn among(
     agent: Agent,
     thread: *mut Thread,
     running: u64,
-    family: FamilyId,
+    family: Option<FamilyId>,
     (sp, bp): (u64, u64),
 ) -> Entry {
     // Interrupted while it worked for this thread, the agent's notes may be half written.
@@ -135,14 +136,15 @@ fn give_back(thread: *mut Thread, running: u64, known: Known) {
 }
 
 /// The callers of a call that was entered with its return address at `sp`.
-struct Walked<'w> {
-    agent: Agent,
+pub(crate) struct Walked<'w> {
+    pub(crate) agent: Agent,
     /// Whether the walk has just passed a frame of the agent's.
-    through: &'w Cell<bool>,
-    stack: Stack<'w>,
-    family: FamilyId,
-    sp: u64,
-    bp: u64,
+    pub(crate) through: &'w Cell<bool>,
+    pub(crate) stack: Stack<'w>,
+    /// Whose function it is, nothing if that maps memory.
+    pub(crate) family: Option<FamilyId>,
+    pub(crate) sp: u64,
+    pub(crate) bp: u64,
 }
 
 impl Walked<'_> {
@@ -151,12 +153,14 @@ impl Walked<'_> {
     }
 
     /// The call, and the one that [`Thread::outer`] says.
-    fn of(&self, running: u64) -> (Entered, Innermost) {
+    pub(crate) fn of(&self, running: u64) -> (Entered, Innermost) {
         let ret = self.return_address().unwrap_or(0);
         let control = self.agent.control;
-        let bit = 1_u32.wrapping_shl(self.family.number() as u32);
+        // Whatever allocator maps memory, that is its own.
+        let bit = |family: FamilyId| 1_u32.wrapping_shl(family.number() as u32);
+        let bits = self.family.map_or(!0, bit);
         let inside = control.inside.iter().zip(&control.inside_of);
-        let mut inside = inside.filter(|(_, families)| **families & bit != 0);
+        let mut inside = inside.filter(|(_, families)| **families & bits != 0);
         let entered = Entered {
             place: Place { sp: self.sp, ret },
             // A function that the agent has called may end with a jump, so is called by that.
@@ -188,7 +192,7 @@ impl Walked<'_> {
         let call = entry_sp.wrapping_sub(Call::LEN as u64) as *const Call;
         // SAFETY: the agent has called from there, with the return address below it.
         let descriptor = unsafe { (*call).descriptor() };
-        descriptor.family != self.family
+        self.family.is_some_and(|family| descriptor.family != family)
     }
 }
 

@@ -91,6 +91,9 @@ pub const INSIDE: usize = 32;
 /// Most modules of [`Control::system`].
 pub const SYSTEM: usize = 16;
 
+/// Calls of mmap(2) and its kin that may be noted and not be read yet: 8 MiB of notes.
+pub const MAPPINGS: usize = 128 << 10;
+
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
@@ -134,6 +137,10 @@ pub struct Control {
     pub keys: u64,
     /// Address of as many [`Thread`]s, and [`SPARES`] more.
     pub threads: u64,
+    /// Address of room for [`MAPPINGS`] notes: see [`Queue`](crate::queue::Queue).
+    pub mappings: u64,
+    /// Where the C library notes the end of the heap segment, or 0.
+    pub current_break: u64,
     /// Binary logarithm of the number of sets of [`KEYS`] keys, 1 or more.
     pub key_bits: u32,
     /// Tables of blocks that the ledger may open.
@@ -223,6 +230,8 @@ impl Live {
 pub struct Told {
     /// Calls that were seen and are not in the ledger, by [`Loss`].
     pub losses: [AtomicU64; LOSSES],
+    /// How many calls of mmap(2) and its kin were noted: the position of the next.
+    pub noted: AtomicU64,
 }
 
 /// Why a call is not in the ledger.
@@ -237,10 +246,12 @@ pub enum Loss {
     Full = 2,
     /// A throwing operator new that succeeded only after its twin had failed.
     Retried = 3,
+    /// Mappings were made, or unmade, faster than the tracer reads.
+    Unread = 4,
 }
 
 /// How many kinds of [`Loss`] there are.
-pub const LOSSES: usize = 4;
+pub const LOSSES: usize = 5;
 
 /// A module of the process, or the agent itself.
 #[derive(Clone, Copy, Debug)]
@@ -290,6 +301,9 @@ pub struct Thread {
     pub unreturned: Unreturned,
     /// What calls that reallocate have taken out of the ledger: see [`Moving`](crate::moving::Moving).
     pub moving: [[AtomicU64; MOVING_WORDS]; MOVING],
+    /// Where a function was called that a user has told of: stack pointer at its entry, 0 if none is
+    /// running, and return address there. What it maps is its own. Written by the tracer.
+    pub pool: [AtomicU64; 2],
     /// What is known of the thread's stack.
     pub stack: Known,
     /// Calls that were part of the one of `outer`.
@@ -419,7 +433,8 @@ pub const ARGUMENTS: u32 = 3;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// Which of [`Thread::moving`] is its own, if it reallocates, or [`NOT_MOVING`].
+    /// Which of [`Thread::moving`] is its own, if it reallocates, or [`NOT_MOVING`]. If it maps, which
+    /// note was next when it began; of brk(2), where the heap segment ended.
     pub moving: u64,
     /// Address of the thread's [`Thread`].
     pub thread: u64,

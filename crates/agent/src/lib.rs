@@ -24,6 +24,7 @@ pub mod layout;
     reason = "maps the shared memory, and makes references into it, in this file alone"
 )]
 mod ledger_map;
+pub mod mapping;
 pub mod moving;
 mod primitive;
 #[allow(
@@ -31,14 +32,15 @@ mod primitive;
     reason = "searches tables in the target, in this file alone"
 )]
 pub mod published;
+pub mod queue;
 mod shared;
 mod stub;
 
 use leaktap_memory::Svma;
 
 pub use shared::{
-    KEY_BITS, KEYS_AT, LEDGER_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT, ROOM_LEN, SHARED_LEN, Shared,
-    TABLES, THREADS_AT,
+    KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT, ROOM_LEN,
+    SHARED_LEN, Shared, TABLES, THREADS_AT,
 };
 pub use stub::{DESCRIPTOR_AT, PUSH_LEN, STUB_LEN, stub};
 
@@ -74,9 +76,8 @@ pub enum Shape {
     FullAroundThrowing,
     /// As `Before`, and preserves what the function preserves.
     FullBefore,
-    /// For a function that only a breakpoint can watch: [`GATE_INT3`], unless the C library, the
-    /// dynamic linker or the allocator
-    /// calls it; then goes on to the original without a frame.
+    /// For mprotect(2): goes on to the original without a frame. By way of [`GATE_INT3`], if that is
+    /// about to make code writable.
     Gate,
 }
 

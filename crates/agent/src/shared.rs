@@ -13,9 +13,10 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
-use crate::layout::{KEYS, Known, Live, SPARES, Thread, Told, Unreturned};
+use crate::layout::{KEYS, Known, Live, MAPPINGS, SPARES, Thread, Told, Unreturned};
 use crate::ledger_map::LedgerMap;
 use crate::moving::{MOVING, MOVING_WORDS, Moving};
+use crate::queue::{Place, Queue};
 
 /// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
 pub const KEY_BITS: u32 = 10;
@@ -39,9 +40,12 @@ pub const REMAINS_LEN: usize = (KEYS_AT - REMAINS_AT) as usize;
 /// Offset of the threads.
 pub const THREADS_AT: u64 = KEYS_AT + 8 * KEYS_LEN as u64;
 
-/// Offset of the room for rows and module tables.
-pub const ROOM_AT: u64 =
+/// Offset of the notes of calls that map memory.
+pub const MAPPINGS_AT: u64 =
     (THREADS_AT + (THREADS_LEN * size_of::<Thread>()) as u64).next_multiple_of(4096);
+
+/// Offset of the room for rows and module tables.
+pub const ROOM_AT: u64 = MAPPINGS_AT + (MAPPINGS * size_of::<Place>()) as u64;
 
 /// Bytes of that room: 60 million rows.
 pub const ROOM_LEN: u64 = 1 << 30;
@@ -292,6 +296,22 @@ impl Shared {
         self.map.words(handed, 1).first()
     }
 
+    /// [`Thread::pool`] of thread `index`, nothing if there is no such thread.
+    pub fn pool(&self, index: usize) -> Option<&[AtomicU64; 2]> {
+        let pool = thread_at(index)? + offset_of!(Thread, pool) as u64;
+        self.map.words(pool, 2).first_chunk()
+    }
+
+    /// The calls that map memory, as the agent notes them. No place for any where nothing is shared.
+    pub fn mappings(&self) -> Queue<'_> {
+        const WORDS: usize = size_of::<Place>() / size_of::<u64>();
+        let (places, _) = self.map.words(MAPPINGS_AT, MAPPINGS * WORDS).as_chunks();
+        Queue {
+            next: &self.told().noted,
+            places,
+        }
+    }
+
     /// Tells thread `index`, whose key has just been taken, its number.
     pub fn number(&self, index: usize) {
         let number = |thread| {
@@ -332,6 +352,9 @@ impl Shared {
             return;
         };
         outer.store(0, Relaxed);
+        if let Some([sp, _]) = self.pool(index) {
+            sp.store(0, Relaxed);
+        }
         let at = |field: usize| thread_at(index).map_or(u64::MAX, |thread| thread + field as u64);
         let unreturned = at(offset_of!(Thread, unreturned));
         self.write(unreturned, &[0; size_of::<Unreturned>()]);

@@ -126,6 +126,11 @@ impl Action {
         self.0
     }
 
+    /// What somebody says was [`Action::bits`]: any word is an action, if only one that does nothing.
+    pub const fn from_bits(bits: u32) -> Action {
+        Action(bits)
+    }
+
     /// The action without its arguments: one of the constants.
     #[inline]
     pub const fn shape(self) -> Action {

@@ -39,6 +39,16 @@ pub enum Effect {
         /// `PROT_*`.
         protection: u64,
     },
+    /// Pages may be used from now on, or may not: noted before mprotect(2) does it, whatever that
+    /// will come to.
+    Protected {
+        /// Where they start.
+        at: u64,
+        /// How many bytes.
+        len: u64,
+        /// `PROT_*`.
+        protection: u64,
+    },
     /// Of pages, the kernel may take what is in them.
     GivenBack {
         /// Where they start.
@@ -71,6 +81,18 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether it maps memory, so that somebody wants to know its stack.
+    #[inline]
+    pub const fn maps(&self) -> bool {
+        match self {
+            Effect::Mapped { .. } | Effect::Moved { .. } => true,
+            Effect::Break { old, new } => *new > *old,
+            _ => false,
+        }
+    }
+}
+
 /// What a call with `arguments` did that has returned `result`. Of brk(2), argument 1 is the old end
 /// of the heap segment, 0 if that is not known.
 #[inline]
@@ -84,6 +106,11 @@ pub fn effect(action: Action, arguments: &[u64], result: u64) -> Effect {
         }
         Action::MAP if result < ERRORS => Effect::Mapped {
             at: result,
+            len: second,
+            protection: third,
+        },
+        Action::PROTECT => Effect::Protected {
+            at: first,
             len: second,
             protection: third,
         },

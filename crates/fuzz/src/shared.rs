@@ -12,7 +12,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
-use leaktap_agent::{KEYS_AT, LEDGER_AT, ROOM_AT, SHARED_LEN, Shared};
+use leaktap_agent::mapping::Noted;
+use leaktap_agent::queue::WORDS;
+use leaktap_agent::{KEYS_AT, LEDGER_AT, MAPPINGS_AT, ROOM_AT, SHARED_LEN, Shared};
 use leaktap_ledger::{Block, FamilyId, Kept, Key};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -98,6 +100,7 @@ impl Memories {
             let _ = ledger.allocated(what.into(), &block);
         }
         self.shared.number((at % 2).into());
+        let _ = self.shared.mappings().put([addr; WORDS]);
         self.shared.keys()[usize::from(at)].store(addr, Relaxed);
         self.shared
             .store(ROOM_AT, &[4, 0x1000, 0x2000, 0x3000, 0x4000]);
@@ -127,7 +130,7 @@ impl Memories {
         let near = words.get(index % words.len().max(1)).copied();
         let at = match near {
             Some(near) if beside < 3 => near + beside * WORD,
-            _ => [0, KEYS_AT, ROOM_AT, LEDGER_AT][index % 4],
+            _ => [0, KEYS_AT, MAPPINGS_AT, ROOM_AT, LEDGER_AT][index % 5],
         };
         self.file.write_all_at(value, at)
     }
@@ -155,6 +158,9 @@ impl Memories {
         let _ = outer.map(|outer| outer.load(Relaxed)).max();
         let table = shared.table(ROOM_AT, 1 << 10).iter();
         let _ = table.map(|word| word.load(Relaxed)).max();
+        let noted = (0..).map_while(|at| shared.mappings().take(at));
+        let actions = noted.map(|words| Noted::from_words(words).action.bits());
+        let _ = actions.max();
         shared.put_all_back(0);
         // What touches many pages takes its time.
         match bytes.len() % 256 {

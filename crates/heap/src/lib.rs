@@ -6,5 +6,5 @@
 mod regions;
 mod sites;
 
-pub use regions::{Region, Regions};
+pub use regions::{Origin, Region, Regions};
 pub use sites::{Held, SiteKey, Sum, sum};

@@ -20,6 +20,17 @@ pub struct Region {
     pub given_back: u64,
 }
 
+/// A call that has mapped something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Its stack.
+    pub stack: u32,
+    /// Milliseconds from the beginning of the trace.
+    pub time: u32,
+    /// When it had returned, counted in calls: see [`Regions::unmap`].
+    pub moment: u64,
+}
+
 /// What a mapped byte is to its program: see [`Region`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -46,6 +57,8 @@ pub struct Regions {
 struct Piece {
     end: u64,
     region: u64,
+    /// [`Origin::moment`].
+    moment: u64,
     state: State,
 }
 
@@ -64,25 +77,26 @@ impl Region {
 }
 
 impl Regions {
-    /// `len` bytes at `at` were mapped, over whatever was there, by a call with this stack at this
-    /// time. A range beyond the end of the address space is not noted: no kernel maps one.
-    pub fn map(&mut self, at: Addr, len: u64, stack: u32, time: u32) {
+    /// `len` bytes at `at` were mapped, over whatever was there, by this call. A range beyond the
+    /// end of the address space is not noted: no kernel maps one.
+    pub fn map(&mut self, at: Addr, len: u64, by: Origin) {
         let Some(end) = at.get().checked_add(len) else {
             return;
         };
-        self.unmap(at, len);
+        self.unmap(at, len, by.moment);
         if len > 0 {
             let id = self.next;
             self.next += 1;
             let piece = Piece {
                 end,
                 region: id,
+                moment: by.moment,
                 state: State::Usable,
             };
             self.pieces.insert(at.get(), piece);
             let region = Region {
-                stack,
-                time,
+                stack: by.stack,
+                time: by.time,
                 bytes: len,
                 ..Region::default()
             };
@@ -90,14 +104,19 @@ impl Regions {
         }
     }
 
-    /// `len` bytes at `at` are mapped no longer, as far as they were.
-    pub fn unmap(&mut self, at: Addr, len: u64) {
-        self.change(at, len, |_| None);
+    /// `len` bytes at `at` are mapped no longer, as far as they were when the call began that has
+    /// unmapped them. What was mapped there at a later moment than `begun` is something else: another
+    /// thread got the address before that call was heard of.
+    pub fn unmap(&mut self, at: Addr, len: u64, begun: u64) {
+        self.change(at, len, |piece| match piece.moment > begun {
+            true => Some(piece.state),
+            false => None,
+        });
     }
 
     /// `len` bytes at `at` may be used from now on, or may not: mprotect(2).
     pub fn protect(&mut self, at: Addr, len: u64, is_usable: bool) {
-        self.change(at, len, |state| match (is_usable, state) {
+        self.change(at, len, |piece| match (is_usable, piece.state) {
             (false, _) => Some(State::Reserved),
             (true, State::Reserved) => Some(State::Usable),
             (true, state) => Some(state),
@@ -107,7 +126,7 @@ impl Regions {
     /// The program has no need of `len` bytes at `at` until it writes there: madvise(2). With
     /// `lazily` they stay until the kernel needs them (`MADV_FREE`).
     pub fn give_back(&mut self, at: Addr, len: u64, lazily: bool) {
-        self.change(at, len, |state| match (state, lazily) {
+        self.change(at, len, |piece| match (piece.state, lazily) {
             (State::Reserved, _) => Some(State::Reserved),
             (_, true) => Some(State::Free),
             (_, false) => Some(State::GivenBack),
@@ -116,7 +135,7 @@ impl Regions {
 
     /// The program has written to `len` bytes at `at`, which it may have given back.
     pub fn use_again(&mut self, at: Addr, len: u64) {
-        self.change(at, len, |state| match state {
+        self.change(at, len, |piece| match piece.state {
             State::GivenBack | State::Free => Some(State::Usable),
             state => Some(state),
         });
@@ -128,11 +147,16 @@ impl Regions {
         let mut seen = 0;
         for (range, is_usable) in mapped {
             let (start, end) = (range.start.get(), range.end.get());
-            self.unmap(Addr::new(seen), start.saturating_sub(seen));
+            self.unmap(Addr::new(seen), start.saturating_sub(seen), u64::MAX);
             self.protect(range.start, end.saturating_sub(start), is_usable);
             seen = end.max(seen);
         }
-        self.unmap(Addr::new(seen), u64::MAX - seen);
+        self.unmap(Addr::new(seen), u64::MAX - seen, u64::MAX);
+    }
+
+    /// How many pieces they are in.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
     }
 
     /// Ranges that are given back, in the order of their addresses, and whether lazily.
@@ -159,7 +183,7 @@ impl Regions {
     }
 
     /// Changes the state of `len` bytes at `at`, as far as they are mapped: nothing is unmapped.
-    fn change(&mut self, at: Addr, len: u64, to: impl Fn(State) -> Option<State>) {
+    fn change(&mut self, at: Addr, len: u64, to: impl Fn(&Piece) -> Option<State>) {
         let start = at.get();
         let end = start.saturating_add(len);
         if start == end {
@@ -170,7 +194,7 @@ impl Regions {
         let inside = self.pieces.range(start..end);
         let pieces = first.into_iter().chain(inside);
         for (piece_start, piece) in pieces.map(|(&s, &p)| (s, p)).collect::<Vec<_>>() {
-            let state = to(piece.state);
+            let state = to(&piece);
             if state != Some(piece.state) {
                 self.cut(piece_start, piece, start..end, state);
             }

@@ -6,6 +6,14 @@ const PAGES: u64 = 64;
 /// What can be done with pages: the number of a region that maps them, and what is made of them.
 type Model = Vec<Option<(u32, State)>>;
 
+/// A call, by its stack.
+fn by(stack: u32) -> Origin {
+    Origin {
+        stack,
+        ..Origin::default()
+    }
+}
+
 /// One number a page: the region that maps it.
 fn by_page(model: &Model) -> Vec<(u32, [u64; 3])> {
     let mut sums = BTreeMap::new();
@@ -43,11 +51,11 @@ fn agrees_with_a_model_of_single_pages() {
         let pages = &mut model[start as usize..(start + len) as usize];
         match next(9) {
             0 => {
-                regions.unmap(at, bytes);
+                regions.unmap(at, bytes, u64::MAX);
                 pages.fill(None);
             }
             1..4 => {
-                regions.map(at, bytes, step, 0);
+                regions.map(at, bytes, by(step));
                 pages.fill(Some((step, Usable)));
             }
             what => {
@@ -78,8 +86,8 @@ fn left_by(steps: &[(u64, u64, Option<u32>)]) -> Vec<(u32, u64)> {
     for &(start, pages, stack) in steps {
         let (at, len) = (Addr::new(start * PAGE), pages * PAGE);
         match stack {
-            Some(stack) => regions.map(at, len, stack, 0),
-            None => regions.unmap(at, len),
+            Some(stack) => regions.map(at, len, by(stack)),
+            None => regions.unmap(at, len, u64::MAX),
         }
     }
     let mut left: Vec<_> = regions.live().map(|r| (r.stack, r.bytes / PAGE)).collect();
@@ -155,9 +163,9 @@ fn what_programs_do_with_regions() {
 #[test]
 fn survives_what_no_kernel_would_say() {
     let mut regions = Regions::default();
-    regions.map(Addr::new(u64::MAX), 4096, 1, 0);
-    regions.map(Addr::new(4096), 0, 1, 0);
-    regions.unmap(Addr::new(u64::MAX), u64::MAX);
+    regions.map(Addr::new(u64::MAX), 4096, by(1));
+    regions.map(Addr::new(4096), 0, by(1));
+    regions.unmap(Addr::new(u64::MAX), u64::MAX, u64::MAX);
     assert_eq!(regions.live().count(), 0);
 }
 
@@ -169,7 +177,7 @@ fn pages(range: Range<u64>) -> Range<Addr> {
 fn the_kernel_is_right() {
     let mut regions = Regions::default();
     for (at, stack) in [(2, 1), (6, 2), (12, 3), (20, 4)] {
-        regions.map(Addr::new(at * PAGE), 4 * PAGE, stack, 0);
+        regions.map(Addr::new(at * PAGE), 4 * PAGE, by(stack));
     }
     regions.protect(Addr::new(6 * PAGE), PAGE, false);
     regions.give_back(Addr::new(7 * PAGE), 2 * PAGE, true);
@@ -192,4 +200,22 @@ fn the_kernel_is_right() {
     assert_eq!(regions.live().count(), 2);
     regions.see(std::iter::empty());
     assert_eq!(regions.mapped().count(), 0);
+}
+
+/// The kernel has unmapped before it mapped; who unmapped is heard of last.
+#[test]
+fn what_was_mapped_after_an_unmapping_began_stays() {
+    let mut regions = Regions::default();
+    let at = |page: u64| Addr::new(page * PAGE);
+    let by = |stack, moment| Origin {
+        moment,
+        ..by(stack)
+    };
+    regions.map(at(1), PAGE, by(1, 1));
+    regions.map(at(2), PAGE, by(2, 5));
+    regions.map(at(3), PAGE, by(3, 4));
+    regions.unmap(at(0), 9 * PAGE, 4);
+    assert_eq!(sums(&regions), [(2, [PAGE, 0, 0])]);
+    regions.unmap(at(2), PAGE, 5);
+    assert_eq!(sums(&regions), []);
 }

@@ -26,6 +26,8 @@ mod live;
 mod primitive;
 #[path = "../../agent/src/published.rs"]
 pub mod published;
+#[path = "../../agent/src/queue.rs"]
+pub mod queue;
 mod region;
 #[path = "../../ledger/src/set.rs"]
 mod set;

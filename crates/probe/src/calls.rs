@@ -31,6 +31,8 @@ pub(crate) struct Call<U> {
     pub(crate) action: Action,
     /// Its integer arguments; of brk(2), the old end is put for argument 1.
     pub(crate) arguments: [u64; 6],
+    /// How many calls had mapped something when it began.
+    pub(crate) begun: u64,
     /// What has to be undone if the call fails or never returns.
     pub(crate) undo: U,
 }
@@ -255,6 +257,7 @@ mod tests {
             ret: Addr::new(ret),
             action,
             arguments: [1; 6],
+            begun: 0,
             undo: sp as u32,
         }
     }

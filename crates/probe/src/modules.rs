@@ -116,6 +116,8 @@ pub struct Modules {
     families: Families,
     /// See [`Modules::has_operators`].
     has_operators: bool,
+    /// See [`Modules::may_map`].
+    may_map: bool,
     gone: Vec<Module>,
 }
 
@@ -140,8 +142,10 @@ impl Modules {
         let system = system(&image, &families, memory);
         let allocators = allocators(&image, &families);
         let has_operators = image.modules().iter().any(defines_operators);
+        let may_map = image.modules().iter().any(|module| maps(module, &system));
         Modules {
             has_operators,
+            may_map,
             image,
             rules,
             system,
@@ -196,6 +200,12 @@ impl Modules {
         self.has_operators
     }
 
+    /// Whether some module has, or had, a function that maps memory, or refers to one; the C library
+    /// and the allocator apart.
+    pub fn may_map(&self) -> bool {
+        self.may_map
+    }
+
     /// Rules to unwind by.
     pub fn rules(&mut self) -> &mut Table {
         &mut self.rules
@@ -217,9 +227,20 @@ impl Modules {
         &self.system
     }
 
-    /// True of code that an allocator runs, though it be part of the program's own file.
-    pub(crate) fn serves_allocator(&mut self, at: Addr) -> bool {
-        self.families.lead_to(&self.image, at)
+    /// Whether what is mapped for the code at `ret` is for the C library, or for an allocator: it
+    /// and its caller, which goes on where `caller` says, are code that an allocator runs. What the
+    /// program calls for itself, too, is called by others.
+    pub(crate) fn map_for_allocator(
+        &mut self,
+        ret: Addr,
+        caller: impl FnOnce(&mut Modules) -> Option<Addr>,
+    ) -> bool {
+        let is_its = |modules: &mut Modules, ret: Addr| {
+            let call = ret.wrapping_offset(-1); // not what follows
+            modules.families.lead_to(&modules.image, call)
+        };
+        self.is_system(ret)
+            || is_its(self, ret) && caller(self).is_some_and(|caller| is_its(self, caller))
     }
 
     /// The modules that are never unloaded, as far as is known: those, and the program's own.
@@ -271,13 +292,18 @@ impl Modules {
         inside
     }
 
+    /// Where the C library notes the end of the heap segment, if it does.
+    pub fn break_at(&self) -> Option<Addr> {
+        self.image.modules().iter().find_map(|module| {
+            let symbol = module.file().objects("__curbrk").into_iter().next()?;
+            Some(module.addr(symbol.svma))
+        })
+    }
+
     /// The end of the heap segment as the C library notes it, or 0 if it does not.
     pub fn current_break(&self, memory: &dyn ReadMemory) -> u64 {
-        let noted = |module: &Module| {
-            let symbol = module.file().objects("__curbrk").into_iter().next()?;
-            memory.read_u64(module.addr(symbol.svma)).ok()
-        };
-        self.image.modules().iter().find_map(noted).unwrap_or(0)
+        let noted = self.break_at().map(|at| memory.read_u64(at));
+        noted.and_then(Result::ok).unwrap_or(0)
     }
 
     /// Reads the list of modules again; returns where modules were that are gone, or nothing if all
@@ -307,9 +333,18 @@ impl Modules {
         files.maker.make_ahead(added);
         self.families.update(&self.image, memory);
         self.system = system(&self.image, &self.families, memory);
+        let mut added = changes.added.iter();
+        self.may_map |= added.any(|module| maps(module, &self.system));
         self.allocators = allocators(&self.image, &self.families);
         Some(gone)
     }
+}
+
+fn maps(module: &Module, system: &[Range<Addr>]) -> bool {
+    const NAMES: [&str; 5] = ["mmap", "mmap64", "mremap", "brk", "sbrk"];
+    let file = module.file();
+    let has = |name| !file.references(name).is_empty() || !file.functions(name).is_empty();
+    !system.contains(&module.range()) && NAMES.into_iter().any(has)
 }
 
 fn defines_operators(module: &Module) -> bool {

@@ -35,7 +35,7 @@ pub struct Probepoint {
 impl Probepoint {
     /// True of a breakpoint that an agent would do without.
     pub(crate) fn may_have_detour(&self) -> bool {
-        self.kind == Kind::Breakpoint && !self.known.action.is_mapping()
+        self.kind == Kind::Breakpoint
     }
 }
 

@@ -6,15 +6,14 @@
 
 mod departure;
 mod injection;
+mod mappings;
 mod sigtrap;
 mod swallowed;
 mod thread;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::Ordering::{Acquire, Release};
 
-use leaktap_agent::layout::{NOTED, running};
 use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
 use leaktap_image::{LinkState, Module};
 use leaktap_ledger::{FamilyId, Key};
@@ -33,10 +32,11 @@ use crate::stack::{self, Walker};
 use crate::tails;
 
 pub use departure::Departure;
+use mappings::moment;
 use sigtrap::Sigtrap;
 use swallowed::Swallowed;
 pub(crate) use thread::Undo;
-use thread::{Free, Thread, abandon, undo};
+use thread::{Free, Note, Thread, abandon, undo};
 
 /// What starts a program, in each C library.
 const START: &str = "__libc_start_main";
@@ -74,6 +74,8 @@ pub struct Process {
     unwatched: Vec<String>,
     /// How many of them have been looked at for seccomp filters, in this round.
     looked_at: usize,
+    /// How many calls had returned before there was an agent, which counts those that map memory.
+    mapped: u64,
 }
 
 /// What a SIGTRAP turned out to be.
@@ -112,6 +114,7 @@ impl Process {
             swallowed: Swallowed::default(),
             unwatched: Vec::new(),
             looked_at: 0,
+            mapped: 0,
         }
     }
 
@@ -170,7 +173,7 @@ impl Process {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
-                } else if !point.known.action.is_mapping() {
+                } else {
                     point.refusal = self.injection.refusal();
                 }
             }
@@ -217,7 +220,7 @@ impl Process {
             .agent()
             .is_some_and(|agent| agent.is_int3(at))
         {
-            return self.at_gate(tid, registers, recorder);
+            return self.at_gate(tid, registers);
         }
         let Some(purposes) = self.breakpoints.purposes(at) else {
             if !self.breakpoints.was_here(at) {
@@ -459,6 +462,7 @@ impl Process {
             ret,
             action,
             arguments,
+            begun: self.moment(),
             undo: Undo::default(),
         };
         let agent = self.injection.agent();
@@ -511,16 +515,8 @@ impl Process {
             recorder.lost(Lost::ReturnUnprobed);
             return;
         }
-        // What a pool calls of another allocator is that one's own.
-        let is_noted = !action.is_mapping() && !call.is_told;
-        let note = self.injection.agent().filter(|_| is_noted);
-        call.undo.noted = note.and_then(|agent| {
-            let number = agent.number(registers.fs_base())?;
-            let outer = agent.outer(number)?;
-            let before = outer.load(Acquire);
-            outer.store(running(call.entry_sp.get(), before) | NOTED, Release);
-            Some((number, before))
-        });
+        let agent = self.injection.agent().filter(|_| !action.is_mapping());
+        call.undo.noted = agent.and_then(|agent| Note::of(agent, registers.fs_base(), &call));
         if action.shape() == Action::SET_BREAK {
             call.arguments[1] = self.modules.current_break(&self.memory);
         }
@@ -587,6 +583,8 @@ impl Process {
         thread.free = None;
         let number = agent.and_then(|agent| agent.number(registers.fs_base()));
         let noted = number.and_then(|number| Some((agent?.outer(number)?, agent?.handed(number)?)));
+        self.mapped += u64::from(agent.is_none());
+        let moment = moment(self.mapped, agent);
         loop {
             call.undo.forget_note(agent);
             let start = stack::caller(at, call.entry_sp, registers.bp());
@@ -596,6 +594,7 @@ impl Process {
                 walker: &mut self.walker,
                 recorder,
                 handed: thread.handed(noted),
+                moment,
             };
             outcome.of(&call, registers.result(), start);
             thread.hand(outcome.handed, noted);

@@ -1,7 +1,7 @@
 //! What a process does with memory, as told to whoever keeps the books.
 
 pub use leaktap_ledger::Freed;
-use leaktap_ledger::{FamilyId, Key};
+use leaktap_ledger::{FamilyId, Key, StackId};
 use leaktap_memory::Addr;
 use leaktap_unwind::{End, Frame};
 
@@ -23,6 +23,17 @@ pub struct Allocator {
     pub function: FunctionId,
     /// Whose heap the block is in.
     pub family: FamilyId,
+}
+
+/// What a call has mapped, over whatever was mapped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Where it is.
+    pub at: Addr,
+    /// Its bytes.
+    pub len: u64,
+    /// When the call had returned: how many others had by then.
+    pub moment: u64,
 }
 
 /// Takes what the probes see, in the order in which it happened.
@@ -47,11 +58,15 @@ pub trait Recorder {
     /// The last [`Recorder::freed`] that returned `freed` did not happen after all.
     fn unfreed(&mut self, freed: Freed);
 
-    /// The program mapped `len` bytes at `at`, over whatever was mapped there.
-    fn mapped(&mut self, function: FunctionId, at: Addr, len: u64, stack: Stack<'_>);
+    /// The program mapped something.
+    fn mapped(&mut self, function: FunctionId, what: Mapped, stack: Stack<'_>);
 
-    /// `len` bytes at `at` are no longer mapped.
-    fn unmapped(&mut self, at: Addr, len: u64);
+    /// The program mapped something, at `time`, as an agent says that has kept the stack.
+    fn mapped_by(&mut self, stack: StackId, time: u32, what: Mapped);
+
+    /// `len` bytes at `at` are no longer mapped. What was mapped there at a later moment than
+    /// `begun`, when the call began that has unmapped them, is still there.
+    fn unmapped(&mut self, at: Addr, len: u64, begun: u64);
 
     /// Of `len` bytes at `at` none may be used from now on (`PROT_NONE`), or they may be.
     fn protected(&mut self, at: Addr, len: u64, is_usable: bool);
@@ -69,4 +84,6 @@ pub trait Recorder {
 pub enum Lost {
     /// The instruction that it returns to cannot be moved to a slot, or is not mapped.
     ReturnUnprobed,
+    /// Its thread was killed while the agent noted it.
+    Unfinished,
 }

@@ -17,8 +17,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_agent::layout::{
-    Control, Descriptor, Header, KEYS, Module, Region, SPARES, Thread, shared_key,
+    Control, Descriptor, Header, KEYS, MAPPINGS, Module, Region, SPARES, Thread, shared_key,
 };
+use leaktap_agent::mapping::Noted;
+use leaktap_agent::queue::{Place, Queue};
 use leaktap_agent::{HEADER_LEN, STUB_LEN, Shape};
 use leaktap_api::Action;
 use leaktap_ledger::{self as ledger, FamilyId, Ledger};
@@ -169,6 +171,22 @@ impl Host {
         at
     }
 
+    /// The calls that have mapped something, as they were noted from position `from` on.
+    pub(crate) fn noted(&self, from: u64) -> Vec<Noted> {
+        let queue = self.mappings();
+        let words = (from..).map_while(|at| queue.take(at));
+        words.map(Noted::from_words).collect()
+    }
+
+    pub(crate) fn mappings(&self) -> Queue<'_> {
+        let places = self.control().mappings as *const Place;
+        Queue {
+            next: &self.control().told.noted,
+            // SAFETY: made by `control`.
+            places: unsafe { std::slice::from_raw_parts(places, MAPPINGS) },
+        }
+    }
+
     pub(crate) fn live(&self) -> Vec<Live> {
         live(self.ledger())
     }
@@ -260,6 +278,7 @@ fn control(image: usize, depth: u32) -> usize {
     control.tables = TABLES;
     control.keys = map(keys * 8).as_ptr() as u64;
     control.threads = map((keys + SPARES) * mem::size_of::<Thread>()).as_ptr() as u64;
+    control.mappings = map(MAPPINGS * mem::size_of::<Place>()).as_ptr() as u64;
     control.key_bits = KEY_BITS;
     control.process = std::process::id();
     control.depth = depth;

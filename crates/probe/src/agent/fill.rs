@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
 use leaktap_agent::{
-    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, PUSH_LEN, STUB_LEN, Shape, TABLES, TEXT_LEN,
-    THREADS_AT,
+    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, PUSH_LEN, STUB_LEN, Shape, TABLES,
+    TEXT_LEN, THREADS_AT,
 };
 use leaktap_api::Action;
+use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, Svma};
 use leaktap_unwind::{Cfa, CfiSections, Row, Rule, SavedBp, Step, Table};
 
@@ -48,7 +49,9 @@ impl Agent {
         if !self.room.publish(modules.rules()) {
             return Err(Refusal::NoMemoryInReach);
         }
-        self.write_control(modules, depth);
+        let told = points.iter().filter(|point| point.is_told);
+        let told: Vec<_> = told.map(|point| (point.address, point.family)).collect();
+        self.write_control(modules, &told, depth);
         let control = self.regions.shared.start.get().to_le_bytes();
         let mut headers = self.regions.codes.iter();
         let written = headers.try_for_each(|code| self.memory.write(code.start, &control));
@@ -176,7 +179,8 @@ impl Agent {
         Some((detour.stub, stub))
     }
 
-    fn write_control(&self, modules: &Modules, depth: usize) {
+    /// `told` are functions that a user has told of: breakpoints.
+    fn write_control(&self, modules: &Modules, told: &[(Addr, FamilyId)], depth: usize) {
         let base = self.regions.shared.start.get();
         let put = |offset: usize, bytes: &[u8]| self.shared.write(offset as u64, bytes);
         let put_u64 = |offset, value: u64| put(offset, &value.to_le_bytes());
@@ -188,6 +192,9 @@ impl Agent {
         put_u64(offset_of!(Control, ledger), base + LEDGER_AT);
         put_u64(offset_of!(Control, keys), base + KEYS_AT);
         put_u64(offset_of!(Control, threads), base + THREADS_AT);
+        put_u64(offset_of!(Control, mappings), base + MAPPINGS_AT);
+        let current_break = modules.break_at().unwrap_or_default();
+        put_u64(offset_of!(Control, current_break), current_break.get());
         put_u32(offset_of!(Control, key_bits), KEY_BITS);
         put_u32(offset_of!(Control, tables), TABLES);
         let process = self.memory.process().in_its_namespace();
@@ -211,6 +218,7 @@ impl Agent {
         }
         let detours = self.detours.iter();
         let functions = detours.map(|detour| (detour.site.at(), detour.family));
+        let functions = functions.chain(told.iter().copied());
         let inside = modules.inside(functions).into_iter();
         for (index, (range, families)) in inside.take(INSIDE).enumerate() {
             let offset = offset_of!(Control, inside) + index * size_of::<Region>();

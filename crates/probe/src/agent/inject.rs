@@ -62,6 +62,7 @@ impl Agent {
             parts: Vec::new(),
             plan,
             locked,
+            unread: 0,
         };
         remains::note(&agent, &agent.regions.codes);
         Ok(agent)

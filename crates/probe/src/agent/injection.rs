@@ -40,6 +40,19 @@ impl Injection {
         }
     }
 
+    /// The agent that functions lead to, or have led to.
+    pub(crate) fn any_agent(&self) -> Option<&Agent> {
+        self.agent().or_else(|| self.withdrawn())
+    }
+
+    /// As [`Injection::any_agent`], to be changed.
+    pub(crate) fn any_agent_mut(&mut self) -> Option<&mut Agent> {
+        match self {
+            Injection::Leading(agent) | Injection::Withdrawn(agent) => Some(agent),
+            _ => None,
+        }
+    }
+
     /// The agent that functions will lead to.
     pub(crate) fn mapped(&self) -> Option<&Agent> {
         match self {

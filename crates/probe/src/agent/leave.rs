@@ -143,7 +143,7 @@ impl Agent {
             return; // killed
         };
         if self.is_int3(registers.ip())
-            && let Some((_, address)) = self.gate(&registers)
+            && let Some(address) = self.gate(&registers)
         {
             registers.set_ip(address);
             let _ = stopped.set_registers(&registers); // killed meanwhile

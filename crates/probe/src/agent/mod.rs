@@ -15,6 +15,7 @@ mod held;
 mod inject;
 mod injection;
 mod leave;
+mod mappings;
 mod place;
 mod plan;
 mod remains;
@@ -49,6 +50,7 @@ pub(crate) use inject::refusal;
 pub(crate) use injection::Injection;
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::words_on_stack;
+pub(crate) use mappings::Unread;
 pub(crate) use plan::{Plan, syscall};
 pub use remains::Remains;
 pub(crate) use remains::remains;
@@ -76,6 +78,8 @@ pub(crate) struct Agent {
     plan: Plan,
     /// Kilobytes of the process's memory that were locked before.
     locked: Option<i32>,
+    /// The first note of a mapping that has not been read.
+    unread: u64,
 }
 
 /// A function that jumps to the agent.
@@ -173,12 +177,12 @@ impl Agent {
         self.int3s().any(|int3| int3 == at)
     }
 
-    /// The function that a thread has come to that int3 for, and where that begins.
-    pub(crate) fn gate(&self, registers: &Registers) -> Option<(FunctionId, Addr)> {
+    /// Where the function begins for which a thread has come to that int3.
+    pub(crate) fn gate(&self, registers: &Registers) -> Option<Addr> {
         let moved_at = self.memory.read_u64(registers.sp().wrapping_offset(-8));
         let mut detours = self.detours.iter();
         let gate = detours.find(|detour| Ok(detour.moved_at.get()) == moved_at)?;
-        Some((gate.function, gate.address))
+        Some(gate.address)
     }
 
     /// Forgets detours of functions that are not, or no longer, where they were: those of `points`
@@ -286,6 +290,12 @@ impl Agent {
     /// See [`Thread::handed`](leaktap_agent::layout::Thread::handed).
     pub(crate) fn handed(&self, number: usize) -> Option<&AtomicU64> {
         self.shared.handed(number)
+    }
+
+    /// The function that a user has told of, in which the thread of that number is:
+    /// [`leaktap_agent::layout::Thread::pool`].
+    pub(crate) fn pool(&self, number: usize) -> Option<&[AtomicU64; 2]> {
+        self.shared.pool(number)
     }
 
     /// Several threads have `fs` as their fs base.

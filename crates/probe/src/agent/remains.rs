@@ -160,6 +160,7 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         parts: Vec::new(),
         plan,
         locked: None,
+        unread: 0,
     })
 }
 

@@ -18,7 +18,10 @@ pub(crate) fn may_have_twin(action: Action) -> bool {
 pub(crate) fn way(function: &Function) -> Option<Shape> {
     let action = function.action;
     if action.is_mapping() {
-        return Some(Shape::Gate);
+        return Some(match action.shape() {
+            Action::PROTECT => Shape::Gate,
+            _ => Shape::FullAround,
+        });
     }
     if !action.is_told_by(ARGUMENTS) {
         return None;
@@ -44,10 +47,11 @@ mod tests {
     use leaktap_api::Functions;
 
     #[test]
-    fn functions_that_map_memory_have_gates_and_no_others() {
+    fn functions_that_map_memory_have_full_detours_and_mprotect_has_a_gate() {
         for (_, function) in Functions::default().standard() {
             let shape = way(function).expect("the agent keeps what it needs");
-            assert_eq!(shape == Shape::Gate, function.action.is_mapping());
+            assert_eq!(shape == Shape::Gate, function.name == "mprotect");
+            assert!(shape.is_full() || !function.action.is_mapping());
         }
     }
 

@@ -7,8 +7,6 @@ use leaktap_tracee::Registers;
 
 use super::Process;
 use crate::breakpoints::Purpose;
-use crate::outcome::{in_pages, is_usable};
-use crate::record::Recorder;
 
 /// Of mlockall(2): what is mapped now, unless only pages that are touched later are meant.
 const MCL_CURRENT: u64 = 1;
@@ -52,14 +50,10 @@ impl Process {
         }
     }
 
-    /// A thread with `registers` has come to mprotect. What may not be used any more is noted now:
-    /// nobody waits for the call's end.
-    pub(super) fn protects(&mut self, registers: &Registers, recorder: &mut dyn Recorder) {
+    /// A thread with `registers` is about to call mprotect.
+    pub(super) fn look_for_rewrite(&mut self, registers: &Registers) {
         let [start, len, protection] = [0, 1, 2].map(|n| registers.argument(n));
         let start = Addr::new(start);
-        if let Some(len) = in_pages(len) {
-            recorder.protected(start, len, is_usable(protection));
-        }
         let range = start..start.checked_add(len).unwrap_or(start);
         if protection & PROT_WRITE != 0 && self.is_written_in(&range) {
             self.departure = Some(Departure::Rewrites);

@@ -17,7 +17,6 @@ use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
 use crate::breakpoints::{Breakpoints, INT3, Purpose};
 use crate::modules::Files;
 use crate::probepoint::{Kind, Probepoint, Reason};
-use crate::record::Recorder;
 use crate::refusal::Refusal;
 use crate::tails;
 
@@ -219,24 +218,10 @@ impl Process {
     }
 
     /// [`Process::trap`] at the int3 of the gates, behind which the thread goes on.
-    pub(super) fn at_gate(
-        &mut self,
-        tid: Tid,
-        registers: &mut Registers,
-        recorder: &mut dyn Recorder,
-    ) -> Trap {
+    pub(super) fn at_gate(&mut self, tid: Tid, registers: &Registers) -> Trap {
         let held = &mut self.threads.entry(tid).or_default().held;
         self.breakpoints.release(held);
-        let gate = self
-            .injection
-            .agent()
-            .and_then(|agent| agent.gate(registers));
-        if let Some((function, address)) = gate {
-            let behind = registers.ip();
-            registers.set_ip(address);
-            self.entered(tid, function, registers, recorder);
-            registers.set_ip(behind);
-        }
+        self.look_for_rewrite(registers);
         match self.departure() {
             Some(_) => Trap::Wait,
             None => Trap::StepOver,
@@ -518,20 +503,16 @@ impl Process {
     }
 }
 
-/// `point` has been patched, or not: it is a breakpoint then. Behind a gate there is one all the
-/// same.
+/// `point` has been patched, or not: it is a breakpoint then.
 fn become_detour(
     point: &mut Probepoint,
     patched: Result<(), Refusal>,
     breakpoints: &mut Breakpoints,
 ) {
     let function = point.function;
-    let is_of_heap = !point.known.action.is_mapping();
-    point.refusal = patched.err().filter(|_| is_of_heap);
+    point.refusal = patched.err();
     if patched.is_ok() {
-        if is_of_heap {
-            point.kind = Kind::Detour;
-        }
+        point.kind = Kind::Detour;
     } else if breakpoints
         .insert(point.address, Purpose::Entry(function))
         .is_err()

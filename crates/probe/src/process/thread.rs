@@ -3,14 +3,14 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use leaktap_agent::layout::MARKS;
+use leaktap_agent::layout::{MARKS, NOTED, running};
 use leaktap_ledger::Key;
 use leaktap_memory::Addr;
 use leaktap_tracee::Registers;
 
 use crate::agent::Agent;
 use crate::breakpoints::Held;
-use crate::calls::Calls;
+use crate::calls::{Call, Calls};
 use crate::record::{Freed, Recorder};
 
 /// What a thread is in the middle of.
@@ -50,9 +50,58 @@ impl Thread {
 pub(crate) struct Undo {
     /// What a realloc took out of the books.
     pub(crate) freed: Option<Freed>,
-    /// The number of the thread of whose note in the agent's memory this is one, and what that said
-    /// before.
-    pub(super) noted: Option<(usize, u64)>,
+    /// What the agent is told of it.
+    pub(super) noted: Option<Note>,
+}
+
+/// A note in the agent's memory: the number of the thread, and what was there before.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Note {
+    /// The call that runs.
+    Runs(usize, u64),
+    /// The function in which it is that a user has told of.
+    Pool(usize, [u64; 2]),
+}
+
+impl Note {
+    /// Tells the agent that `call` runs in the thread with `fs` as its fs base.
+    pub(super) fn of(agent: &Agent, fs: u64, call: &Call<Undo>) -> Option<Note> {
+        let number = agent.number(fs)?;
+        let (sp, ret) = (call.entry_sp.get(), call.ret.get());
+        // What a pool calls of another allocator is that one's own, but what it maps is not.
+        if call.is_told {
+            let pool = agent.pool(number)?;
+            let before = pool.each_ref().map(|word| word.load(Acquire));
+            store(pool, [sp, ret]);
+            return Some(Note::Pool(number, before));
+        }
+        let outer = agent.outer(number)?;
+        let before = outer.load(Acquire);
+        outer.store(running(sp, before) | NOTED, Release);
+        Some(Note::Runs(number, before))
+    }
+
+    fn undo(self, agent: &Agent) {
+        match self {
+            Note::Runs(number, before) => {
+                if let Some(outer) = agent.outer(number) {
+                    outer.store(before, Release);
+                }
+            }
+            Note::Pool(number, before) => {
+                if let Some(pool) = agent.pool(number) {
+                    store(pool, before);
+                }
+            }
+        }
+    }
+}
+
+/// The thread is stopped.
+fn store(pool: &[AtomicU64; 2], words: [u64; 2]) {
+    for (place, word) in pool.iter().zip(words) {
+        place.store(word, Release);
+    }
 }
 
 /// The free that a thread has entered last, if it has entered nothing since.
@@ -77,10 +126,8 @@ impl Free {
 impl Undo {
     /// The call is over: the agent's note of it goes.
     pub(super) fn forget_note(&self, agent: Option<&Agent>) {
-        if let Some((number, before)) = self.noted
-            && let Some(outer) = agent.and_then(|agent| agent.outer(number))
-        {
-            outer.store(before, Release);
+        if let Some((note, agent)) = self.noted.zip(agent) {
+            note.undo(agent);
         }
     }
 }
