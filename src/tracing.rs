@@ -85,7 +85,7 @@ impl<'a> Tracing<'a> {
             parked: Vec::new(),
             is_stopped: false,
             overhead: Overhead::new(None, Instant::now()),
-            end_stop: EndStop::new(),
+            end_stop: EndStop::default(),
         };
         let is_child = |tid: Tid| attached.sharers.contains(&tid);
         for thread in &attached.stopped {

@@ -105,6 +105,15 @@ engines! {
         target.end().succeeded();
     }
 
+    /// An epoll_wait(2) that is interrupted waits its whole time again: no thread is, more than once.
+    fn a_timeout_ends_a_wait(engine) {
+        let mut target = Fixture::new("waits_long.c").start();
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        tracing.detach().succeeded();
+        target.end().succeeded();
+    }
+
     /// Its memory and its files go. Its parent is told when leaktap goes on: that is the kernel's
     /// rule for all tracees.
     fn a_target_ends_while_leaktap_is_stopped(engine) {
@@ -112,12 +121,18 @@ engines! {
         let tracing = attach(engine, target.pid(), &[]);
         target.work();
         let leaktap = tracing.process().pid();
+        // Or its guard continues it.
+        let children = format!("/proc/{leaktap}/task/{leaktap}/children");
+        let children = fs::read_to_string(children).expect("children");
+        let guard = Pid::from_raw(children.trim().parse().expect("one child"));
+        kill(guard, Signal::SIGSTOP).expect("alive");
         kill(leaktap, Signal::SIGSTOP).expect("alive");
         stopped(leaktap);
         target.close();
         target.process().stdout_end();
         assert!(state(leaktap).starts_with('T'), "{}", state(leaktap));
         kill(leaktap, Signal::SIGCONT).expect("alive");
+        kill(guard, Signal::SIGCONT).expect("alive");
         tracing.wait().succeeded();
         target.end().succeeded();
     }
