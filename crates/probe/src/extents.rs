@@ -21,14 +21,9 @@ pub(crate) fn functions_at(module: &Module, at: &[Svma]) -> Vec<Option<Range<Svm
     functions
 }
 
-/// Whether the program's own unwinder gets past the code at `at`: it knows no other tables.
-pub(crate) fn is_in_eh_frame(module: &Module, at: Svma) -> bool {
-    let cfi = Cfi {
-        debug_frame: None,
-        ..module.file().cfi()
-    };
-    let found = leaktap_unwind::functions_at(&sections(&cfi), &[at]);
-    found.iter().any(Option::is_some)
+/// See [`leaktap_unwind::may_unwind`].
+pub(crate) fn may_unwind(module: &Module, within: &Range<Svma>) -> bool {
+    leaktap_unwind::may_unwind(&sections(&module.file().cfi()), within)
 }
 
 /// All functions of `module` by call frame information, sorted.

@@ -32,7 +32,7 @@ mod table;
 mod walk;
 
 #[cfg(feature = "build")]
-pub use build::{Built, CfiSections, functions, functions_at, rows, signal_returns};
+pub use build::{Built, CfiSections, functions, functions_at, may_unwind, rows, signal_returns};
 pub use cache::{Remembered, RuleCache};
 pub use end::{End, UnknownEnd};
 pub use frame::Frame;

@@ -2,9 +2,9 @@
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 use leaktap_image::Module;
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, Svma};
 
-use crate::extents::is_in_eh_frame;
+use crate::extents::may_unwind;
 
 /// Whether nothing that is thrown gets past the function at `at` in `module`: nothing in .eh_frame
 /// describes it, so that the search for a handler ends there (Itanium C++ ABI, 1.3:
@@ -13,15 +13,17 @@ use crate::extents::is_in_eh_frame;
 pub(super) fn ends_at(module: &Module, at: Addr) -> bool {
     let start = module.svma(at);
     let symbol = module.file().symbol_at(start);
+    let symbol = symbol.filter(|symbol| symbol.svma == start);
     let Some(len) = symbol.and_then(|symbol| usize::try_from(symbol.size).ok()) else {
         return false;
     };
+    let all = start..Svma(start.0.saturating_add(len as u64));
     let code = module.file().bytes_at(start, len).unwrap_or_default();
     let is_inside = |target: u64| target.wrapping_sub(start.0) < len as u64;
     let mut instructions = Decoder::with_ip(64, &code, start.0, DecoderOptions::NONE);
     let mut instructions = instructions.iter();
     !code.is_empty()
-        && !is_in_eh_frame(module, start)
+        && !may_unwind(module, &all)
         && instructions.all(|instruction| !leaves(&instruction, is_inside))
 }
 

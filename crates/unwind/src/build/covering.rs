@@ -26,6 +26,25 @@ pub fn functions(sections: &CfiSections<'_>) -> Vec<Range<Svma>> {
     functions
 }
 
+/// Whether a program's own unwinder, which knows `.eh_frame` alone, may get past code in `range`: a
+/// function there is described, or that cannot be told, since something is not to be read.
+pub fn may_unwind(sections: &CfiSections<'_>, within: &Range<Svma>) -> bool {
+    let Some((_, bytes)) = sections.eh_frame else {
+        return true;
+    };
+    let mut section = EhFrame::new(bytes, LittleEndian);
+    section.set_address_size(8);
+    let mut may = false;
+    each(&section, bytes, &base_addresses(sections), |fde| {
+        let overlaps = |fde| {
+            let range: Range<Svma> = range(&fde);
+            range.start < within.end && within.start < range.end
+        };
+        may |= fde.is_none_or(overlaps);
+    });
+    may
+}
+
 fn range(fde: &FrameDescriptionEntry<Bytes<'_>>) -> Range<Svma> {
     let start = fde.initial_address();
     Svma(start)..Svma(start.saturating_add(fde.len()))

@@ -15,7 +15,7 @@ use leaktap_memory::Svma;
 use crate::Row;
 use functions::Functions;
 
-pub use covering::{functions, functions_at};
+pub use covering::{functions, functions_at, may_unwind};
 pub use signal_return::signal_returns;
 
 /// The call frame information of one ELF file.
