@@ -271,10 +271,9 @@ impl Recorder for Books {
     }
 
     fn handed_on(&mut self, by: Allocator, key: Key, stack: Stack<'_>) {
-        let stack = self.intern(by.function, stack);
-        let handed = stack.map(|stack| self.ledger().hand_on(by.family, key, stack));
-        if !matches!(handed, Some(Ok(_))) {
-            self.lost += 1;
+        // Without room for one more, it keeps the stack that it has.
+        if let Some(stack) = self.intern(by.function, stack) {
+            self.ledger().hand_on(by.family, key, stack);
         }
     }
 

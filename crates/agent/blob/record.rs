@@ -162,11 +162,9 @@ impl Agent {
         inner: Key,
         sought: Sought,
     ) {
-        let handed = self
-            .stack(state, call, sought)
-            .map(|stack| self.ledger().hand_on(call.key.family(), inner, stack));
-        if !matches!(handed, Some(Ok(_))) {
-            self.lose(Loss::Full);
+        // Without room for one more, it keeps the stack that it has.
+        if let Some(stack) = self.stack(state, call, sought) {
+            self.ledger().hand_on(call.key.family(), inner, stack);
         }
     }
 

@@ -23,7 +23,7 @@
 //! for whoever has read (acquire) what was stored (release) after the place was claimed anew.
 
 use core::ops::Range;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::areas::MOST_TABLES;
 use crate::primitive::{AtomicU32, AtomicU64, FIRST_BUCKETS};
@@ -214,6 +214,17 @@ impl Bucket {
         }
     }
 
+    /// The block in this place has another stack from now on. False if it is about to be another one.
+    fn restack(&self, place: usize, stack: StackId) -> bool {
+        let Some(what) = self.what.get(place) else {
+            return false;
+        };
+        let before = what.load(Acquire);
+        let after = pack(unpack(before).0, stack);
+        let changed = what.compare_exchange(before, after, AcqRel, Relaxed);
+        changed.is_ok()
+    }
+
     /// The last block at `addr`, if this says that it was freed.
     fn freed(&self, addr: u64) -> Option<Former> {
         let place = self.place_of(addr | FREED)?;
@@ -360,34 +371,41 @@ impl<'m> Ledger<'m> {
 
     /// The block of `key`, which stays.
     pub fn find(&self, key: impl Into<Key>) -> Option<Block> {
-        let addr = key.into().0;
+        let (bucket, place) = self.place_of(key.into().0)?;
+        bucket.block(place)
+    }
+
+    /// Where the block of a key is.
+    fn place_of(&self, addr: u64) -> Option<(&Bucket, usize)> {
         let tables = self.area_of(addr).filter(|_| addr > CLAIMED)?.tables();
         let mut found = tables.filter_map(|table| {
             let mut buckets = self.buckets(table, addr);
-            buckets.find_map(|bucket| bucket.block(bucket.place_of(addr)?))
+            buckets.find_map(|bucket| Some((bucket, bucket.place_of(addr)?)))
         });
         found.next()
     }
 
     /// A call of `by` has handed on the block of `key`, another family's, as its own: it is known by
     /// that call's stack from now on. False if it is not there.
-    ///
-    /// # Errors
-    /// [`Full`] if the last table is: the block is lost.
-    pub fn hand_on(&self, by: FamilyId, key: Key, stack: StackId) -> Result<bool, Full> {
-        let Some(block) = self.remove(key.0, 0) else {
-            return Ok(false);
-        };
-        self.enter(&Block { stack, ..block })?;
-        self.head().forwarders.fetch_or(1 << by.number(), Relaxed);
-        Ok(true)
+    pub fn hand_on(&self, by: FamilyId, key: Key, stack: StackId) -> bool {
+        let is_done = self.place_of(key.0).is_some_and(|(bucket, place)| {
+            // Nobody else has the block yet.
+            bucket.restack(place, stack)
+        });
+        if is_done {
+            self.head().forwarders.fetch_or(1 << by.number(), Relaxed);
+        }
+        is_done
     }
 
-    /// Whether a free of `key` is for the family behind to count: its own has handed on what others
-    /// have allocated, and has no such block.
+    /// Whether a free of `key` is for another family to count: its own hands on what others have
+    /// allocated, and has no such block, but one of them has.
     pub fn is_passed_on(&self, key: Key) -> bool {
         let forwarders = self.head().forwarders.load(Relaxed);
-        forwarders >> key.family().number() & 1 != 0 && self.find(key).is_none()
+        let is_there = |family| self.find(Key::new(family, key.addr())).is_some();
+        forwarders >> key.family().number() & 1 != 0
+            && !is_there(key.family())
+            && FamilyId::all(FamilyId::MOST).any(is_there)
     }
 
     /// Returns the size of the block that was at the same address.

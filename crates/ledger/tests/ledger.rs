@@ -398,10 +398,10 @@ fn a_block_that_is_handed_on_is_known_by_another_stack() {
         stack: StackId(7),
         ..block(48, 30)
     };
-    assert_eq!(ledger.hand_on(wrapper, inner, other.stack), Ok(false));
+    assert!(!ledger.hand_on(wrapper, inner, other.stack));
     assert!(!ledger.is_passed_on(handed));
     assert!(ledger.allocated(0, &block(48, 30)).is_ok());
-    assert_eq!(ledger.hand_on(wrapper, inner, other.stack), Ok(true));
+    assert!(ledger.hand_on(wrapper, inner, other.stack));
     assert_eq!(ledger.find(inner), Some(other));
     assert!(ledger.is_passed_on(handed) && !ledger.is_passed_on(inner));
     assert_eq!(ledger.restore(0, Freed::PassedOn), Ok(()));
@@ -414,6 +414,10 @@ fn a_block_that_is_handed_on_is_known_by_another_stack() {
         ..other
     };
     assert!(ledger.allocated(0, &own).is_ok());
+    assert!(!ledger.is_passed_on(handed));
+    // Nobody has it.
+    assert_eq!(ledger.freed(0, handed), Some(own));
+    assert_eq!(ledger.freed(0, inner), Some(other));
     assert!(!ledger.is_passed_on(handed));
 }
 

@@ -110,6 +110,7 @@ impl Maker {
 pub struct Modules {
     image: Image,
     rules: Table,
+    c_library: Vec<Range<Addr>>,
     system: Vec<Range<Addr>>,
     /// See [`Modules::allocators`].
     allocators: Vec<(FamilyId, Range<Addr>)>,
@@ -139,7 +140,8 @@ impl Modules {
         }
         let mut families = Families::new(pools);
         families.update(&image, memory);
-        let system = system(&image, &families, memory);
+        let c_library = c_library(&image, memory);
+        let system = system(&image, &families, &c_library);
         let allocators = allocators(&image, &families);
         let has_operators = image.modules().iter().any(defines_operators);
         let may_map = image.modules().iter().any(|module| maps(module, &system));
@@ -148,6 +150,7 @@ impl Modules {
             may_map,
             image,
             rules,
+            c_library,
             system,
             allocators,
             families,
@@ -268,21 +271,33 @@ impl Modules {
         &self.allocators
     }
 
-    /// The modules from which calls of the allocator may be the allocator's own: those of
-    /// [`Modules::is_system`], and of the probed `functions`.
+    /// True of code from which a call of a function of `family` may be the allocator's own doing: the
+    /// C library's, the dynamic linker's, its own module's. One of another allocator's is not.
+    pub(crate) fn is_inside(&self, family: FamilyId, at: Addr) -> bool {
+        let is_its = |range: &Range<Addr>| range.contains(&at);
+        self.c_library.iter().any(is_its)
+            || self
+                .of_families()
+                .any(|(range, of)| of == family && is_its(&range))
+    }
+
+    /// Where each family's module is.
+    fn of_families(&self) -> impl Iterator<Item = (Range<Addr>, FamilyId)> + '_ {
+        let modules = self.image.modules();
+        let all = self.families.all().iter();
+        all.filter_map(|family| Some((modules.get(family.module)?.range(), family.id?)))
+    }
+
+    /// The modules from which calls of each family may be the allocator's own, by
+    /// [`Modules::is_inside`]; those of the probed `functions` among them.
     pub fn inside(
         &self,
         functions: impl Iterator<Item = (Addr, FamilyId)>,
     ) -> Vec<(Range<Addr>, u32)> {
-        let mut inside: Vec<_> = self
-            .system
-            .iter()
-            .map(|range| (range.clone(), !0))
-            .collect();
-        for (at, family) in functions {
-            let Some(range) = self.image.module_at(at).map(Module::range) else {
-                continue;
-            };
+        let all = self.c_library.iter().map(|range| (range.clone(), !0));
+        let mut inside: Vec<_> = all.collect();
+        let of_function = |(at, family)| Some((self.image.module_at(at)?.range(), family));
+        for (range, family) in functions.filter_map(of_function).chain(self.of_families()) {
             let bit = 1 << family.number();
             match inside.iter_mut().find(|(known, _)| *known == range) {
                 Some((_, families)) => *families |= bit,
@@ -332,7 +347,8 @@ impl Modules {
         let added = files.insert(&changes.added, &mut self.rules);
         files.maker.make_ahead(added);
         self.families.update(&self.image, memory);
-        self.system = system(&self.image, &self.families, memory);
+        self.c_library = c_library(&self.image, memory);
+        self.system = system(&self.image, &self.families, &self.c_library);
         let mut added = changes.added.iter();
         self.may_map |= added.any(|module| maps(module, &self.system));
         self.allocators = allocators(&self.image, &self.families);
@@ -385,24 +401,38 @@ fn code_returns(file: &ElfFile) -> Vec<Svma> {
     executable.filter_map(read).flatten().collect()
 }
 
-fn system(image: &Image, families: &Families, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
+/// Modules of the C library and the dynamic linker; the program's own is none of them.
+fn c_library(image: &Image, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
     let linker = image.program().and_then(|exe| exe.file().interpreter());
     let is_linker = |module: &&Module| Some(module.path()) == linker;
-    let defines = |name| image.modules().get(image.resolve(name, memory)?.module);
-    let own = image.program().map(Module::range);
     let is_libc = |module: &&Module| !module.file().functions("__libc_start_main").is_empty();
+    let mmap = image.resolve("mmap", memory);
     let found = [
-        families
-            .all()
-            .first()
-            .and_then(|f| image.modules().get(f.module)),
-        defines("mmap"),
+        mmap.and_then(|mmap| image.modules().get(mmap.module)),
         image.modules().iter().find(is_linker),
     ];
     // One a namespace, dlmopen(3).
     let others = image.modules().iter().filter(is_libc);
+    without_program(image, found.into_iter().flatten().chain(others))
+}
+
+/// Those, and the module of the program's allocator.
+fn system(image: &Image, families: &Families, c_library: &[Range<Addr>]) -> Vec<Range<Addr>> {
+    let first = families.all().first();
+    let first = first.and_then(|family| image.modules().get(family.module));
+    let mut all = without_program(image, first.into_iter());
+    all.retain(|range| !c_library.contains(range));
+    all.extend(c_library.iter().cloned());
+    all
+}
+
+fn without_program<'i>(
+    image: &Image,
+    modules: impl Iterator<Item = &'i Module>,
+) -> Vec<Range<Addr>> {
+    let own = image.program().map(Module::range);
     let mut ranges = Vec::new();
-    for range in found.into_iter().flatten().chain(others).map(Module::range) {
+    for range in modules.map(Module::range) {
         if Some(&range) != own.as_ref() && !ranges.contains(&range) {
             ranges.push(range);
         }

@@ -448,7 +448,7 @@ impl Process {
         if self.modules.is_allocator(ret) {
             return;
         }
-        let entered = self.made_by(action, registers, ret);
+        let entered = self.made_by(action, family, registers, ret);
         let start = stack::caller(ret, entry_sp, registers.bp());
         if self.is_part_of_noted(action, registers, entered, start) {
             return;
@@ -477,10 +477,18 @@ impl Process {
 
     /// Who has made a call that returns to `ret`. One from the program's own code is no allocator's
     /// doing, wherever the stack leads: but for memory that an allocator in that code asks for.
-    fn made_by(&self, action: Action, registers: &Registers, ret: Addr) -> Entered {
-        let is_allocator = self.modules.is_system(ret)
-            || self.modules.is_same(ret, registers.ip())
-            || action.is_mapping() && self.is_beside_allocator(ret);
+    fn made_by(
+        &self,
+        action: Action,
+        family: FamilyId,
+        registers: &Registers,
+        ret: Addr,
+    ) -> Entered {
+        let is_inside = match action.is_mapping() {
+            true => self.modules.is_system(ret) || self.is_beside_allocator(ret),
+            false => self.modules.is_inside(family, ret),
+        };
+        let is_allocator = is_inside || self.modules.is_same(ret, registers.ip());
         Entered {
             place: Place {
                 sp: registers.sp().get(),
