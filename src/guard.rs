@@ -83,7 +83,9 @@ pub(crate) fn run() -> io::Result<()> {
     leaktap_tracee::raise_priority();
     let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let memory = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let _ = close(1); // it has another number now
+    // They have other numbers now.
+    let _ = close(0);
+    let _ = close(1);
     let mut int3s = HashMap::new();
     let mut change = [0; Change::LEN];
     loop {

@@ -70,9 +70,11 @@ engines! {
         for _ in 0..8 {
             let traced = attach(engine, target.pid(), &["--duration", "60ms"]).wait();
             is_out(&traced, &target);
-            let sites = traced.report().sites();
-            let blocks: u64 = sites.iter().filter(|site| site.bytes == 100).map(|site| site.blocks).sum();
-            assert_eq!(blocks, 1, "{}", traced.report().summary());
+            let report = traced.report();
+            let blocks: u64 = report.sites().iter().filter(|site| site.bytes == 1).map(|site| site.blocks).sum();
+            // On a busy machine none may have returned meanwhile.
+            let reallocs = report.total("allocated_bytes") % 1000;
+            assert_eq!(blocks, u64::from(reallocs > 0), "{}", report.summary());
         }
         target.work();
         target.end().succeeded();
