@@ -289,7 +289,7 @@ impl Modules {
     }
 
     /// The modules from which calls of each family may be the allocator's own, by
-    /// [`Modules::is_inside`]; those of the probed `functions` among them.
+    /// `is_inside`; those of the probed `functions` among them.
     pub fn inside(
         &self,
         functions: impl Iterator<Item = (Addr, FamilyId)>,
