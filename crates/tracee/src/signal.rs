@@ -96,6 +96,14 @@ impl Signal {
     pub const fn number(self) -> i32 {
         self.0
     }
+
+    /// Whether it stops a process that does not handle it, and is void once SIGCONT has come.
+    pub(crate) const fn stops(self) -> bool {
+        matches!(
+            self,
+            Signal::STOP | Signal::TSTP | Signal::TTIN | Signal::TTOU
+        )
+    }
 }
 
 impl fmt::Display for Signal {

@@ -287,6 +287,31 @@ fn a_stop_of_the_process_meanwhile_is_obeyed_afterwards() {
     }
 }
 
+/// The kernel forgets that SIGCONT has come when the thread stops for another signal, ours.
+#[test]
+fn a_stop_that_sigcont_has_undone_meanwhile_does_not_come() {
+    for detached in [false, true] {
+        let mut target = Target::start("signals", &[]);
+        let at = instruction(target.tid);
+        let mut tracer = Tracer::new();
+        attach(&mut tracer, target.tid);
+        target.kill(NixSignal::SIGSTOP);
+        let mut stopped = run_to(&mut tracer, |_, stop| stop == Stop::Signal(Signal::STOP));
+        target.kill(NixSignal::SIGCONT);
+        ask_pid(&mut tracer, &mut stopped, target.tid, at);
+        if detached {
+            stopped.detach().unwrap();
+        } else {
+            stopped.resume().unwrap();
+            let next = tracer.wait_for(target.tid).unwrap();
+            assert_eq!(next.stop(), Stop::Signal(Signal::CONT));
+            next.detach().unwrap();
+        }
+        target.end_of_input();
+        assert_eq!(target.rest(), "1\n");
+    }
+}
+
 #[test]
 fn at_an_exec_or_clone_the_call_is_made_when_that_one_has_ended() {
     let mut tracer = Tracer::new();

@@ -8,7 +8,7 @@ use nix::libc;
 
 use super::{CallError, RemoteCalls, Stands};
 use crate::procfs::Status;
-use crate::{Died, OptionsError, Signal, SignalInfo, Stop, Stopped, sys};
+use crate::{Died, OptionsError, Signal, SignalInfo, Stop, Stopped, Tid, sys};
 
 /// How long a thread may take to its call: one instruction. Threads that the cgroup freezer holds
 /// stop for us, but do not run.
@@ -162,7 +162,14 @@ impl RemoteCalls<'_> {
         if matches!(self.stopped.stop, Stop::Group(_)) {
             self.stopped.rejoin = true;
         }
-        let all = [before.info, self.sent.take()];
+        let is_undone =
+            |info: &SignalInfo| info.signal().stops() && has_pending(tid, libc::SIGCONT);
+        let stands_for = before.info.filter(|info| !is_undone(info));
+        if before.info.is_some() && stands_for.is_none() {
+            // SIGCONT has come since. The kernel would know, but for the stops after that.
+            self.stopped.stop = Stop::Interrupt;
+        }
+        let all = [stands_for, self.sent.take()];
         self.give_back(all.into_iter().flatten())
     }
 
@@ -234,4 +241,12 @@ fn is_ours(info: &SignalInfo) -> bool {
 fn has_pending_trap(stopped: &Stopped) -> bool {
     let pending = Status::of(stopped.tid).and_then(|status| status.bits("SigPnd"));
     pending.is_some_and(|pending| pending & (1 << (libc::SIGTRAP - 1)) != 0)
+}
+
+/// Whether `signal` waits for a thread, or for its process.
+fn has_pending(tid: Tid, signal: i32) -> bool {
+    let status = Status::of(tid);
+    let pending = |name| status.as_ref().and_then(|status| status.bits(name));
+    let all = pending("SigPnd").unwrap_or(0) | pending("ShdPnd").unwrap_or(0);
+    all & (1 << (signal - 1)) != 0
 }
