@@ -215,7 +215,7 @@ impl Tracing<'_> {
         });
         let begun = Instant::now();
         let Some(mut last) = stopped.or_else(|| self.another_thread()) else {
-            return;
+            return self.target.leave_rest();
         };
         if !matches!(last.stop(), Stop::Exec { .. }) {
             while !self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {}
@@ -230,7 +230,9 @@ impl Tracing<'_> {
     /// another one takes that executes a program, ends without a word.
     fn stop_of(&mut self, tid: Tid) -> Option<Stopped> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        let is_patient =
+            |waited| waited < PATIENCE || waited < RUNNABLE && target::is_runnable(tid);
+        while is_patient(begun.elapsed()) {
             match self.tracer.poll() {
                 Some(Event::Stopped(stopped)) if stopped.tid() == tid => return Some(stopped),
                 Some(event) => drop(self.goes_on(None, event)),

@@ -116,6 +116,17 @@ impl Target {
         ));
     }
 
+    /// No thread could be had to unmap what is left of the agent's memory.
+    pub(crate) fn leave_rest(&mut self) {
+        // Not if it has ended, or runs another program.
+        if self.process.remains() != Remains::None {
+            self.notes.push(format!(
+                "memory of leaktap's stays mapped, unused: no thread stopped in time; the next `leaktap attach -p {}` takes it out",
+                self.tid()
+            ));
+        }
+    }
+
     /// leaktap has used the memory that was set aside for this.
     pub(crate) fn note_shortage(&mut self) {
         let ended = "leaktap ran out of memory (ENOMEM; `ulimit -v`?): the trace ended then";
