@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::clean::{Snapshot, left_behind};
-use crate::compare::{differences, unlike};
+use crate::compare::{self, differences, unlike};
 use crate::compile::Build;
 use crate::engines::Engine;
 use crate::fixture::{Fixture, Target};
@@ -60,6 +60,17 @@ pub(crate) fn attached(fixture: &Fixture, mut target: Target, engine: Engine) {
         traced.fail("the target is not what it was", &changes);
     }
     target.end().succeeded();
+}
+
+/// Attaches to the fixture with `options`, lets it work, detaches, and compares. It ends well.
+pub(crate) fn worked(fixture: &Fixture, engine: Engine, options: &[&str]) -> Traced {
+    let mut target = fixture.start();
+    let tracing = attach(engine, target.pid(), options);
+    target.work();
+    let traced = tracing.detach();
+    compare::exact(fixture, &traced, Mode::Attach);
+    target.end().succeeded();
+    traced
 }
 
 fn compared(truth: &Truth, traced: &Traced, mode: Mode, engine: Engine) {

@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::compare::exact;
 use crate::compile::Build;
 use crate::engines::{Engine, engines};
-use crate::exact::{attached, launched_with};
+use crate::exact::{attached, launched_with, worked};
 use crate::fixture::{Fixture, Target};
-use crate::leaktap::{attach, run};
+use crate::leaktap::run;
 use crate::tools;
 use crate::truth::Mode;
 
@@ -54,11 +54,7 @@ engines! {
     /// Each has its own sums, and what the report says of it by name.
     fn each_allocator_is_watched(engine) {
         let fixture = Fixture::new("namespaces.c");
-        let mut target = fixture.start();
-        let tracing = attach(engine, target.pid(), &[]);
-        target.work();
-        let traced = tracing.detach();
-        exact(&fixture, &traced, Mode::Attach);
+        let traced = worked(&fixture, engine, &[]);
         let families = traced.report().families();
         let sums = families.iter().map(|family| {
             let sum = |name| family.total(name);
@@ -66,7 +62,6 @@ engines! {
         });
         assert_eq!(sums.collect::<Vec<_>>(), [("libc", 1, 0, 1), ("libc (namespace 2)", 13, 10, 3)]);
         assert_eq!(traced.report().total("allocations"), 13);
-        target.end().succeeded();
     }
 
     /// When a thread ends, its cache is freed once more, whichever malloc it is of.
@@ -76,17 +71,12 @@ engines! {
             let fixture = Fixture::built("thread_caches.c", &build);
             let launched = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
             exact(&fixture, &launched, Mode::Run);
-            let mut target = fixture.start();
-            let tracing = attach(engine, target.pid(), &[]);
-            target.work();
-            let attached = tracing.detach();
-            exact(&fixture, &attached, Mode::Attach);
+            let attached = worked(&fixture, engine, &[]);
             for traced in [&launched, &attached] {
                 let families = traced.report().families();
                 let sums = families.iter().map(|family| family.total("unmatched_frees"));
                 assert_eq!(sums.collect::<Vec<_>>(), [0, 0], "{flag}: {}", traced.report().summary());
             }
-            target.end().succeeded();
         }
     }
 }

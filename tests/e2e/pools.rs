@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::compare::exact;
 use crate::engines::{Engine, engines};
+use crate::exact::worked;
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{attach, leaktap_with, run_with};
 use crate::tools;
@@ -16,11 +17,7 @@ const POOL: &str = "pool_get:size=1,returns pool_get_m*:count=0,size=1,returns \
 fn told(engine: Engine, spec: &str) {
     let fixture = Fixture::new("pool.c");
     let options = ["--alloc-fn", spec];
-    let mut target = fixture.start();
-    let tracing = attach(engine, target.pid(), &options);
-    target.work();
-    let traced = tracing.detach();
-    exact(&fixture, &traced, Mode::Attach);
+    let traced = worked(&fixture, engine, &options);
     let families = traced.report().families();
     let sums = families.iter().map(|family| {
         let sum = |name| family.total(name);
@@ -29,7 +26,6 @@ fn told(engine: Engine, spec: &str) {
     // No sum of both is anywhere.
     assert_eq!(sums.collect::<Vec<_>>(), [(3, 1, 2), (111, 104, 7)]);
     assert_eq!(traced.report().total("allocations"), 111);
-    target.end().succeeded();
     let traced = run_with(
         engine,
         &options,

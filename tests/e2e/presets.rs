@@ -2,8 +2,9 @@
 
 use crate::compare::exact;
 use crate::engines::{Engine, engines};
+use crate::exact::worked;
 use crate::fixture::Fixture;
-use crate::leaktap::{attach, run_with};
+use crate::leaktap::run_with;
 use crate::tools;
 use crate::truth::Mode;
 
@@ -14,11 +15,7 @@ fn counted(engine: Engine, preset: &str, library: &str, fixture: &str, sums: [u6
     }
     let fixture = Fixture::new(fixture);
     let options = ["--alloc-fn", preset];
-    let mut target = fixture.start();
-    let tracing = attach(engine, target.pid(), &options);
-    target.work();
-    let traced = tracing.detach();
-    exact(&fixture, &traced, Mode::Attach);
+    let traced = worked(&fixture, engine, &options);
     let families = traced.report().families();
     let its = families
         .iter()
@@ -26,7 +23,6 @@ fn counted(engine: Engine, preset: &str, library: &str, fixture: &str, sums: [u6
     let its = its.unwrap_or_else(|| traced.fail("no such family", &[]));
     let seen = ["allocations", "frees", "live_blocks"].map(|name| its.total(name));
     assert_eq!(seen, sums, "{}", traced.report().summary());
-    target.end().succeeded();
     let program = [fixture.program().as_os_str(), "run".as_ref()];
     let traced = run_with(engine, &options, &program);
     exact(&fixture, &traced, Mode::Run);

@@ -16,7 +16,8 @@ use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Traced, Tracing, attach, begin_to_attach, begin_to_run, leaktap_with};
 use crate::report::Report;
 
-/// How often the target is attached to: what the time of the whole suite allows. `tests/campaign` goes on.
+/// How often the target is attached to: what the time of the whole suite allows. `tests/campaign`
+/// goes on.
 fn cycles(engine: Engine) -> u64 {
     match engine {
         Engine::Breakpoint => 200,

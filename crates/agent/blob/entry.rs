@@ -347,8 +347,8 @@ global_asm!(
     arguments = const ARGUMENTS,
 );
 
-/// A function is entered, with `fourth` as its fourth argument. 1: its original is to be called, and [`leaktap_leave`] with what it
-/// returns; 0: it is none of our business.
+/// A function is entered, with `fourth` as its fourth argument. 1: its original is to be called, and
+/// [`leaktap_leave`] with what it returns; 0: it is none of our business.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64, fourth: u64) -> u32 {
     let Some(agent) = Agent::present() else {
