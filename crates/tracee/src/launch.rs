@@ -1,3 +1,5 @@
+mod interpreter;
+
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -34,6 +36,15 @@ pub enum LaunchError {
     NotFound {
         /// As it was given.
         program: OsString,
+    },
+    /// There is one, but not the program that is to interpret it.
+    #[error("{}: cannot be executed: its interpreter {} is not found",
+            .program.display(), .interpreter.display())]
+    NoInterpreter {
+        /// As it was given.
+        program: OsString,
+        /// What the file names.
+        interpreter: OsString,
     },
     /// There is one, but the kernel does not execute it.
     #[error("{}: cannot be executed: {source}", .program.display())]
@@ -81,7 +92,7 @@ impl LaunchError {
     pub fn exit_code(&self) -> i32 {
         match self {
             LaunchError::NotFound { .. } => 127,
-            LaunchError::CannotExecute { .. } => 126,
+            LaunchError::NoInterpreter { .. } | LaunchError::CannotExecute { .. } => 126,
             LaunchError::Killed { signal, .. } => 128 + signal.number(),
             LaunchError::Interrupted { .. }
             | LaunchError::Denied { .. }
@@ -108,7 +119,7 @@ impl Command {
 
     fn image(&self) -> io::Result<sys::Image> {
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
-        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        let path = search_path();
         let all = std::iter::once(&self.program).chain(&self.arguments);
         Ok(sys::Image {
             paths: candidates(&self.program, &path)
@@ -121,16 +132,32 @@ impl Command {
         })
     }
 
+    /// Of the file that execvp(3) would have executed.
+    fn missing_interpreter(&self) -> Option<OsString> {
+        let files = candidates(&self.program, &search_path());
+        files.iter().find_map(|file| interpreter::missing(file))
+    }
+
     fn failed(&self, errno: i32) -> LaunchError {
         let program = self.program.clone();
         match Errno::from_raw(errno) {
-            Errno::ENOENT => LaunchError::NotFound { program },
+            Errno::ENOENT => match self.missing_interpreter() {
+                Some(interpreter) => LaunchError::NoInterpreter {
+                    program,
+                    interpreter,
+                },
+                None => LaunchError::NotFound { program },
+            },
             errno => LaunchError::CannotExecute {
                 program,
                 source: errno.into(),
             },
         }
     }
+}
+
+fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
 /// The files that execvp(3) tries for `program`.
