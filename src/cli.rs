@@ -1,16 +1,24 @@
 //! The command line, as typed.
 
+mod help;
+mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use leaktap_probe::Pool;
 use leaktap_report::{By, Kind, Pattern};
 
-/// Finds memory leaks in running Linux programs.
+pub(crate) use values::Process;
+use values::{bytes, duration, leak_check, pattern, pid, pool};
+
+/// Finds memory leaks in running Linux programs
 #[derive(Debug, Parser)]
-#[command(name = "leaktap", version, max_term_width = 100)]
+#[command(name = "leaktap", version, max_term_width = 100, after_long_help = help::ALL)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -18,22 +26,37 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Launch a program and trace it; report when it ends. Ctrl-C is the program's: what outlives
-    /// that three times in a row runs on without leaktap, which reports
+    /// Launch a program and trace it; report when it ends
+    ///
+    /// Ctrl-C is the program's. A program that outlives three in a row runs on without leaktap,
+    /// which reports.
+    #[command(after_long_help = help::RUN)]
     Run(Run),
-    /// Attach to a live process; report on detach: Ctrl-C, Ctrl-Z, SIGTERM, --duration, or
-    /// its end
+    /// Attach to a live process; report on detach
+    ///
+    /// leaktap detaches on Ctrl-C, Ctrl-Z, SIGTERM, after --duration, or at the end of the process.
+    #[command(after_long_help = help::ATTACH)]
     Attach(Attach),
     /// Render a capture again
+    #[command(after_long_help = help::REPORT)]
     Report(Report),
     /// Say whether a process can be attached, and what will be probed
-    Doctor {
-        /// The process
-        #[arg(short, value_name = "PID", value_parser = pid)]
-        pid: Option<i32>,
-    },
+    #[command(after_long_help = help::DOCTOR)]
+    Doctor(Doctor),
     /// Start a leaky program, attach to it for three seconds, report
     Demo,
+    /// Print a script that completes leaktap's command line in a shell
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page, for man(1)
+    #[command(after_long_help = help::MAN)]
+    Man {
+        /// The command that the page is about [default: leaktap as a whole]
+        command: Option<String>,
+    },
     /// The leaky program
     #[command(hide = true)]
     DemoTarget,
@@ -54,55 +77,78 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_group("Whom", |group| group.required(true)))]
 pub(crate) struct Attach {
+    #[command(flatten)]
+    pub(crate) whom: Whom,
     #[command(flatten)]
     pub(crate) trace: Trace,
     #[command(flatten)]
     pub(crate) listing: Listing,
-    /// The process
-    #[arg(short, value_name = "PID", value_parser = pid)]
-    pub(crate) pid: i32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) whom: Whom,
+}
+
+/// A process.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct Whom {
+    /// The process: its id, or the name of its program if only one process has that
+    #[arg(value_name = "PID|NAME", value_parser = OsStringValueParser::new().try_map(Process::parse))]
+    pub(crate) process: Option<Process>,
+    /// The id of the process
+    #[arg(short, long, value_name = "PID", value_parser = pid)]
+    pub(crate) pid: Option<i32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) listing: Listing,
-    /// A file that `-o` wrote, or a JSON report
+    /// A file that `-o` wrote, or a JSON report; `-` for standard input
     pub(crate) capture: PathBuf,
 }
 
 /// How a trace is made.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Trace {
-    /// Write a capture, for `leaktap report`; %p pid, %n program name, %t start time
-    #[arg(short, long, value_name = "FILE", value_parser = Pattern::parse)]
+    /// Write a capture, for `leaktap report`
+    ///
+    /// In FILE, %p stands for the pid, %n for the program's name, %t for the time of the start.
+    #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(pattern))]
     pub(crate) output: Option<Pattern>,
-    /// Detach after this long: 500ms, 30s, 5m
+    /// Detach after this long: 500ms, 30s, 1h30m
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
     /// Most frames a stack
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256), hide_short_help = true)]
     pub(crate) depth: u16,
     /// How functions are probed
-    #[arg(long, value_enum, default_value_t = Engine::Auto)]
+    #[arg(long, value_enum, default_value_t = Engine::Auto, hide_short_help = true)]
     pub(crate) engine: Engine,
-    /// Detach, with a report, when stops take more than this share of the target's time; 100: never
-    /// [default: 10 for `attach --engine auto`, else none]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// Detach when stops take more than this share of the target's time; 100: never
+    ///
+    /// [default: 10 for `attach --engine auto`, else 100]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), hide_short_help = true)]
     pub(crate) max_overhead: Option<u8>,
-    /// More allocators, repeatable: `pool_get:size=1,returns pool_put:ptr=0`, `lib.so!NAME:...`,
-    /// `lib.so!0xOFFSET:...`, or @apr, @glib, @libxml2, @openssl, @python
-    #[arg(long, value_name = "SPEC", value_parser = pool)]
+    /// More allocators, repeatable
+    ///
+    /// `pool_get:size=1,returns pool_put:ptr=0`, `lib.so!NAME:...`, `lib.so!0xOFFSET:...`, or @apr,
+    /// @glib, @libxml2, @openssl, @python.
+    #[arg(long, value_name = "SPEC", value_parser = pool, hide_short_help = true)]
     pub(crate) alloc_fn: Vec<Pool>,
     /// How leaks are graded; `none`, the only way yet: what is not freed is `unmatched`
-    #[arg(long, value_name = "HOW", default_value = "none", value_parser = leak_check)]
+    #[arg(long, value_name = "HOW", default_value = "none", value_parser = leak_check, hide_short_help = true)]
     pub(crate) leak_check: LeakCheck,
     /// Keep whole stacks of the last frees: notes on double frees then say who called the first one
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) free_stacks: bool,
     /// No progress line. There is none either where the target uses the terminal
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) no_progress: bool,
 }
 
@@ -113,12 +159,14 @@ pub(crate) struct Listing {
     #[arg(short = 'F', long, value_enum, value_name = "FMT", default_value_t = Format::Text)]
     pub(crate) format: Format,
     /// Where the report goes, as for -o [default: standard output; for run standard error]
-    #[arg(long, value_name = "FILE", value_parser = Pattern::parse)]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(pattern))]
     pub(crate) report_file: Option<Pattern>,
-    /// Only blocks that lived at least so long
+    /// Only blocks at least this old: 30s, 5m
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) older: Option<Duration>,
-    /// Only groups of at least so many bytes: 4096, 64K, 1M
+    /// Only groups of at least so many bytes: 4096, 64K, 1.5M
+    ///
+    /// K, M, G (or KiB, MiB, GiB) are powers of 1024; KB, MB, GB powers of 1000.
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = bytes)]
     pub(crate) min_size: u64,
     /// Only the N largest groups
@@ -131,7 +179,7 @@ pub(crate) struct Listing {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) error_exitcode: Option<u8>,
     /// Which kinds count as leaks for --error-exitcode
-    #[arg(long, value_enum, value_name = "KINDS", value_delimiter = ',',
+    #[arg(long, value_enum, value_name = "KINDS", value_delimiter = ',', hide_short_help = true,
           default_values_t = [LeakKind::Definite, LeakKind::Possible, LeakKind::Unmatched])]
     pub(crate) errors_for: Vec<LeakKind>,
     /// Nothing but the report
@@ -141,7 +189,7 @@ pub(crate) struct Listing {
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Colours in the text report; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto, hide_short_help = true)]
     pub(crate) color: Color,
 }
 
@@ -209,6 +257,13 @@ pub(crate) enum LeakKind {
     Unmatched,
 }
 
+impl LeakKind {
+    /// Whether a trace can find such leaks: it does not grade by reachability.
+    pub(crate) fn can_occur(self) -> bool {
+        self == LeakKind::Unmatched
+    }
+}
+
 impl From<LeakKind> for Kind {
     fn from(kind: LeakKind) -> Kind {
         match kind {
@@ -221,66 +276,6 @@ impl From<LeakKind> for Kind {
     }
 }
 
-fn pid(text: &str) -> Result<i32, String> {
-    match text.parse() {
-        Ok(pid) if pid > 0 => Ok(pid),
-        _ => Err("a process id is a positive number".to_owned()),
-    }
-}
-
-fn leak_check(text: &str) -> Result<LeakCheck, String> {
-    match text {
-        "none" => Ok(LeakCheck::None),
-        "reachable" => Err("leaktap cannot grade by reachability yet, only `none`".to_owned()),
-        _ => Err("expected `none`".to_owned()),
-    }
-}
-
-/// More allocator functions.
-fn pool(spec: &str) -> Result<Pool, String> {
-    Pool::parse(spec).map_err(|error| error.to_string())
-}
-
-/// A number with `ms`, `s`, `m` or `h`; without a unit, seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("{unit:?} is none of ms, s, m, h")),
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| "expected a number, as in 30s".to_owned())?;
-    Duration::try_from_secs_f64(number * scale).map_err(|_| "too long".to_owned())
-}
-
-/// A number with `K`, `M` or `G`, powers of 1024, or without.
-fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "" => 0,
-        "K" | "k" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        _ => return Err(format!("{unit:?} is none of K, M, G")),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "expected a number, as in 64K".to_owned())?;
-    number
-        .checked_mul(1 << scale)
-        .ok_or_else(|| "too large".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,33 +284,6 @@ mod tests {
     #[test]
     fn is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_and_sizes() {
-        for (text, expected) in [
-            ("500ms", Some(0.5)),
-            ("30s", Some(30.0)),
-            ("5m", Some(300.0)),
-            ("2h", Some(7200.0)),
-            ("1.5", Some(1.5)),
-            ("5parsecs", None),
-            ("", None),
-            ("s", None),
-            ("-1s", None),
-        ] {
-            let found = duration(text).ok();
-            assert_eq!(found, expected.map(Duration::from_secs_f64), "{text:?}");
-        }
-        for (text, expected) in [
-            ("10", Some(10)),
-            ("4K", Some(4096)),
-            ("1M", Some(1 << 20)),
-            ("x", None),
-            ("1T", None),
-        ] {
-            assert_eq!(bytes(text).ok(), expected, "{text:?}");
-        }
     }
 
     fn attach(options: &[&str]) -> Result<Cli, String> {

@@ -1,5 +1,6 @@
 //! What can go wrong with leaktap itself: one line each, with the remedy.
 
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -66,6 +67,22 @@ pub(crate) enum Error {
         pid: Tid,
         /// Its executable.
         program: String,
+    },
+    /// No program of that name runs.
+    #[error("no process is called {}: `leaktap attach PID` takes its id", name.display())]
+    NoneNamed {
+        /// The name.
+        name: OsString,
+    },
+    /// More than one.
+    #[error("{count} processes are called {}, choose one by its id: {list}", name.display())]
+    ManyNamed {
+        /// The name.
+        name: OsString,
+        /// How many.
+        count: usize,
+        /// Their ids and command lines.
+        list: String,
     },
     /// It has executed another program each time.
     #[error("process {pid} executes one program after another: attach again when one stays")]

@@ -10,7 +10,9 @@ mod doctor;
 mod error;
 mod guard;
 mod job;
+mod manual;
 mod misuse;
+mod named;
 mod orders;
 mod output;
 mod overhead;
@@ -25,15 +27,15 @@ mod terminal;
 mod tracing;
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use leaktap_report::printable;
-use leaktap_tracee::{Command as Launch, Reserve, Tid, is_proc_ours};
+use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
-use crate::cli::{Attach, Cli, Command, Listing, Run};
+use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
 use crate::error::Error;
 use crate::output::Output;
 use crate::result::Asked;
@@ -62,10 +64,11 @@ fn main() -> ExitCode {
 
 /// Refuses what would name processes by the numbers of another pid namespace.
 fn checked(command: Command) -> Result<Command, Error> {
-    let names_none = matches!(
-        command,
-        Command::Report(_) | Command::Guard | Command::DemoTarget | Command::Doctor { pid: None }
-    );
+    let names_none = match &command {
+        Command::Doctor(options) => options.whom.process.is_none() && options.whom.pid.is_none(),
+        Command::Run(_) | Command::Attach(_) | Command::Demo => false,
+        _ => true,
+    };
     match names_none || is_proc_ours() {
         true => Ok(command),
         false => Err(Error::ForeignProc),
@@ -91,15 +94,14 @@ fn dispatch(command: Command) -> Result<u8, Error> {
     match command {
         Command::Run(options) => run(&options),
         Command::Attach(options) => attach(&options),
-        Command::Report(options) => {
-            let output = Output::of_report(&options.listing);
-            let reports = leaktap_report::read(&options.capture, options.listing.older.is_some())?;
-            Ok(output.print(reports)?.unwrap_or(0))
-        }
-        Command::Doctor { pid } => {
-            let well = doctor::examine(pid.map(Tid::new), &mut io::stdout())?;
+        Command::Report(options) => report(&options),
+        Command::Doctor(options) => {
+            let pid = named::process(&options.whom)?;
+            let well = doctor::examine(pid, &mut io::stdout())?;
             Ok(if well { 0 } else { error::FAILURE })
         }
+        Command::Completions { shell } => manual::completions(shell).map(|()| 0),
+        Command::Man { command } => manual::man(command.as_deref()).map(|()| 0),
         Command::Demo => demo(),
         Command::DemoTarget => {
             demo::target();
@@ -137,7 +139,9 @@ fn run(options: &Run) -> Result<u8, Error> {
 fn attach(options: &Attach) -> Result<u8, Error> {
     let settings = Settings::new(&options.trace, &options.listing);
     let output = Output::of_attach(&options.trace, &options.listing);
-    let pid = Tid::new(options.pid);
+    let Some(pid) = named::process(&options.whom)? else {
+        return Ok(error::USAGE); // clap requires it
+    };
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     output.check(Some(pid), &last_part(&program))?;
     let mut target = session::attach(pid, &settings)?;
@@ -149,12 +153,34 @@ fn attach(options: &Attach) -> Result<u8, Error> {
     Ok(exit_status(&options.listing, &target, leaks, 0))
 }
 
-/// `otherwise`, unless there are `leaks`. Whoever asks for a status must not be told that all is
-/// well where nobody has looked.
-fn exit_status(listing: &Listing, target: &Target, leaks: Option<u8>, otherwise: u8) -> u8 {
-    match listing.error_exitcode {
-        Some(_) if !target.watches_allocator() => error::FAILURE,
-        _ => leaks.unwrap_or(otherwise),
+/// The capture that is called `-` is standard input.
+fn report(options: &Report) -> Result<u8, Error> {
+    let output = Output::of_report(&options.listing);
+    let needs_ages = options.listing.older.is_some();
+    let reports = match options.capture.as_os_str() == "-" {
+        false => leaktap_report::read(&options.capture, needs_ages)?,
+        true => {
+            let mut bytes = Vec::new();
+            let what = "read standard input";
+            let read = io::stdin().lock().read_to_end(&mut bytes);
+            read.map_err(|source| Error::System { what, source })?;
+            leaktap_report::parse(Path::new("standard input"), &bytes, needs_ages)?
+        }
+    };
+    Ok(output.print(reports)?.unwrap_or(0))
+}
+
+/// The status of the program if that has failed, else that for `leaks`. Whoever asks for a status
+/// must not be told that all is well where leaktap has not looked.
+fn exit_status(listing: &Listing, target: &Target, leaks: Option<u8>, of_program: u8) -> u8 {
+    let has_looked = match listing.error_exitcode {
+        Some(_) => target.watches_allocator(),
+        None => target.watches_any(),
+    };
+    match (has_looked, of_program) {
+        (false, _) => error::FAILURE,
+        (true, 0) => leaks.unwrap_or(0),
+        (true, failed) => failed,
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
     Error as Failed, Kind, OutputName, Pattern, Report, Selection, Style, printable, render,
     replace, try_to_replace,
@@ -64,6 +64,12 @@ impl<'a> Output<'a> {
                 shown(duration)
             )));
         }
+        if !self.listing.errors_for.iter().any(|kind| kind.can_occur()) {
+            return Err(Error::Usage(
+                "--errors-for names only kinds that --leak-check none cannot find: add unmatched"
+                    .to_owned(),
+            ));
+        }
         let started = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let name = OutputName {
             pid: pid.map_or(0, Tid::get),
@@ -92,7 +98,7 @@ impl<'a> Output<'a> {
             Some(pattern) => {
                 let path = filled(pattern, &report);
                 let written = leaktap_report::write(&path, std::slice::from_ref(&report));
-                written.map(|replaced| self.name("capture", &path, replaced))
+                written.map(|replaced| self.name(&path, replaced))
             }
         };
         let status = self.print(vec![report])?;
@@ -160,7 +166,7 @@ impl<'a> Output<'a> {
         };
         match replace(&path, |out| self.render(reports, self.color(false), out)) {
             Ok(replaced) => {
-                self.name("report", &path, replaced);
+                self.name(&path, replaced);
                 Ok(())
             }
             Err(source) => {
@@ -173,20 +179,18 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Says what has been written, where that can be of interest: another file was there, or
-    /// somebody looks on.
-    fn name(&self, what: &str, path: &Path, replaced: bool) {
-        if self.listing.quiet || !(replaced || io::stderr().is_terminal()) {
+    /// Says what has been written. Standard error is left alone where it is the program's, and the
+    /// report not on it; not if another file was there, or somebody looks on.
+    fn name(&self, path: &Path, replaced: bool) {
+        let is_the_programs = self.to_stderr && self.listing.report_file.is_some();
+        let is_of_interest = replaced || !is_the_programs || io::stderr().is_terminal();
+        if self.listing.quiet || !is_of_interest {
             return;
         }
         let path = path.display().to_string();
         let how = if replaced { ", which was there" } else { "" };
         // Where nobody can read it, the file is there all the same.
-        let _ = writeln!(
-            io::stderr(),
-            "leaktap: {what} written to {}{how}",
-            printable(&path)
-        );
+        let _ = writeln!(io::stderr(), "leaktap: wrote {}{how}", printable(&path));
     }
 
     fn default_stream(&self) -> &'static str {
@@ -255,6 +259,8 @@ fn filled(pattern: &Pattern, report: &Report) -> PathBuf {
     })
 }
 
+/// As people write it: `1h 30m`, `100ms`.
 fn shown(time: Duration) -> String {
-    format!("{}s", time.as_secs_f64())
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    format!("{time:#}")
 }

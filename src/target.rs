@@ -1,5 +1,6 @@
 //! The traced process: its probes, its books, and the facts of the trace.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -619,9 +620,23 @@ impl Target {
             return; // it has just been killed: its end is reported
         };
         self.program = info.exe().unwrap_or_default();
-        self.args = info.cmdline().unwrap_or_default();
+        self.args = arguments(&info).unwrap_or_default();
         self.threads = info.tasks().map_or(1, Iterator::count);
     }
+}
+
+/// The arguments of a process, which need not be UTF-8: what is not is replaced.
+fn arguments(process: &ProcInfo) -> Option<Vec<String>> {
+    let mut bytes = Vec::new();
+    let mut file = process.open_relative("cmdline").ok()?;
+    file.read_to_end(&mut bytes).ok()?;
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+    let words = bytes.split(|byte| *byte == 0);
+    Some(
+        words
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect(),
+    )
 }
 
 /// Books without an entry.

@@ -1,6 +1,6 @@
 //! What the report has to say of the trace itself: why it ended, and what was not seen.
 
-use leaktap_probe::{Departure, Held, Kind, Remains};
+use leaktap_probe::{Departure, Held, Kind, Probepoint, Remains};
 use leaktap_report::count;
 use procfs::{CpuInfo, Current, LoadAverage};
 
@@ -35,6 +35,17 @@ impl Target {
             let is_swallowed = self.process.swallowed().any(|id| id == first.function);
             !matches!(first.kind, Kind::None(_)) && !is_swallowed
         })
+    }
+
+    /// Whether any allocations were seen, or would have been.
+    pub(crate) fn watches_any(&self) -> bool {
+        let is_watched = |point: &Probepoint| !matches!(point.kind, Kind::None(_));
+        let mut allocating = self
+            .process
+            .probepoints()
+            .iter()
+            .filter(|point| point.known.allocates());
+        allocating.any(is_watched) || self.process.has_none_to_find()
     }
 
     /// All threads are about to run as if nothing had been: but for code that somebody else has

@@ -74,17 +74,29 @@ fn wrong_usage_is_exit_status_2() {
         ["--by", "colour"],
         ["--leak-check", "perhaps"],
         ["--error-exitcode", "256"],
+        ["--errors-for", "definite"],
+        ["--errors-for", "reachable,indirect"],
     ];
     for [option, value] in values {
+        let named = if *option == "--errors-for" {
+            option
+        } else {
+            value
+        };
         usage(
             &["attach", "-p", &here, &format!("{option}={value}")],
-            value,
+            named,
         );
         usage(
             &["run", &format!("{option}={value}"), "--", "/bin/true"],
-            value,
+            named,
         );
     }
+    usage(&["attach", "0"], "0");
+    usage(&["attach", &here, "-p", &here], "--pid");
+    usage(&["run", "-q", "-v", "--", "/bin/true"], "--verbose");
+    usage(&["man", "fly"], "fly");
+    usage(&["completions", "cmd.exe"], "cmd.exe");
 }
 
 #[test]
@@ -197,6 +209,10 @@ fn what_cannot_be_launched() {
         &["no-such-program-in-path"],
     );
     fails(&leaktap_with(["run", "--", &file]), 126, &["plain.txt"]);
+    fs::write(&file, "#!/no/such/interpreter -x\n").expect("a script");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("permissions");
+    let names = ["plain.txt", "interpreter /no/such/interpreter is not found"];
+    fails(&leaktap_with(["run", "--", &file]), 126, &names);
     fails(&leaktap_with(["run", "--", &folder]), 126, &[&folder]);
 }
 

@@ -140,7 +140,7 @@ engines! {
         // `portable 00:00:00  0 B live, 0 events/s` up to the last but one of 31 columns.
         shell.stdout_text("  0 B live, 0\x1b[?7h\r");
         shell.send(CTRL_C);
-        shell.stdout_text("\r\x1b[Jleaktap: report written to");
+        shell.stdout_text("\r\x1b[Jleaktap: wrote ");
         shell.stdout_line("prompt-0");
         target.work();
         target.end().succeeded();
