@@ -23,7 +23,7 @@ engines! {
     }
 
     fn memory_that_a_frame_pointer_leads_to_is_closed(engine) {
-        assert_eq!(works(engine, "closed_page.c"), (6000, 0));
+        assert_eq!(works(engine, "closed_page.c"), (12_000, 0));
     }
 
     /// What cannot be told apart by thread is counted as lost.

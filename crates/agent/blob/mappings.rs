@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 use core::slice;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use leaktap_api::{
     Action, Effect, Entered, Innermost, Nested, Place, Standing, State, effect, standing,
@@ -46,6 +46,9 @@ impl Agent {
         let [start, len, third] = call.arguments;
         if action.unmaps(call.fourth) && start != 0 {
             self.unmaps(start, len);
+        }
+        if action.closes(third) {
+            self.control.live.ranges.fetch_add(1, AcqRel);
         }
         let ret = call.ret();
         let mut system = self.control.system.iter();

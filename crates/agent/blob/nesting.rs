@@ -12,9 +12,9 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_unwind::{End, Found, Rules, Start, walk_with};
 
 use crate::agent::{Agent, outer, set_outer};
-use crate::layout::{BUSY, Call, Known, MARKS, NESTED, NOTED, TAKEN, Thread, UNDER};
+use crate::layout::{BUSY, Call, Known, MARKS, NESTED, NOTED, TAKEN, Thread, UNDER, Window};
 use crate::rules::AllRows;
-use crate::stack::{Stack, Window};
+use crate::stack::Stack;
 
 /// What a call is.
 pub(crate) enum Entry {
@@ -120,10 +120,9 @@ fn take(thread: *mut Thread, running: u64) -> Taken {
     set_outer(thread, running | BUSY);
     // SAFETY: the state of this thread, whose signal handlers keep away while it is busy.
     unsafe {
-        let window = Cell::from_mut(&mut (*thread).window[..]);
         Taken {
             known: (*thread).stack,
-            window: window.as_slice_of_cells(),
+            window: &(*thread).window,
             nested: &mut (*thread).nested,
         }
     }

@@ -1,6 +1,5 @@
 //! Enters blocks into the ledger.
 
-use core::cell::Cell;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use leaktap_memory::{Addr, ReadMemory};
@@ -205,8 +204,7 @@ impl Agent {
             frames: &mut state.frames,
             trail: &mut state.trail,
         };
-        let window = Cell::from_mut(&mut state.window[..]).as_slice_of_cells();
-        let memory = Stack::new(self, state.stack, call.sp, Some(window));
+        let memory = Stack::new(self, state.stack, call.sp, Some(&state.window));
         let ip = memory.read_u64(Addr::new(call.sp)).unwrap_or(0);
         let (start, key) = (call.start(ip), call.key(generation));
         let may_be_there = words.is_none_or(|words| {

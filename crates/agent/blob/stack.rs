@@ -8,6 +8,9 @@
 //! answers if there is nothing: a
 //! program may close any page at any moment. Where system calls are not allowed
 //! ([`Live::kernel`](crate::layout::Live)), a walk ends there.
+//!
+//! Code without call frame information (all of Chromium) has only frame pointers, so each page of
+//! the thread's own stack is asked for once, and then again when some page may have been closed.
 
 use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
@@ -17,10 +20,7 @@ use leaktap_memory::{Addr, ReadMemory, Unreadable};
 
 use crate::agent::Agent;
 use crate::kernel;
-use crate::layout::{Known, Region};
-
-/// Words copied by the kernel.
-pub(crate) type Window = [Cell<u64>];
+use crate::layout::{Known, Region, Window};
 
 /// The memory of this thread.
 pub(crate) struct Stack<'w> {
@@ -136,11 +136,63 @@ impl<'w> Stack<'w> {
         self.known
     }
 
+    /// Whether the word at `at` is on the thread's own stack.
+    #[inline]
+    fn is_own(&self, at: u64) -> bool {
+        at >= self.sp && at < self.known.high && self.known.high - at >= 8
+    }
+
+    /// The place that says whether the page of the word at `at` was found readable, and its bit
+    /// there. Nothing if that does not last, or is not known.
+    #[inline]
+    fn page(&self, at: u64) -> Option<(&'w Cell<u64>, u64)> {
+        let window = self.window?;
+        let of = [self.known.high, self.known.ranges];
+        let is_of = window.of.iter().map(Cell::get).eq(of);
+        let lasts = self.agent.control.live.sees_closing.load(Relaxed) == 1;
+        let asked = lasts && is_of && at & 7 == 0 && self.is_own(at);
+        asked.then(|| window.page(at, self.known.high)).flatten()
+    }
+
+    #[inline]
+    fn is_open(&self, at: u64) -> bool {
+        self.page(at)
+            .is_some_and(|(pages, bit)| pages.get() & bit != 0)
+    }
+
+    /// The word at `at` could be read.
+    fn found_open(&self, at: u64) {
+        let of = [self.known.high, self.known.ranges];
+        if let Some(window) = self.window
+            && window.of.iter().map(Cell::get).ne(of)
+        {
+            window.open.iter().for_each(|pages| pages.set(0));
+            window.of.iter().zip(of).for_each(|(was, is)| was.set(is));
+        }
+        if let Some((pages, bit)) = self.page(at) {
+            pages.set(pages.get() | bit);
+        }
+    }
+
     /// The word at `at`, among those that were copied last.
     fn in_window(&self, at: u64) -> Option<u64> {
         let offset = at.wrapping_sub(self.from.get());
-        let word = self.window?.get(offset as usize / 8)?;
+        let word = self.window?.words.get(offset as usize / 8)?;
         (offset.is_multiple_of(8) && offset / 8 < self.copied.get()).then(|| word.get())
+    }
+
+    #[cold]
+    fn copy_u64(&self, at: u64) -> Option<u64> {
+        let one = [Cell::new(0)];
+        let words = self.window.map_or(&one[..], |window| &window.words);
+        let copied = self.agent.copy(at, words);
+        if self.window.is_some() {
+            self.from.set(at);
+            self.copied.set(copied as u64);
+        }
+        let first = words.first().filter(|_| copied > 0)?.get();
+        self.found_open(at);
+        Some(first)
     }
 }
 
@@ -168,8 +220,7 @@ impl ReadMemory for Stack<'_> {
     #[inline]
     fn read_u64(&self, at: Addr) -> Result<u64, Unreadable> {
         let word = at.get();
-        let is_own = word >= self.sp && word < self.known.high && self.known.high - word >= 8;
-        if !is_own && word != self.sp {
+        if !self.is_own(word) && word != self.sp {
             return self.guess_u64(at);
         }
         // SAFETY: where the call has just written, or a word of the thread's own stack by which a
@@ -177,22 +228,14 @@ impl ReadMemory for Stack<'_> {
         Ok(unsafe { (word as *const u64).read_unaligned() })
     }
 
-    #[cold]
+    #[inline]
     fn guess_u64(&self, at: Addr) -> Result<u64, Unreadable> {
         let word = at.get();
-        if let Some(found) = self.in_window(word) {
-            return Ok(found);
+        if self.is_open(word) {
+            // SAFETY: aligned, and nobody has closed the page since it was read.
+            return Ok(unsafe { *(word as *const u64) });
         }
-        let one = [Cell::new(0)];
-        let words = self.window.unwrap_or(&one);
-        let copied = self.agent.copy(word, words);
-        if self.window.is_some() {
-            self.from.set(word);
-            self.copied.set(copied as u64);
-        }
-        match words.first() {
-            Some(first) if copied > 0 => Ok(first.get()),
-            _ => Err(Unreadable { at, len: 8 }),
-        }
+        let found = self.in_window(word).or_else(|| self.copy_u64(word));
+        found.ok_or(Unreadable { at, len: 8 })
     }
 }

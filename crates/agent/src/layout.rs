@@ -3,6 +3,7 @@
 //! All of it starts out zeroed. The other end may write at any moment what it may write: each
 //! field says who that is. The tracer believes nothing that it reads here.
 
+use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -75,6 +76,12 @@ pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {
 
 /// Words of another stack that are copied at a time.
 pub const WINDOW: usize = 128;
+
+/// Binary logarithm of the bytes of a page.
+const PAGE_BITS: u32 = 12;
+
+/// Words of bits for the pages of a stack that were found readable: 2 MiB from its end down.
+pub const OPEN: usize = 8;
 
 /// Calls of a thread that are on record though another one runs.
 pub const UNRETURNED: usize = 32;
@@ -204,6 +211,9 @@ pub struct Live {
     /// 1 if the agent may make system calls. 0 in a process with a seccomp filter, which might
     /// kill it.
     pub kernel: AtomicU32,
+    /// 1 if all that may close a page of a stack, but for bare system calls, has a detour: what was
+    /// readable is until `ranges` changes.
+    pub sees_closing: AtomicU32,
     /// Milliseconds since the ledger's epoch, as of the last time the tracer looked at a clock.
     pub clock: AtomicU32,
     /// What is to be known of frees: [`PAIRS`], [`FREE_STACKS`], [`ALL_SEEN`].
@@ -314,8 +324,8 @@ pub struct Thread {
     pub nears: [Near; NEARS],
     /// Pairs that it has told, by their hash.
     pub pairs: [[AtomicU64; 2]; PAIRS_TOLD],
-    /// What was copied of another stack.
-    pub window: [u64; WINDOW],
+    /// What was read without trust.
+    pub window: Window,
     /// Where in the ledger's tree the last new stack was.
     pub trail: Trail<{ MAX_DEPTH + 1 }>,
     /// Rules by pc.
@@ -364,6 +374,29 @@ impl Thread {
         let all = core::iter::once(outer & !MARKS).chain(calls);
         let complete = head.get(INCOMPLETE..INCOMPLETE + 4) == Some(&[0; 4]);
         (all.filter(|sp| *sp != 0), complete)
+    }
+}
+
+/// What a thread has read of memory that might not have been there.
+#[repr(C)]
+pub struct Window {
+    /// What was copied last, of another stack or of this one.
+    pub words: [Cell<u64>; WINDOW],
+    /// The end of the stack, and [`Live::ranges`], that `open` is of.
+    pub of: [Cell<u64>; 2],
+    /// A bit for each page of that stack that was found readable, from its end down.
+    pub open: [Cell<u64>; OPEN],
+}
+
+impl Window {
+    /// The word with the bit of the page at `at`, and the bit; nothing if there is none, or `at` is
+    /// not below `end`.
+    #[inline]
+    pub fn page(&self, at: u64, end: u64) -> Option<(&Cell<u64>, u64)> {
+        let last = end.checked_sub(1)? >> PAGE_BITS;
+        let page = last.checked_sub(at >> PAGE_BITS)?;
+        let word = self.open.get(page as usize / 64)?;
+        Some((word, 1 << (page % 64)))
     }
 }
 

@@ -281,3 +281,22 @@ fn code_is_made_writable_by_way_of_an_int3() {
     assert_eq!(traps(code, 7), 0);
     assert_eq!((host.noted(3), host.losses()), (vec![], 0));
 }
+
+/// A page that was found readable may be so no more.
+#[test]
+fn what_closes_pages_is_told() {
+    let host = Host::new();
+    let [protect, give_back] =
+        [Action::PROTECT, Action::GIVE_BACK].map(|action| detour(&host, original, action));
+    let ranges = || host.control().live.ranges.load(Relaxed);
+    for (detour, how, closes) in [
+        (protect, 0, 1),
+        (protect, 1, 0),
+        (give_back, 102, 1),
+        (give_back, 4, 0),
+    ] {
+        let before = ranges();
+        detour(0x1000, 0x1000, how, 4, 5, 6);
+        assert_eq!(ranges() - before, closes, "{how}");
+    }
+}

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use host::{Host, backtrace};
 use leaktap_api::Action;
+use leaktap_unwind::End;
 use nix::libc;
 
 type Malloc = extern "C" fn(usize) -> *mut c_void;
@@ -112,10 +113,7 @@ fn truncated_stacks_say_so() {
     }
     let block = (program.malloc)(9);
     let live = program.host.block(block as usize);
-    assert_eq!(
-        (live.frames.len(), live.end),
-        (5, leaktap_unwind::End::TooDeep as u8)
-    );
+    assert_eq!((live.frames.len(), live.end), (5, End::TooDeep as u8));
 }
 
 #[test]
@@ -215,4 +213,38 @@ fn a_page_that_was_closed_is_not_read() {
         let block = call(program.malloc, bp, 33);
         assert!(program.host.has(block as usize));
     }
+}
+
+/// Frame pointers lead up the thread's own stack, whose pages are asked for once, and again when
+/// some may have been closed.
+#[test]
+fn pages_of_the_own_stack_are_asked_for_once() {
+    let program = Program::new(64);
+    program.host.knows_this_stack();
+    let live = &program.host.control().live;
+    let call = without_cfi();
+    // A frame whose caller is the end of all.
+    let frame = black_box([0_usize, 0]);
+    let bp = frame.as_ptr() as usize;
+    let ends = |kernel: bool, sees_closing: bool| {
+        live.kernel.store(kernel.into(), Relaxed);
+        live.sees_closing.store(sees_closing.into(), Relaxed);
+        let block = call(program.malloc, bp, 33);
+        let end = program.host.block(block as usize).end;
+        (program.free)(block);
+        end
+    };
+    let (root, unreadable) = (End::Root as u8, End::Unreadable as u8);
+    assert_eq!(ends(true, false), root);
+    assert_eq!(
+        ends(false, true),
+        unreadable,
+        "nobody saw to it that it stays"
+    );
+    assert_eq!(ends(true, true), root);
+    assert_eq!(ends(false, true), root, "the page was found readable");
+    live.ranges.fetch_add(1, Relaxed);
+    assert_eq!(ends(false, true), unreadable, "some page was closed");
+    assert_eq!(ends(true, true), root);
+    assert_eq!(ends(false, true), root);
 }

@@ -5,6 +5,12 @@ pub const MAP_FIXED: u64 = 0x10;
 const MADV_DONTNEED: u32 = 4;
 const MADV_FREE: u32 = 8;
 
+/// Of madvise(2): whoever touches these pages gets SIGSEGV.
+const MADV_GUARD_INSTALL: u32 = 102;
+
+/// Of mprotect(2).
+const PROT_READ: u64 = 1;
+
 /// Whether what is given back by `advice` stays until the kernel needs it.
 pub(crate) const fn is_lazy(advice: u64) -> bool {
     advice as u32 == MADV_FREE
@@ -235,6 +241,16 @@ impl Action {
             _ => false,
         }
     }
+
+    /// True if a call whose argument 2 is `how` may leave pages mapped that cannot be read.
+    #[inline]
+    pub const fn closes(self, how: u64) -> bool {
+        match self.shape() {
+            Action::PROTECT => how & PROT_READ == 0,
+            Action::GIVE_BACK => how as u32 == MADV_GUARD_INSTALL,
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -283,6 +299,19 @@ mod tests {
                 (action.unmaps(2), action.unmaps(MAP_FIXED)),
                 (always, fixed)
             );
+        }
+    }
+
+    #[test]
+    fn what_may_close_pages() {
+        for (action, how, closes) in [
+            (Action::PROTECT, 0, true),
+            (Action::PROTECT, 5, false),
+            (Action::GIVE_BACK, 102, true),
+            (Action::GIVE_BACK, 4, false),
+            (Action::UNMAP, 0, false),
+        ] {
+            assert_eq!(action.closes(how), closes, "{action:?} {how}");
         }
     }
 }

@@ -231,6 +231,12 @@ impl Agent {
         self.shared.live().kernel.store(u32::from(allow), Relaxed);
     }
 
+    /// Whether the agent sees all calls by which a page that was readable may cease to be.
+    pub(crate) fn sees_closing(&self, all: bool) {
+        let live = self.shared.live();
+        live.sees_closing.store(u32::from(all), Relaxed);
+    }
+
     /// Whether somebody else has written over a jump that leads here: whoever did may have kept a
     /// copy.
     fn is_overwritten(&self) -> bool {

@@ -197,6 +197,7 @@ impl Process {
                 become_detour(point, done, &mut self.breakpoints);
             }
         }
+        agent.sees_closing(all_closing_have_detours(&self.points));
         if let Some(refusal) = failed {
             for code in agent.codes() {
                 self.modules.rules().remove(code.clone());
@@ -504,6 +505,25 @@ impl Process {
 }
 
 /// `point` has been patched, or not: it is a breakpoint then.
+/// Whether the agent sees all calls by which a page that was readable may cease to be.
+fn all_closing_have_detours(points: &[Probepoint]) -> bool {
+    const CLOSING: [Action; 5] = [
+        Action::MAP,
+        Action::UNMAP,
+        Action::REMAP,
+        Action::PROTECT,
+        Action::GIVE_BACK,
+    ];
+    let mut mapping = points
+        .iter()
+        .filter(|point| point.known.action.is_mapping());
+    let has = |action| {
+        let mut points = points.iter();
+        points.any(|point| point.known.action.shape() == action)
+    };
+    CLOSING.into_iter().all(has) && mapping.all(|point| point.kind == Kind::Detour)
+}
+
 fn become_detour(
     point: &mut Probepoint,
     patched: Result<(), Refusal>,
