@@ -214,16 +214,35 @@ impl ElfFile {
 
     /// The function that covers `at`, by its size.
     pub fn symbol_at(&self, at: Svma) -> Option<Symbol> {
-        let by_address = self
-            .by_address
-            .get_or_init(|| ByAddress::new(&self.header, self.exported(), self.full()));
-        let (in_full, index) = by_address.find(at.0)?;
-        let table = if in_full {
+        let (in_full, index) = self.by_address().find(at.0)?;
+        let table = self.table(in_full);
+        Some(symbol(table, table.entries().get(index)?))
+    }
+
+    /// Whether functions that sources call by different names of C++ begin at `at`: linkers merge
+    /// what has the same code (ICF).
+    fn is_merged(&self, at: Svma) -> bool {
+        let all = self.by_address().all_at(at.0);
+        let names = all.filter_map(|(in_full, index)| {
+            let table = self.table(in_full);
+            Some(table.name(table.entries().get(index)?))
+        });
+        let names: Vec<_> = names.collect();
+        let is_other = |name: &&[u8]| Some(name) != names.first();
+        names.iter().any(|name| name.starts_with(b"_Z")) && names.iter().any(is_other)
+    }
+
+    fn by_address(&self) -> &ByAddress {
+        let make = || ByAddress::new(&self.header, self.exported(), self.full());
+        self.by_address.get_or_init(make)
+    }
+
+    fn table(&self, in_full: bool) -> &Table {
+        if in_full {
             self.full()
         } else {
             self.exported()
-        };
-        Some(symbol(table, table.entries().get(index)?))
+        }
     }
 
     /// Names of all functions, sorted, each once.
@@ -250,6 +269,23 @@ impl ElfFile {
     pub fn bytes_at(&self, at: Svma, len: usize) -> Option<Vec<u8>> {
         let offset = self.header.offset_of(at.0, len as u64)?;
         self.source.read(offset, len as u64).ok()
+    }
+
+    /// What the file has in its executable segments, in pieces of a megabyte, each with where it
+    /// begins. A piece has up to `more` bytes of the next one, too: what is searched for may lie
+    /// across. What cannot be read is left out.
+    pub fn code_in_pieces(&self, more: usize) -> impl Iterator<Item = (Svma, Vec<u8>)> + '_ {
+        const PIECE: u64 = 1 << 20;
+        let segments = self.segments().iter().filter(|segment| segment.exec);
+        segments.flat_map(move |segment| {
+            let starts = (0..segment.file_size).step_by(PIECE as usize);
+            starts.filter_map(move |start| {
+                let left = segment.file_size.saturating_sub(start);
+                let len = left.min(PIECE.saturating_add(more as u64));
+                let at = Svma(segment.svma.checked_add(start)?);
+                Some((at, self.bytes_at(at, usize::try_from(len).ok()?)?))
+            })
+        })
     }
 
     /// `len` bytes as they are mapped for `at`, behind a segment's last byte and in its last page:

@@ -6,9 +6,14 @@ use std::ops::Range;
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, Svma};
 
-use crate::detour::{LongBranch, Site, has_branch, long_branches, may_have_branch};
+use crate::detour::{
+    LONGEST_BRANCH, LongBranch, RUN_UP, Site, has_branch, long_branches, may_have_branch,
+};
 use crate::extents::functions_at;
 use crate::refusal::Refusal;
+
+/// Bytes of the longest instruction there is (Intel SDM, volume 2, 2.3.11).
+const LONGEST_INSTRUCTION: u64 = 15;
 
 /// Looks for branches from anywhere in a function's module: its cold parts are elsewhere.
 pub(super) fn refuse_branched_into(
@@ -25,19 +30,19 @@ pub(super) fn refuse_branched_into(
             continue;
         }
         let inner: Vec<_> = here.iter().map(|(_, inner)| inner.clone()).collect();
-        for (at, code) in text(module) {
-            let mut found = long_branches(&code, at, &inner);
-            retain_real(&mut found, module, at, &code);
-            for (function, _) in found.iter().filter_map(|branch| here.get(branch.into)) {
-                sites.insert(*function, Err(Refusal::JumpIntoRegion));
-            }
+        let pieces = module.file().code_in_pieces(LONGEST_BRANCH - 1);
+        let found = pieces.flat_map(|(at, code)| long_branches(&code, module.addr(at), &inner));
+        let mut found: Vec<_> = found.collect();
+        retain_real(&mut found, module);
+        for (function, _) in found.iter().filter_map(|branch| here.get(branch.into)) {
+            sites.insert(*function, Err(Refusal::JumpIntoRegion));
         }
     }
 }
 
-/// Drops of `branches`, in the text `code` at `at`, those that are no instructions of the function
-/// that they are found in, or, where no function is known, of any code that begins before them.
-fn retain_real(branches: &mut Vec<LongBranch>, module: &Module, at: Addr, code: &[u8]) {
+/// Drops of `branches` those that are no instructions of the function that they are found in, or,
+/// where no function is known, of any code that begins before them.
+fn retain_real(branches: &mut Vec<LongBranch>, module: &Module) {
     if branches.is_empty() {
         return;
     }
@@ -46,30 +51,24 @@ fn retain_real(branches: &mut Vec<LongBranch>, module: &Module, at: Addr, code: 
     let mut functions = functions_at(module, &opcodes).into_iter();
     branches.retain(|branch| {
         let function = functions.next().flatten();
-        let bytes = function.and_then(|function| {
-            let start = module.addr(function.start);
-            let place = |at: Addr, from: Addr| usize::try_from(at.offset_from(from)?).ok();
-            let range = place(start, at)?..place(module.addr(function.end), at)?;
-            Some((start, code.get(range)?))
-        });
-        match bytes {
-            Some((start, bytes)) => has_branch(bytes, start, branch.end),
-            None => may_have_branch(code, at, branch.end),
+        let code = |range: Range<Svma>| {
+            let len = usize::try_from(range.end.0.checked_sub(range.start.0)?).ok()?;
+            Some((
+                module.addr(range.start),
+                module.file().bytes_at(range.start, len)?,
+            ))
+        };
+        if let Some((start, bytes)) = function.and_then(code) {
+            return has_branch(&bytes, start, branch.end);
         }
+        let end = module.svma(branch.end).0;
+        let start = end.saturating_sub(RUN_UP.end as u64);
+        let around = Svma(start)..Svma(end.saturating_add(LONGEST_INSTRUCTION));
+        code(around).is_none_or(|(start, bytes)| may_have_branch(&bytes, start, branch.end))
     });
 }
 
 /// The last byte of its opcode: before the four of its distance.
 fn opcode(module: &Module, branch: &LongBranch) -> Svma {
     module.svma(branch.end.wrapping_offset(-5))
-}
-
-/// The executable segments of a module's file.
-pub(super) fn text(module: &Module) -> impl Iterator<Item = (Addr, Vec<u8>)> + '_ {
-    let segments = module.file().segments().iter().filter(|s| s.exec);
-    segments.filter_map(|segment| {
-        let start = Svma(segment.svma);
-        let len = usize::try_from(segment.file_size).ok()?;
-        Some((module.addr(start), module.file().bytes_at(start, len)?))
-    })
 }

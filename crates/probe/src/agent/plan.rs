@@ -9,7 +9,7 @@ use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
 use leaktap_tracee::{Tid, find_syscall};
 
-use super::branched::{refuse_branched_into, text};
+use super::branched::refuse_branched_into;
 use super::fill::STUBS;
 use super::groups::{Group, Limits, groups};
 use super::shape::{TWIN, may_have_twin, way};
@@ -318,9 +318,9 @@ fn find(
     let mut modules: Vec<_> = modules.collect();
     modules.sort_by_key(|module| !near.iter().any(|&at| module.contains(at)));
     modules.into_iter().find_map(|module| {
-        text(module).find_map(|(at, code)| {
+        module.file().code_in_pieces(LEN).find_map(|(at, code)| {
             let offset = search(&code)?;
-            let at = at.wrapping_offset(offset as i64);
+            let at = module.addr(at).wrapping_offset(offset as i64);
             let expected = code.get(offset..offset + LEN)?;
             let mut now = [0; LEN];
             (memory.read(at, &mut now).is_ok() && now == expected).then_some(at)

@@ -49,6 +49,9 @@ pub(super) fn check(
 /// Bytes of the distance of a long branch, which counts from its end.
 const DISTANCE: usize = 4;
 
+/// Most bytes of one, with its opcode.
+pub(crate) const LONGEST_BRANCH: usize = 2 + DISTANCE;
+
 /// What looks like a jump or call over a 32-bit distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LongBranch {
@@ -102,7 +105,7 @@ pub fn has_branch(function: &[u8], at: Addr, end: Addr) -> bool {
 
 /// How far before what looks like a branch it is begun to decode where no function is known: x86
 /// code read out of step gets into step within a few instructions.
-const RUN_UP: Range<usize> = 96..160;
+pub(crate) const RUN_UP: Range<usize> = 96..160;
 
 /// The same for a branch in `text`, the text at `at`, where no function is known: whether one is
 /// found that ends at `end` from any of many places before it. True where none leads there.

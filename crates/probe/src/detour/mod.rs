@@ -8,6 +8,7 @@ mod moved;
 mod patch;
 mod site;
 
+pub(crate) use branches::{LONGEST_BRANCH, RUN_UP};
 pub use branches::{LongBranch, has_branch, long_branches, may_have_branch};
 pub use moved::Moved;
 pub use patch::{Write, patch};

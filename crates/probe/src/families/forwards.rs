@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use leaktap_api::Functions;
-use leaktap_image::{ElfFile, Segment};
+use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
 use super::code::{self, Callee};
@@ -70,25 +70,19 @@ fn allocators(file: &ElfFile, functions: &Functions) -> HashSet<Svma> {
 
 /// Whether code of `file` calls or jumps to `target` by its distance.
 pub(super) fn has_direct_call(file: &ElfFile, target: Svma) -> bool {
-    file.segments()
-        .iter()
-        .filter(|segment| segment.exec)
-        .any(|segment| {
-            let code = text(file, segment).unwrap_or_default();
-            let mut windows = code.windows(5).enumerate();
-            windows.any(|(offset, bytes)| {
-                let [0xe8 | 0xe9, distance @ ..] = bytes else {
-                    return false;
-                };
-                let Ok(distance) = distance.try_into().map(i32::from_le_bytes) else {
-                    return false;
-                };
-                let next = segment.svma.wrapping_add(offset as u64 + 5);
-                next.wrapping_add_signed(i64::from(distance)) == target.0
-            })
+    /// An opcode, and the distance.
+    const LEN: usize = 5;
+    file.code_in_pieces(LEN - 1).any(|(at, code)| {
+        let mut windows = code.windows(LEN).enumerate();
+        windows.any(|(offset, bytes)| {
+            let [0xe8 | 0xe9, distance @ ..] = bytes else {
+                return false;
+            };
+            let Ok(distance) = distance.try_into().map(i32::from_le_bytes) else {
+                return false;
+            };
+            let next = at.0.wrapping_add((offset + LEN) as u64);
+            next.wrapping_add_signed(i64::from(distance)) == target.0
         })
-}
-
-fn text(file: &ElfFile, segment: &Segment) -> Option<Vec<u8>> {
-    file.bytes_at(Svma(segment.svma), usize::try_from(segment.file_size).ok()?)
+    })
 }
