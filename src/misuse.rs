@@ -17,6 +17,13 @@ pub(crate) enum Wrong {
     NoBlock,
 }
 
+impl Wrong {
+    /// Whether it may be that nobody has seen how the block was allocated.
+    pub(crate) fn is_unseen(self) -> bool {
+        matches!(self, Wrong::Twice(_) | Wrong::Never | Wrong::NoBlock)
+    }
+}
+
 /// What `misfree` was. `holder` is a block that has its address in it; `is_of_heap` says whether
 /// blocks were ever near.
 pub(crate) fn judge(misfree: &Misfree, holder: Option<Block>, is_of_heap: bool) -> Wrong {

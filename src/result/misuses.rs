@@ -1,6 +1,8 @@
 //! Notes on frees that went wrong.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 use leaktap_agent::layout::FREE_STACKS;
 use leaktap_image::Module;
@@ -11,9 +13,15 @@ use leaktap_unwind as unwind;
 
 use super::Namer;
 use crate::misuse::{Freer, Maker, Wrong, holds, judge};
+use crate::target::Target;
 
 /// Most kinds of misuse that are listed.
 const MOST: usize = 50;
+
+/// So many kinds of frees of blocks of one family that were not seen to be allocated, by who freed
+/// and who had the address before, are not the program's fault: it allocates by a function that is
+/// not known.
+const UNSEEN: usize = 16;
 
 /// Notes on misuse, each with how often it was seen, if that is known.
 #[derive(Default)]
@@ -47,14 +55,27 @@ impl Namer<'_> {
         let mut notes = Notes::default();
         let (misfrees, count) = self.target.books.misfrees();
         let holders = self.holders(&misfrees);
-        for misfree in &misfrees {
+        let judged = misfrees.iter().map(|misfree| {
             let holder = holders.get(&misfree.key).copied();
-            let text = self.misfree(misfree, holder);
-            notes.count(text);
+            let is_of_heap = self.target.books.is_of_heap(misfree.key);
+            (misfree, judge(misfree, holder, is_of_heap))
+        });
+        let judged: Vec<_> = judged.collect();
+        let unseen = unseen(&judged);
+        for (misfree, wrong) in judged {
+            if !wrong.is_unseen() || !unseen.contains_key(&misfree.key.family()) {
+                let text = self.misfree(misfree, wrong);
+                notes.count(text);
+            }
         }
         let (pairs, unplaced) = self.target.books.pairs();
         self.mismatches(pairs, &mut notes);
         let mut lines = notes.into_lines();
+        lines.extend(
+            unseen
+                .iter()
+                .map(|(family, frees)| self.unseen(*family, *frees)),
+        );
         let dropped = count.saturating_sub(misfrees.len() as u64);
         if dropped > 0 {
             lines.push(format!(
@@ -91,10 +112,18 @@ impl Namer<'_> {
         holders
     }
 
-    fn misfree(&mut self, misfree: &Misfree, holder: Option<Block>) -> String {
-        let is_of_heap = self.target.books.is_of_heap(misfree.key);
+    fn unseen(&self, family: FamilyId, frees: usize) -> String {
+        let families = self.target.process().modules().families();
+        let name = families.name(family).unwrap_or_default();
+        format!(
+            "{frees} frees were of blocks that no known function has allocated, and of so many kinds \
+             that {name} seems to have others: double frees cannot be told from these"
+        )
+    }
+
+    fn misfree(&mut self, misfree: &Misfree, wrong: Wrong) -> String {
         let freed = self.place_of(misfree.stack.0);
-        match judge(misfree, holder, is_of_heap) {
+        match wrong {
             Wrong::Twice(first) => {
                 let made = self.place_of(first.stack.0);
                 let before = self.place_of_free(first.by);
@@ -119,15 +148,16 @@ impl Namer<'_> {
     /// Blocks that the wrong function has freed.
     fn mismatches(&mut self, pairs: impl IntoIterator<Item = Pair>, notes: &mut Notes) {
         let (mut makers, mut freers) = (HashMap::new(), HashMap::new());
+        let calls = Calls::of(self.target);
         let mut wrong: Vec<_> = pairs
             .into_iter()
             .filter_map(|pair| {
                 let maker = *makers
                     .entry(pair.stack)
-                    .or_insert_with(|| self.maker(pair.stack.0));
+                    .or_insert_with(|| self.maker(pair.stack.0, &calls));
                 let freer = *freers
                     .entry(pair.ret)
-                    .or_insert_with(|| self.freer(pair.ret));
+                    .or_insert_with(|| freer(pair.ret, &calls));
                 let (maker, freer) = (maker?, freer?);
                 (!freer.is_for(maker)).then_some((pair, maker, freer))
             })
@@ -144,36 +174,19 @@ impl Namer<'_> {
         }
     }
 
-    fn maker(&self, stack: u32) -> Option<Maker> {
+    fn maker(&self, stack: u32, calls: &Calls) -> Option<Maker> {
         let (raw, _, function) = self.target.books.stack(stack)?;
         let process = self.target.process();
         let frame = |index: usize| raw.get(index).copied().map(unwind::Frame::from_raw);
         let innermost = frame(0)?;
-        let called = self.called_before(innermost.address());
-        let next = frame(1).and_then(|next| self.called_before(next.address()));
+        let called = calls.before(innermost.address());
+        let next = frame(1).and_then(|next| calls.before(next.address()));
         Maker::of(
             process.functions().name(function),
-            self.symbol_at(innermost.lookup()).as_deref(),
+            calls.inside(innermost.lookup()).as_deref(),
             [called.as_deref(), next.as_deref()],
             process.modules().is_system(innermost.lookup()),
         )
-    }
-
-    fn freer(&self, ret: u64) -> Option<Freer> {
-        let frame = unwind::Frame::returning_to(Addr::new(ret));
-        let called = self.called_before(frame.address());
-        let inside = self.symbol_at(frame.lookup());
-        Freer::of(inside.as_deref(), called.as_deref())
-    }
-
-    fn symbol_at(&self, at: Addr) -> Option<String> {
-        let module = self.target.process().modules().module_at(at)?;
-        Some(module.file().symbol_at(module.svma(at))?.name)
-    }
-
-    fn called_before(&self, ret: Addr) -> Option<String> {
-        let module = self.target.process().modules().module_at(ret)?;
-        module.file().called_before(module.svma(ret))
     }
 
     fn place_of(&mut self, stack: u32) -> String {
@@ -186,7 +199,8 @@ impl Namer<'_> {
         if self.target.books.wants(FREE_STACKS) {
             return self.place_of(by.wrapping_sub(1));
         }
-        let ends = |ret: &u64| self.called_before(Addr::new(*ret)).is_some();
+        let calls = Calls::of(self.target);
+        let ends = |ret: &u64| calls.before(Addr::new(*ret)).is_some();
         let mut all = self.addresses_that_end_in(by);
         if all.len() > 1 {
             all.retain(ends);
@@ -215,4 +229,67 @@ impl Namer<'_> {
         let frame = unwind::Frame::returning_to(Addr::new(ret));
         one_line(&self.names(frame.raw()))
     }
+}
+
+fn freer(ret: u64, calls: &Calls) -> Option<Freer> {
+    let frame = unwind::Frame::returning_to(Addr::new(ret));
+    let called = calls.before(frame.address());
+    Freer::of(calls.inside(frame.lookup()).as_deref(), called.as_deref())
+}
+
+/// What is called where, by symbols; files are read once for each place.
+struct Calls<'a> {
+    target: &'a Target,
+    before: RefCell<HashMap<Addr, Option<Rc<str>>>>,
+    inside: RefCell<HashMap<Addr, Option<Rc<str>>>>,
+}
+
+impl<'a> Calls<'a> {
+    fn of(target: &'a Target) -> Calls<'a> {
+        Calls {
+            target,
+            before: RefCell::default(),
+            inside: RefCell::default(),
+        }
+    }
+
+    /// The function that is called right before `ret`.
+    fn before(&self, ret: Addr) -> Option<Rc<str>> {
+        let mut known = self.before.borrow_mut();
+        let find = || {
+            let module = self.module_at(ret)?;
+            module.file().called_before(module.svma(ret)).map(Rc::from)
+        };
+        known.entry(ret).or_insert_with(find).clone()
+    }
+
+    /// The function that `at` is in.
+    fn inside(&self, at: Addr) -> Option<Rc<str>> {
+        let mut known = self.inside.borrow_mut();
+        let find = || {
+            let module = self.module_at(at)?;
+            let symbol = module.file().symbol_at(module.svma(at))?;
+            Some(Rc::from(symbol.name))
+        };
+        known.entry(at).or_insert_with(find).clone()
+    }
+
+    fn module_at(&self, at: Addr) -> Option<&'a Module> {
+        self.target.process().modules().module_at(at)
+    }
+}
+
+/// The families of whose blocks so many were not seen to be allocated, and how many.
+fn unseen(judged: &[(&Misfree, Wrong)]) -> BTreeMap<FamilyId, usize> {
+    let mut kinds = BTreeMap::<_, Vec<_>>::new();
+    for (misfree, _) in judged.iter().filter(|(_, wrong)| wrong.is_unseen()) {
+        let earlier = misfree.earlier.map(|earlier| earlier.stack);
+        let of_family = kinds.entry(misfree.key.family()).or_default();
+        of_family.push((misfree.stack, earlier));
+    }
+    let counted = kinds.into_iter().filter_map(|(family, kinds)| {
+        let distinct: HashSet<_> = kinds.iter().collect();
+        (distinct.len() >= UNSEEN).then_some((family, kinds.len()))
+    });
+    counted.collect()
 }

@@ -53,6 +53,14 @@ impl ByAddress {
         let mut covering = before.filter(|span| svma < span.end);
         covering.next().map(|span| (span.full, span.index as usize))
     }
+
+    /// All entries that begin at `svma`, as in [`ByAddress::find`].
+    pub(crate) fn all_at(&self, svma: u64) -> impl Iterator<Item = (bool, usize)> {
+        let first = self.0.partition_point(|span| span.start < svma);
+        let there = self.0.iter().skip(first);
+        let there = there.take_while(move |span| span.start == svma);
+        there.map(|span| (span.full, span.index as usize))
+    }
 }
 
 fn is_code(header: &Header, entry: &Entry) -> bool {

@@ -26,11 +26,13 @@ impl ElfFile {
         }
     }
 
-    /// The function at `at`, or the one that a PLT's entry there jumps to.
+    /// The function at `at`, or the one that a PLT's entry there jumps to. Nothing where it could
+    /// be one or the other.
     fn function_of(&self, at: u64) -> Option<String> {
         self.jumps_through_slot(at).or_else(|| {
             let symbol = self.symbol_at(Svma(at))?;
-            (symbol.svma.0 == at).then_some(symbol.name)
+            let is_it = symbol.svma.0 == at && !self.is_merged(Svma(at));
+            is_it.then_some(symbol.name)
         })
     }
 
