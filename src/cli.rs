@@ -57,9 +57,6 @@ pub(crate) enum Command {
         /// The command that the page is about [default: leaktap as a whole]
         command: Option<String>,
     },
-    /// The leaky program
-    #[command(hide = true)]
-    DemoTarget,
     /// The process that cleans up after a killed leaktap
     #[command(hide = true, name = crate::guard::NAME)]
     Guard,

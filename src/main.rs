@@ -36,6 +36,7 @@ use leaktap_report::printable;
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
+use crate::demo::Demo;
 use crate::error::Error;
 use crate::output::Output;
 use crate::result::Asked;
@@ -103,10 +104,6 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Completions { shell } => manual::completions(shell).map(|()| 0),
         Command::Man { command } => manual::man(command.as_deref()).map(|()| 0),
         Command::Demo => demo(),
-        Command::DemoTarget => {
-            demo::target();
-            Ok(0)
-        }
         Command::Guard => {
             let what = "guard the target";
             guard::run().map_err(|source| Error::System { what, source })?;
@@ -189,18 +186,12 @@ fn last_part(path: &Path) -> Cow<'_, str> {
 }
 
 fn demo() -> Result<u8, Error> {
-    let started = |source| Error::System {
-        what: "start the demo program",
-        source,
-    };
-    let mut program = demo::start().map_err(started)?;
+    let what = "start the demo program";
+    let program = Demo::start().map_err(|source| Error::System { what, source })?;
     let pid = program.id().to_string();
-    let traced =
-        match Cli::parse_from(["leaktap", "attach", "--duration", "3s", "-p", &pid]).command {
-            Command::Attach(options) => attach(&options),
-            other => dispatch(other),
-        };
-    drop(program.stdin.take());
-    program.wait().map_err(started)?;
-    traced
+    let words = ["leaktap", "attach", "--duration", "3s", "-p", &pid];
+    match Cli::parse_from(words).command {
+        Command::Attach(options) => attach(&options),
+        other => dispatch(other),
+    }
 }

@@ -52,7 +52,12 @@ fn doctor_names_the_tracer_of_a_traced_process() {
 /// The demo attaches to a program of its own and reports its leaks with function and line.
 #[test]
 fn demo_reports_its_own_leaks() {
-    let finished = leaktap_with(["demo"]).succeeded();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut command = leaktap();
+    let demo = command.arg("demo").env("TMPDIR", directory.path());
+    let finished = Watched::spawn(demo).finish().succeeded();
+    let left = std::fs::read_dir(directory.path()).expect("a folder");
+    assert_eq!(left.count(), 0, "the program's own file is removed");
     for text in ["demo.rs", "log_line", "open_session"] {
         assert!(
             finished.stdout_text().contains(text),

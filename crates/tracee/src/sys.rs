@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
+use nix::sys::signal::SigEvent;
 
 mod nice;
 mod spawn;
@@ -19,6 +20,15 @@ pub(crate) const PTRACE_EVENT_STOP: c_int = 128;
 
 /// Size of the kernel's `sigset_t` in bytes, as `PTRACE_GETSIGMASK` and rt_sigaction(2) want it.
 const KERNEL_SIGSET: usize = 8;
+
+/// A ptrace request as the libc crate has most of them: each C library's own type.
+#[cfg(target_env = "gnu")]
+type Request = libc::c_uint;
+#[cfg(not(target_env = "gnu"))]
+type Request = c_int;
+
+/// `PTRACE_GET_RSEQ_CONFIGURATION` of linux/ptrace.h, which the libc crate lacks for musl.
+const GET_RSEQ_CONFIGURATION: c_long = 0x420f;
 
 /// `struct ptrace_rseq_configuration` of linux/ptrace.h.
 #[repr(C)]
@@ -92,6 +102,16 @@ pub(crate) fn send(process: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, process, tid, signal) }).map(drop)
 }
 
+/// What has a timer send `signal` to the calling thread.
+pub(crate) fn to_this_thread(signal: c_int) -> SigEvent {
+    // SAFETY: sigevent is made of integers and a pointer that may be null.
+    let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = signal;
+    event.sigev_notify_thread_id = own_tid();
+    SigEvent::from(&event)
+}
+
 /// kcmp(2) with `KCMP_VM`: whether two threads run in the same memory.
 pub(crate) fn same_memory(one: i32, other: i32) -> Result<bool, Errno> {
     /// Of linux/kcmp.h.
@@ -102,7 +122,7 @@ pub(crate) fn same_memory(one: i32, other: i32) -> Result<bool, Errno> {
 }
 
 /// A ptrace request without pointers, of the list below only.
-fn plain(request: libc::c_uint, tid: i32, data: c_long) -> Result<(), Errno> {
+fn plain(request: Request, tid: i32, data: c_long) -> Result<(), Errno> {
     debug_assert!(matches!(
         request,
         libc::PTRACE_SEIZE
@@ -153,12 +173,12 @@ pub(crate) fn set_options(tid: i32, options: c_int) -> Result<(), Errno> {
 }
 
 /// A request that fills one `T` of plain integers.
-fn fetch<T>(request: libc::c_uint, tid: i32, addr: usize) -> Result<T, Errno> {
+fn fetch<T>(request: impl Into<c_long>, tid: i32, addr: usize) -> Result<T, Errno> {
     let mut value = MaybeUninit::<T>::zeroed();
     // SAFETY: the callers below pair each request with the type that the kernel writes for it, and
     // each of these types is made of integers, so zeroes are a value of it.
     unsafe {
-        let request = c_long::from(request);
+        let request = request.into();
         Errno::result(libc::syscall(
             libc::SYS_ptrace,
             request,
@@ -171,13 +191,10 @@ fn fetch<T>(request: libc::c_uint, tid: i32, addr: usize) -> Result<T, Errno> {
 }
 
 /// A request that reads one `T`.
-fn store<T>(request: libc::c_uint, tid: i32, addr: usize, value: &T) -> Result<(), Errno> {
-    let value = ptr::from_ref(value);
+fn store<T>(request: impl Into<c_long>, tid: i32, addr: usize, value: &T) -> Result<(), Errno> {
+    let (request, value) = (request.into(), ptr::from_ref(value));
     // SAFETY: the kernel only reads `value`, whose type the callers below pair with the request.
-    Errno::result(unsafe {
-        libc::syscall(libc::SYS_ptrace, c_long::from(request), tid, addr, value)
-    })
-    .map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_ptrace, request, tid, addr, value) }).map(drop)
 }
 
 pub(crate) fn event_message(tid: i32) -> Result<u64, Errno> {
@@ -210,11 +227,7 @@ pub(crate) fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
 
 /// Fails with `EIO` before Linux 5.13.
 pub(crate) fn rseq_configuration(tid: i32) -> Result<RseqConfiguration, Errno> {
-    fetch(
-        libc::PTRACE_GET_RSEQ_CONFIGURATION,
-        tid,
-        size_of::<RseqConfiguration>(),
-    )
+    fetch(GET_RSEQ_CONFIGURATION, tid, size_of::<RseqConfiguration>())
 }
 
 /// One word of the tracee's memory.

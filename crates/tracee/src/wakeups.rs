@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal as NixSignal};
+use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
@@ -153,12 +153,8 @@ fn has_come(signal: NixSignal) -> bool {
 }
 
 fn ticking(period: Duration) -> io::Result<Timer> {
-    let notify = SigevNotify::SigevThreadId {
-        signal: NixSignal::SIGALRM,
-        thread_id: sys::own_tid(),
-        si_value: 0,
-    };
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+    let alarm = sys::to_this_thread(NixSignal::SIGALRM as i32);
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, alarm)?;
     timer.set(
         Expiration::Interval(period.into()),
         TimerSetTimeFlags::empty(),

@@ -83,7 +83,10 @@ impl Source {
             file.read_exact_at(&mut bytes, 0)?;
             return Ok(Source::Bytes(bytes));
         }
-        if LOCAL.contains(&fstatfs(&file)?.filesystem_type().0) {
+        // The type of the number is each C library's own.
+        #[allow(clippy::unnecessary_cast, reason = "it is unsigned in musl")]
+        let kind = fstatfs(&file)?.filesystem_type().0 as i64;
+        if LOCAL.contains(&kind) {
             return Ok(Source::File(file));
         }
         Ok(Source::Remote(Remote {

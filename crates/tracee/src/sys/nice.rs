@@ -24,9 +24,9 @@ pub(crate) fn set_nice_alone(nice: i32) -> Result<(), Errno> {
     let before = self::nice();
     set(nice)?;
     let policy = libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK;
-    let none = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `none` lives through the call.
-    let done = unsafe { libc::sched_setscheduler(0, policy, &raw const none) };
+    let none: c_int = 0; // the kernel's `struct sched_param`
+    // SAFETY: `none` lives through the call. (musl's own function refuses.)
+    let done = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const none) };
     if let Err(errno) = Errno::result(done) {
         set(before)?; // lower than now: cannot be refused
         return Err(errno);
@@ -47,8 +47,8 @@ pub(crate) fn restore_nice() {
 /// True if the calling thread has not the usual scheduling policy.
 pub(crate) fn has_other_policy() -> bool {
     // SAFETY: an integer only.
-    let policy = unsafe { libc::sched_getscheduler(0) };
-    policy & !libc::SCHED_RESET_ON_FORK != libc::SCHED_OTHER
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    policy as c_int & !libc::SCHED_RESET_ON_FORK != libc::SCHED_OTHER
 }
 
 fn set(nice: c_int) -> Result<(), Errno> {
