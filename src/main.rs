@@ -27,12 +27,12 @@ mod terminal;
 mod tracing;
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use leaktap_report::printable;
+use leaktap_report::{Mode, Needs, printable};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
@@ -126,10 +126,11 @@ fn run(options: &Run) -> Result<u8, Error> {
         Some(Exit::Signal(signal)) => 128 + signal as u8,
     };
     let asked = Asked {
-        mode: "run",
+        mode: Mode::Run,
         engine: options.trace.engine.name(),
     };
     let leaks = output.of_target(&mut target, asked)?;
+    target.forget_names();
     Ok(exit_status(&options.listing, &target, leaks, status))
 }
 
@@ -143,27 +144,21 @@ fn attach(options: &Attach) -> Result<u8, Error> {
     output.check(Some(pid), &last_part(&program))?;
     let mut target = session::attach(pid, &settings)?;
     let asked = Asked {
-        mode: "attach",
+        mode: Mode::Attach,
         engine: options.trace.engine.name(),
     };
     let leaks = output.of_target(&mut target, asked)?;
+    target.forget_names();
     Ok(exit_status(&options.listing, &target, leaks, 0))
 }
 
-/// The capture that is called `-` is standard input.
 fn report(options: &Report) -> Result<u8, Error> {
     let output = Output::of_report(&options.listing);
-    let needs_ages = options.listing.older.is_some();
-    let reports = match options.capture.as_os_str() == "-" {
-        false => leaktap_report::read(&options.capture, needs_ages)?,
-        true => {
-            let mut bytes = Vec::new();
-            let what = "read standard input";
-            let read = io::stdin().lock().read_to_end(&mut bytes);
-            read.map_err(|source| Error::System { what, source })?;
-            leaktap_report::parse(Path::new("standard input"), &bytes, needs_ages)?
-        }
+    let needs = Needs {
+        ages: options.listing.older.is_some(),
+        stacks: false,
     };
+    let reports = leaktap_report::read(&options.capture, needs)?;
     Ok(output.print(reports)?.unwrap_or(0))
 }
 

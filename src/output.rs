@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Error as Failed, Kind, OutputName, Pattern, Report, Selection, Style, printable, render,
-    replace, try_to_replace,
+    Error as Failed, Format as _, Json, Kind, OutputName, Pattern, Report, Selection, Style, Text,
+    printable, replace, try_to_replace,
 };
 use leaktap_tracee::Tid;
 
@@ -122,13 +122,13 @@ impl<'a> Output<'a> {
             top: None,
             ..selection
         };
-        let is_leaky = |report: &Report| self.has_leaks(&all.apply(report.clone()));
+        let reports = reports.into_iter().map(|report| all.apply(report));
+        let mut reports: Vec<_> = reports.collect();
         let status = self.listing.error_exitcode;
-        let status = status.filter(|_| reports.iter().any(is_leaky));
-        let reports: Vec<_> = reports
-            .into_iter()
-            .map(|report| selection.apply(report))
-            .collect();
+        let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));
+        for report in &mut reports {
+            selection.cut(report);
+        }
         match &self.listing.report_file {
             Some(pattern) => self.to_file(&reports, pattern)?,
             None => self.to_default(&reports)?,
@@ -230,13 +230,10 @@ impl<'a> Output<'a> {
             color,
             verbose: self.listing.verbose,
         };
-        for report in reports {
-            match self.listing.format {
-                Format::Text => render(report, style, out)?,
-                Format::Json => leaktap_report::json(report, out)?,
-            }
+        match self.listing.format {
+            Format::Text => Text { style }.write(reports, out),
+            Format::Json => Json.write(reports, out),
         }
-        Ok(())
     }
 
     fn color(&self, terminal: bool) -> bool {

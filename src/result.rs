@@ -1,87 +1,76 @@
 //! From the books of a finished trace to the report: frames get their names.
 
 mod misuses;
+mod namer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use leaktap_api::FunctionId;
 use leaktap_heap::{SiteKey, Sum, sum};
-use leaktap_image::{Module, Symbolizer};
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Refusal};
 use leaktap_report::{
-    Age, Exit, Family, Frame, Heap, Kind, Probe, Report, SCHEMA, Site, Source, Stopped,
-    Target as Process, Totals, caller_of_allocator,
+    Age, Exit, Family, Heap, Hex, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source, Stopped,
+    Target as Process, Totals,
 };
-use leaktap_unwind as unwind;
-use leaktap_unwind::End;
 
 use crate::books::{live_blocks, live_bytes};
 use crate::error::cause;
 use crate::remedy;
+use crate::result::namer::Namer;
 use crate::roots::Roots;
 use crate::target::{self, Target};
-
-/// Most frames of all stacks, and most of them that have names: a target can write millions of
-/// stacks into what it shares with us. With as many, leaktap needs a gigabyte.
-const MOST_FRAMES: usize = 1 << 25;
-const MOST_NAMES: usize = 1 << 20;
-
-/// Why a call site has no stack.
-const UNKNOWN: &str =
-    "the target has written over what was noted, or has more than a million of them";
-const TOO_MANY: &str = "there are more than 32 million frames";
-
-/// What was called there: nobody knows.
-const NO_FUNCTION: FunctionId = FunctionId(u8::MAX);
 
 /// How the trace was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
-    /// `run` or `attach`.
-    pub(crate) mode: &'static str,
+    /// How the target came under leaktap.
+    pub(crate) mode: Mode,
     /// `auto` or `breakpoint`.
     pub(crate) engine: &'static str,
 }
 
-/// The report of all that `target` holds, unfiltered, with the ages of its blocks.
+/// The report of all that `target` holds, unfiltered, with the ages of its blocks. It changes
+/// nothing but what is known of names: there can be another one later.
 pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
-    let symbolizer = std::mem::take(&mut target.symbolizer);
-    let target = &*target;
-    let mut namer = Namer {
-        target,
-        symbolizer,
-        named: HashMap::new(),
-        nameless: Arc::default(),
-        frames_left: MOST_FRAMES,
-    };
+    let mut symbolizer = std::mem::take(&mut target.symbolizer);
+    let report = report_with(&mut Namer::new(target, &mut symbolizer), asked);
+    target.symbolizer = symbolizer;
+    report
+}
+
+fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
+    let target = namer.target;
     let sums = known(sum(target.books.held()), target);
-    let end = target.duration.as_secs_f64();
     let mut sites: Vec<_> = sums
         .iter()
-        .map(|(key, sum)| namer.site(key, sum, end))
+        .map(|(key, sum)| site(namer, key, sum))
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
     let mut notes = notes(target, &sites);
     notes.extend(namer.misuses());
-    // To take debug information apart piece by piece would take as long as some reports do.
-    std::mem::forget(namer);
     Report {
         schema: SCHEMA,
         leaktap: env!("CARGO_PKG_VERSION").to_owned(),
         target: process(target),
-        mode: asked.mode.to_owned(),
+        mode: asked.mode,
         engine: asked.engine.to_owned(),
         started: started(target),
-        duration: end,
+        duration: target.duration.as_secs_f64(),
+        verdict: None,
         stopped: stopped(target),
         probes: probes(target),
         totals: totals(target, &sites),
         families: families(target),
-        notes,
+        modules: std::mem::take(&mut namer.modules),
+        frames: std::mem::take(&mut namer.frames),
         sites,
+        snapshots: Vec::new(),
+        checked: None,
+        memory: None,
+        timeline: Vec::new(),
+        children: Vec::new(),
+        notes,
     }
 }
 
@@ -108,6 +97,7 @@ pub(crate) fn started(target: &Target) -> String {
 fn process(target: &Target) -> Process {
     Process {
         pid: target.tid().get(),
+        parent: None,
         program: target.program.display().to_string(),
         args: target.args.clone(),
         threads: target.threads,
@@ -133,11 +123,11 @@ fn probes(target: &Target) -> Vec<Probe> {
         function: point.known.name.clone().into_owned(),
         family: family_of(target, point.family).filter(|_| point.known.is_of_heap()),
         module: point.module.display().to_string(),
-        address: point.address.to_string(),
+        address: Hex(point.address.get()),
         kind: match point.kind {
-            Probed::Breakpoint => "breakpoint".to_owned(),
-            Probed::Detour => "detour".to_owned(),
-            Probed::None(_) => "none".to_owned(),
+            Probed::Breakpoint => ProbeKind::Breakpoint,
+            Probed::Detour => ProbeKind::Detour,
+            Probed::None(_) => ProbeKind::None,
         },
         reason: match point.kind {
             Probed::Breakpoint => point.refusal.map(|refusal| refusal.to_string()),
@@ -190,6 +180,11 @@ fn totals(target: &Target, sites: &[Site]) -> Totals {
         lost_events: target.books.lost(),
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,
+        suppressed_bytes: 0,
+        runtime_blocks: None,
+        runtime_bytes: None,
+        before_blocks: None,
+        before_bytes: None,
         mapped_regions: regions().count() as u64,
         mapped_bytes: regions().map(|region| region.bytes).sum(),
     }
@@ -245,108 +240,34 @@ fn without_agent(refusal: Refusal) -> String {
     format!("breakpoints were used, not detours, and cost some 50 µs a call: {refusal}, {why}")
 }
 
-/// Gives frames their names.
-struct Namer<'a> {
-    target: &'a Target,
-    symbolizer: Symbolizer,
-    named: HashMap<u64, Vec<Arc<Frame>>>,
-    /// Stands for frames beyond [`MOST_NAMES`].
-    nameless: Arc<Frame>,
-    /// How many may still be listed.
-    frames_left: usize,
-}
-
-impl Namer<'_> {
-    fn site(&mut self, key: &SiteKey, sum: &Sum, end: f64) -> Site {
-        let age = |time: u32| (end - f64::from(time) / 1000.0).max(0.0);
-        let ages: Vec<_> = sum
-            .by_time
-            .iter()
-            .map(|&(time, blocks, bytes)| Age {
-                age: age(time),
-                blocks,
-                bytes,
-            })
-            .collect();
-        let (frames, truncated, function) = self.stack(key.stack);
-        Site {
-            kind: Kind::Unmatched,
-            source: if key.mapping {
-                Source::Mapping
-            } else {
-                Source::Heap
-            },
-            family: family_of(self.target, key.family).filter(|_| !key.mapping),
-            function: self
-                .target
-                .process()
-                .functions()
-                .display(function)
-                .to_owned(),
-            blocks: sum.blocks,
-            bytes: sum.bytes,
-            youngest: ages.last().map_or(0.0, |age| age.age),
-            oldest: ages.first().map_or(0.0, |age| age.age),
-            frames,
-            truncated,
-            ages,
-        }
-    }
-
-    /// The frames of a stack, why it breaks off if it does, and what was called.
-    fn stack(&mut self, id: u32) -> (Vec<Arc<Frame>>, Option<String>, FunctionId) {
-        let Some((raw, end, function)) = self.target.books.stack(id) else {
-            return (Vec::new(), Some(UNKNOWN.to_owned()), NO_FUNCTION);
-        };
-        let Some(left) = self.frames_left.checked_sub(raw.len()) else {
-            return (Vec::new(), Some(TOO_MANY.to_owned()), function);
-        };
-        self.frames_left = left;
-        let named = raw.into_iter().flat_map(|frame| self.names(frame));
-        let mut frames: Vec<_> = named.collect();
-        frames.drain(..caller_of_allocator(&frames));
-        let truncated = (end != End::Root).then(|| end.to_string());
-        (frames, truncated, function)
-    }
-
-    fn names(&mut self, raw: u64) -> Vec<Arc<Frame>> {
-        if let Some(named) = self.named.get(&raw) {
-            return named.clone();
-        }
-        if self.named.len() >= MOST_NAMES {
-            return vec![Arc::clone(&self.nameless)];
-        }
-        let frame = unwind::Frame::from_raw(raw);
-        let bare = Frame {
-            address: format!("{:#x}", frame.address().get()),
-            by_frame_pointer: frame.by_frame_pointer(),
-            ..Frame::default()
-        };
-        let named = match self.target.process().modules().module_at(frame.lookup()) {
-            Some(module) => self.named_in(module, frame, &bare),
-            None => vec![bare],
-        };
-        let named: Vec<_> = named.into_iter().map(Arc::new).collect();
-        self.named.insert(raw, named.clone());
-        named
-    }
-
-    fn named_in(&mut self, module: &Module, frame: unwind::Frame, bare: &Frame) -> Vec<Frame> {
-        let file = module.file();
-        let place = Frame {
-            module: Some(module.path().display().to_string()),
-            build_id: file.build_id_hex(),
-            offset: Some(format!("{:#x}", module.offset_of(frame.address()))),
-            ..bare.clone()
-        };
-        let names = self.symbolizer.names(file, module.svma(frame.lookup()));
-        let named = names.into_iter().map(|name| Frame {
-            function: name.function,
-            file: name.file,
-            line: name.line,
-            inlined: name.inlined,
-            ..place.clone()
-        });
-        named.collect()
+fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
+    let target = namer.target;
+    // In milliseconds, as times are noted.
+    let end = target.duration.as_millis() as u64;
+    let age = |time: u32| end.saturating_sub(u64::from(time)) as f64 / 1000.0;
+    let ages = sum.by_time.iter().map(|&(time, blocks, bytes)| Age {
+        age: age(time),
+        blocks,
+        bytes,
+    });
+    let ages: Vec<_> = ages.collect();
+    let stack = namer.stack(key.stack);
+    let function = target.process().functions().display(stack.function);
+    Site {
+        source: match key.mapping {
+            true => Source::Mapping,
+            false => Source::Heap,
+        },
+        family: family_of(target, key.family).filter(|_| !key.mapping),
+        function: function.to_owned(),
+        blocks: sum.blocks,
+        bytes: sum.bytes,
+        youngest: ages.last().map_or(0.0, |age| age.age),
+        oldest: ages.first().map_or(0.0, |age| age.age),
+        frames: stack.frames,
+        allocator: stack.allocator,
+        truncated: stack.truncated,
+        ages,
+        ..Site::default()
     }
 }

@@ -557,6 +557,12 @@ impl Target {
         }
     }
 
+    /// There will be no other report, and leaktap is about to end: to take debug information apart
+    /// piece by piece would take as long as some reports do.
+    pub(crate) fn forget_names(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.symbolizer));
+    }
+
     /// The last part of the executable's path.
     pub(crate) fn program_name(&self) -> String {
         let name = self.program.file_name().unwrap_or(self.program.as_os_str());

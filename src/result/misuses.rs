@@ -11,7 +11,7 @@ use leaktap_memory::Addr;
 use leaktap_report::one_line;
 use leaktap_unwind as unwind;
 
-use super::Namer;
+use super::namer::Namer;
 use crate::misuse::{Freer, Maker, Wrong, holds, judge};
 use crate::target::Target;
 
@@ -190,8 +190,8 @@ impl Namer<'_> {
     }
 
     fn place_of(&mut self, stack: u32) -> String {
-        let (frames, ..) = self.stack(stack);
-        one_line(&frames)
+        let frames = self.stack(stack).frames;
+        one_line(&self.tables().stack(&frames))
     }
 
     /// Who has freed a block, by what the ledger was told: a stack, or half of a return address.
@@ -227,7 +227,8 @@ impl Namer<'_> {
 
     fn place_of_return(&mut self, ret: u64) -> String {
         let frame = unwind::Frame::returning_to(Addr::new(ret));
-        one_line(&self.names(frame.raw()))
+        let frames: Vec<_> = self.names(frame.raw()).collect();
+        one_line(&self.tables().stack(&frames))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The JSON report, schema 1, as a test reads it.
+//! The JSON report, schema 2, as a test reads it.
 
 use std::path::Path;
 
@@ -48,8 +48,8 @@ impl Report {
         let json: Value = serde_json::from_str(text)
             .map_err(|error| format!("the report is no JSON: {error}"))?;
         match json["schema"].as_u64() {
-            Some(1) => Ok(Report { json }),
-            _ => Err(format!("schema {}, 1 expected", json["schema"])),
+            Some(2) => Ok(Report { json }),
+            _ => Err(format!("schema {}, 2 expected", json["schema"])),
         }
     }
 
@@ -89,7 +89,8 @@ impl Report {
     }
 
     pub(crate) fn sites(&self) -> Vec<Site> {
-        list(&self.json["sites"]).iter().map(Site::of).collect()
+        let sites = list(&self.json["sites"]).iter();
+        sites.map(|site| Site::of(site, &self.json)).collect()
     }
 
     pub(crate) fn notes(&self) -> Vec<String> {
@@ -99,7 +100,7 @@ impl Report {
     /// Everything but the sites, on a few lines.
     pub(crate) fn summary(&self) -> String {
         let mut rest = self.json.clone();
-        without(&mut rest, &["sites", "probes"]);
+        without(&mut rest, &["sites", "probes", "frames", "modules"]);
         rest.to_string()
     }
 }
@@ -113,15 +114,20 @@ impl Family {
 }
 
 impl Site {
-    fn of(json: &Value) -> Site {
+    fn of(json: &Value, report: &Value) -> Site {
+        let frames = list(&json["frames"]).iter();
+        let frames: Vec<_> = frames.map(|id| entry(report, "frames", id)).collect();
         Site {
             source: text(&json["source"]),
             family: text(&json["family"]),
             function: text(&json["function"]),
             blocks: number(&json["blocks"]),
             bytes: number(&json["bytes"]),
-            frames: list(&json["frames"]).iter().map(Frame::of).collect(),
-            lasting: lasting(json.clone()),
+            frames: frames
+                .iter()
+                .map(|frame| Frame::of(frame, report))
+                .collect(),
+            lasting: lasting(json.clone(), &frames, report),
         }
     }
 
@@ -136,10 +142,10 @@ impl Site {
 }
 
 impl Frame {
-    fn of(json: &Value) -> Frame {
+    fn of(json: &Value, report: &Value) -> Frame {
         Frame {
             address: hexadecimal(&text(&json["address"])),
-            module: text(&json["module"]),
+            module: text(&module_of(json, report)["path"]),
             function: text(&json["function"]),
             file: text(&json["file"]),
             line: number(&json["line"]),
@@ -148,12 +154,32 @@ impl Frame {
     }
 }
 
-fn lasting(mut site: Value) -> String {
+fn lasting(mut site: Value, frames: &[&Value], report: &Value) -> String {
     without(&mut site, &["youngest", "oldest"]);
-    for frame in site["frames"].as_array_mut().into_iter().flatten() {
-        without(frame, &["address"]);
-    }
+    let lasting = |frame: &&Value| {
+        let (mut frame, mut module) = ((*frame).clone(), module_of(frame, report));
+        without(&mut frame, &["address"]);
+        without(&mut module, &["base"]);
+        frame["module"] = module;
+        frame
+    };
+    site["frames"] = frames.iter().map(lasting).collect();
     site.to_string()
+}
+
+/// The module of a frame; null if it is in none.
+fn module_of(frame: &Value, report: &Value) -> Value {
+    match &frame["module"] {
+        Value::Null => Value::Null,
+        id => entry(report, "modules", id).clone(),
+    }
+}
+
+/// An entry of one of the report's tables; fails the test if it is missing.
+fn entry<'a>(report: &'a Value, table: &str, id: &Value) -> &'a Value {
+    let index = id.as_u64().and_then(|id| usize::try_from(id).ok());
+    let entry = index.and_then(|index| list(&report[table]).get(index));
+    entry.unwrap_or_else(|| panic!("{table} have no number {id}"))
 }
 
 fn without(json: &mut Value, names: &[&str]) {
@@ -190,14 +216,16 @@ pub(crate) mod tests {
     /// A report with one heap site: `leak` (inlined into `main`) at x.c, line 2.
     pub(crate) fn sample(blocks: u64, bytes: u64) -> Report {
         let frame = |function: &str, line: u64, inlined: bool| {
-            serde_json::json!({"address": "0x1234", "module": "/x", "function": function,
+            serde_json::json!({"address": "0x1234", "module": 0, "function": function,
                 "file": "/src/fixtures/x.c", "line": line, "inlined": inlined})
         };
-        let json = serde_json::json!({"schema": 1, "engine": "auto", "notes": ["3 stacks were truncated"],
+        let json = serde_json::json!({"schema": 2, "engine": "auto", "notes": ["3 stacks were truncated"],
+            "modules": [{"path": "/x", "build_id": null, "base": "0x1000"}],
+            "frames": [frame("leak", 2, true), frame("main", 9, false)],
             "totals": {"allocations": blocks, "frees": 0, "unmatched_frees": 0, "live_blocks": blocks,
                 "live_bytes": bytes, "lost_events": 0},
             "sites": [{"source": "heap", "function": "malloc", "blocks": blocks, "bytes": bytes,
-                "frames": [frame("leak", 2, true), frame("main", 9, false)]}]});
+                "frames": [0, 1]}]});
         Report::parse(&json.to_string()).expect("a report")
     }
 
@@ -210,14 +238,17 @@ pub(crate) mod tests {
             (3, 192, "malloc")
         );
         assert_eq!(site.addresses(), [0x1234]);
-        assert_eq!(site.frames[0].line, 2);
+        assert_eq!(
+            (site.frames[0].line, site.frames[0].module.as_str()),
+            (2, "/x")
+        );
         assert_eq!(report.total("live_bytes"), 192);
         assert!(!report.summary().contains("frames"));
     }
 
     #[test]
     fn another_schema_is_refused() {
-        assert!(Report::parse("{\"schema\": 2}").is_err());
+        assert!(Report::parse("{\"schema\": 1}").is_err());
         assert!(Report::parse("not JSON").is_err());
     }
 }

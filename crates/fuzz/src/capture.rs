@@ -3,7 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use leaktap_report::{By, Error, Report, Selection, Style};
+use leaktap_report::{
+    By, Damage, Error, Format, Json, MAGIC, Needs, Report, Selection, Style, Text, checked, seal,
+};
 
 use crate::Random;
 
@@ -33,9 +35,23 @@ const VALUES: [&str; 22] = [
     "[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]",
 ];
 
+/// A capture, whose checksum is made right, or JSON, which may be in a capture as well.
 pub(crate) fn parse(bytes: &[u8]) -> bool {
-    let path = Path::new("fuzzed");
-    match leaktap_report::parse(path, bytes, bytes.len().is_multiple_of(2)) {
+    if bytes.starts_with(MAGIC) {
+        let (content, _) = bytes.split_at(bytes.len().saturating_sub(4));
+        return read(&checked(content.to_vec()));
+    }
+    let is_printed = read(bytes);
+    let is_captured = read(&seal(bytes));
+    is_printed || is_captured
+}
+
+fn read(bytes: &[u8]) -> bool {
+    let needs = Needs {
+        ages: bytes.len().is_multiple_of(2),
+        stacks: bytes.len().is_multiple_of(3),
+    };
+    match leaktap_report::parse(Path::new("fuzzed"), bytes, needs) {
         Ok(reports) => {
             for report in &reports {
                 print(report);
@@ -43,7 +59,11 @@ pub(crate) fn parse(bytes: &[u8]) -> bool {
             true
         }
         // It was whole JSON of this schema.
-        Err(Error::Corrupt { source, .. }) => source.is_data(),
+        Err(Error::Corrupt { source, .. }) => match source {
+            Damage::Json(error) => error.is_data(),
+            Damage::Number(_) => true,
+            Damage::Checksum | Damage::Compression(_) | Damage::Empty => false,
+        },
         Err(_) => false,
     }
 }
@@ -63,12 +83,17 @@ fn print(report: &Report) {
             verbose: number > 1,
         };
         let chosen = selection.apply(report.clone());
-        let _ = leaktap_report::render(&chosen, style, &mut io::sink());
-        let _ = leaktap_report::json(&chosen, &mut io::sink());
+        let chosen = std::slice::from_ref(&chosen);
+        let _ = Text { style }.write(chosen, &mut io::sink());
+        let _ = Json.write(chosen, &mut io::sink());
     }
 }
 
 pub(crate) fn mutate(text: &mut Vec<u8>, random: &mut Random) {
+    if text.starts_with(MAGIC) {
+        let len = text.len();
+        return random.damage(text, MAGIC.len()..len);
+    }
     match random.below(8) {
         0..5 => value(text, random),
         5 => repeat(text, random),

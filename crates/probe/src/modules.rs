@@ -173,6 +173,11 @@ impl Modules {
         self.families.update(&self.image, memory);
     }
 
+    /// The modules that are loaded, and those that were.
+    pub fn all(&self) -> impl Iterator<Item = &Module> {
+        self.image.modules().iter().chain(&self.gone)
+    }
+
     /// The module at `at`: one that is loaded, else one that was.
     pub fn module_at(&self, at: Addr) -> Option<&Module> {
         let gone = || self.gone.iter().rev().find(|module| module.contains(at));
@@ -193,7 +198,7 @@ impl Modules {
 
     /// Whether `file` is that of a module that is loaded, or was.
     pub fn has(&self, file: &Arc<ElfFile>) -> bool {
-        let mut modules = self.image.modules().iter().chain(&self.gone);
+        let mut modules = self.all();
         modules.any(|module| Arc::ptr_eq(module.file(), file))
     }
 

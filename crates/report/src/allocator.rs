@@ -1,8 +1,6 @@
 //! Frames that belong to allocation itself rather than to whoever wanted memory.
 
-use std::sync::Arc;
-
-use crate::Frame;
+use crate::{Frame, Place};
 
 /// Functions that only pass a request on to malloc, by the beginning of their demangled names.
 const PASS_ON: &[&str] = &[
@@ -45,7 +43,7 @@ const PASS_ON_FILES: &[&str] = &[
 ];
 
 /// The index of the innermost frame outside of the allocator: 0 where all are inside.
-pub fn caller_of_allocator(frames: &[Arc<Frame>]) -> usize {
+pub fn caller_of_allocator(frames: &[Place<'_>]) -> usize {
     let passes_on = |frame: &Frame| {
         let name = frame.function.as_deref().unwrap_or_default();
         let file = frame.file.as_deref().unwrap_or_default();
@@ -54,7 +52,7 @@ pub fn caller_of_allocator(frames: &[Arc<Frame>]) -> usize {
     };
     frames
         .iter()
-        .position(|frame| !passes_on(frame))
+        .position(|place| !passes_on(place.frame))
         .unwrap_or(0)
 }
 
@@ -62,12 +60,12 @@ pub fn caller_of_allocator(frames: &[Arc<Frame>]) -> usize {
 mod tests {
     use super::*;
 
-    fn frames(names: &[&str]) -> Vec<Arc<Frame>> {
+    fn frames(names: &[&str]) -> Vec<Frame> {
         let frame = |name: &&str| Frame {
             function: Some((*name).to_owned()),
             ..Frame::default()
         };
-        names.iter().map(frame).map(Arc::new).collect()
+        names.iter().map(frame).collect()
     }
 
     #[test]
@@ -107,7 +105,10 @@ mod tests {
             (&["operator new(unsigned long)"], 0),
         ];
         for (names, expected) in cases {
-            assert_eq!(caller_of_allocator(&frames(names)), expected, "{names:?}");
+            let frames = frames(names);
+            let module = None;
+            let places: Vec<_> = frames.iter().map(|frame| Place { frame, module }).collect();
+            assert_eq!(caller_of_allocator(&places), expected, "{names:?}");
         }
         assert_eq!(caller_of_allocator(&[]), 0);
     }

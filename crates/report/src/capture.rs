@@ -1,21 +1,48 @@
 //! The capture file: all that a report needs, to be rendered again elsewhere.
 //!
-//! First line `leaktap-capture 1`, then a JSON object a process, one a line: the report of schema 1
-//! with all its sites, unfiltered, and the ages of each site's blocks.
+//! First line `leaktap-capture 2`, then a zstd frame: the JSON report of each process, one a line,
+//! with all its sites, unfiltered, and what only captures keep. The last four bytes are the CRC-32
+//! of all before them. See docs/capture.md.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
-use serde_json::Value;
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use serde::Deserialize;
+use serde_json::Deserializer;
 
-use crate::{Error, Report, SCHEMA, json, replace};
+use crate::compact::compact;
+use crate::error::Damage;
+use crate::formats::json::line;
+use crate::{Error, Report, SCHEMA, replace};
 
-const MAGIC: &str = "leaktap-capture ";
-const VERSION: u32 = 1;
+/// What captures begin with; their version follows.
+pub const MAGIC: &[u8] = b"leaktap-capture ";
+const VERSION: u32 = 2;
+
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
+
+/// Most bytes of a file, and of what it is when decompressed.
+const LONGEST: u64 = 1 << 30;
+
+/// What `LESS_DENSE` bytes and a thousand times the compressed ones do not hold, no trace has made.
+const LESS_DENSE: u64 = 16 << 20;
+const DENSEST: u64 = 1000;
 
 /// Longest version that an error repeats, in characters.
 const LONGEST_VERSION: usize = 20;
+
+/// What a reader wants to know that only captures keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The age of each block.
+    pub ages: bool,
+    /// All frames of each stack.
+    pub stacks: bool,
+}
 
 /// Writes `reports` to a capture at `path`, as a whole or not at all. Returns whether it is in the
 /// place of another file.
@@ -23,24 +50,59 @@ const LONGEST_VERSION: usize = 20;
 /// # Errors
 /// [`Error::Capture`].
 pub fn write(path: &Path, reports: &[Report]) -> Result<bool, Error> {
-    let written = replace(path, |out| {
-        writeln!(out, "{MAGIC}{VERSION}")?;
-        reports.iter().try_for_each(|report| json(report, out))
-    });
+    let written = encoded(reports).and_then(|bytes| replace(path, |out| out.write_all(&bytes)));
     written.map_err(|source| Error::Capture {
         path: path.to_owned(),
         source,
     })
 }
 
-/// Reads a capture or a JSON report, told apart by content. `ages`: the age of each block is
-/// needed, which only a capture keeps.
+fn encoded(reports: &[Report]) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for report in reports {
+        let mut report = report.clone();
+        compact(&mut report);
+        line(&report, &mut lines)?;
+    }
+    if lines.len() as u64 > LONGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(seal(&lines))
+}
+
+/// The capture of JSON reports, one a line.
+pub fn seal(lines: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(format!("{VERSION}\n").bytes());
+    bytes.extend(compress_to_vec(lines, CompressionLevel::Fastest));
+    checked(bytes)
+}
+
+/// `bytes` with their checksum behind them.
+pub fn checked(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+/// Reads a capture or a JSON report, told apart by content. `-` is standard input.
 ///
 /// # Errors
 /// [`Error`], but neither [`Error::Write`] nor [`Error::Capture`].
-pub fn read(path: &Path, ages: bool) -> Result<Vec<Report>, Error> {
-    match fs::read(path) {
-        Ok(bytes) => parse(path, &bytes, ages),
+pub fn read(path: &Path, needs: Needs) -> Result<Vec<Report>, Error> {
+    let mut bytes = Vec::new();
+    let (path, result) = match path == Path::new("-") {
+        false => {
+            let read = |file: File| file.take(LONGEST).read_to_end(&mut bytes);
+            (path, File::open(path).and_then(read))
+        }
+        true => {
+            let stdin = io::stdin().lock();
+            let path = Path::new("standard input");
+            (path, stdin.take(LONGEST).read_to_end(&mut bytes))
+        }
+    };
+    match result {
+        Ok(_) => parse(path, &bytes, needs),
         Err(source) => Err(Error::Read {
             path: path.to_owned(),
             source,
@@ -52,56 +114,96 @@ pub fn read(path: &Path, ages: bool) -> Result<Vec<Report>, Error> {
 ///
 /// # Errors
 /// As [`read`]'s, but for [`Error::Read`].
-pub fn parse(path: &Path, bytes: &[u8], ages: bool) -> Result<Vec<Report>, Error> {
-    let path = path.to_owned();
-    let Some(rest) = bytes.strip_prefix(MAGIC.as_bytes()) else {
-        let reports = match bytes.trim_ascii_start().starts_with(b"{") {
-            true => reports(bytes, &path)?,
-            false => return Err(Error::NotACapture { path }),
-        };
-        return match ages {
-            true => Err(Error::NoAges { path }),
-            false => Ok(reports),
-        };
+pub fn parse(path: &Path, bytes: &[u8], needs: Needs) -> Result<Vec<Report>, Error> {
+    let reports = match bytes.strip_prefix(MAGIC) {
+        Some(rest) => captured(path, bytes, rest)?,
+        None if !bytes.trim_ascii_start().starts_with(b"{") => {
+            let path = path.to_owned();
+            return Err(Error::NotACapture { path });
+        }
+        None => printed(path, bytes, needs)?,
     };
-    let line = rest.iter().position(|&byte| byte == b'\n');
-    let (version, body) = rest.split_at(line.unwrap_or(rest.len()));
-    if version != VERSION.to_string().as_bytes() {
-        return Err(other_version(
-            path,
-            &String::from_utf8_lossy(version),
-            VERSION,
-        ));
+    let missing = reports.iter().find_map(Report::missing);
+    match (missing, reports.is_empty()) {
+        (Some(what), _) => Err(corrupt(path, Damage::Number(what))),
+        (None, true) => Err(corrupt(path, Damage::Empty)),
+        (None, false) => Ok(reports),
     }
-    reports(body, &path)
 }
 
-fn reports(body: &[u8], path: &Path) -> Result<Vec<Report>, Error> {
-    let corrupt = |source| Error::Corrupt {
+/// The reports of a JSON report.
+fn printed(path: &Path, bytes: &[u8], needs: Needs) -> Result<Vec<Report>, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: Option<u64>,
+    }
+    let damaged = |error| corrupt(path, Damage::Json(error));
+    for head in Deserializer::from_slice(bytes).into_iter::<Head>() {
+        let path = path.to_owned();
+        match head.map_err(damaged)?.schema {
+            Some(schema) if schema == u64::from(SCHEMA) => {}
+            Some(schema) => return Err(other_version(path, &schema.to_string(), SCHEMA)),
+            None => return Err(Error::NotACapture { path }),
+        }
+    }
+    let kept = [
+        (needs.ages, "the age of each block", "--older"),
+        (needs.stacks, "whole stacks", "--debug-dir or --sysroot"),
+    ];
+    if let Some(&(_, what, option)) = kept.iter().find(|(is_needed, ..)| *is_needed) {
+        let path = path.to_owned();
+        return Err(Error::NotKept { path, what, option });
+    }
+    let reports = Deserializer::from_slice(bytes).into_iter();
+    reports.collect::<Result<_, _>>().map_err(damaged)
+}
+
+/// The reports of a capture; `rest` is what comes behind the magic word in its `bytes`.
+fn captured(path: &Path, bytes: &[u8], rest: &[u8]) -> Result<Vec<Report>, Error> {
+    let end = rest.iter().position(|&byte| byte == b'\n');
+    let (version, body) = rest.split_at(end.unwrap_or(rest.len()));
+    if version != VERSION.to_string().as_bytes() {
+        let version = String::from_utf8_lossy(version);
+        return Err(other_version(path.to_owned(), &version, VERSION));
+    }
+    let damaged = |damage| corrupt(path, damage);
+    let (Some((_, body)), Some((content, checksum))) =
+        (body.split_first(), bytes.split_last_chunk::<CHECKSUM>())
+    else {
+        return Err(damaged(Damage::Checksum));
+    };
+    let Some(body) = body.get(..body.len().saturating_sub(CHECKSUM)) else {
+        return Err(damaged(Damage::Checksum));
+    };
+    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
+        return Err(damaged(Damage::Checksum));
+    }
+    let reports: Vec<Report> = decompressed(body).map_err(damaged)?;
+    match reports.iter().find(|report| report.schema != SCHEMA) {
+        Some(other) => {
+            let found = other.schema.to_string();
+            Err(other_version(path.to_owned(), &found, SCHEMA))
+        }
+        None => Ok(reports),
+    }
+}
+
+/// However much a hostile one would come to, no more is read than a trace could have made.
+fn decompressed(body: &[u8]) -> Result<Vec<Report>, Damage> {
+    let most = (body.len() as u64)
+        .saturating_mul(DENSEST)
+        .saturating_add(LESS_DENSE);
+    let lines =
+        StreamingDecoder::new(body).map_err(|error| Damage::Compression(error.to_string()))?;
+    let lines = BufReader::new(lines.take(most.min(LONGEST)));
+    let reports = Deserializer::from_reader(lines).into_iter();
+    reports.collect::<Result<_, _>>().map_err(Damage::Json)
+}
+
+fn corrupt(path: &Path, source: Damage) -> Error {
+    Error::Corrupt {
         path: path.to_owned(),
         source,
-    };
-    let mut reports = Vec::new();
-    for value in serde_json::Deserializer::from_slice(body).into_iter::<Value>() {
-        let value = value.map_err(corrupt)?;
-        match value.get("schema").and_then(Value::as_u64) {
-            Some(schema) if schema == u64::from(SCHEMA) => {}
-            Some(schema) => {
-                return Err(other_version(path.to_owned(), &schema.to_string(), SCHEMA));
-            }
-            None => {
-                return Err(Error::NotACapture {
-                    path: path.to_owned(),
-                });
-            }
-        }
-        reports.push(serde_json::from_value(value).map_err(corrupt)?);
-    }
-    match reports.is_empty() {
-        false => Ok(reports),
-        true => Err(corrupt(serde_json::Error::custom(
-            "it ends before the first process",
-        ))),
     }
 }
 
@@ -115,101 +217,5 @@ fn other_version(path: PathBuf, found: &str, known: u32) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::text::tests::{report, site};
-
-    fn sample() -> Report {
-        let mut report = report();
-        report.sites = vec![site("f", "a.c", 1, &[(1.0, 1, 10), (5.0, 2, 20)])];
-        report
-    }
-
-    /// What reading `content` from a file says.
-    fn reading(content: &[u8], ages: bool) -> Result<Vec<Report>, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        fs::write(&path, content).unwrap();
-        let error = |error: Error| error.to_string().replace(&path.display().to_string(), "x");
-        read(&path, ages).map_err(error)
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        let reports = [sample(), report()];
-        write(&path, &reports).unwrap();
-        assert_eq!(read(&path, true).unwrap(), reports);
-    }
-
-    /// One that a parser of floats gets wrong in the last bit if it takes the short way.
-    #[test]
-    fn times_are_read_to_the_last_bit() {
-        let mut exact = sample();
-        exact.sites[0].youngest = 0.002_123_414_000_000_000_6;
-        let json = serde_json::to_string(&exact).unwrap();
-        assert_eq!(reading(json.as_bytes(), false), Ok(vec![exact]));
-    }
-
-    #[test]
-    fn json_reports_are_read_however_they_are_laid_out() {
-        let one = serde_json::to_string(&sample()).unwrap();
-        let pretty = serde_json::to_string_pretty(&sample()).unwrap();
-        assert_eq!(reading(one.as_bytes(), false), Ok(vec![sample()]));
-        let two = format!("\n{pretty}\n{one}\n");
-        assert_eq!(reading(two.as_bytes(), false), Ok(vec![sample(), sample()]));
-        assert!(
-            reading(one.as_bytes(), true)
-                .unwrap_err()
-                .contains("--older needs a capture")
-        );
-        let newer = one.replacen('{', "{\"added_later\": [1], ", 1);
-        assert_eq!(reading(newer.as_bytes(), false), Ok(vec![sample()]));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_one_line_that_says_why() {
-        let whole = format!(
-            "leaktap-capture 1\n{}\n",
-            serde_json::to_string(&sample()).unwrap()
-        );
-        let mut flipped = whole.clone().into_bytes();
-        flipped[40] = 0xff;
-        let cases: &[(&[u8], &str)] = &[
-            (b"", "x is no capture"),
-            (b"what is this", "x is no capture"),
-            (b"{}", "x is no capture"),
-            (&[0xff; 4000], "x is no capture"),
-            (b"{\"schema\": 77}", "capture x has version 77"),
-            (b"{\"schema\": 1}", "capture x is corrupt: missing field"),
-            (b"leaktap-capture 2\n{}", "capture x has version 2"),
-            (b"leaktap-capture \x1b[31m\n", "version \\u{1b}[31m,"),
-            (b"leaktap-capture 1\n", "capture x is corrupt: it ends"),
-            (
-                &whole.as_bytes()[..whole.len() / 2],
-                "capture x is corrupt: EOF",
-            ),
-            (&flipped, "capture x is corrupt: "),
-        ];
-        for (content, expected) in cases {
-            let error = reading(content, false).unwrap_err();
-            assert!(
-                error.contains(expected) && error.lines().count() == 1,
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_told_with_its_remedy() {
-        let error = write(Path::new("/dev/full"), &[sample()]).unwrap_err();
-        let expected = "cannot write /dev/full: No space left on device \
-                        (free some space or choose another place with -o)";
-        assert_eq!(error.to_string(), expected);
-        let error = write(Path::new("/no/such/folder/x"), &[]).unwrap_err();
-        let expected = "cannot write /no/such/folder/x: No such file or directory \
-                        (choose another place with -o)";
-        assert_eq!(error.to_string(), expected);
-    }
-}
+#[path = "capture_tests.rs"]
+mod tests;

@@ -45,7 +45,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Where.
-        source: serde_json::Error,
+        source: Damage,
     },
     /// Another leaktap wrote it.
     #[error(
@@ -60,15 +60,39 @@ pub enum Error {
         /// Ours.
         known: u32,
     },
-    /// `--older` of a JSON report.
+    /// An option asks for what a JSON report does not have.
     #[error(
-        "{} is a JSON report, which does not keep the age of each block: --older needs a capture (-o)",
+        "{} is a JSON report, which does not keep {what}: {option} needs a capture (-o)",
         path.display()
     )]
-    NoAges {
+    NotKept {
         /// The file.
         path: PathBuf,
+        /// What it does not keep.
+        what: &'static str,
+        /// What needs it.
+        option: &'static str,
     },
+}
+
+/// What is wrong with a capture or a report.
+#[derive(Debug, Error)]
+pub enum Damage {
+    /// A byte is missing, or was changed.
+    #[error("its checksum is wrong: it was cut short or changed")]
+    Checksum,
+    /// It was not compressed as captures are.
+    #[error("it cannot be decompressed: {0}")]
+    Compression(String),
+    /// It is not JSON, or not of this schema.
+    #[error(transparent)]
+    Json(serde_json::Error),
+    /// A number leads to nothing.
+    #[error("{0}")]
+    Number(String),
+    /// Nothing is in it.
+    #[error("it ends before the first process")]
+    Empty,
 }
 
 /// What the system says, without the number of the error.

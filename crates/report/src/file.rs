@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use tempfile::Builder;
+
 /// Most links in a row, as of path_resolution(7).
 const MOST_LINKS: usize = 40;
 
@@ -43,11 +45,12 @@ pub fn replace(
         }
         Place::File(path) => {
             let was_there = path.exists();
-            beside(
-                &path,
-                |file| fill(file, content),
-                |partial| fs::rename(partial, &path),
-            )?;
+            // Of mode 0600, and gone if anything fails.
+            let partial = Builder::new()
+                .prefix(".leaktap.")
+                .tempfile_in(folder(&path))?;
+            fill(partial.as_file(), content)?;
+            partial.persist(&path)?;
             Ok(was_there)
         }
     }
@@ -63,25 +66,13 @@ pub fn try_to_replace(path: &Path) -> io::Result<()> {
         Place::Stream(path) if fs::metadata(&path)?.file_type().is_fifo() => Ok(()),
         // /dev/full says so even of nothing.
         Place::Stream(path) => stream(&path, NONBLOCK)?.write(&[]).map(drop),
+        // Without a name there is nothing to be left by a signal.
         Place::File(path) => {
-            let write = |out: &mut dyn Write| out.write_all(&TRIED);
-            // Without a name there is nothing to be left by a signal.
-            let mut options = OpenOptions::new();
-            options.write(true).mode(0o600).custom_flags(TMPFILE);
-            match options.open(folder(&path)) {
-                Ok(file) => fill(file, write),
-                Err(_) => beside(
-                    &path,
-                    |file| fill(file, write),
-                    |partial| fs::remove_file(partial),
-                ),
-            }
+            let file = tempfile::tempfile_in(folder(&path))?;
+            fill(&file, |out| out.write_all(&TRIED))
         }
     }
 }
-
-/// `O_TMPFILE` of open(2), on x86-64.
-const TMPFILE: i32 = 0o2020_0000;
 
 fn place(path: &Path) -> io::Result<Place> {
     let mut path = path.to_path_buf();
@@ -122,32 +113,11 @@ fn stream(path: &Path, flags: i32) -> io::Result<File> {
     options.append(true).custom_flags(flags).open(path)
 }
 
-/// Makes a file in the folder of `path`, and gives it its name, or takes it away, by `finish`.
-fn beside(
-    path: &Path,
-    fill: impl FnOnce(File) -> io::Result<()>,
-    finish: impl FnOnce(&Path) -> io::Result<()>,
-) -> io::Result<()> {
-    let partial = folder(path).join(format!(".leaktap.{}.partial", std::process::id()));
-    // One that an earlier process of this pid left; `create_new` follows no link.
-    let _ = fs::remove_file(&partial);
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
-    let written = fill(file).and_then(|()| finish(&partial));
-    if written.is_err() {
-        let _ = fs::remove_file(&partial); // the first error is the one that matters
-    }
-    written
-}
-
-fn fill(file: File, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn fill(file: &File, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut out = BufWriter::new(file);
     content(&mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    out.flush()?;
+    drop(out);
     file.sync_all() // some file systems tell only now that the disk is full
 }
 

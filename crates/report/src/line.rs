@@ -1,8 +1,6 @@
 //! A stack in one line of text.
 
-use std::sync::Arc;
-
-use crate::Frame;
+use crate::Place;
 use crate::names::{last_part, up_to_main};
 
 /// Most frames.
@@ -13,43 +11,57 @@ const SYSTEM: &[&str] = &["/usr/include/", "/usr/lib", "/lib"];
 
 /// `frames` from the first that is the program's own, innermost first, as far as a line takes them:
 /// `open (x.c:3) < main (x.c:9)`.
-pub fn one_line(frames: &[Arc<Frame>]) -> String {
+pub fn one_line(frames: &[Place<'_>]) -> String {
     let frames = up_to_main(frames);
-    let is_system = |path: &Option<String>| {
-        let path = path.as_deref().unwrap_or_default();
+    let is_system = |path: Option<&str>| {
+        let path = path.unwrap_or_default();
         SYSTEM.iter().any(|start| path.starts_with(start))
     };
-    let is_own = |frame: &Arc<Frame>| !is_system(&frame.module) && !is_system(&frame.file);
+    let is_own =
+        |place: &Place<'_>| !is_system(module(place)) && !is_system(place.frame.file.as_deref());
     let first = frames.iter().position(is_own).unwrap_or(0);
-    let shown = frames.iter().skip(first).take(FRAMES);
-    let shown: Vec<_> = shown.map(|frame| one(frame)).collect();
+    let shown: Vec<_> = frames.iter().skip(first).take(FRAMES).map(one).collect();
     match shown.is_empty() {
         true => "an unknown place".to_owned(),
         false => shown.join(" < "),
     }
 }
 
-fn one(frame: &Frame) -> String {
-    let name = frame.function.as_deref().unwrap_or(&frame.address);
-    match (&frame.file, frame.line, &frame.module) {
+fn module<'a>(place: &Place<'a>) -> Option<&'a str> {
+    place.module.map(|module| module.path.as_str())
+}
+
+fn one(place: &Place<'_>) -> String {
+    let frame = place.frame;
+    let name = match (&frame.function, frame.address) {
+        (Some(function), _) => function.clone(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => String::new(),
+    };
+    match (&frame.file, frame.line, module(place)) {
         (Some(file), Some(line), _) => format!("{name} ({}:{line})", last_part(file)),
         (.., Some(module)) => format!("{name} ({})", last_part(module)),
-        _ => name.to_owned(),
+        _ => name,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Frame, Module};
 
-    fn frame(function: &str, file: &str, module: &str) -> Arc<Frame> {
-        Arc::new(Frame {
+    fn frame(function: &str, file: &str, module: &str) -> (Frame, Module) {
+        let frame = Frame {
             function: Some(function.to_owned()),
             file: Some(file.to_owned()).filter(|file| !file.is_empty()),
             line: Some(7),
-            module: Some(module.to_owned()),
             ..Frame::default()
-        })
+        };
+        let module = Module {
+            path: module.to_owned(),
+            ..Module::default()
+        };
+        (frame, module)
     }
 
     #[test]
@@ -62,18 +74,23 @@ mod tests {
         let bare = frame("f", "", "/home/x");
         for (frames, expected) in [
             (
-                vec![new, copy.clone(), main.clone(), start],
+                vec![&new, &copy, &main, &start],
                 "copy (x.c:7) < main (x.c:7)",
             ),
-            (vec![strdup.clone(), main], "main (x.c:7)"),
-            (vec![strdup], "strdup (strdup.c:7)"),
+            (vec![&strdup, &main], "main (x.c:7)"),
+            (vec![&strdup], "strdup (strdup.c:7)"),
             (
-                vec![bare.clone(), copy, bare.clone(), bare],
+                vec![&bare, &copy, &bare, &bare],
                 "f (x) < copy (x.c:7) < f (x)",
             ),
             (vec![], "an unknown place"),
         ] {
-            assert_eq!(one_line(&frames), expected);
+            let places = frames.iter().map(|(frame, module)| Place {
+                frame,
+                module: Some(module),
+            });
+            let places: Vec<_> = places.collect();
+            assert_eq!(one_line(&places), expected);
         }
     }
 }

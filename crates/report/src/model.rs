@@ -1,12 +1,20 @@
-//! The JSON report, schema 1, as types. Times are in seconds, sizes in bytes, addresses are
-//! hexadecimal strings.
+//! The JSON report, schema 2, as types. Times are in seconds, sizes in bytes.
+//!
+//! Each frame is in one table, once; a site's stack is a list of its numbers there. What leaktap
+//! cannot tell is `None` or an empty list, never a guess.
 
-use std::sync::Arc;
+mod frames;
+mod memory;
+mod site;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+pub use self::frames::{Frame, FrameId, Hex, Module, ModuleId, Place, Tables};
+pub use self::memory::{Checked, Child, Memory, Moment, Part, Rung, Snapshot, What};
+pub use self::site::{Age, Course, Growth, Kind, Shape, Site, Source};
 
 /// The schema that this crate writes and reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// All that leaktap says of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,14 +25,16 @@ pub struct Report {
     pub leaktap: String,
     /// The process.
     pub target: Target,
-    /// `attach` or `run`.
-    pub mode: String,
+    /// How it came under leaktap.
+    pub mode: Mode,
     /// What was asked for: `auto` or `breakpoint`.
     pub engine: String,
     /// When the trace began, RFC 3339, UTC.
     pub started: String,
     /// How long it took.
     pub duration: f64,
+    /// What it comes to, in a line.
+    pub verdict: Option<String>,
     /// For how long all threads were stopped.
     pub stopped: Stopped,
     /// The functions that were looked for and found.
@@ -35,10 +45,62 @@ pub struct Report {
     /// a pool's objects lie in blocks of another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub families: Vec<Family>,
+    /// What was loaded, or had been.
+    pub modules: Vec<Module>,
+    /// What stacks are made of.
+    pub frames: Vec<Frame>,
     /// What is left, largest first.
     pub sites: Vec<Site>,
+    /// When memory was looked at.
+    pub snapshots: Vec<Snapshot>,
+    /// Whether the grades were right.
+    pub checked: Option<Checked>,
+    /// Where the resident memory went.
+    pub memory: Option<Memory>,
+    /// How memory changed.
+    pub timeline: Vec<Moment>,
+    /// Processes that it has made.
+    pub children: Vec<Child>,
     /// What else the reader should know.
     pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Its modules and frames.
+    pub fn tables(&self) -> Tables<'_> {
+        Tables {
+            modules: &self.modules,
+            frames: &self.frames,
+        }
+    }
+
+    /// The first number that leads to nothing, as a report may have that leaktap did not write.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let modules = self.frames.iter().filter_map(|frame| frame.module);
+        let mut modules = modules.filter(|&module| self.tables().module(module).is_none());
+        let frames = self.sites.iter().flat_map(|site| {
+            let stack = site.whole_stack();
+            stack.chain(site.culprit)
+        });
+        let mut frames = frames.filter(|&frame| self.tables().frame(frame).is_none());
+        match (modules.next(), frames.next()) {
+            (Some(ModuleId(module)), _) => Some(format!("there is no module {module}")),
+            (None, Some(FrameId(frame))) => Some(format!("there is no frame {frame}")),
+            (None, None) => None,
+        }
+    }
+}
+
+/// How a process came under leaktap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It ran already.
+    Attach,
+    /// leaktap launched it.
+    Run,
+    /// Only its memory was looked at.
+    Scan,
 }
 
 /// The process that was traced.
@@ -46,6 +108,8 @@ pub struct Report {
 pub struct Target {
     /// Its process id.
     pub pid: i32,
+    /// The traced process that made it, if one did.
+    pub parent: Option<i32>,
     /// Its executable.
     pub program: String,
     /// Its arguments.
@@ -90,11 +154,34 @@ pub struct Probe {
     /// The module that defines it.
     pub module: String,
     /// Where it is.
-    pub address: String,
-    /// `detour`, `breakpoint` or `none`.
-    pub kind: String,
+    pub address: Hex,
+    /// How it was watched.
+    pub kind: ProbeKind,
     /// Why it is no better probe.
     pub reason: Option<String>,
+}
+
+/// How a function was watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeKind {
+    /// By a jump to the agent.
+    Detour,
+    /// By stops.
+    Breakpoint,
+    /// Not at all.
+    None,
+}
+
+impl ProbeKind {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProbeKind::Detour => "detour",
+            ProbeKind::Breakpoint => "breakpoint",
+            ProbeKind::None => "none",
+        }
+    }
 }
 
 /// Sums of a trace.
@@ -109,6 +196,16 @@ pub struct Totals {
     pub truncated_stacks: u64,
     /// Blocks that are not listed because a suppression matches.
     pub suppressed_blocks: u64,
+    /// Their bytes.
+    pub suppressed_bytes: u64,
+    /// Blocks that a language's runtime keeps for good.
+    pub runtime_blocks: Option<u64>,
+    /// Their bytes.
+    pub runtime_bytes: Option<u64>,
+    /// Blocks from before the trace.
+    pub before_blocks: Option<u64>,
+    /// Their bytes.
+    pub before_bytes: Option<u64>,
     /// Regions that the program mapped and has not unmapped.
     #[serde(default)]
     pub mapped_regions: u64,
@@ -146,119 +243,6 @@ pub struct Heap {
     pub peak_bytes: u64,
 }
 
-/// Blocks, or regions, of one stack.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Site {
-    /// What they are judged to be.
-    pub kind: Kind,
-    /// Where they are from.
-    pub source: Source,
-    /// The allocator whose blocks they are; none for regions.
-    #[serde(default)]
-    pub family: Option<String>,
-    /// The function that was called.
-    pub function: String,
-    /// How many.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Age of the youngest at the end of the trace.
-    pub youngest: f64,
-    /// Age of the oldest.
-    pub oldest: f64,
-    /// The stack, from the innermost frame outside of the allocator. Stacks share frames: there are
-    /// few beside the
-    /// stacks that they are in.
-    pub frames: Vec<Arc<Frame>>,
-    /// Why the stack breaks off, if it does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub truncated: Option<String>,
-    /// How old they are; captures only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ages: Vec<Age>,
-}
-
-/// Blocks of the same age.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Age {
-    /// Their age at the end of the trace.
-    pub age: f64,
-    /// How many.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// Leak kinds: memcheck's four, and what is not graded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Not freed while leaktap watched; no more is known.
-    Unmatched,
-    /// Nothing points to it.
-    Definite,
-    /// Only lost blocks point to it.
-    Indirect,
-    /// Something points into its middle.
-    Possible,
-    /// Something points to it.
-    Reachable,
-}
-
-impl Kind {
-    /// The name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Unmatched => "unmatched",
-            Kind::Definite => "definite",
-            Kind::Indirect => "indirect",
-            Kind::Possible => "possible",
-            Kind::Reachable => "reachable",
-        }
-    }
-}
-
-/// Where memory is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// An allocator function.
-    Heap,
-    /// mmap(2) and its kin, called by the program itself.
-    Mapping,
-}
-
-/// A frame of a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Frame {
-    /// The return address. Empty, and null in JSON, where a group has more than one.
-    #[serde(serialize_with = "null_if_empty", deserialize_with = "empty_if_null")]
-    pub address: String,
-    /// The module that it is in.
-    pub module: Option<String>,
-    /// That module's build id.
-    pub build_id: Option<String>,
-    /// Its offset there.
-    pub offset: Option<String>,
-    /// The function.
-    pub function: Option<String>,
-    /// Its source file.
-    pub file: Option<String>,
-    /// Its line.
-    pub line: Option<u32>,
-    /// Inlined into the function of the next frame.
-    pub inlined: bool,
-    /// Found by frame pointer, for want of call frame information.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub by_frame_pointer: bool,
-}
-
-fn null_if_empty<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    Some(text)
-        .filter(|text| !text.is_empty())
-        .serialize(serializer)
-}
-
-fn empty_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -1,9 +1,8 @@
 //! Names and paths as people read them, and as a terminal may see them.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use crate::Frame;
+use crate::Place;
 
 /// True of characters that no text for people may have: those that a terminal acts on (C0, DELETE,
 /// C1), that end a line, and that change the order of what is shown or are not shown at all
@@ -93,13 +92,13 @@ const RUNTIME: &[&str] = &[
 ];
 
 /// The frames up to the program's `main`. All of them where anything but the runtime called it.
-pub(crate) fn up_to_main(frames: &[Arc<Frame>]) -> &[Arc<Frame>] {
+pub(crate) fn up_to_main<'a, 'p>(frames: &'p [Place<'a>]) -> &'p [Place<'a>] {
     let without_start = match frames {
         // `_start` of a stripped program.
-        [rest @ .., caller, start] if start.function.is_none() && is_runtime(caller) => rest,
+        [rest @ .., caller, start] if start.frame.function.is_none() && is_runtime(caller) => rest,
         _ => frames,
     };
-    let Some(main) = without_start.iter().rposition(|frame| !is_runtime(frame)) else {
+    let Some(main) = without_start.iter().rposition(|place| !is_runtime(place)) else {
         return frames;
     };
     if name(without_start.get(main)) != "main" {
@@ -107,7 +106,7 @@ pub(crate) fn up_to_main(frames: &[Arc<Frame>]) -> &[Arc<Frame>] {
     }
     // Rust's own `main` is a function of the program's crate, called by the runtime's.
     let inner = without_start.get(..main).unwrap_or_default();
-    let rust = inner.iter().rposition(|frame| !is_runtime(frame));
+    let rust = inner.iter().rposition(|place| !is_runtime(place));
     let end = match rust {
         Some(rust) if rust + 1 < main && name(inner.get(rust)).ends_with("::main") => rust,
         _ => main,
@@ -115,22 +114,23 @@ pub(crate) fn up_to_main(frames: &[Arc<Frame>]) -> &[Arc<Frame>] {
     frames.get(..=end).unwrap_or(frames)
 }
 
-fn is_runtime(frame: &Arc<Frame>) -> bool {
-    let name = name(Some(frame));
+fn is_runtime(place: &Place<'_>) -> bool {
+    let name = name(Some(place));
     // Rust's shims of closures and pointers: `<F as core::ops::function::FnOnce<..>>::call_once`.
     RUNTIME.iter().any(|start| name.starts_with(start))
         || (name.starts_with('<') && name.contains("core::ops::function::"))
 }
 
-fn name(frame: Option<&Arc<Frame>>) -> &str {
-    frame
-        .and_then(|frame| frame.function.as_deref())
+fn name<'a>(place: Option<&Place<'a>>) -> &'a str {
+    place
+        .and_then(|place| place.frame.function.as_deref())
         .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Frame;
 
     #[test]
     fn folds_template_arguments() {
@@ -196,8 +196,10 @@ mod tests {
                 function: Some((*name).to_owned()).filter(|name| !name.is_empty()),
                 ..Frame::default()
             };
-            let frames: Vec<_> = names.iter().map(frame).map(Arc::new).collect();
-            assert_eq!(up_to_main(&frames).len(), expected, "{names:?}");
+            let frames: Vec<_> = names.iter().map(frame).collect();
+            let module = None;
+            let places: Vec<_> = frames.iter().map(|frame| Place { frame, module }).collect();
+            assert_eq!(up_to_main(&places).len(), expected, "{names:?}");
         }
     }
 }

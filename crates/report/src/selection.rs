@@ -1,9 +1,9 @@
 //! Which sites of a report are listed, and how they are grouped.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use crate::{Age, Frame, Kind, Report, Site, Source};
+use crate::{Age, Frame, FrameId, Kind, Module, ModuleId, Report, Site, Source};
 
 /// What is listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,10 +41,12 @@ impl Selection {
             Some(age) => at_least(site, age),
             None => Some(site),
         };
-        let mut sites: Vec<_> = std::mem::take(&mut report.sites)
+        let sites = std::mem::take(&mut report.sites);
+        let mut reducer = Reducer::new(self.by, &report.modules, &mut report.frames);
+        let mut sites: Vec<_> = sites
             .into_iter()
             .filter_map(older)
-            .map(|site| self.by.reduce(site))
+            .map(|site| reducer.reduce(site))
             .collect();
         sites.sort_by(|a, b| {
             let by_group = self.by.group(a).cmp(&self.by.group(b));
@@ -58,11 +60,21 @@ impl Selection {
             same
         });
         sites.retain(|site| site.bytes >= self.min_size);
-        // Stable: equal ones stay in the order of their frames.
-        sites.sort_by_key(|site| Reverse((site.bytes, site.blocks)));
-        sites.truncate(self.top.unwrap_or(usize::MAX));
+        let tables = report.tables();
+        let size = |site: &Site| Reverse((site.bytes, site.blocks));
+        // Numbers of frames differ from trace to trace; what they lead to does not.
+        sites.sort_by(|a, b| {
+            let by_frames = || tables.stack(&a.frames).cmp(&tables.stack(&b.frames));
+            size(a).cmp(&size(b)).then_with(by_frames)
+        });
         report.sites = sites;
+        self.cut(&mut report);
         report
+    }
+
+    /// Only the largest groups.
+    pub fn cut(&self, report: &mut Report) {
+        report.sites.truncate(self.top.unwrap_or(usize::MAX));
     }
 }
 
@@ -71,7 +83,7 @@ type Group<'a> = (
     Kind,
     Source,
     Option<&'a str>,
-    &'a [Arc<Frame>],
+    &'a [FrameId],
     Option<(&'a str, Option<&'a str>)>,
 );
 
@@ -89,25 +101,11 @@ impl By {
         )
     }
 
-    /// `site` with only that part of its stack that makes the group.
-    fn reduce(self, site: Site) -> Site {
-        let ages = Vec::new();
-        match site.frames.first() {
-            Some(first) if self != By::Stack => Site {
-                frames: vec![Arc::new(self.place(first))],
-                ages,
-                truncated: None,
-                ..site
-            },
-            _ => Site { ages, ..site },
-        }
-    }
-
-    /// What of a frame makes the group. A frame without names stays what it is, or its module.
-    fn place(self, frame: &Frame) -> Frame {
+    /// What of a frame makes the group; `module` stands for its own. A frame without names stays
+    /// what it is, or its module.
+    fn place(self, frame: &Frame, module: Option<ModuleId>) -> Frame {
         let module = Frame {
-            module: frame.module.clone(),
-            build_id: frame.build_id.clone(),
+            module,
             ..Frame::default()
         };
         match self {
@@ -131,15 +129,80 @@ impl By {
     }
 }
 
+/// Leaves of stacks what makes the group.
+struct Reducer<'a> {
+    by: By,
+    /// Of each module, the first one of the same file.
+    modules: Vec<ModuleId>,
+    frames: &'a mut Vec<Frame>,
+    /// Frames that stand for others.
+    known: HashMap<Frame, FrameId>,
+}
+
+impl Reducer<'_> {
+    fn new<'a>(by: By, modules: &[Module], frames: &'a mut Vec<Frame>) -> Reducer<'a> {
+        let mut first = HashMap::new();
+        let modules = (0..).map(ModuleId).zip(modules);
+        let modules = modules
+            .map(|(id, module)| *first.entry((&module.path, &module.build_id)).or_insert(id));
+        Reducer {
+            by,
+            modules: modules.collect(),
+            frames,
+            known: HashMap::new(),
+        }
+    }
+
+    /// `site` with only that part of its stack that makes the group, and without what only captures
+    /// keep.
+    fn reduce(&mut self, mut site: Site) -> Site {
+        site.ages = Vec::new();
+        site.allocator = Vec::new();
+        match site.frames.first() {
+            Some(&first) if self.by != By::Stack => Site {
+                frames: vec![self.stands_for(first)],
+                culprit: None,
+                truncated: None,
+                ..site
+            },
+            _ => site,
+        }
+    }
+
+    /// The frame that stands for this one and all others of its group.
+    fn stands_for(&mut self, FrameId(id): FrameId) -> FrameId {
+        let Some(frame) = self.frames.get(id as usize) else {
+            return FrameId(id);
+        };
+        let module = frame.module;
+        let module = module.and_then(|ModuleId(id)| self.modules.get(id as usize).copied());
+        let place = self.by.place(frame, module);
+        let next = FrameId(self.frames.len() as u32); // as many as stacks have, twice at most
+        *self.known.entry(place).or_insert_with_key(|place| {
+            self.frames.push(place.clone());
+            next
+        })
+    }
+}
+
 fn add(group: &mut Site, site: &Site) {
     group.blocks = group.blocks.saturating_add(site.blocks);
     group.bytes = group.bytes.saturating_add(site.bytes);
+    group.allocated_blocks = sum(group.allocated_blocks, site.allocated_blocks);
+    group.allocated_bytes = sum(group.allocated_bytes, site.allocated_bytes);
+    group.resident_bytes = sum(group.resident_bytes, site.resident_bytes);
+    (group.growth, group.shape) = (None, None);
     group.youngest = group.youngest.min(site.youngest);
     group.oldest = group.oldest.max(site.oldest);
     let known = group.function.split(", ").any(|name| name == site.function);
     if !known {
         group.function = format!("{}, {}", group.function, site.function);
     }
+}
+
+/// Nothing if either is not known.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some(one?.saturating_add(other?))
 }
 
 /// What of `site` is at least so old, if anything.
@@ -155,15 +218,15 @@ fn at_least(mut site: Site, age: f64) -> Option<Site> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::tests::{report, site};
+    use crate::Hex;
+    use crate::formats::text::tests::{add, frame, report};
 
     fn listed(selection: Selection) -> Vec<(u64, u64)> {
         let mut all = report();
-        all.sites = vec![
-            site("f", "a.c", 1, &[(1.0, 1, 10), (5.0, 2, 20)]),
-            site("f", "a.c", 2, &[(9.0, 4, 400)]),
-            site("g", "b.c", 3, &[(2.0, 1, 100)]),
-        ];
+        let f = |line| [frame("f", "a.c", line)];
+        add(&mut all, &f(1), &[(1.0, 1, 10), (5.0, 2, 20)]);
+        add(&mut all, &f(2), &[(9.0, 4, 400)]);
+        add(&mut all, &[frame("g", "b.c", 3)], &[(2.0, 1, 100)]);
         selection
             .apply(all)
             .sites
@@ -250,39 +313,41 @@ mod tests {
     #[test]
     fn a_site_is_a_line_whatever_calls_it_and_however_it_allocates() {
         let mut all = report();
-        all.sites = vec![
-            site("f", "a.c", 1, &[(1.0, 1, 10)]),
-            site("f", "a.c", 1, &[(2.0, 1, 20)]),
-            site("f", "a.c", 2, &[(3.0, 1, 5)]),
-        ];
+        let f = |line| frame("f", "a.c", line);
+        add(&mut all, &[f(1)], &[(1.0, 1, 10)]);
+        let elsewhere = Frame {
+            address: Some(Hex(0x55d0_c0e7)),
+            ..f(1)
+        };
+        add(&mut all, &[elsewhere, Frame::default()], &[(2.0, 1, 20)]);
+        add(&mut all, &[f(2)], &[(3.0, 1, 5)]);
         all.sites[1].function = "calloc".to_owned();
-        Arc::make_mut(&mut all.sites[1].frames[0]).address = "0x55d0c0e7".to_owned();
-        all.sites[1].frames.push(Arc::default());
         let by_site = Selection {
             by: By::Site,
             ..Selection::default()
         };
-        let sites = by_site.apply(all).sites;
+        let report = by_site.apply(all);
+        let sites = &report.sites;
         assert_eq!(sites.len(), 2);
         assert_eq!((sites[0].blocks, sites[0].bytes), (2, 30));
         assert_eq!(sites[0].function, "calloc, malloc");
         assert_eq!((sites[0].youngest, sites[0].oldest), (1.0, 2.0));
         assert_eq!(sites[0].frames.len(), 1);
-        let json = serde_json::to_value(&sites[0].frames[0]).unwrap();
+        let frame = report.tables().frame(sites[0].frames[0]);
+        let json = serde_json::to_value(frame).unwrap();
         assert!(json["address"].is_null() && json["line"] == 1);
     }
 
     #[test]
     fn frames_without_names_are_grouped_by_what_they_have() {
         let mut all = report();
-        all.sites = vec![
-            site("f", "a.c", 1, &[(1.0, 1, 10)]),
-            site("f", "a.c", 1, &[(1.0, 1, 10)]),
-        ];
-        for (site, offset) in all.sites.iter_mut().zip(["0x1", "0x2"]) {
-            let frame = Arc::make_mut(&mut site.frames[0]);
-            (frame.function, frame.file, frame.line) = (None, None, None);
-            frame.offset = Some(offset.to_owned());
+        for offset in [1, 2] {
+            let nameless = Frame {
+                offset: Some(Hex(offset)),
+                module: Some(ModuleId(0)),
+                ..Frame::default()
+            };
+            add(&mut all, &[nameless], &[(1.0, 1, 10)]);
         }
         for (by, groups) in [
             (By::Site, 2),
@@ -302,10 +367,8 @@ mod tests {
     fn sums_of_a_forged_capture_do_not_overflow() {
         let most = u64::MAX;
         let mut all = report();
-        all.sites = vec![
-            site("f", "a.c", 1, &[(1.0, most, most)]),
-            site("f", "a.c", 1, &[(2.0, 1, 1)]),
-        ];
+        add(&mut all, &[frame("f", "a.c", 1)], &[(1.0, most, most)]);
+        add(&mut all, &[frame("f", "a.c", 1)], &[(2.0, 1, 1)]);
         let one = all.sites[1].ages[0];
         all.sites[0].ages.push(one);
         for older in [None, Some(0.5)] {
@@ -323,7 +386,8 @@ mod tests {
     #[test]
     fn a_blocks_age_decides_not_its_sites() {
         let mut all = report();
-        all.sites = vec![site("f", "a.c", 1, &[(1.0, 1, 10), (5.0, 2, 20)])];
+        let ages = [(1.0, 1, 10), (5.0, 2, 20)];
+        add(&mut all, &[frame("f", "a.c", 1)], &ages);
         let left = Selection {
             older: Some(2.0),
             ..Selection::default()

@@ -1,7 +1,9 @@
-use std::sync::Arc;
+use std::slice;
 
 use super::*;
-use crate::{Age, By, Kind, Probe, SCHEMA, Selection, Stopped, Target, Totals};
+use crate::{
+    Age, By, Frame, Hex, Json, Module, ModuleId, Probe, SCHEMA, Selection, Stopped, Target, Totals,
+};
 
 /// A report without sites.
 pub(crate) fn report() -> Report {
@@ -10,23 +12,25 @@ pub(crate) fn report() -> Report {
         leaktap: "0.1.0".to_owned(),
         target: Target {
             pid: 42,
+            parent: None,
             program: "/usr/bin/x".to_owned(),
             args: vec!["x".to_owned()],
             threads: 8,
             exit: None,
             detached: true,
         },
-        mode: "attach".to_owned(),
+        mode: Mode::Attach,
         engine: "auto".to_owned(),
         started: "2026-11-23T16:25:50Z".to_owned(),
         duration: 10.2,
+        verdict: None,
         stopped: Stopped::default(),
         probes: vec![Probe {
             function: "malloc".to_owned(),
             family: Some("libc".to_owned()),
             module: "/lib/libc.so.6".to_owned(),
-            address: "0x1000".to_owned(),
-            kind: "breakpoint".to_owned(),
+            address: Hex(0x1000),
+            kind: ProbeKind::Breakpoint,
             reason: None,
         }],
         totals: Totals {
@@ -42,43 +46,67 @@ pub(crate) fn report() -> Report {
             ..Totals::default()
         },
         families: Vec::new(),
+        modules: vec![module(None)],
+        frames: Vec::new(),
         sites: Vec::new(),
+        snapshots: Vec::new(),
+        checked: None,
+        memory: None,
+        timeline: Vec::new(),
+        children: Vec::new(),
         notes: Vec::new(),
     }
 }
 
-/// A site of one frame; `ages` are age, blocks and bytes.
-pub(crate) fn site(function: &str, file: &str, line: u32, ages: &[(f64, u64, u64)]) -> Site {
-    let ages: Vec<_> = ages
-        .iter()
-        .map(|&(age, blocks, bytes)| Age { age, blocks, bytes })
-        .collect();
-    Site {
-        kind: Kind::Unmatched,
-        source: Source::Heap,
+fn module(build_id: Option<&str>) -> Module {
+    Module {
+        path: "/usr/bin/x".to_owned(),
+        build_id: build_id.map(str::to_owned),
+        base: Hex(0x55d0_c000),
+        svma: Hex(0),
+    }
+}
+
+/// A frame of the module that a [`report`] has.
+pub(crate) fn frame(function: &str, file: &str, line: u32) -> Frame {
+    Frame {
+        address: Some(Hex(0x55d0_c0de)),
+        module: Some(ModuleId(0)),
+        offset: Some(Hex(0xde)),
+        function: Some(function.to_owned()),
+        file: Some(file.to_owned()),
+        line: Some(line),
+        ..Frame::default()
+    }
+}
+
+/// Adds a frame.
+pub(crate) fn push(report: &mut Report, frame: Frame) -> FrameId {
+    report.frames.push(frame);
+    FrameId(report.frames.len() as u32 - 1)
+}
+
+/// Adds a site of these frames; `ages` are age, blocks and bytes.
+pub(crate) fn add(report: &mut Report, frames: &[Frame], ages: &[(f64, u64, u64)]) {
+    let frames = frames.iter().cloned().map(|frame| push(report, frame));
+    let frames = frames.collect();
+    let ages: Vec<Age> = ages.iter().copied().map(Age::from).collect();
+    report.sites.push(Site {
         family: Some("libc".to_owned()),
         function: "malloc".to_owned(),
         blocks: ages.iter().map(|a| a.blocks).sum(),
         bytes: ages.iter().map(|a| a.bytes).sum(),
         youngest: ages.iter().map(|a| a.age).fold(f64::MAX, f64::min),
         oldest: ages.iter().map(|a| a.age).fold(0.0, f64::max),
-        frames: vec![Arc::new(Frame {
-            address: "0x55d0c0de".to_owned(),
-            module: Some("/usr/bin/x".to_owned()),
-            offset: Some("0xde".to_owned()),
-            function: Some(function.to_owned()),
-            file: Some(file.to_owned()),
-            line: Some(line),
-            ..Frame::default()
-        })],
-        truncated: None,
+        frames,
         ages,
-    }
+        ..Site::default()
+    });
 }
 
 /// Compares with a file of `golden/`, or writes it if LEAKTAP_UPDATE=1.
 fn golden(name: &str, found: &str) {
-    let path = format!("{}/src/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/src/formats/golden/{name}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("LEAKTAP_UPDATE").is_some_and(|value| value == "1") {
         std::fs::write(&path, found).unwrap();
     }
@@ -88,43 +116,48 @@ fn golden(name: &str, found: &str) {
 
 fn rendered(report: &Report, style: Style) -> String {
     let mut text = Vec::new();
-    render(report, style, &mut text).unwrap();
+    let reports = slice::from_ref(report);
+    Text { style }.write(reports, &mut text).unwrap();
     String::from_utf8(text).unwrap()
 }
 
 /// C, C++ with inlined frames, a region, a stack that breaks off, and something for each note.
 fn leaky() -> Report {
     let mut leaky = report();
-    let mut cpp = site(
-        "std::vector<int, std::allocator<int> >::push_back(int&&)",
-        "/usr/include/c++/12/bits/stl_vector.h",
-        1294,
-        &[(1.0, 1, 20_800)],
+    leaky.modules.push(module(Some("c0ffee")));
+    let push_back = "std::vector<int, std::allocator<int> >::push_back(int&&)";
+    let innermost = Frame {
+        inlined: true,
+        module: Some(ModuleId(1)),
+        ..frame(push_back, "/usr/include/c++/12/bits/stl_vector.h", 1294)
+    };
+    let cpp = [("fill(Cache&)", 30), ("main", 41), ("_start", 0)];
+    let cpp = cpp.map(|(name, line)| frame(name, "/src/cache.cpp", line));
+    let cpp = [&[innermost], &cpp[..]].concat();
+    add(&mut leaky, &cpp, &[(1.0, 1, 20_800)]);
+    add(
+        &mut leaky,
+        &[frame("grow", "/src/pool.c", 7)],
+        &[(9.5, 1, 16_384)],
     );
-    cpp.function = "operator new".to_owned();
-    let innermost = Arc::make_mut(&mut cpp.frames[0]);
-    innermost.inlined = true;
-    innermost.build_id = Some("c0ffee".to_owned());
-    let more = [("fill(Cache&)", 30), ("main", 41), ("_start", 0)];
-    for (name, line) in more {
-        cpp.frames
-            .extend(site(name, "/src/cache.cpp", line, &[]).frames);
-    }
-    let mut region = site("grow", "/src/pool.c", 7, &[(9.5, 1, 16_384)]);
+    let nameless = Frame {
+        address: Some(Hex(0x55d0_c0ff)),
+        offset: Some(Hex(0xff)),
+        by_frame_pointer: true,
+        function: None,
+        file: None,
+        line: None,
+        ..frame("", "", 0)
+    };
+    let cut = [frame("leak_here", "/src/x.c", 12), nameless];
+    add(&mut leaky, &cut, &[(0.4, 2, 128), (9.1, 1, 64)]);
+    leaky.sites[0].function = "operator new".to_owned();
+    let region = &mut leaky.sites[1];
     (region.source, region.function) = (Source::Mapping, "mmap".to_owned());
     region.family = None;
-    let mut cut = site("leak_here", "/src/x.c", 12, &[(0.4, 2, 128), (9.1, 1, 64)]);
-    cut.frames.push(Arc::new(Frame {
-        address: "0x55d0c0ff".to_owned(),
-        module: Some("/usr/bin/x".to_owned()),
-        offset: Some("0xff".to_owned()),
-        by_frame_pointer: true,
-        ..Frame::default()
-    }));
-    cut.truncated = Some("no rule".to_owned());
-    leaky.sites = vec![cpp, region, cut];
+    leaky.sites[2].truncated = Some("no rule".to_owned());
     leaky.notes.push("something".to_owned());
-    leaky.probes[0].kind = "none".to_owned();
+    leaky.probes[0].kind = ProbeKind::None;
     leaky.probes[0].reason = Some("TooShort".to_owned());
     let heap = |of: fn(&Site) -> u64| of(&leaky.sites[0]) + of(&leaky.sites[2]);
     leaky.totals = Totals {
@@ -189,14 +222,14 @@ fn groups_have_a_line_each() {
 }
 
 #[test]
-fn json_is_schema_1() {
+fn json_is_schema_2() {
     let mut report = leaky();
     report.target.exit = Some(Exit::Signal(9));
     let report = Selection::default().apply(report);
     let pretty = serde_json::to_string_pretty(&report).unwrap();
-    golden("schema-1.json", &format!("{pretty}\n"));
+    golden("schema-2.json", &format!("{pretty}\n"));
     let mut line = Vec::new();
-    crate::json(&report, &mut line).unwrap();
+    Json.write(slice::from_ref(&report), &mut line).unwrap();
     assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
     assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
 }
@@ -247,29 +280,31 @@ fn the_target_cannot_write_to_the_terminal() {
     let evil = "\x1b]0;evil\x07\nleaktap: nothing is left";
     let mut report = leaky();
     let (site, probe) = (&mut report.sites[0], &mut report.probes[0]);
-    let frame = Arc::make_mut(&mut site.frames[0]);
+    let (frame, module) = (&mut report.frames[0], &mut report.modules[1]);
     for text in [
         &mut report.target.program,
         &mut site.function,
-        &mut frame.address,
+        &mut module.path,
         &mut probe.function,
         &mut probe.module,
-        &mut probe.kind,
-        &mut probe.address,
     ] {
         *text = evil.to_owned();
     }
     for text in [
         &mut frame.function,
         &mut frame.file,
-        &mut frame.module,
-        &mut frame.build_id,
-        &mut frame.offset,
+        &mut module.build_id,
         &mut site.truncated,
         &mut probe.reason,
     ] {
         *text = Some(evil.to_owned());
     }
+    // Its module is shown where it has no file.
+    let no_file = Frame {
+        file: None,
+        ..frame.clone()
+    };
+    add(&mut report, &[no_file], &[]);
     report.notes.push(evil.to_owned());
     for verbose in [false, true] {
         let style = Style {

@@ -5,20 +5,32 @@ use std::io::{self, BufWriter, Write};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::Report;
+use crate::compact::compact;
 use crate::names::is_harmful;
+use crate::{Format, Report};
 
-/// Prints `report` as one line of JSON, schema 1.
-///
-/// # Errors
-/// As the writer's.
-pub fn json(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    // Thousands of frames are written in small pieces, each of which would be a call through a
-    // table.
-    let mut out = BufWriter::new(out);
-    report.serialize(&mut Serializer::with_formatter(&mut out, Escaping))?;
-    out.write_all(b"\n")?;
-    out.flush()
+/// One line of JSON a process, schema 2.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+impl Format for Json {
+    fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
+        // Thousands of frames are written in small pieces, each of which would be a call through a
+        // table.
+        let mut out = BufWriter::new(out);
+        for report in reports {
+            let mut report = report.clone();
+            compact(&mut report);
+            line(&report, &mut out)?;
+        }
+        out.flush()
+    }
+}
+
+/// `report` as it is.
+pub(crate) fn line(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    report.serialize(&mut Serializer::with_formatter(&mut *out, Escaping))?;
+    out.write_all(b"\n")
 }
 
 /// Escapes what JSON allows in a string, and a terminal would act on: names are the target's own.
@@ -49,8 +61,8 @@ impl Formatter for Escaping {
 
 #[cfg(test)]
 mod tests {
-    use crate::Report;
-    use crate::text::tests::report;
+    use crate::formats::text::tests::report;
+    use crate::{Format, Json, Report};
 
     /// It is text for a terminal, and the same when read back.
     #[test]
@@ -58,7 +70,7 @@ mod tests {
         let mut odd = report();
         odd.target.program = "/x\x1b[2J\x07\x7f\u{9b}31m\u{202e}gpj.\u{2066}ü\u{e0041}".to_owned();
         let mut text = Vec::new();
-        super::json(&odd, &mut text).unwrap();
+        Json.write(std::slice::from_ref(&odd), &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         let line = text.strip_suffix('\n').unwrap();
         assert!(!line.contains(crate::names::is_harmful), "{line}");

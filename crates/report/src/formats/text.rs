@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use crate::names::{fold, last_part, printable, up_to_main, without_compiler};
 use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
-use crate::{Exit, Family, Frame, Heap, Report, Site, Source};
+use crate::{
+    Exit, Family, Format, FrameId, Heap, Mode, Place, Probe, ProbeKind, Report, Site, Source,
+};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,19 +21,32 @@ pub struct Style {
 /// Widest column of function names.
 const WIDEST: usize = 48;
 
-/// Prints `report`: a summary, the sites, what the reader should know, and one line of what is
-/// left.
-///
-/// # Errors
-/// As the writer's.
-pub fn render(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+/// A summary, the sites, what the reader should know, and one line of what is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Text {
+    /// How it looks.
+    pub style: Style,
+}
+
+impl Format for Text {
+    fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
+        let mut reports = reports.iter();
+        reports.try_for_each(|report| one_report(report, self.style, out))
+    }
+}
+
+fn one_report(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     summary(report, style, out)?;
-    let mut lines = Lines::default();
+    let mut lines = Lines {
+        report,
+        style,
+        known: HashMap::new(),
+    };
     let are_many = !report.families.is_empty();
     for (number, site) in (1..).zip(&report.sites) {
         let family = site.family.as_deref().filter(|_| are_many);
         one_site(number, site, family, style, out)?;
-        stack(site, style, &mut lines, out)?;
+        stack(site, &mut lines, out)?;
     }
     if style.verbose {
         probes(report, out)?;
@@ -43,7 +57,7 @@ pub fn render(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<
 
 fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let (target, totals) = (&report.target, &report.totals);
-    let is_run = report.mode == "run";
+    let is_run = report.mode == Mode::Run;
     let how = if is_run { "ran for" } else { "attached for" };
     let name = style.strong(&printable(&target.program));
     writeln!(
@@ -140,8 +154,11 @@ fn one_site(
 }
 
 /// What is printed of each frame. Stacks share them: most are printed many times.
-#[derive(Default)]
-struct Lines(HashMap<*const Frame, Line>);
+struct Lines<'a> {
+    report: &'a Report,
+    style: Style,
+    known: HashMap<FrameId, Line>,
+}
 
 struct Line {
     name: String,
@@ -150,29 +167,32 @@ struct Line {
     place: String,
 }
 
-impl Lines {
-    fn line(&mut self, frame: &Arc<Frame>, style: Style) -> &Line {
-        self.0.entry(Arc::as_ptr(frame)).or_insert_with(|| {
-            let name = name(frame, style);
+impl Lines<'_> {
+    fn line(&mut self, id: FrameId, place: &Place<'_>) -> &Line {
+        let style = self.style;
+        self.known.entry(id).or_insert_with(|| {
+            let name = name(place, style);
             Line {
                 width: name.chars().count(),
                 name,
-                place: place(frame, style),
+                place: position(place, style),
             }
         })
     }
 }
 
-fn stack(site: &Site, style: Style, lines: &mut Lines, out: &mut dyn Write) -> io::Result<()> {
-    let frames = if style.verbose {
-        &site.frames[..]
-    } else {
-        up_to_main(&site.frames)
+fn stack(site: &Site, lines: &mut Lines<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let style = lines.style;
+    let all = lines.report.tables().stack(&site.frames);
+    let shown = match style.verbose {
+        true => &all[..],
+        false => up_to_main(&all),
     };
-    let widths = frames.iter().map(|frame| lines.line(frame, style).width);
+    let frames = || site.frames.iter().copied().zip(shown);
+    let widths = frames().map(|(id, place)| lines.line(id, place).width);
     let widest = widths.max().unwrap_or(0).min(WIDEST);
-    for frame in frames {
-        let Line { name, width, place } = lines.line(frame, style);
+    for (id, place) in frames() {
+        let Line { name, width, place } = lines.line(id, place);
         match name.as_str() {
             "" => writeln!(out, "     {place}")?,
             name => {
@@ -200,28 +220,31 @@ fn ages(site: &Site) -> String {
 }
 
 /// The function, or the address where it has no name. Empty if the place says all.
-fn name(frame: &Frame, style: Style) -> String {
-    match (&frame.function, &frame.file) {
-        (Some(function), _) if style.verbose => printable(function).into_owned(),
-        (Some(function), _) => printable(&fold(function)).into_owned(),
-        (None, Some(_)) => String::new(),
-        (None, None) => printable(&frame.address).into_owned(),
+fn name(place: &Place<'_>, style: Style) -> String {
+    let frame = place.frame;
+    match (&frame.function, &frame.file, frame.address) {
+        (Some(function), ..) if style.verbose => printable(function).into_owned(),
+        (Some(function), ..) => printable(&fold(function)).into_owned(),
+        (None, None, Some(address)) => address.to_string(),
+        (None, ..) => String::new(),
     }
 }
 
-fn place(frame: &Frame, style: Style) -> String {
+fn position(place: &Place<'_>, style: Style) -> String {
+    let Place { frame, module } = *place;
     let file = |file| match style.verbose {
         true => file,
         false => without_compiler(file),
     };
-    let place = match (&frame.file, frame.line, &frame.module, &frame.offset) {
+    let position = match (&frame.file, frame.line, module, frame.offset) {
         (Some(path), Some(line), ..) => format!("{}:{line}", file(path)),
         (Some(path), None, ..) => file(path).to_owned(),
-        (None, _, Some(module), Some(offset)) => format!("{}+{offset}", last_part(module)),
-        (None, _, Some(module), None) => module.clone(),
+        (None, _, Some(module), Some(offset)) => format!("{}+{offset}", last_part(&module.path)),
+        (None, _, Some(module), None) => module.path.clone(),
         (None, _, None, _) => "(no module)".to_owned(),
     };
-    let id = match (&frame.build_id, style.verbose) {
+    let id = module.and_then(|module| module.build_id.as_deref());
+    let id = match (id, style.verbose) {
         (Some(id), true) => format!(" [{}]", printable(id)),
         _ => String::new(),
     };
@@ -231,7 +254,7 @@ fn place(frame: &Frame, style: Style) -> String {
         false => "",
     };
     let marks = style.dim(&format!("{id}{inlined}{guessed}"));
-    format!("{}{marks}", printable(&place))
+    format!("{}{marks}", printable(&position))
 }
 
 fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -243,7 +266,10 @@ fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let family = family.map(|f| format!("{f}, ")).unwrap_or_default();
         let line = format!(
             "{:<18}{:<12}{family}{} {}{reason}",
-            probe.function, probe.kind, probe.module, probe.address
+            probe.function,
+            probe.kind.name(),
+            probe.module,
+            probe.address
         );
         writeln!(out, "  {}", printable(&line))?;
     }
@@ -252,7 +278,8 @@ fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut notes = report.notes.clone();
-    for probe in report.probes.iter().filter(|probe| probe.kind == "none") {
+    let is_unwatched = |probe: &&Probe| probe.kind == ProbeKind::None;
+    for probe in report.probes.iter().filter(is_unwatched) {
         let reason = probe.reason.as_deref().unwrap_or("unknown reason");
         notes.push(format!(
             "{} of {} is not watched: {reason}",
@@ -349,7 +376,7 @@ struct Amount {
 impl Amount {
     fn add(&mut self, source: Source, number: u64, bytes: u64) {
         let sum = match source {
-            Source::Heap => &mut self.blocks,
+            Source::Heap | Source::Before => &mut self.blocks,
             Source::Mapping => &mut self.regions,
         };
         *sum = sum.saturating_add(number);

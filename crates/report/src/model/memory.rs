@@ -1,0 +1,114 @@
+//! What the memory of a process was like: when it was looked at, where it went, its children.
+
+use serde::{Deserialize, Serialize};
+
+/// One look at memory.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When, from the beginning of the trace.
+    pub at: f64,
+    /// How.
+    pub rung: Rung,
+    /// For how long the process was stopped.
+    pub stopped: f64,
+}
+
+/// How exact a look at memory was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rung {
+    /// One moment, by write-protection.
+    A,
+    /// One moment, by a forked child.
+    B,
+    /// What several looks agree upon.
+    C,
+}
+
+/// Whether grades were right: what was lost cannot be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Blocks that were judged to be lost.
+    pub graded: u64,
+    /// How many of them were freed later.
+    pub freed_later: u64,
+}
+
+/// Where the resident memory went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// All of it.
+    pub rss: u64,
+    /// What no part explains.
+    pub unexplained: u64,
+    /// The rest.
+    pub parts: Vec<Part>,
+}
+
+/// A part of the resident memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// What it is.
+    pub what: What,
+    /// How much.
+    pub bytes: u64,
+    /// More of it.
+    pub detail: String,
+}
+
+/// What resident memory can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// Blocks that were allocated under trace.
+    Live,
+    /// Blocks from before it.
+    Before,
+    /// Free in the allocator, and could be given back.
+    Free,
+    /// Free in the allocator, and held by a block behind it.
+    Pinned,
+    /// Kept by the allocator for a thread.
+    Cached,
+    /// The allocator's own.
+    Metadata,
+    /// The program's own mappings.
+    Mapping,
+    /// Stacks of threads.
+    Stack,
+    /// Files.
+    File,
+    /// Shared with other processes.
+    Shared,
+    /// Swapped out.
+    Swap,
+}
+
+/// How much memory there was at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When, from the beginning of the trace.
+    pub at: f64,
+    /// Bytes of blocks that were allocated under trace.
+    pub live_bytes: u64,
+    /// How many.
+    pub live_blocks: u64,
+    /// Resident memory.
+    pub rss: u64,
+    /// Its share of what is shared, and all else.
+    pub pss: u64,
+    /// Address space for data.
+    pub vm_data: u64,
+    /// Address space.
+    pub vm_size: u64,
+}
+
+/// A process that the traced one has made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    /// Its process id.
+    pub pid: i32,
+    /// Its executable.
+    pub program: String,
+    /// It has a report of its own.
+    pub traced: bool,
+}

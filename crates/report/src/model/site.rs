@@ -1,0 +1,173 @@
+//! What is left, by call site.
+
+use serde::{Deserialize, Serialize};
+
+use super::FrameId;
+
+/// Blocks, or regions, of one stack.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// What they are judged to be.
+    pub kind: Kind,
+    /// Where they are from.
+    pub source: Source,
+    /// The allocator whose blocks they are; none for regions.
+    #[serde(default)]
+    pub family: Option<String>,
+    /// The function that was called.
+    pub function: String,
+    /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many were allocated there in all.
+    pub allocated_blocks: Option<u64>,
+    /// Their bytes.
+    pub allocated_bytes: Option<u64>,
+    /// Age of the youngest at the end of the trace.
+    pub youngest: f64,
+    /// Age of the oldest.
+    pub oldest: f64,
+    /// How it grows.
+    pub growth: Option<Growth>,
+    /// How much of it is in memory.
+    pub resident_bytes: Option<u64>,
+    /// What the blocks look like.
+    pub shape: Option<Shape>,
+    /// The first frame of the user's own code.
+    pub culprit: Option<FrameId>,
+    /// The stack, from the innermost frame outside of the allocator.
+    pub frames: Vec<FrameId>,
+    /// The frames of the allocator, before these; captures only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allocator: Vec<FrameId>,
+    /// Why the stack breaks off, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<String>,
+    /// How old they are; captures only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ages: Vec<Age>,
+}
+
+impl Site {
+    /// The stack from its innermost frame on.
+    pub(crate) fn whole_stack(&self) -> impl Iterator<Item = FrameId> + '_ {
+        self.allocator.iter().chain(&self.frames).copied()
+    }
+}
+
+/// Blocks of the same age: `[age, blocks, bytes]` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(f64, u64, u64)", into = "(f64, u64, u64)")]
+pub struct Age {
+    /// Their age at the end of the trace.
+    pub age: f64,
+    /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl From<(f64, u64, u64)> for Age {
+    fn from((age, blocks, bytes): (f64, u64, u64)) -> Age {
+        Age { age, blocks, bytes }
+    }
+}
+
+impl From<Age> for (f64, u64, u64) {
+    fn from(of: Age) -> (f64, u64, u64) {
+        (of.age, of.blocks, of.bytes)
+    }
+}
+
+/// Leak kinds: memcheck's four, what is not graded, and what is none.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Not freed while leaktap watched; no more is known.
+    #[default]
+    Unmatched,
+    /// Nothing points to it.
+    Definite,
+    /// Only lost blocks point to it.
+    Indirect,
+    /// Something points into its middle.
+    Possible,
+    /// Something points to it.
+    Reachable,
+    /// A language's runtime keeps it for good: no leak.
+    Runtime,
+}
+
+impl Kind {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Unmatched => "unmatched",
+            Kind::Definite => "definite",
+            Kind::Indirect => "indirect",
+            Kind::Possible => "possible",
+            Kind::Reachable => "reachable",
+            Kind::Runtime => "runtime",
+        }
+    }
+}
+
+/// Where memory is from.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// An allocator function.
+    #[default]
+    Heap,
+    /// mmap(2) and its kin, called by the program itself.
+    Mapping,
+    /// An allocator function, before the trace.
+    Before,
+}
+
+/// How a site grows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Growth {
+    /// By so much.
+    pub bytes_per_second: f64,
+    /// How likely it is to look so by chance.
+    pub p: f64,
+    /// In a word.
+    pub pattern: Course,
+}
+
+/// What becomes of a site's blocks in the course of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Course {
+    /// More and more.
+    #[serde(rename = "growing")]
+    Growing,
+    /// It grew to a limit.
+    #[serde(rename = "full")]
+    Full,
+    /// Blocks come and go.
+    #[serde(rename = "turns over")]
+    TurnsOver,
+    /// Made at the beginning.
+    #[serde(rename = "start-up")]
+    StartUp,
+    /// It grew for a while.
+    #[serde(rename = "stopped")]
+    Stopped,
+}
+
+/// What the blocks of a site look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Size of each.
+    pub size: u64,
+    /// What their first words point to.
+    pub holds: Option<String>,
+    /// The number of the site whose blocks they look like.
+    pub like_site: Option<u32>,
+}

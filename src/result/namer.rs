@@ -1,0 +1,182 @@
+//! Gives frames their names, each once.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use leaktap_api::FunctionId;
+use leaktap_image::{Module as Loaded, Name, Symbolizer};
+use leaktap_report::{Frame, FrameId, Hex, Module, ModuleId, Tables, caller_of_allocator};
+use leaktap_unwind as unwind;
+use leaktap_unwind::End;
+
+use crate::target::Target;
+
+/// Most frames of all stacks, and most of them that have names: a target can write millions of
+/// stacks into what it shares with us. With as many, leaktap needs a gigabyte.
+const MOST_FRAMES: usize = 1 << 25;
+const MOST_NAMES: usize = 1 << 20;
+
+/// Why a call site has no stack.
+const UNKNOWN: &str =
+    "the target has written over what was noted, or has more than a million of them";
+const TOO_MANY: &str = "there are more than 32 million frames";
+
+/// What was called there: nobody knows.
+const NO_FUNCTION: FunctionId = FunctionId(u8::MAX);
+
+/// Gives frames their names, and numbers to all that have some.
+pub(super) struct Namer<'a> {
+    pub(super) target: &'a Target,
+    symbolizer: &'a mut Symbolizer,
+    pub(super) modules: Vec<Module>,
+    /// By first byte and file, the numbers of `modules`.
+    numbers: HashMap<(u64, usize), ModuleId>,
+    pub(super) frames: Vec<Frame>,
+    /// Of raw frames, the numbers of `frames`.
+    named: HashMap<u64, Range<u32>>,
+    /// How many may still be listed.
+    frames_left: usize,
+}
+
+/// A stack with names.
+#[derive(Debug)]
+pub(super) struct Stack {
+    /// The frames of the allocator, innermost first.
+    pub(super) allocator: Vec<FrameId>,
+    /// Those behind them.
+    pub(super) frames: Vec<FrameId>,
+    /// Why it breaks off, if it does.
+    pub(super) truncated: Option<String>,
+    /// What was called.
+    pub(super) function: FunctionId,
+}
+
+impl Stack {
+    fn none(why: &str, function: FunctionId) -> Stack {
+        Stack {
+            allocator: Vec::new(),
+            frames: Vec::new(),
+            truncated: Some(why.to_owned()),
+            function,
+        }
+    }
+}
+
+impl<'a> Namer<'a> {
+    pub(super) fn new(target: &'a Target, symbolizer: &'a mut Symbolizer) -> Namer<'a> {
+        let loaded = || target.process().modules().all();
+        let ids = || (0..).map(ModuleId);
+        Namer {
+            target,
+            symbolizer,
+            modules: loaded().map(module).collect(),
+            numbers: loaded().map(key).zip(ids()).collect(),
+            frames: Vec::new(),
+            named: HashMap::new(),
+            frames_left: MOST_FRAMES,
+        }
+    }
+
+    /// What numbers of frames lead to.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        Tables {
+            modules: &self.modules,
+            frames: &self.frames,
+        }
+    }
+
+    /// The stack that the books have by this number.
+    pub(super) fn stack(&mut self, id: u32) -> Stack {
+        let Some((raw, end, function)) = self.target.books.stack(id) else {
+            return Stack::none(UNKNOWN, NO_FUNCTION);
+        };
+        let Some(left) = self.frames_left.checked_sub(raw.len()) else {
+            return Stack::none(TOO_MANY, function);
+        };
+        self.frames_left = left;
+        let mut allocator: Vec<_> = raw.into_iter().flat_map(|raw| self.names(raw)).collect();
+        let begin = caller_of_allocator(&self.tables().stack(&allocator));
+        Stack {
+            frames: allocator.split_off(begin),
+            allocator,
+            truncated: (end != End::Root).then(|| end.to_string()),
+            function,
+        }
+    }
+
+    /// The numbers of the functions at a raw frame, innermost first.
+    pub(super) fn names(&mut self, raw: u64) -> impl Iterator<Item = FrameId> + use<> {
+        let known = self.named.get(&raw).cloned();
+        let ids = known.unwrap_or_else(|| {
+            let is_full = self.named.len() >= MOST_NAMES;
+            // Those beyond are one, of which nothing is known.
+            let raw = if is_full { NAMELESS } else { raw };
+            let known = self.named.get(&raw).cloned();
+            known.unwrap_or_else(|| self.add(raw))
+        });
+        ids.map(FrameId)
+    }
+
+    fn add(&mut self, raw: u64) -> Range<u32> {
+        let named = match raw {
+            NAMELESS => vec![Frame::default()],
+            _ => self.functions(unwind::Frame::from_raw(raw)),
+        };
+        let start = self.frames.len() as u32; // a few for each of MOST_NAMES
+        self.frames.extend(named);
+        let ids = start..self.frames.len() as u32;
+        self.named.insert(raw, ids.clone());
+        ids
+    }
+
+    fn functions(&mut self, frame: unwind::Frame) -> Vec<Frame> {
+        let bare = Frame {
+            address: Some(Hex(frame.address().get())),
+            by_frame_pointer: frame.by_frame_pointer(),
+            interrupted: frame.address() == frame.lookup(),
+            ..Frame::default()
+        };
+        let target = self.target;
+        let Some(module) = target.process().modules().module_at(frame.lookup()) else {
+            return vec![bare];
+        };
+        let place = Frame {
+            module: self.numbers.get(&key(module)).copied(),
+            offset: Some(Hex(module.offset_of(frame.address()))),
+            ..bare
+        };
+        let file = module.file();
+        let names = self.symbolizer.names(file, module.svma(frame.lookup()));
+        names.into_iter().map(|name| named(&place, name)).collect()
+    }
+}
+
+/// What the kernel gives to nobody: no frame has it.
+const NAMELESS: u64 = u64::MAX;
+
+fn named(place: &Frame, name: Name) -> Frame {
+    Frame {
+        function: name.function,
+        file: name.file,
+        line: name.line,
+        inlined: name.inlined,
+        ..place.clone()
+    }
+}
+
+fn module(loaded: &Loaded) -> Module {
+    let base = loaded.range().start;
+    Module {
+        path: loaded.path().display().to_string(),
+        build_id: loaded.file().build_id_hex(),
+        base: Hex(base.get()),
+        svma: Hex(loaded.svma(base).0),
+    }
+}
+
+/// What tells it apart from all others.
+fn key(module: &Loaded) -> (u64, usize) {
+    let file = Arc::as_ptr(module.file()).addr();
+    (module.range().start.get(), file)
+}
