@@ -393,8 +393,7 @@ impl Tracing<'_> {
             Stop::Vfork(child) => self.announced(&stopped, child, Child::SharesMemory, halted),
             Stop::Exec { .. } if self.is_child(tid) => {
                 self.tasks.remove(&tid);
-                self.target.thread_gone(tid);
-                let _ = stopped.detach(); // killed: nothing to let go
+                self.target.release_replaced(stopped);
                 return;
             }
             Stop::Exec { .. } => {

@@ -3,6 +3,7 @@
 //! From the command line to the exit status; [`session`] is where the trace is.
 
 mod books;
+mod children;
 mod cli;
 mod demo;
 mod detaching;

@@ -205,6 +205,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
         ));
     }
     notes.extend(target.mapping_notes());
+    notes.extend(target.children.note());
     notes.extend(target.process().refused().map(without_agent));
     let lost = target.books.lost();
     if lost > 0 {

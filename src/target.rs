@@ -13,6 +13,7 @@ use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
+use crate::children::Children;
 use crate::cli::Engine;
 use crate::error::{Error, cause};
 use crate::guard;
@@ -103,6 +104,8 @@ pub(crate) struct Target {
     pub(crate) duration: Duration,
     /// What the report has to say beside figures.
     pub(crate) notes: Vec<String>,
+    /// Its children that were let go.
+    pub(crate) children: Children,
     /// How often it executed another program.
     execs: Execs,
 }
@@ -164,6 +167,7 @@ impl Target {
             started: SystemTime::now(),
             duration: Duration::ZERO,
             notes: Vec::new(),
+            children: Children::default(),
             execs: Execs::default(),
         };
         target.plan();
@@ -465,6 +469,7 @@ impl Target {
 
     /// Lets a child of a fork go, at its first stop, with every byte as the files have it.
     pub(crate) fn release_copy(&mut self, tracer: &mut Tracer, mut stopped: Stopped) {
+        self.children.add(stopped.tid(), true);
         if let Ok(memory) = Memory::open(stopped.tid()) {
             let disarmed = self.process.disarm_copy(&memory, tracer, &mut stopped);
             if disarmed.is_err() && stopped.tid().is_filtered() {
@@ -472,6 +477,13 @@ impl Target {
             }
         }
         let _ = stopped.detach(); // fails if it has been killed: nothing to let go
+    }
+
+    /// Lets a child go that has executed another program, and so left the target's memory.
+    pub(crate) fn release_replaced(&mut self, stopped: Stopped) {
+        self.children.add(stopped.tid(), false);
+        self.thread_gone(stopped.tid());
+        let _ = stopped.detach(); // as above
     }
 
     /// The process runs another program now.

@@ -325,8 +325,8 @@ impl<'a> Tracing<'a> {
         let tid = stopped.tid();
         if self.is_child(tid) {
             self.tasks.remove(&tid);
-            self.target.thread_gone(tid);
-            return stopped.detach();
+            self.target.release_replaced(stopped);
+            return Ok(());
         }
         self.leave_former_memory();
         self.add(tid, false);

@@ -30,6 +30,6 @@ pub use model::{
     Site, Snapshot, Source, Stopped, Tables, Target, Totals, What,
 };
 pub use names::printable;
-pub use numbers::{bytes, count};
+pub use numbers::{bytes, count, grouped};
 pub use pattern::{OutputName, Pattern};
 pub use selection::{By, Selection};

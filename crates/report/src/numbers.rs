@@ -41,7 +41,7 @@ pub fn count(n: u64, what: &str) -> String {
 }
 
 /// Digits in groups of three.
-pub(crate) fn grouped(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (left, digit) in (0..digits.len()).rev().zip(digits.chars()) {

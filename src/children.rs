@@ -1,0 +1,109 @@
+//! Children that the target starts: they run untraced, and the report says which.
+
+use std::path::{Path, PathBuf};
+
+use leaktap_report::{grouped, printable};
+use leaktap_tracee::Tid;
+use procfs::process::Process as ProcInfo;
+
+/// Most children that a note names.
+const MOST_NAMED: usize = 8;
+
+/// The children of a target that were let go.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    count: u64,
+    first: Vec<Child>,
+}
+
+#[derive(Debug)]
+struct Child {
+    pid: Tid,
+    /// When it was started, by which it is told from a later process of the same id.
+    started: u64,
+    /// What it ran when it was let go.
+    program: PathBuf,
+    /// It was in the middle of a fork, as a copy of its parent.
+    is_copy: bool,
+}
+
+impl Children {
+    /// `pid` is about to be let go: a copy of the target, or what runs another program by now.
+    pub(crate) fn add(&mut self, pid: Tid, is_copy: bool) {
+        self.count += 1;
+        if self.first.len() < MOST_NAMED {
+            self.first.push(Child {
+                pid,
+                started: started(pid).unwrap_or_default(),
+                program: program(pid).unwrap_or_default(),
+                is_copy,
+            });
+        }
+    }
+
+    /// What the report says of them.
+    pub(crate) fn note(&self) -> Option<String> {
+        let children = match self.count {
+            0 => return None,
+            1 => "1 child was".to_owned(),
+            many => format!("{} children were", grouped(many)),
+        };
+        let mut named: Vec<_> = self.first.iter().map(Child::name).collect();
+        if let Some(more @ 1..) = self.count.checked_sub(self.first.len() as u64) {
+            named.push(format!("{} more", grouped(more)));
+        }
+        Some(format!("{children} not traced: {}", named.join(", ")))
+    }
+}
+
+impl Child {
+    /// Its id, and its program as far as that is known: a copy may have run another since.
+    fn name(&self) -> String {
+        let is_there = started(self.pid) == Some(self.started);
+        let now = program(self.pid).filter(|_| is_there && self.is_copy);
+        let is_copy = self.is_copy && now.as_ref().is_none_or(|now| *now == self.program);
+        let name = now.as_ref().unwrap_or(&self.program);
+        let name = name.file_name().unwrap_or_default().to_string_lossy();
+        let what = if is_copy { "a copy of " } else { "" };
+        format!("{} {what}{}", self.pid, printable(&name))
+    }
+}
+
+fn program(pid: Tid) -> Option<PathBuf> {
+    std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("exe")).ok()
+}
+
+fn started(pid: Tid) -> Option<u64> {
+    let stat = ProcInfo::new(pid.get()).and_then(|process| process.stat());
+    stat.ok().map(|stat| stat.starttime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn are_counted_and_the_first_are_named() {
+        let mut children = Children::default();
+        assert_eq!(children.note(), None);
+        let own = Tid::new(std::process::id().cast_signed());
+        children.add(own, false);
+        let note = children.note().unwrap();
+        assert!(
+            note.starts_with(&format!("1 child was not traced: {own} leaktap")),
+            "{note}"
+        );
+        for _ in 0..1200 {
+            children.add(own, true);
+        }
+        let note = children.note().unwrap();
+        assert!(
+            note.starts_with("1,201 children were not traced: "),
+            "{note}"
+        );
+        assert!(
+            note.contains("a copy of leaktap") && note.ends_with(", 1,193 more"),
+            "{note}"
+        );
+    }
+}
