@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use leaktap_report::{grouped, printable};
+use leaktap_report::{Child as Listed, grouped, printable};
 use leaktap_tracee::Tid;
 use procfs::process::Process as ProcInfo;
 
-/// Most children that a note names.
+/// Most children that are listed, and that a note names.
+const MOST_LISTED: usize = 1000;
 const MOST_NAMED: usize = 8;
 
 /// The children of a target that were let go.
@@ -31,7 +32,7 @@ impl Children {
     /// `pid` is about to be let go: a copy of the target, or what runs another program by now.
     pub(crate) fn add(&mut self, pid: Tid, is_copy: bool) {
         self.count += 1;
-        if self.first.len() < MOST_NAMED {
+        if self.first.len() < MOST_LISTED {
             self.first.push(Child {
                 pid,
                 started: started(pid).unwrap_or_default(),
@@ -41,6 +42,16 @@ impl Children {
         }
     }
 
+    /// The first thousand, for the report.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let listed = |child: &Child| Listed {
+            pid: child.pid.get(),
+            program: child.program_now().0.display().to_string(),
+            traced: false,
+        };
+        self.first.iter().map(listed).collect()
+    }
+
     /// What the report says of them.
     pub(crate) fn note(&self) -> Option<String> {
         let children = match self.count {
@@ -48,8 +59,9 @@ impl Children {
             1 => "1 child was".to_owned(),
             many => format!("{} children were", grouped(many)),
         };
-        let mut named: Vec<_> = self.first.iter().map(Child::name).collect();
-        if let Some(more @ 1..) = self.count.checked_sub(self.first.len() as u64) {
+        let named = self.first.iter().take(MOST_NAMED).map(Child::name);
+        let mut named: Vec<_> = named.collect();
+        if let Some(more @ 1..) = self.count.checked_sub(named.len() as u64) {
             named.push(format!("{} more", grouped(more)));
         }
         Some(format!("{children} not traced: {}", named.join(", ")))
@@ -57,15 +69,21 @@ impl Children {
 }
 
 impl Child {
-    /// Its id, and its program as far as that is known: a copy may have run another since.
+    /// Its id and program, for a note.
     fn name(&self) -> String {
-        let is_there = started(self.pid) == Some(self.started);
-        let now = program(self.pid).filter(|_| is_there && self.is_copy);
-        let is_copy = self.is_copy && now.as_ref().is_none_or(|now| *now == self.program);
-        let name = now.as_ref().unwrap_or(&self.program);
-        let name = name.file_name().unwrap_or_default().to_string_lossy();
+        let (program, is_copy) = self.program_now();
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
         let what = if is_copy { "a copy of " } else { "" };
         format!("{} {what}{}", self.pid, printable(&name))
+    }
+
+    /// Its program as far as that is known, and whether it may be no more than a copy of its parent:
+    /// it may have run another one since.
+    fn program_now(&self) -> (PathBuf, bool) {
+        let is_there = self.is_copy && started(self.pid) == Some(self.started);
+        let now = program(self.pid).filter(|now| is_there && *now != self.program);
+        let is_copy = self.is_copy && now.is_none();
+        (now.unwrap_or_else(|| self.program.clone()), is_copy)
     }
 }
 

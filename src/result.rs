@@ -69,7 +69,7 @@ fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
         checked: None,
         memory: None,
         timeline: Vec::new(),
-        children: Vec::new(),
+        children: target.children.list(),
         notes,
     }
 }
