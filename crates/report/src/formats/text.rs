@@ -1,13 +1,12 @@
 //! The report for people.
 
-use std::collections::{BTreeMap, HashMap};
+mod left;
+
 use std::io::{self, Write};
 
 use crate::names::{fold, last_part, printable, up_to_main, without_compiler};
 use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
-use crate::{
-    Exit, Family, Format, FrameId, Heap, Mode, Place, Probe, ProbeKind, Report, Site, Source,
-};
+use crate::{Exit, Format, FrameId, Heap, Mode, Place, Probe, ProbeKind, Report, Site, Source};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +39,8 @@ fn one_report(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<
     let mut lines = Lines {
         report,
         style,
-        known: HashMap::new(),
+        known: report.frames.iter().map(|_| None).collect(),
+        none: Line::default(),
     };
     let are_many = !report.families.is_empty();
     for (number, site) in (1..).zip(&report.sites) {
@@ -52,7 +52,8 @@ fn one_report(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<
         probes(report, out)?;
     }
     notes(report, out)?;
-    last_line(report, style, out)
+    let line = left::last_line(report);
+    writeln!(out, "\n{}", style.strong(&line))
 }
 
 fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
@@ -157,9 +158,12 @@ fn one_site(
 struct Lines<'a> {
     report: &'a Report,
     style: Style,
-    known: HashMap<FrameId, Line>,
+    /// By number.
+    known: Vec<Option<Line>>,
+    none: Line,
 }
 
+#[derive(Default)]
 struct Line {
     name: String,
     /// Of the name, in columns.
@@ -170,7 +174,11 @@ struct Line {
 impl Lines<'_> {
     fn line(&mut self, id: FrameId, place: &Place<'_>) -> &Line {
         let style = self.style;
-        self.known.entry(id).or_insert_with(|| {
+        let FrameId(id) = id;
+        let Some(known) = self.known.get_mut(id as usize) else {
+            return &self.none;
+        };
+        known.get_or_insert_with(|| {
             let name = name(place, style);
             Line {
                 width: name.chars().count(),
@@ -292,115 +300,6 @@ fn notes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     notes
         .iter()
         .try_for_each(|note| writeln!(out, "note: {}", printable(note)))
-}
-
-/// What is left, and how much of it the filters have kept out of the list.
-fn last_line(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let (listed, left) = (listed(report), left(report));
-    let sites = count(report.sites.len() as u64, "call site");
-    let exceeds = |of: &str, left: &Amount| left.exceeds(listed.get(of).unwrap_or(&NOTHING));
-    let line = match report.sites.len() {
-        0 if left.values().all(Amount::is_empty) => "nothing is left".to_owned(),
-        0 => format!("none of {} left is listed", text(&left)),
-        _ if left.iter().any(|(of, left)| exceeds(of, left)) => {
-            format!(
-                "{} at {sites} listed, of {} left",
-                text(&listed),
-                text(&left)
-            )
-        }
-        _ => format!("{} left, at {sites}", text(&listed)),
-    };
-    writeln!(out, "\n{}", style.strong(&format!("leaktap: {line}")))
-}
-
-/// Amounts by allocator; one, without a name, if no more than one was called. Mappings are with
-/// that, or for themselves.
-type Amounts<'a> = BTreeMap<&'a str, Amount>;
-
-const NOTHING: Amount = Amount {
-    blocks: 0,
-    regions: 0,
-    bytes: 0,
-};
-
-fn listed(report: &Report) -> Amounts<'_> {
-    let mut amounts = Amounts::new();
-    for site in &report.sites {
-        let family = site
-            .family
-            .as_deref()
-            .filter(|_| !report.families.is_empty());
-        let amount = amounts.entry(family.unwrap_or_default()).or_default();
-        amount.add(site.source, site.blocks, site.bytes);
-    }
-    amounts
-}
-
-fn left(report: &Report) -> Amounts<'_> {
-    let totals = &report.totals;
-    let mut amounts = Amounts::new();
-    let of_none = amounts.entry("").or_default();
-    of_none.add(Source::Mapping, totals.mapped_regions, totals.mapped_bytes);
-    if report.families.is_empty() {
-        let unsuppressed = totals
-            .heap
-            .live_blocks
-            .saturating_sub(totals.suppressed_blocks);
-        of_none.add(Source::Heap, unsuppressed, totals.heap.live_bytes);
-    }
-    for Family { name, heap } in &report.families {
-        let amount = amounts.entry(name).or_default();
-        amount.add(Source::Heap, heap.live_blocks, heap.live_bytes);
-    }
-    amounts
-}
-
-fn text(amounts: &Amounts<'_>) -> String {
-    let some = amounts.iter().filter(|(_, amount)| !amount.is_empty());
-    let texts = some.map(|(of, amount)| match of.is_empty() {
-        true => amount.text(),
-        false => format!("{}: {}", printable(of), amount.text()),
-    });
-    texts.collect::<Vec<_>>().join("; ")
-}
-
-/// A sum of blocks and regions.
-#[derive(Default)]
-struct Amount {
-    blocks: u64,
-    regions: u64,
-    bytes: u64,
-}
-
-impl Amount {
-    fn add(&mut self, source: Source, number: u64, bytes: u64) {
-        let sum = match source {
-            Source::Heap | Source::Before => &mut self.blocks,
-            Source::Mapping => &mut self.regions,
-        };
-        *sum = sum.saturating_add(number);
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.blocks == 0 && self.regions == 0
-    }
-
-    fn exceeds(&self, other: &Amount) -> bool {
-        self.blocks > other.blocks || self.regions > other.regions
-    }
-
-    fn text(&self) -> String {
-        let blocks = count(self.blocks, "block");
-        let regions = count(self.regions, "region");
-        let what = match (self.blocks, self.regions) {
-            (_, 0) => blocks,
-            (0, _) => regions,
-            _ => format!("{blocks} and {regions}"),
-        };
-        format!("{} in {what}", exact_bytes(self.bytes))
-    }
 }
 
 impl Style {

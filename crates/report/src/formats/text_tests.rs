@@ -2,7 +2,8 @@ use std::slice;
 
 use super::*;
 use crate::{
-    Age, By, Frame, Hex, Json, Module, ModuleId, Probe, SCHEMA, Selection, Stopped, Target, Totals,
+    Age, By, Family, Frame, Hex, Json, Module, ModuleId, Probe, SCHEMA, Selection, Stopped, Target,
+    Totals,
 };
 
 /// A report without sites.

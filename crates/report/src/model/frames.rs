@@ -140,6 +140,11 @@ impl<'a> Tables<'a> {
 
     /// The frames of a stack, or of a part of it.
     pub fn stack(self, ids: &[FrameId]) -> Vec<Place<'a>> {
-        ids.iter().filter_map(|&id| self.place(id)).collect()
+        self.places(ids).collect()
+    }
+
+    /// As [`Tables::stack`].
+    pub(crate) fn places(self, ids: &[FrameId]) -> impl Iterator<Item = Place<'a>> {
+        ids.iter().filter_map(move |&id| self.place(id))
     }
 }
