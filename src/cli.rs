@@ -106,6 +106,12 @@ pub(crate) struct Whom {
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) listing: Listing,
+    /// Debug files for better names, found by build id, path or name
+    #[arg(long, value_name = "DIR")]
+    pub(crate) debug_dir: Option<PathBuf>,
+    /// A copy of the target's files, for better names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sysroot: Option<PathBuf>,
     /// A file that `-o` wrote, or a JSON report; `-` for standard input
     pub(crate) capture: PathBuf,
 }

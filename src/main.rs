@@ -20,6 +20,7 @@ mod overhead;
 mod patience;
 mod progress;
 mod remedy;
+mod renaming;
 mod result;
 mod roots;
 mod session;
@@ -33,6 +34,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use leaktap_image::Elsewhere;
 use leaktap_report::{Mode, Needs, printable};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
@@ -155,11 +157,20 @@ fn attach(options: &Attach) -> Result<u8, Error> {
 
 fn report(options: &Report) -> Result<u8, Error> {
     let output = Output::of_report(&options.listing);
+    let elsewhere = Elsewhere {
+        debug_dir: options.debug_dir.clone(),
+        sysroot: options.sysroot.clone(),
+    };
     let needs = Needs {
         ages: options.listing.older.is_some(),
-        stacks: false,
+        stacks: elsewhere.has_any(),
     };
-    let reports = leaktap_report::read(&options.capture, needs)?;
+    let mut reports = leaktap_report::read(&options.capture, needs)?;
+    if elsewhere.has_any() {
+        for report in &mut reports {
+            renaming::rename(report, &elsewhere);
+        }
+    }
     Ok(output.print(reports)?.unwrap_or(0))
 }
 

@@ -30,6 +30,7 @@ mod truth;
 mod blocked;
 mod detours;
 mod doctor;
+mod elsewhere;
 mod ends;
 mod errors;
 mod exact;

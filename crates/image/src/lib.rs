@@ -13,6 +13,7 @@
 mod auxv;
 mod bindings;
 mod elf;
+mod elsewhere;
 mod error;
 mod files;
 mod image;
@@ -31,6 +32,7 @@ mod vdso;
 pub use auxv::hwcap2;
 pub use bindings::{Bindings, Bound};
 pub use elf::{Cfi, ElfFile, Reference, Section, Segment, Slot, Symbol};
+pub use elsewhere::Elsewhere;
 pub use error::Error;
 pub use files::FileCache;
 pub use image::{Changes, Image};

@@ -16,6 +16,7 @@ mod model;
 mod names;
 mod numbers;
 mod pattern;
+mod rename;
 mod selection;
 
 pub use allocator::caller_of_allocator;

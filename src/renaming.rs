@@ -1,0 +1,41 @@
+//! Names for a capture's frames from files that are here, and were not where it was made.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use leaktap_image::{ElfFile, Elsewhere, Name, Symbolizer};
+use leaktap_memory::Svma;
+use leaktap_report::{Frame, Module, ModuleId, Report};
+
+/// Gives frames better names where a file in `elsewhere` has the build id of their module.
+pub(crate) fn rename(report: &mut Report, elsewhere: &Elsewhere) {
+    let file = |module: &Module| -> Option<Arc<ElfFile>> {
+        let id = module.build_id.as_deref()?;
+        let files = elsewhere.files(Path::new(&module.path), id);
+        files.into_iter().next().map(Arc::new)
+    };
+    let files: Vec<_> = report.modules.iter().map(file).collect();
+    if files.iter().all(Option::is_none) {
+        let note =
+            "no file in --debug-dir or --sysroot has the build id of a module of the capture";
+        return report.notes.push(note.to_owned());
+    }
+    let mut symbolizer = Symbolizer::new();
+    report.rename(|ModuleId(id), at| match files.get(id as usize) {
+        Some(Some(file)) => {
+            let names = symbolizer.names(file, Svma(at));
+            names.into_iter().map(named).collect()
+        }
+        _ => Vec::new(),
+    });
+}
+
+fn named(name: Name) -> Frame {
+    Frame {
+        function: name.function,
+        file: name.file,
+        line: name.line,
+        inlined: name.inlined,
+        ..Frame::default()
+    }
+}
