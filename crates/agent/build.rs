@@ -13,7 +13,7 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 26] = [
+const SYMBOLS: [(&str, &str); 28] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
@@ -48,6 +48,8 @@ const SYMBOLS: [(&str, &str); 26] = [
     ("GATE", "leaktap_gate"),
     ("GATE_INT3", "leaktap_gate_int3"),
     ("GATE_PASS", "leaktap_gate_pass"),
+    ("CHANGE", "leaktap_change"),
+    ("CHANGE_RETURN", "leaktap_change_return"),
     ("CONSTANTS", "leaktap_constants"),
 ];
 
@@ -168,6 +170,7 @@ fn link(object: &Path, image: &Path) {
         "leaktap_full_around_throwing",
         "leaktap_full_before",
         "leaktap_gate",
+        "leaktap_change",
     ] {
         ld.args(["-u", entry]);
     }

@@ -2,14 +2,33 @@
 
 use core::arch::asm;
 use core::cell::Cell;
+use core::sync::atomic::AtomicU32;
 
 const GETTID: u64 = 186;
+const FUTEX: u64 = 202;
 const PROCESS_VM_READV: u64 = 310;
 
 /// The number of this thread: gettid(2).
 pub(crate) fn number() -> u32 {
     // SAFETY: it has no effect.
     unsafe { call(GETTID, [0; 6]) as u32 }
+}
+
+/// Waits while `word` is `value`, so many nanoseconds at most, and less than a second. May return at any
+/// time: futex(2).
+pub(crate) fn wait(word: &AtomicU32, value: u32, nanoseconds: u64) {
+    const WAIT: u64 = 0;
+    let timeout = [0, nanoseconds];
+    let (word, timeout) = (word.as_ptr() as u64, timeout.as_ptr() as u64);
+    // SAFETY: the kernel only reads.
+    unsafe { call(FUTEX, [word, WAIT, value.into(), timeout, 0, 0]) };
+}
+
+/// Wakes whoever waits for `word`, in whatever process: futex(2).
+pub(crate) fn wake(word: &AtomicU32) {
+    const WAKE: u64 = 1;
+    // SAFETY: it has no effect on this process.
+    unsafe { call(FUTEX, [word.as_ptr() as u64, WAKE, 1, 0, 0, 0]) };
 }
 
 /// Copies words from `at` on, as many as can be read. Returns how many.

@@ -9,6 +9,7 @@
 
 mod agent;
 mod call;
+mod changes;
 mod entry;
 mod frees;
 mod kernel;

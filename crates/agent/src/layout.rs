@@ -101,6 +101,10 @@ pub const SYSTEM: usize = 16;
 /// Calls of mmap(2) and its kin that may be noted and not be read yet: 8 MiB of notes.
 pub const MAPPINGS: usize = 128 << 10;
 
+/// [`Live::served`] while the tracer is there. The first byte is an int3's, so that whoever takes int3s
+/// out after a tracer that was killed says by that that it has gone.
+pub const SERVED: u32 = 0xcc;
+
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
@@ -218,6 +222,11 @@ pub struct Live {
     pub clock: AtomicU32,
     /// What is to be known of frees: [`PAIRS`], [`FREE_STACKS`], [`ALL_SEEN`].
     pub wanted: AtomicU32,
+    /// How many of [`Told::changes`] the tracer has seen. A futex, futex(2).
+    pub seen: AtomicU32,
+    /// [`SERVED`] while changes of modules are awaited: the tracer says so, and whoever has waited
+    /// for it in vain takes that back.
+    pub served: AtomicU32,
 }
 
 impl Live {
@@ -242,6 +251,9 @@ pub struct Told {
     pub losses: [AtomicU64; LOSSES],
     /// How many calls of mmap(2) and its kin were noted: the position of the next.
     pub noted: AtomicU64,
+    /// How often the dynamic linker was about to change its list of modules, or had done so. A
+    /// futex, futex(2).
+    pub changes: AtomicU32,
 }
 
 /// Why a call is not in the ledger.

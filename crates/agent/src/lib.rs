@@ -12,10 +12,10 @@
 //! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
-//! - It makes two system calls: process_vm_readv(2) of its own process, for what it cannot be sure
-//!   to
-//!   read otherwise, and gettid(2) where threads share an fs base; and not even these unless
-//!   [`layout::Live::kernel`] allows it.
+//! - It makes three system calls: process_vm_readv(2) of its own process, for what it cannot be sure
+//!   to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the tracer
+//!   when modules change; and not even these unless [`layout::Live::kernel`] allows it.
+//! - It waits for nobody but there, for a second at most.
 #![deny(unsafe_code)]
 
 pub mod layout;
@@ -39,8 +39,8 @@ mod stub;
 use leaktap_memory::Svma;
 
 pub use shared::{
-    KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT, ROOM_LEN,
-    SHARED_LEN, Shared, TABLES, THREADS_AT,
+    CONTROL_AT, KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT,
+    ROOM_LEN, SHARED_LEN, Shared, TABLES, THREADS_AT,
 };
 pub use stub::{DESCRIPTOR_AT, PUSH_LEN, STUB_LEN, stub};
 
@@ -79,6 +79,8 @@ pub enum Shape {
     /// For mprotect(2): goes on to the original without a frame. By way of [`GATE_INT3`], if that is
     /// about to make code writable.
     Gate,
+    /// For the dynamic linker's `r_brk`: tells the tracer, waits for it, and returns.
+    Change,
 }
 
 impl Shape {
@@ -92,6 +94,7 @@ impl Shape {
             Shape::FullAroundThrowing => offsets::FULL_AROUND_THROWING,
             Shape::FullBefore => offsets::FULL_BEFORE,
             Shape::Gate => offsets::GATE,
+            Shape::Change => offsets::CHANGE,
         }
     }
 
@@ -107,8 +110,8 @@ impl Shape {
 
     /// Whether all registers are preserved: the stub then pushes what it has to say.
     pub const fn is_full(self) -> bool {
-        use Shape::{FullAround, FullAroundThrowing, FullBefore, Gate};
-        matches!(self, FullAround | FullAroundThrowing | FullBefore | Gate)
+        use Shape::{Around, AroundThrowing, Before};
+        !matches!(self, Around | AroundThrowing | Before)
     }
 }
 
@@ -128,7 +131,7 @@ pub enum Exit {
 }
 
 /// Offsets in the image of all instructions by which a thread leaves the agent.
-pub const EXITS: [(u64, Exit); 16] = [
+pub const EXITS: [(u64, Exit); 17] = [
     (offsets::AROUND_CALL, Exit::Call),
     (offsets::AROUND_PASS, Exit::Pass),
     (offsets::AROUND_RETURN, Exit::Return),
@@ -145,6 +148,7 @@ pub const EXITS: [(u64, Exit); 16] = [
     (offsets::FULL_BEFORE_PASS, Exit::FullPass),
     (offsets::GATE_INT3, Exit::FullPass),
     (offsets::GATE_PASS, Exit::FullPass),
+    (offsets::CHANGE_RETURN, Exit::Return),
 ];
 
 /// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry; in the

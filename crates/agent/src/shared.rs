@@ -27,6 +27,9 @@ pub const TABLES: u32 = 28;
 const KEYS_LEN: usize = KEYS << KEY_BITS;
 const THREADS_LEN: usize = KEYS_LEN + SPARES;
 
+/// Offset of [`Control`](crate::layout::Control).
+pub const CONTROL_AT: u64 = 0;
+
 /// Offset of the keys of threads; [`Control`](crate::layout::Control) and what the tracer notes for
 /// another one come before.
 pub const KEYS_AT: u64 = 64 << 10;

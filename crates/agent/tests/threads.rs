@@ -20,6 +20,7 @@ mod agent;
 #[allow(dead_code, reason = "nor who has freed what")]
 mod frees;
 #[path = "../blob/kernel.rs"]
+#[allow(dead_code, reason = "nor is the tracer waited for")]
 mod kernel;
 #[path = "../blob/record.rs"]
 #[allow(dead_code, reason = "only what is not remembered is needed")]

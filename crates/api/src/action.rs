@@ -63,6 +63,9 @@ impl Action {
     /// `madvise(2)`: arguments are address, length, advice. By some advice the program gives back
     /// what memory there is.
     pub const GIVE_BACK: Action = Action(12);
+    /// `r_brk` of `<link.h>`: the dynamic linker calls it before and after it changes its list of
+    /// modules.
+    pub const CHANGE_MODULES: Action = Action(13);
 
     /// Nobody knows the block's size.
     #[must_use]
@@ -174,7 +177,8 @@ impl Action {
         is_below(ONE) && is_below(OTHER) && is_below(POINTER)
     }
 
-    /// True of functions that get memory from the kernel rather than from the allocator.
+    /// True of functions that get memory from the kernel rather than from the allocator, or say that
+    /// the dynamic linker does.
     pub const fn is_mapping(self) -> bool {
         self.shape().0 >= Action::MAP.0
     }

@@ -1,0 +1,63 @@
+//! Changes of the dynamic linker's list of modules: told, and awaited for a while.
+
+use core::hint::spin_loop;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use crate::agent::Agent;
+use crate::kernel;
+use crate::layout::SERVED;
+
+/// How often the tracer is looked for, and how long each time, in nanoseconds: a second in all.
+const LOOKS: u32 = 100;
+const LOOK: u64 = 10_000_000;
+
+/// Turns of a look where system calls are not allowed: some 3 to 10 ms each.
+const SPINS: u32 = 1 << 18;
+
+/// The dynamic linker is about to change its list of modules, or has done so.
+#[unsafe(no_mangle)]
+extern "C" fn leaktap_changed() {
+    // In a forked child there is nobody to tell.
+    if let Some(agent) = Agent::present() {
+        agent.await_tracer();
+    }
+}
+
+impl Agent {
+    /// Tells the tracer that modules change, and waits until it has seen that, or is gone. After a wait
+    /// in vain nobody waits any more, unless the tracer comes back.
+    fn await_tracer(self) {
+        let (told, live) = (&self.control.told, &self.control.live);
+        let change = told.changes.fetch_add(1, AcqRel).wrapping_add(1);
+        if self.may_call() {
+            kernel::wake(&told.changes);
+        }
+        for _ in 0..LOOKS {
+            let seen = live.seen.load(Acquire);
+            let is_seen = seen.wrapping_sub(change).cast_signed() >= 0;
+            if is_seen || live.served.load(Relaxed) != SERVED {
+                return;
+            }
+            match self.may_call() {
+                true => kernel::wait(&live.seen, seen, LOOK),
+                false => spin(&live.seen, seen),
+            }
+        }
+        let _ = live.served.compare_exchange(SERVED, 0, Relaxed, Relaxed); // somebody else has
+    }
+
+    fn may_call(self) -> bool {
+        self.control.live.kernel.load(Relaxed) == 1
+    }
+}
+
+/// Waits without a system call while `word` is `value`, for a while.
+fn spin(word: &AtomicU32, value: u32) {
+    for _ in 0..SPINS {
+        if word.load(Relaxed) != value {
+            return;
+        }
+        spin_loop();
+    }
+}
