@@ -71,4 +71,4 @@ pub use sys::raise_file_limit;
 pub use tid::{SeccompMode, Tid, Trapping};
 pub use tracee::{Died, OptionsError, Running, Stopped};
 pub use tracer::{Event, Tracer};
-pub use wakeups::Wakeups;
+pub use wakeups::{Sleeper, Wakeups};

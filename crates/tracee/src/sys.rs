@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
@@ -261,6 +261,14 @@ pub(crate) static NOTED: [AtomicU32; 32] = [const { AtomicU32::new(0) }; 32];
 /// Signals of a terminal that stop a job.
 const STOPS: [c_int; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
+/// A [`Sleeper`](crate::Sleeper) is to wake up, and has not yet.
+static WOKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether SIGURG has come since this was last asked.
+pub(crate) fn take_wake() -> bool {
+    WOKEN.load(Ordering::Relaxed) && WOKEN.swap(false, Ordering::Relaxed)
+}
+
 /// Who has sent the last SIGCONT that was noted.
 pub(crate) static CONTINUED_BY: AtomicI32 = AtomicI32::new(0);
 
@@ -280,8 +288,11 @@ extern "C" fn note(signal: c_int, info: *const siginfo_t, _: *const c_void) {
         let sender = unsafe { (*info).si_pid() };
         CONTINUED_BY.store(sender, Ordering::Relaxed);
     }
-    // The timer's signal only has to interrupt waitpid(2).
-    if signal != libc::SIGALRM
+    if signal == libc::SIGURG {
+        WOKEN.store(true, Ordering::Relaxed);
+    }
+    // These only have to interrupt waitpid(2).
+    if !matches!(signal, libc::SIGALRM | libc::SIGURG)
         && let Some(noted) = NOTED.get(signal as usize)
     {
         noted.fetch_add(1, Ordering::Relaxed);

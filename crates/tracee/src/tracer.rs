@@ -79,6 +79,10 @@ impl Tracer {
             if let Some(event) = next(libc::WNOHANG) {
                 return event;
             }
+            // Else the signal that came meanwhile would wake nobody.
+            if sys::take_wake() {
+                return Event::Interrupted;
+            }
             // A tracee on the same core runs meanwhile; one on another core is not kept waiting.
             thread::yield_now();
         }

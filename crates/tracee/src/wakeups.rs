@@ -23,6 +23,8 @@ const BACKGROUND: [NixSignal; 2] = [NixSignal::SIGTTIN, NixSignal::SIGTTOU];
 
 /// Lets signals, and a clock, wake a [`Tracer`](crate::Tracer) that waits.
 ///
+/// SIGURG does so once, for a [`Sleeper`]: where it has no handler, it has no effect.
+///
 /// Handlers for SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP and SIGCONT note the signal and interrupt
 /// waitpid(2), without `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts nothing; neither
 /// does one that the kernel gives to another thread. So a timer interrupts the installing thread
@@ -52,6 +54,7 @@ impl Wakeups {
         sys::NOTED.iter().for_each(forget);
         let mut waking = SigSet::empty();
         waking.add(NixSignal::SIGALRM);
+        waking.add(NixSignal::SIGURG);
         waking.add(NixSignal::SIGCONT);
         ENDING.into_iter().for_each(|signal| waking.add(signal));
         let mask = waking.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_UNBLOCK)?;
@@ -144,6 +147,23 @@ impl Drop for Wakeups {
         self.handlers.iter().for_each(sys::restore_handler);
         // Cannot fail: the mask is one that the kernel gave.
         let _ = self.mask.thread_set_mask();
+    }
+}
+
+/// A thread that may sleep in a system call: another one of this process can wake it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sleeper(i32);
+
+impl Sleeper {
+    /// The calling thread.
+    pub fn this() -> Sleeper {
+        Sleeper(sys::own_tid())
+    }
+
+    /// Interrupts the system call that it is in, if [`Wakeups`] are installed.
+    pub fn wake(self) {
+        let process = std::process::id().cast_signed();
+        let _ = sys::send(process, self.0, libc::SIGURG); // fails if it has ended
     }
 }
 
