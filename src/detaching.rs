@@ -330,6 +330,7 @@ impl Tracing<'_> {
         self.target.halted(begun.elapsed());
         let until = Instant::now() + pause;
         while Instant::now() < until {
+            self.target.pass_time();
             match self.tracer.poll() {
                 Some(Event::NoChildren) => return,
                 Some(event) => self.on_event(event),

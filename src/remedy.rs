@@ -112,6 +112,10 @@ pub(crate) fn remedy(refusal: Refusal) -> &'static str {
             "a function of its allocator is shorter than a jump; start it with another allocator \
              (LD_PRELOAD)"
         }
+        Refusal::NoPadding => {
+            "a jump has no room there; should leaktap be killed, the target may die when it loads a \
+             library"
+        }
         Refusal::JumpIntoRegion => {
             "a branch may lead behind the first byte of a function of its allocator; start it with \
              another allocator (LD_PRELOAD)"

@@ -355,6 +355,8 @@ impl Target {
 
     /// See [`Process::leave_for_signal`].
     pub(crate) fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+        // It may wait in the agent for that.
+        self.process.look_for_changes(&mut self.files);
         self.process.leave_for_signal(tracer, stopped);
     }
 
@@ -404,6 +406,7 @@ impl Target {
     /// Time passes: to be told before each event, and often.
     pub(crate) fn pass_time(&mut self) {
         let now = self.books.tick();
+        self.process.look_for_changes(&mut self.files);
         self.process.read_mappings(&mut self.books);
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;

@@ -73,6 +73,13 @@ impl Target {
             self.notes
                 .push("the program has no function that allocates".to_owned());
         }
+        if self.process.has_been_late() {
+            self.notes.push(
+                "the target waited for leaktap in vain when it loaded or unloaded a library: what \
+                 that did first may be missing, or have no names"
+                    .to_owned(),
+            );
+        }
         for function in self.process.swallowed() {
             let name = self.process.functions().display(function);
             self.notes.push(format!(

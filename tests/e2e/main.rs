@@ -28,6 +28,7 @@ mod tools;
 mod truth;
 
 mod blocked;
+mod changes;
 mod detours;
 mod doctor;
 mod elsewhere;

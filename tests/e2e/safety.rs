@@ -314,6 +314,12 @@ fn a_target_that_maps_by_itself_survives_a_killed_leaktap() {
     survives_deaths("own_maps_busy.c", 2);
 }
 
+/// Nor where libraries come and go, of which the dynamic linker tells.
+#[test]
+fn a_target_that_loads_libraries_survives_a_killed_leaktap() {
+    survives_deaths("reload.c", 0);
+}
+
 /// A fixture that has mapped, at any moment, so many regions at most.
 fn survives_deaths(fixture: &str, held: u64) {
     let mut target = Fixture::new(fixture).start_for(ALL_CYCLES);

@@ -32,8 +32,6 @@ pub(crate) enum Purpose {
     Entry(FunctionId),
     /// The instruction that this function returns to.
     Result(FunctionId),
-    /// `r_brk`.
-    Linker,
     /// mlockall(2).
     Lock,
     /// sigaction(2), pthread_sigmask(3).
@@ -135,7 +133,7 @@ impl Breakpoints {
                     site.purposes.result = Some(function);
                     site.waiting += 1;
                 }
-                Purpose::Linker | Purpose::Lock | Purpose::Signals => {}
+                Purpose::Lock | Purpose::Signals => {}
             }
         }
         Ok(())
@@ -150,6 +148,14 @@ impl Breakpoints {
                 false => Change::Lifted { at },
             });
         }
+    }
+
+    /// What is 0 at `at` when the tracer has gone is an int3's byte, or not any longer.
+    pub(crate) fn note_presence(&mut self, at: Addr, come: bool) {
+        self.journal.note(match come {
+            true => Change::Set { at, original: 0 },
+            false => Change::Lifted { at },
+        });
     }
 
     /// Takes the breakpoint at `at` away; no thread runs.

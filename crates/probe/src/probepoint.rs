@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use leaktap_api::{Function, FunctionId, Functions};
+use leaktap_api::{Action, Function, FunctionId, Functions};
 use leaktap_image::{Code, Image};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
@@ -73,8 +73,8 @@ impl Reason {
     }
 }
 
-/// Finds the functions to be probed: those of `families`, and the mmap(2) family, for each name the
-/// first definition in link-map order. Names that share an address give one probepoint, named by
+/// Finds the functions to be probed: those of `families`, the mmap(2) family, and what the dynamic
+/// linker tells of changes by; for each name the first definition in link-map order. Names that share an address give one probepoint, named by
 /// the first.
 pub(crate) fn find(
     image: &Image,
@@ -88,15 +88,23 @@ pub(crate) fn find(
     });
     let of_heap = numbered.flat_map(|(id, family)| family.functions.iter().map(move |m| (id, m)));
     let of_heap = of_heap.map(|(id, member)| (id, member.function, member.module, member.code));
-    let mapping = functions.standard().filter_map(|(function, known)| {
-        let found = image.resolve(&known.name, memory)?;
+    let others = functions
+        .standard()
+        .filter(|(_, known)| !known.is_of_heap());
+    let others = others.filter_map(|(function, known)| {
+        let (module, code) = match known.action {
+            Action::CHANGE_MODULES => linker(image, memory)?,
+            _ => {
+                let found = image.resolve(&known.name, memory)?;
+                (found.module, found.code)
+            }
+        };
         let of_none = (FamilyId::FIRST, false);
-        let of_none = (of_none, function, found.module, found.code);
-        (!known.is_of_heap()).then_some(of_none)
+        Some((of_none, function, module, code))
     });
     let mut seen = HashSet::new();
     let mut points = Vec::new();
-    for ((family, is_told), function, module, code) in of_heap.chain(mapping) {
+    for ((family, is_told), function, module, code) in of_heap.chain(others) {
         let Some(known) = functions.get(function) else {
             continue;
         };
@@ -120,4 +128,15 @@ pub(crate) fn find(
         }
     }
     points
+}
+
+/// What the dynamic linker calls before and after it changes its list of modules, and which module
+/// that is in.
+fn linker(image: &Image, memory: &dyn ReadMemory) -> Option<(usize, Code)> {
+    let at = image.linker_brk(memory)?;
+    let mut modules = image.modules().iter();
+    Some((
+        modules.position(|module| module.contains(at))?,
+        Code::At(at),
+    ))
 }

@@ -52,9 +52,10 @@ pub struct Process {
     found: Option<Vec<Probepoint>>,
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
-    linker: Option<Addr>,
     /// mlockall.
     lock: Option<Addr>,
+    /// See [`Process::has_been_late`].
+    has_been_late: bool,
     /// Why a thread waits until we are gone.
     departure: Option<Departure>,
     injection: Injection,
@@ -102,8 +103,8 @@ impl Process {
             points: Vec::new(),
             found: None,
             threads: HashMap::new(),
-            linker: None,
             lock: None,
+            has_been_late: false,
             departure: None,
             injection: Injection::None,
             left: Vec::new(),
@@ -146,18 +147,10 @@ impl Process {
         &self.points
     }
 
-    /// Puts probes on all functions found, on the dynamic linker's `r_brk` and on mlockall. All
-    /// threads of the
+    /// Puts probes on all functions found, and on mlockall. All threads of the
     /// process must be stopped. May be called again, when modules have changed.
     pub fn arm(&mut self) {
         let points = self.found.take().unwrap_or_else(|| self.find());
-        let image = self.modules.image();
-        let linker = image.linker_brk(&self.memory);
-        if let Some(at) = linker
-            && self.breakpoints.insert(at, Purpose::Linker).is_ok()
-        {
-            self.linker = linker;
-        }
         self.arm_lock();
         self.arm_sigtrap();
         for mut point in points {
@@ -179,6 +172,8 @@ impl Process {
             }
             self.points.push(point);
         }
+        // The dynamic linker's is there before any other.
+        self.points.sort_by_key(|point| !point.known.is_of_heap());
     }
 
     /// The functions of the modules as they are now, and room for the instructions that breakpoints
@@ -272,7 +267,9 @@ impl Process {
 
     /// True of the breakpoint that the dynamic linker runs into when its list of modules changes.
     pub fn is_linker(&self, at: Addr) -> bool {
-        self.linker == Some(at)
+        let mut points = self.points.iter();
+        let is_its = |point: &Probepoint| point.known.action == Action::CHANGE_MODULES;
+        points.any(|point| point.address == at && is_its(point))
     }
 
     /// Brings modules and probes up to date if the dynamic linker's list is consistent. The thread
@@ -438,7 +435,7 @@ impl Process {
         if action.shape() == Action::PROTECT {
             return self.protects(registers, recorder);
         }
-        if action.is_idle(registers.argument(2)) {
+        if action == Action::CHANGE_MODULES || action.is_idle(registers.argument(2)) {
             return;
         }
         let entry_sp = registers.sp();

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Refusal {
     /// The function ends before the bytes that a jump needs.
     TooShort,
+    /// The function only returns, and there is no room for a jump between it and the next one.
+    NoPadding,
     /// A branch of the function targets the bytes that would be replaced.
     JumpIntoRegion,
     /// A displaced instruction means something else at another address.

@@ -63,6 +63,8 @@ impl Agent {
             plan,
             locked,
             unread: 0,
+            seen: 0,
+            waker: None,
         };
         remains::note(&agent, &agent.regions.codes);
         Ok(agent)

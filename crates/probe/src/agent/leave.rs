@@ -2,8 +2,7 @@
 //!
 //! With all threads stopped, each is brought to where it would be without detours:
 //! - A thread in the agent's own code is run, alone, to one of the agent's exits. It gets there
-//!   without
-//!   anybody's help: the agent waits for nobody.
+//!   without anybody's help: it waits for us alone, and we have seen what it waits for.
 //! - One in displaced instructions stands where the same are in the function.
 //! - A call that the agent has made returns past the agent: its return address is exchanged for
 //!   that of code which drops

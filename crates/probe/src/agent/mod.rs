@@ -9,6 +9,7 @@
 
 mod branched;
 mod calls;
+mod changes;
 mod fill;
 mod groups;
 mod held;
@@ -25,6 +26,7 @@ mod shape;
 mod stacks;
 mod twin;
 mod unwinding;
+mod waker;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,6 +60,7 @@ pub(crate) use remains::remains;
 use remote::Regions;
 use room::Room;
 use stacks::Stacks;
+use waker::Waker;
 
 /// Bytes of a code region: header page, text and constants, stubs.
 const CODE_LEN: u64 = 64 << 10;
@@ -80,6 +83,10 @@ pub(crate) struct Agent {
     locked: Option<i32>,
     /// The first note of a mapping that has not been read.
     unread: u64,
+    /// How many changes of modules have been seen.
+    seen: u32,
+    /// Tells when there are more.
+    waker: Option<Waker>,
 }
 
 /// A function that jumps to the agent.
@@ -135,6 +142,7 @@ impl Agent {
     /// The agent that another tracer, now dead, has left in the process of `memory`.
     pub(crate) fn adopt(memory: &Memory, modules: &mut Modules) -> Option<Agent> {
         let agent = remains::adopt(memory, modules.image())?;
+        agent.stop_waits();
         agent.insert_rows(modules.rules());
         Some(agent)
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use leaktap_agent::Shape;
+use leaktap_api::Action;
 use leaktap_image::{Image, Mapping, Module};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
@@ -65,9 +66,11 @@ impl Plan {
         let wanted = points
             .iter()
             .filter(|point| point.kind == Kind::Breakpoint && way(&point.known).is_some());
-        let mut sites: HashMap<_, _> = wanted
-            .map(|point| (point.address, site(image, memory, point.address)))
-            .collect();
+        let site = |point: &Probepoint| match point.known.action {
+            Action::CHANGE_MODULES => site_of_return(image, memory, point.address),
+            _ => site(image, memory, point.address),
+        };
+        let mut sites: HashMap<_, _> = wanted.map(|point| (point.address, site(point))).collect();
         refuse_branched_into(image, &mut sites);
         let ends = unwound(image, points);
         refuse_throwing(image, points, &ends, &mut sites);
@@ -240,6 +243,28 @@ fn site(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refus
     let mut code = vec![0; len as usize];
     memory.read(at, &mut code).map_err(|_| Refusal::TooShort)?;
     Site::find(&code, at, memory)
+}
+
+/// For a function that only returns, with padding behind it up to the next one.
+fn site_of_return(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refusal> {
+    /// An `endbr64`, and what a jump replaces.
+    const NEEDED: u64 = 9;
+    /// Of the last instruction of padding, which may go on behind that.
+    const LONGEST: u64 = 15;
+    let module = image.module_at(at).ok_or(Refusal::NoPadding)?;
+    let inner: Vec<Svma> = (1..NEEDED)
+        .map(|n| module.svma(at.wrapping_offset(n as i64)))
+        .collect();
+    let functions = functions_at(module, &inner);
+    let is_another = |function: &Option<Range<Svma>>| {
+        let function = function.as_ref();
+        function.is_some_and(|function| function.start != module.svma(at))
+    };
+    let len = functions.iter().position(is_another);
+    let len = len.map_or(NEEDED + LONGEST, |others| 1 + others as u64);
+    let mut code = vec![0; len as usize];
+    memory.read(at, &mut code).map_err(|_| Refusal::NoPadding)?;
+    Site::of_return(&code, at)
 }
 
 /// Of the functions that throw, those past which no exception gets.

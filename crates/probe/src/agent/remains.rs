@@ -161,6 +161,8 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         plan,
         locked: None,
         unread: 0,
+        seen: 0,
+        waker: None,
     })
 }
 

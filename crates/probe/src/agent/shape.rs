@@ -20,6 +20,7 @@ pub(crate) fn way(function: &Function) -> Option<Shape> {
     if action.is_mapping() {
         return Some(match action.shape() {
             Action::PROTECT => Shape::Gate,
+            Action::CHANGE_MODULES => Shape::Change,
             _ => Shape::FullAround,
         });
     }

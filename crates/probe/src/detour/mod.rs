@@ -5,6 +5,7 @@
 
 mod branches;
 mod moved;
+mod padding;
 mod patch;
 mod site;
 

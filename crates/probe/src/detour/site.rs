@@ -4,6 +4,7 @@ use leaktap_memory::{Addr, ReadMemory};
 
 use super::branches;
 use super::moved::Moved;
+use super::padding::is_padding;
 use crate::Refusal;
 use crate::relocate::{Relocated, jump, rel32, relocate};
 
@@ -12,6 +13,9 @@ pub const JUMP_LEN: usize = 5;
 
 /// `endbr64`, the landing pad of indirect branches under CET. It stays where it is.
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
+/// `ret`.
+const RET: u8 = 0xc3;
 
 /// Bytes of a block that are read for displaced instructions: four of one byte and one of 15.
 const DISPLACED_AT_MOST: usize = 19;
@@ -24,6 +28,8 @@ const DISPLACED_AT_MOST: usize = 19;
 pub struct Site {
     at: Addr,
     displaced: Vec<u8>,
+    /// How many of them are instructions: what follows is padding.
+    code: usize,
 }
 
 impl Site {
@@ -48,10 +54,31 @@ impl Site {
         let displaced = body.get(..displaced).ok_or(Refusal::TooShort)?.to_vec();
         let site = Site {
             at: at_body,
+            code: displaced.len(),
             displaced,
         };
         branches::check(function, at, &site.inner(), memory)?;
         Ok(site)
+    }
+
+    /// Where a function that only returns can be patched: `code` is what is at `at`, up to the next
+    /// function. Room for the jump is in the padding behind it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoPadding`]: it is something else, or another function, or anything but padding,
+    /// comes too soon.
+    pub fn of_return(code: &[u8], at: Addr) -> Result<Site, Refusal> {
+        let body = code.strip_prefix(&ENDBR64).unwrap_or(code);
+        let skipped = code.len() - body.len();
+        let displaced = body.get(..JUMP_LEN).ok_or(Refusal::NoPadding)?;
+        match body {
+            [RET, rest @ ..] if is_padding(rest, JUMP_LEN - 1) => Ok(Site {
+                at: at.wrapping_offset(skipped as i64),
+                displaced: displaced.to_vec(),
+                code: 1,
+            }),
+            _ => Err(Refusal::NoPadding),
+        }
     }
 
     /// The address of the jump: the function's, or that behind its `endbr64`.
@@ -59,7 +86,7 @@ impl Site {
         self.at
     }
 
-    /// The original bytes of the displaced instructions, five or more.
+    /// The original bytes of the displaced instructions, and of padding: five or more.
     pub fn displaced(&self) -> &[u8] {
         &self.displaced
     }
@@ -85,7 +112,7 @@ impl Site {
     /// # Errors
     /// [`Refusal::NoMemoryInReach`] if a rip-relative operand cannot be reached from `to`.
     pub fn moved(&self, to: Addr) -> Result<Moved, Refusal> {
-        let relocated = relocate(&self.displaced, self.at, self.displaced.len(), to)?;
+        let relocated = relocate(&self.displaced, self.at, self.code, to)?;
         let Relocated {
             mut code,
             map,

@@ -205,6 +205,8 @@ impl Process {
             agent.unmap_all(tracer, stopped);
             return Err(refusal);
         }
+        agent.serve();
+        self.breakpoints.note_presence(agent.served_at(), true);
         self.walker.hide(agent.codes());
         for thread in stopped.iter() {
             if let Ok(registers) = thread.registers() {
@@ -250,7 +252,7 @@ impl Process {
         let image = self.modules.image();
         let points = self.probes();
         let mut all = points.iter().map(|point| point.address);
-        let mut others = vec![image.linker_brk(&self.memory), self.lock_all()];
+        let mut others = vec![self.lock_all()];
         let of_signals = super::sigtrap::FUNCTIONS.iter();
         others.extend(of_signals.map(|name| image.resolve(name, &self.memory)?.code.addr()));
         all.any(|at| self.is_foreign(at))
@@ -330,6 +332,7 @@ impl Process {
         left?;
         if let Some(agent) = self.injection.take_agent() {
             self.breakpoints.note_gates(agent.int3s(), false);
+            self.breakpoints.note_presence(agent.served_at(), false);
             self.injection = Injection::Withdrawn(agent);
         }
         Ok(())
@@ -390,8 +393,27 @@ impl Process {
         if let Some(agent) = self.injection.take_agent() {
             agent.all_gone();
             agent.restore(&self.memory);
+            agent.stop_serving();
             self.breakpoints.note_gates(agent.int3s(), false);
+            self.breakpoints.note_presence(agent.served_at(), false);
         }
+    }
+
+    /// Brings modules and probes up to date where the agent has told that the dynamic linker changes
+    /// them. The thread that has told waits for that.
+    pub fn look_for_changes(&mut self, files: &mut Files) {
+        let agent = self.injection.agent();
+        if let Some(change) = agent.and_then(Agent::change) {
+            self.modules_changed(files);
+            if let Some(agent) = self.injection.agent_mut() {
+                self.has_been_late |= !agent.has_seen(change);
+            }
+        }
+    }
+
+    /// Whether a thread has waited for that in vain, and gone on before.
+    pub fn has_been_late(&self) -> bool {
+        self.has_been_late
     }
 
     /// A thread begins: it is stopped, and its registers are these.
