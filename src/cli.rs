@@ -133,6 +133,9 @@ pub(crate) struct Trace {
     /// How functions are probed
     #[arg(long, value_enum, default_value_t = Engine::Auto, hide_short_help = true)]
     pub(crate) engine: Engine,
+    /// Leave unwatched, and name, what would need a breakpoint
+    #[arg(long, hide_short_help = true)]
+    pub(crate) detours_only: bool,
     /// Detach when stops take more than this share of the target's time; 100: never
     ///
     /// [default: 10 for `attach --engine auto`, else 100]

@@ -152,6 +152,7 @@ fn attachable(pid: Tid) -> Result<Target, Error> {
     let how = How {
         depth: 1,
         engine: Engine::Auto,
+        detours_only: false,
         pools: Vec::new(),
     };
     let mut target = match Target::prepare(pid, &how) {

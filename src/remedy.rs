@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use leaktap_api::Function;
-use leaktap_probe::{Kind, Probepoint, Process, Refusal};
+use leaktap_probe::{Kind, Probepoint, Process, Reason, Refusal};
 use leaktap_tracee::Tid;
 
 /// What is said of leaktap's own limits (getrlimit(2)): the error by its name, and what is to be
@@ -16,8 +16,8 @@ pub(crate) const FILE_SIZE: &str =
 pub(crate) const ADDRESSES: &str =
     "leaktap itself has too few addresses (ENOMEM); raise its ulimit -v";
 
-/// Which allocation functions have an int3 although a detour was wanted, why, and what would help.
-/// Nothing if none has.
+/// Which allocation functions have an int3, or no probe, although a detour was wanted, why, and what
+/// would help. Nothing if none has.
 pub(crate) fn breakpoints(process: &Process) -> Option<String> {
     let lines = lines(process.probepoints(), process.memory().process());
     let on = |(names, why): (Option<String>, String)| match names {
@@ -25,14 +25,25 @@ pub(crate) fn breakpoints(process: &Process) -> Option<String> {
         None => format!(": {why}"),
     };
     let all: Vec<_> = lines.into_iter().map(on).collect();
-    (!all.is_empty()).then(|| format!("with breakpoints{}", all.join(";")))
+    let mut points = process.probepoints().iter();
+    let how = match points.any(|point| point.kind == Kind::None(Reason::WouldTrap)) {
+        true => "without probes",
+        false => "with breakpoints",
+    };
+    (!all.is_empty()).then(|| format!("{how}{}", all.join(";")))
 }
 
 /// Each reason for breakpoints in `points`, with its remedy; and the functions, unless it is the
 /// one reason for all.
 pub(crate) fn lines(points: &[Probepoint], tid: Tid) -> Vec<(Option<String>, String)> {
-    let breakpoints = points.iter().filter(|point| point.kind == Kind::Breakpoint);
-    let mut refusals: Vec<_> = breakpoints.filter_map(|point| point.refusal).collect();
+    let is_refused = |point: &&Probepoint| {
+        matches!(point.kind, Kind::Breakpoint | Kind::None(Reason::WouldTrap))
+    };
+    let mut refusals: Vec<_> = points
+        .iter()
+        .filter(is_refused)
+        .filter_map(|point| point.refusal)
+        .collect();
     let mut seen = HashSet::new();
     refusals.retain(|refusal| seen.insert(*refusal));
     let has_detour = points.iter().any(|point| point.kind == Kind::Detour);

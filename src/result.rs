@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_ledger::FamilyId;
-use leaktap_probe::{Kind as Probed, Refusal};
+use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
     Age, Exit, Family, Heap, Hex, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source, Stopped,
     Target as Process, Totals,
@@ -132,6 +132,9 @@ fn probes(target: &Target) -> Vec<Probe> {
         reason: match point.kind {
             Probed::Breakpoint => point.refusal.map(|refusal| refusal.to_string()),
             Probed::Detour => None,
+            Probed::None(Reason::WouldTrap) if point.refusal.is_some() => {
+                point.refusal.map(|refusal| refusal.to_string())
+            }
             Probed::None(reason) => Some(reason.name().to_owned()),
         },
     };

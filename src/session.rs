@@ -62,6 +62,7 @@ impl Settings {
             how: How {
                 depth: usize::from(trace.depth),
                 engine: trace.engine,
+                detours_only: trace.detours_only,
                 pools: trace.alloc_fn.clone(),
             },
             max_overhead: trace.max_overhead,

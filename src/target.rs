@@ -69,6 +69,8 @@ pub(crate) struct How {
     pub(crate) depth: usize,
     /// Whether code may be injected.
     pub(crate) engine: Engine,
+    /// Whether what would need an int3 is left unwatched.
+    pub(crate) detours_only: bool,
     /// Allocators beside those that leaktap knows.
     pub(crate) pools: Vec<Pool>,
 }
@@ -218,7 +220,8 @@ impl Target {
 
     /// In C++, blocks may be freed by the wrong function.
     fn look_for_operators(&mut self) {
-        if self.process.modules().has_operators() {
+        // Who allocated a block is known only where all of them are watched.
+        if self.process.modules().has_operators() && !self.how.detours_only {
             self.books.want(PAIRS);
         }
     }
@@ -356,7 +359,7 @@ impl Target {
     /// See [`Process::leave_for_signal`].
     pub(crate) fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
         // It may wait in the agent for that.
-        self.process.look_for_changes(&mut self.files);
+        self.look_for_changes();
         self.process.leave_for_signal(tracer, stopped);
     }
 
@@ -406,14 +409,19 @@ impl Target {
     /// Time passes: to be told before each event, and often.
     pub(crate) fn pass_time(&mut self) {
         let now = self.books.tick();
-        self.process.look_for_changes(&mut self.files);
-        self.process.read_mappings(&mut self.books);
+        self.look_for_changes();
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;
             self.sample();
             self.process.look_for_filters();
             self.process.look_at_sigtrap();
         }
+    }
+
+    /// See [`Process::look_for_changes`].
+    fn look_for_changes(&mut self) {
+        self.process
+            .look_for_changes(&mut self.files, &mut self.books);
     }
 
     /// A thread begins; it has not run yet.
@@ -679,7 +687,10 @@ fn open(pid: Tid, how: &How, files: &mut Files) -> Result<Process, Error> {
     let is_foreign = skipped.any(|skipped| matches!(skipped.why, ImageError::Foreign { .. }));
     let is_empty = image.entry().is_null() && !is_foreign;
     let modules = Modules::new(image, how.pools.clone(), &memory, files);
-    let process = Process::new(memory, modules, how.depth);
+    let mut process = Process::new(memory, modules, how.depth);
+    if how.detours_only && how.engine == Engine::Auto {
+        process.never_trap();
+    }
     if is_empty || !process.is_current() {
         return Err(Error::Replaced { pid });
     }

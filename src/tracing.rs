@@ -117,6 +117,12 @@ impl<'a> Tracing<'a> {
             }
             let event = self.tracer.wait(SPINS);
             self.target.pass_time();
+            if self.target.process().departure().is_some() {
+                // A thread waits for that, and must not go on before, not even for a signal.
+                self.tracer.keep(event);
+                must_leave = true;
+                break;
+            }
             match event {
                 Event::NoChildren => break,
                 event => self.on_event(event),

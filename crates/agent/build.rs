@@ -13,7 +13,7 @@ use std::process::Command;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// Symbols of the image that the library exports as offsets.
-const SYMBOLS: [(&str, &str); 28] = [
+const SYMBOLS: [(&str, &str); 27] = [
     ("AROUND", "leaktap_around"),
     ("AROUND_THROWING", "leaktap_around_throwing"),
     ("BEFORE", "leaktap_before"),
@@ -46,7 +46,6 @@ const SYMBOLS: [(&str, &str); 28] = [
     ("FULL_BEFORE", "leaktap_full_before"),
     ("FULL_BEFORE_PASS", "leaktap_full_before_pass"),
     ("GATE", "leaktap_gate"),
-    ("GATE_INT3", "leaktap_gate_int3"),
     ("GATE_PASS", "leaktap_gate_pass"),
     ("CHANGE", "leaktap_change"),
     ("CHANGE_RETURN", "leaktap_change_return"),

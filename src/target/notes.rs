@@ -64,6 +64,10 @@ impl Target {
     pub(super) fn note_end(&mut self) {
         self.notes.extend(self.process.departure().map(ended_by));
         self.note_unwatched();
+        let unwatched = self.breakpoints_and_remedy();
+        let unwatched = unwatched.filter(|_| self.how.detours_only);
+        self.notes
+            .extend(unwatched.map(|how| format!("traced {how}")));
         for missing in self.process.modules().families().missing() {
             self.notes.push(format!(
                 "no module of the target has what --alloc-fn calls {missing}"
@@ -75,8 +79,8 @@ impl Target {
         }
         if self.process.has_been_late() {
             self.notes.push(
-                "the target waited for leaktap in vain when it loaded or unloaded a library: what \
-                 that did first may be missing, or have no names"
+                "the target waited for leaktap in vain when it loaded or unloaded a library, or was \
+                 about to write to its code: what it did first then may be missing, or have no names"
                     .to_owned(),
             );
         }

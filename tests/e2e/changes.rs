@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::compare::exact;
 use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
-use crate::leaktap::{Tracing, attach, leaktap_with, run};
+use crate::leaktap::{Tracing, attach, leaktap_with, run, run_with};
 use crate::report::Report;
 use crate::truth::Mode;
 
@@ -159,6 +159,35 @@ fn a_leaktap_that_was_killed_is_not_waited_for() {
         traced.succeeded();
         target.end().succeeded();
     }
+}
+
+/// What would need an int3 is not watched, and named.
+#[test]
+fn nothing_traps_where_that_is_asked_for() {
+    let fixture = Fixture::new("pool.c");
+    let program = [fixture.program().as_os_str(), "run".as_ref()];
+    let spec = "pool_get:size=1,returns pool_put:ptr=1";
+    let options = ["--detours-only", "--alloc-fn", spec];
+    let traced = run_with(Engine::Auto, &options, &program);
+    let report = traced.succeeded();
+    let probes = report.at("/probes").as_array().expect("probes");
+    let told = |name: &str| {
+        let probe = probes.iter().find(|probe| probe["function"] == name);
+        let probe = probe.expect("is looked for");
+        (probe["kind"].as_str(), probe["reason"].as_str())
+    };
+    for name in ["pool_get", "pool_put"] {
+        assert_eq!(told(name), (Some("none"), Some("MayUnwind")), "{name}");
+    }
+    assert_eq!(told("malloc"), (Some("detour"), None));
+    let traps = probes.iter().any(|probe| probe["kind"] == "breakpoint");
+    assert!(!traps, "{probes:?}");
+    assert!(report.total("allocations") > 0, "{}", report.summary());
+    let notes = report.notes().join("\n");
+    assert!(
+        notes.contains("without probes on pool_get, pool_put"),
+        "{notes}"
+    );
 }
 
 /// A forked child has no tracer to wait for.

@@ -320,6 +320,12 @@ fn a_target_that_loads_libraries_survives_a_killed_leaktap() {
     survives_deaths("reload.c", 0);
 }
 
+/// Nor where it makes code writable, and sets handlers and masks of signals.
+#[test]
+fn a_target_that_changes_its_code_and_signals_survives_a_killed_leaktap() {
+    survives_deaths("own_code_busy.c", 0);
+}
+
 /// A fixture that has mapped, at any moment, so many regions at most.
 fn survives_deaths(fixture: &str, held: u64) {
     let mut target = Fixture::new(fixture).start_for(ALL_CYCLES);

@@ -1,4 +1,5 @@
-//! Changes of the dynamic linker's list of modules: told, and awaited for a while.
+//! What the tracer has to see before it is done: told, and awaited for a while. Changes of the dynamic
+//! linker's list of modules, and what the tracer has to be gone for.
 
 use core::hint::spin_loop;
 use core::sync::atomic::AtomicU32;
@@ -25,9 +26,9 @@ extern "C" fn leaktap_changed() {
 }
 
 impl Agent {
-    /// Tells the tracer that modules change, and waits until it has seen that, or is gone. After a wait
-    /// in vain nobody waits any more, unless the tracer comes back.
-    fn await_tracer(self) {
+    /// Tells the tracer that there is something to be seen, and waits until it has seen that, or is
+    /// gone. After a wait in vain nobody waits any more, unless the tracer comes back.
+    pub(crate) fn await_tracer(self) {
         let (told, live) = (&self.control.told, &self.control.live);
         let change = told.changes.fetch_add(1, AcqRel).wrapping_add(1);
         if self.may_call() {

@@ -305,8 +305,8 @@ global_asm!(
     "jmp [rsp - 8]",
     ".cfi_endproc",
     ".size leaktap_full_before, . - leaktap_full_before",
-    // mprotect: without a frame, and by way of an int3 if the tracer has to be gone first. Always
-    // full.
+    // mprotect and mlockall: without a frame, once the tracer has seen what they are about to do.
+    // Always full.
     ".globl leaktap_gate",
     ".type leaktap_gate, @function",
     "leaktap_gate:",
@@ -316,27 +316,14 @@ global_asm!(
     "leaktap_save_scratch",
     "mov rdi, rsp",
     "lea rsi, [rsp + 88]",
-    "call leaktap_passes",
+    "call leaktap_knock",
     "mov rcx, [rsp + 80]",
     "mov rcx, [rcx]",
     "mov [rsp + 80], rcx",
-    "test eax, eax",
-    "jz 1f",
-    ".cfi_remember_state",
     "leaktap_restore_scratch",
     "leaktap_restore_arguments",
     "lea rsp, [rsp + 8]",
     ".cfi_adjust_cfa_offset -8",
-    "jmp leaktap_gate_pass",
-    ".cfi_restore_state",
-    "1:",
-    "leaktap_restore_scratch",
-    "leaktap_restore_arguments",
-    "lea rsp, [rsp + 8]",
-    ".cfi_adjust_cfa_offset -8",
-    ".globl leaktap_gate_int3",
-    "leaktap_gate_int3:",
-    "int3",
     ".globl leaktap_gate_pass",
     "leaktap_gate_pass:",
     "jmp [rsp - 8]",
@@ -510,21 +497,23 @@ struct Gate {
     descriptor: u64,
 }
 
-/// mprotect(2) was called with its return address at `sp`. 0 if the tracer has to be gone first:
-/// where it has written, others may be about to write.
+/// mprotect(2) or mlockall(2) was called, with its return address at `sp`. Where that may be what the
+/// tracer has to be gone for, it is asked first.
 #[unsafe(no_mangle)]
-extern "C" fn leaktap_passes(gate: &Gate, sp: &u64) -> u32 {
-    // In a forked child there is nobody to tell.
+extern "C" fn leaktap_knock(gate: &Gate, sp: &u64) {
+    // In a forked child there is nobody to ask.
     let Some(agent) = Agent::present() else {
-        return 1;
+        return;
     };
-    let [start, len] = gate.arguments;
+    let [first, second] = gate.arguments;
     let call = Mapping {
         // SAFETY: the stub has put it there, whose descriptor lies behind its code.
         descriptor: unsafe { &*(gate.descriptor as *const Descriptor) },
-        arguments: [start, len, gate.third],
+        arguments: [first, second, gate.third],
         fourth: gate.fourth,
         sp: &raw const *sp as u64,
     };
-    u32::from(agent.passes(&call) || !agent.protects(&call))
+    if !agent.passes(&call) && agent.asks(&call) {
+        agent.await_tracer();
+    }
 }

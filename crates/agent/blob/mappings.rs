@@ -71,9 +71,9 @@ impl Agent {
         }
     }
 
-    /// A call of mprotect(2) begins. True if it may make code writable in which the tracer has
-    /// written.
-    pub(crate) fn protects(self, call: &Mapping<'_>) -> bool {
+    /// A call of mprotect(2) or mlockall(2) begins, and is noted. True if it may make code writable in
+    /// which the tracer has written, or fill what is reserved.
+    pub(crate) fn asks(self, call: &Mapping<'_>) -> bool {
         self.note_mapping(Noted {
             action: call.descriptor.action,
             kind: call.descriptor.kind as u8,
@@ -84,8 +84,11 @@ impl Agent {
             time: 0,
             begun: u64::MAX,
         });
-        let [start, len, protection] = call.arguments;
-        protection & PROT_WRITE != 0 && self.has_code(start, len)
+        let [first, len, protection] = call.arguments;
+        match call.descriptor.action.shape() {
+            Action::LOCK => call.descriptor.action.fills(first),
+            _ => protection & PROT_WRITE != 0 && self.has_code(first, len),
+        }
     }
 
     /// Whether code of some module is in `len` bytes at `start`.

@@ -224,7 +224,7 @@ pub struct Live {
     pub wanted: AtomicU32,
     /// How many of [`Told::changes`] the tracer has seen. A futex, futex(2).
     pub seen: AtomicU32,
-    /// [`SERVED`] while changes of modules are awaited: the tracer says so, and whoever has waited
+    /// [`SERVED`] while the tracer is waited for to see them: it says so, and whoever has waited
     /// for it in vain takes that back.
     pub served: AtomicU32,
 }
@@ -251,8 +251,8 @@ pub struct Told {
     pub losses: [AtomicU64; LOSSES],
     /// How many calls of mmap(2) and its kin were noted: the position of the next.
     pub noted: AtomicU64,
-    /// How often the dynamic linker was about to change its list of modules, or had done so. A
-    /// futex, futex(2).
+    /// How often there was something for the tracer to see: the dynamic linker was about to change its
+    /// list of modules, or had done so; or a note says what. A futex, futex(2).
     pub changes: AtomicU32,
 }
 

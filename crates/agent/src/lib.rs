@@ -13,8 +13,7 @@
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
 //! - It makes three system calls: process_vm_readv(2) of its own process, for what it cannot be sure
-//!   to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the tracer
-//!   when modules change; and not even these unless [`layout::Live::kernel`] allows it.
+//!   to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the tracer; and not even these unless [`layout::Live::kernel`] allows it.
 //! - It waits for nobody but there, for a second at most.
 #![deny(unsafe_code)]
 
@@ -76,8 +75,8 @@ pub enum Shape {
     FullAroundThrowing,
     /// As `Before`, and preserves what the function preserves.
     FullBefore,
-    /// For mprotect(2): goes on to the original without a frame. By way of [`GATE_INT3`], if that is
-    /// about to make code writable.
+    /// For mprotect(2) and mlockall(2): goes on to the original without a frame. Waits for the tracer
+    /// first, if that may have to be gone.
     Gate,
     /// For the dynamic linker's `r_brk`: tells the tracer, waits for it, and returns.
     Change,
@@ -131,7 +130,7 @@ pub enum Exit {
 }
 
 /// Offsets in the image of all instructions by which a thread leaves the agent.
-pub const EXITS: [(u64, Exit); 17] = [
+pub const EXITS: [(u64, Exit); 16] = [
     (offsets::AROUND_CALL, Exit::Call),
     (offsets::AROUND_PASS, Exit::Pass),
     (offsets::AROUND_RETURN, Exit::Return),
@@ -146,15 +145,9 @@ pub const EXITS: [(u64, Exit); 17] = [
     (offsets::FULL_AROUND_THROWING_PASS, Exit::FullPass),
     (offsets::FULL_AROUND_THROWING_RETURN, Exit::Return),
     (offsets::FULL_BEFORE_PASS, Exit::FullPass),
-    (offsets::GATE_INT3, Exit::FullPass),
     (offsets::GATE_PASS, Exit::FullPass),
     (offsets::CHANGE_RETURN, Exit::Return),
 ];
-
-/// Offset in the image of the int3 of [`Shape::Gate`]. All is as at the function's entry; in the
-/// word below the stack pointer
-/// is the address of its displaced instructions.
-pub const GATE_INT3: u64 = offsets::GATE_INT3;
 
 /// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`]
 /// returns to, with the stack

@@ -8,7 +8,6 @@ mod host;
 
 use std::mem::transmute;
 use std::ops::Range;
-use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
@@ -18,15 +17,8 @@ use leaktap_agent::layout::{Control, Loss, MAPPINGS, Region};
 use leaktap_agent::mapping::Noted;
 use leaktap_api::Action;
 use leaktap_ledger::StackId;
-use nix::libc;
 
 type Six = extern "C" fn(usize, usize, usize, usize, usize, usize) -> usize;
-
-static TRAPS: AtomicUsize = AtomicUsize::new(0);
-
-extern "C" fn on_trap(_: i32) {
-    TRAPS.fetch_add(1, Relaxed);
-}
 
 /// All arguments arrive, in their order.
 extern "C" fn original(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> usize {
@@ -46,7 +38,7 @@ extern "C" fn fails(_: usize, _: usize, _: usize, _: usize, _: usize, _: usize) 
 /// A detour as leaktap makes one for a function that does this.
 fn detour(host: &Host, original: Six, action: Action) -> Six {
     let shape = match action {
-        Action::PROTECT => Shape::Gate,
+        Action::PROTECT | Action::LOCK => Shape::Gate,
         _ => Shape::FullAround,
     };
     let original = original as *const () as usize;
@@ -251,35 +243,45 @@ fn what_nobody_reads_is_lost_once_there_is_no_room() {
     assert_eq!(host.losses(), 3);
 }
 
-/// Where the tracer has written, others may be about to write.
+/// What the tracer may have to be gone for is told, and the tracer waited for.
 #[test]
-fn code_is_made_writable_by_way_of_an_int3() {
-    // SAFETY: the handler only counts.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_trap as *const () as usize;
-        assert_eq!(libc::sigaction(libc::SIGTRAP, &action, null_mut()), 0);
-    }
+fn the_tracer_is_asked_where_code_is_made_writable_or_all_is_locked() {
     let host = Host::new();
     let protect = detour(&host, original, Action::PROTECT);
+    let lock = detour(&host, original, Action::LOCK);
     let code = (original as *const () as usize) & !0xfff;
-    let traps = |at: usize, protection: usize| {
-        let before = TRAPS.load(Relaxed);
-        let result = protect(at, 0x1000, protection, 4, 5, 6);
+    let asked = |function: Six, at: usize, protection: usize| {
+        let changes = &host.control().told.changes;
+        let before = changes.load(Relaxed);
+        let result = function(at, 0x1000, protection, 4, 5, 6);
         assert_eq!(result, original(at, 0x1000, protection, 4, 5, 6));
-        TRAPS.load(Relaxed) - before
+        changes.load(Relaxed) - before
     };
     assert_eq!(
-        (traps(code, 5), traps(code, 7), traps(0x1000, 7)),
-        (0, 1, 0)
+        [
+            asked(protect, code, 5),
+            asked(protect, code, 7),
+            asked(protect, 0x1000, 7),
+            asked(lock, 1, 0),
+            asked(lock, 2, 0),
+            asked(lock, 5, 0),
+        ],
+        [0, 1, 0, 1, 0, 0]
     );
     let noted = host.noted(0);
-    let protections: Vec<_> = noted.iter().map(|noted| noted.arguments[2]).collect();
-    assert_eq!(protections, [5, 7, 7]);
-    // In a forked child nobody serves an int3: there the header page is wiped.
+    let told: Vec<_> = noted
+        .iter()
+        .map(|n| (n.arguments[0], n.arguments[2]))
+        .collect();
+    let (code_at, at) = (code as u64, 0x1000);
+    assert_eq!(
+        told,
+        [(code_at, 5), (code_at, 7), (at, 7), (1, 0), (2, 0), (5, 0)]
+    );
+    // In a forked child there is nobody to ask: there the header page is wiped.
     host.header().control.store(0, Release);
-    assert_eq!(traps(code, 7), 0);
-    assert_eq!((host.noted(3), host.losses()), (vec![], 0));
+    assert_eq!(asked(protect, code, 7), 0);
+    assert_eq!((host.noted(6), host.losses()), (vec![], 0));
 }
 
 /// A page that was found readable may be so no more.

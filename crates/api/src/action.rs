@@ -11,6 +11,10 @@ const MADV_GUARD_INSTALL: u32 = 102;
 /// Of mprotect(2).
 const PROT_READ: u64 = 1;
 
+/// Of mlockall(2): what is mapped now, unless only pages that are touched later are meant.
+const MCL_CURRENT: u64 = 1;
+const MCL_ONFAULT: u64 = 4;
+
 /// Whether what is given back by `advice` stays until the kernel needs it.
 pub(crate) const fn is_lazy(advice: u64) -> bool {
     advice as u32 == MADV_FREE
@@ -66,6 +70,8 @@ impl Action {
     /// `r_brk` of `<link.h>`: the dynamic linker calls it before and after it changes its list of
     /// modules.
     pub const CHANGE_MODULES: Action = Action(13);
+    /// `mlockall(2)`: argument 0 is flags.
+    pub const LOCK: Action = Action(14);
 
     /// Nobody knows the block's size.
     #[must_use]
@@ -177,8 +183,8 @@ impl Action {
         is_below(ONE) && is_below(OTHER) && is_below(POINTER)
     }
 
-    /// True of functions that get memory from the kernel rather than from the allocator, or say that
-    /// the dynamic linker does.
+    /// True of functions that change what is mapped, or say that something else does; the allocator's
+    /// are none of them.
     pub const fn is_mapping(self) -> bool {
         self.shape().0 >= Action::MAP.0
     }
@@ -234,6 +240,12 @@ impl Action {
         // An int: the upper half of the register means nothing.
         let gives_back = matches!(advice as u32, MADV_DONTNEED | MADV_FREE);
         self.shape().0 == Action::GIVE_BACK.0 && !gives_back
+    }
+
+    /// True if a call whose argument 0 is `flags` fills all that is mapped with pages.
+    #[inline]
+    pub const fn fills(self, flags: u64) -> bool {
+        self.shape().0 == Action::LOCK.0 && flags & (MCL_CURRENT | MCL_ONFAULT) == MCL_CURRENT
     }
 
     /// True if a call whose argument 3 is `flags` may unmap argument 1 bytes at argument 0.

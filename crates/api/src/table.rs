@@ -87,6 +87,7 @@ pub(crate) const STANDARD: &[Known] = &[
     ("sbrk", "", Action::MOVE_BREAK.takes(1)),
     ("mprotect", "", Action::PROTECT.takes(3)),
     ("madvise", "", Action::GIVE_BACK.takes(3)),
+    ("mlockall", "", Action::LOCK.takes(1)),
     ("_dl_debug_state", "", Action::CHANGE_MODULES),
 ];
 

@@ -19,9 +19,6 @@ use leaktap_api::FunctionId;
 /// The instruction of one byte.
 pub const INT3: u8 = 0xcc;
 
-/// Another one, which does nothing.
-pub(crate) const NOP: u8 = 0x90;
-
 /// Bytes of the longest instruction (Intel SDM volume 2, 2.3.11).
 const LONGEST: usize = 15;
 
@@ -32,8 +29,6 @@ pub(crate) enum Purpose {
     Entry(FunctionId),
     /// The instruction that this function returns to.
     Result(FunctionId),
-    /// mlockall(2).
-    Lock,
     /// sigaction(2), pthread_sigmask(3).
     Signals,
 }
@@ -133,21 +128,26 @@ impl Breakpoints {
                     site.purposes.result = Some(function);
                     site.waiting += 1;
                 }
-                Purpose::Lock | Purpose::Signals => {}
+                Purpose::Signals => {}
             }
         }
         Ok(())
     }
 
-    /// The int3s `at` these places, in code of our own, come or go.
-    pub(crate) fn note_gates(&mut self, at: impl Iterator<Item = Addr>, come: bool) {
-        let original = NOP;
-        for at in at {
+    /// The int3s at these places, in code of our own, come, with what is there else, or go.
+    pub(crate) fn note_own(&mut self, places: impl Iterator<Item = (Addr, u8)>, come: bool) {
+        for (at, original) in places {
             self.journal.note(match come {
                 true => Change::Set { at, original },
                 false => Change::Lifted { at },
             });
         }
+    }
+
+    /// Whether there is any that sees calls.
+    pub(crate) fn see_calls(&self) -> bool {
+        let mut sites = self.sites.values();
+        sites.any(|site| site.purposes != Purposes::default())
     }
 
     /// What is 0 at `at` when the tracer has gone is an int3's byte, or not any longer.

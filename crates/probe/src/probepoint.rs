@@ -60,6 +60,8 @@ pub enum Reason {
     ForeignBreakpoint,
     /// Its first byte could not be written.
     Unwritable,
+    /// It would have an int3, for its [refusal](Probepoint::refusal), and none is wanted.
+    WouldTrap,
 }
 
 impl Reason {
@@ -69,6 +71,7 @@ impl Reason {
             Reason::IfuncUnresolved => "IfuncUnresolved",
             Reason::ForeignBreakpoint => "ForeignBreakpoint",
             Reason::Unwritable => "Unwritable",
+            Reason::WouldTrap => "WouldTrap",
         }
     }
 }

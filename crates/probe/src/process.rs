@@ -52,8 +52,8 @@ pub struct Process {
     found: Option<Vec<Probepoint>>,
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
-    /// mlockall.
-    lock: Option<Addr>,
+    /// See [`Process::never_trap`].
+    never_traps: bool,
     /// See [`Process::has_been_late`].
     has_been_late: bool,
     /// Why a thread waits until we are gone.
@@ -103,7 +103,7 @@ impl Process {
             points: Vec::new(),
             found: None,
             threads: HashMap::new(),
-            lock: None,
+            never_traps: false,
             has_been_late: false,
             departure: None,
             injection: Injection::None,
@@ -147,12 +147,10 @@ impl Process {
         &self.points
     }
 
-    /// Puts probes on all functions found, and on mlockall. All threads of the
-    /// process must be stopped. May be called again, when modules have changed.
+    /// Puts probes on all functions found. All threads of the process must be stopped. May be called
+    /// again, when modules have changed.
     pub fn arm(&mut self) {
         let points = self.found.take().unwrap_or_else(|| self.find());
-        self.arm_lock();
-        self.arm_sigtrap();
         for mut point in points {
             if self.points.iter().any(|old| old.address == point.address) {
                 continue;
@@ -162,7 +160,10 @@ impl Process {
             self.look_for_foreign(&mut point);
             let ready = self.injection.mapped();
             let ready = ready.is_some_and(|agent| agent.has(&point));
-            if point.kind == Kind::Breakpoint && !ready {
+            if point.kind == Kind::Breakpoint && !ready && self.is_left_unwatched() {
+                point.refusal = self.injection.refusal();
+                point.kind = Kind::None(Reason::WouldTrap);
+            } else if point.kind == Kind::Breakpoint && !ready {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
@@ -174,6 +175,7 @@ impl Process {
         }
         // The dynamic linker's is there before any other.
         self.points.sort_by_key(|point| !point.known.is_of_heap());
+        self.watch_sigtrap();
     }
 
     /// The functions of the modules as they are now, and room for the instructions that breakpoints
@@ -181,7 +183,6 @@ impl Process {
     fn find(&mut self) -> Vec<Probepoint> {
         let image = self.modules.image();
         self.breakpoints.set_modules(image, &self.modules.staying());
-        self.lock = self.lock_all();
         self.modules.look_for_families(&self.memory);
         self.note_unwatched();
         let mut points = self.probes();
@@ -210,13 +211,6 @@ impl Process {
         recorder: &mut dyn Recorder,
     ) -> Trap {
         let at = registers.ip().wrapping_offset(-1);
-        if self
-            .injection
-            .agent()
-            .is_some_and(|agent| agent.is_int3(at))
-        {
-            return self.at_gate(tid, registers);
-        }
         let Some(purposes) = self.breakpoints.purposes(at) else {
             if !self.breakpoints.was_here(at) {
                 return Trap::Foreign;
@@ -228,7 +222,6 @@ impl Process {
         if let Some(thread) = self.threads.get_mut(&tid) {
             thread.free = None;
         }
-        self.look_for_lock(at, registers);
         if let Some(function) = purposes.result {
             self.returned(tid, at, function, registers, recorder);
         }
@@ -432,11 +425,14 @@ impl Process {
         };
         self.swallowed.entered(function);
         let (family, is_told) = self.family_at(registers.ip());
-        if action.shape() == Action::PROTECT {
-            return self.protects(registers, recorder);
-        }
-        if action == Action::CHANGE_MODULES || action.is_idle(registers.argument(2)) {
-            return;
+        match action.shape() {
+            Action::PROTECT => return self.protects(registers, recorder),
+            Action::LOCK => {
+                return self.look_for_departure(Action::LOCK, [registers.argument(0), 0, 0]);
+            }
+            Action::CHANGE_MODULES => return,
+            _ if action.is_idle(registers.argument(2)) => return,
+            _ => {}
         }
         let entry_sp = registers.sp();
         let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {

@@ -106,6 +106,11 @@ impl Tid {
         }
     }
 
+    /// The signals that the thread blocks, unless it is gone: `SigBlk`.
+    pub fn blocked_signals(self) -> Option<u64> {
+        procfs::Status::of(self)?.bits("SigBlk")
+    }
+
     /// Whether a seccomp filter watches the thread.
     pub fn is_filtered(self) -> bool {
         self.seccomp()

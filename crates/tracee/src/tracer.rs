@@ -220,7 +220,7 @@ impl Tracer {
     }
 
     /// Leaves an event for [`Tracer::wait`].
-    pub(crate) fn keep(&mut self, event: Event) {
+    pub fn keep(&mut self, event: Event) {
         self.kept.push_back(event);
     }
 }

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{Call, Descriptor};
-use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN, TEXT_LEN};
+use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN, TEXT_LEN, text};
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -53,6 +53,9 @@ impl Agent {
     ) -> Result<(), Held> {
         if self.is_overwritten() {
             return Err(Held::Overwritten);
+        }
+        if let Some(change) = self.change() {
+            self.has_seen(change);
         }
         self.run_out(tracer, stopped)?;
         let mut threads = Vec::new();
@@ -113,40 +116,27 @@ impl Agent {
         asleep.asleep_at().is_none_or(|(_, ip)| regions.is_code(ip))
     }
 
+    /// Whether a thread is in the agent's code.
+    pub(crate) fn is_at(&self, stopped: &Stopped) -> bool {
+        let registers = stopped.registers();
+        registers.is_ok_and(|now| self.regions.is_code(now.ip()))
+    }
+
     /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal
     /// frame leads back
     /// there. What it is about to do, it does first.
     /// Returns whether it did.
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
-        let is_out = |ip: Addr| !self.regions.is_code(ip) || self.is_int3(ip);
-        let is_inside = stopped
-            .registers()
-            .is_ok_and(|now| self.regions.is_code(now.ip()));
+        let is_out = |ip: Addr| !self.regions.is_code(ip);
         // A fault in there is no signal of somebody's: it would occur again.
         let is_fault = stopped.signal_info().is_ok_and(|info| info.is_fault());
-        if !is_inside || is_fault {
+        if !self.is_at(stopped) || is_fault {
             return false;
         }
         let deadline = Instant::now() + STEPPING;
-        match tracer.step_out(stopped, &is_out, deadline) {
-            Ok(true) => self.back_to_gate(stopped),
-            Ok(false) | Err(_) => self.is_unguarded = true,
-        }
+        let is_out = tracer.step_out(stopped, &is_out, deadline);
+        self.is_unguarded |= !is_out.is_ok_and(|is_out| is_out);
         true
-    }
-
-    /// A thread that is about to run into the int3 of the gates enters its function again, when the
-    /// signal has been handled.
-    fn back_to_gate(&self, stopped: &Stopped) {
-        let Ok(mut registers) = stopped.registers() else {
-            return; // killed
-        };
-        if self.is_int3(registers.ip())
-            && let Some(address) = self.gate(&registers)
-        {
-            registers.set_ip(address);
-            let _ = stopped.set_registers(&registers); // killed meanwhile
-        }
     }
 
     /// Where a thread stands in its function, if it is in displaced instructions, and how many
@@ -254,6 +244,24 @@ impl Agent {
         })
     }
 
+    /// Whether a thread is in the agent's own code.
+    pub(crate) fn has_inside(&self, stopped: &[&mut Stopped]) -> bool {
+        let is_own = |at: Addr| self.codes().iter().any(|code| own_code(code).contains(&at));
+        let mut threads = stopped.iter();
+        threads.any(|thread| thread.registers().is_ok_and(|now| is_own(now.ip())))
+    }
+
+    /// Where int3s are while threads are run out of it, and what is there else.
+    pub(crate) fn exits(&self) -> impl Iterator<Item = (Addr, u8)> + '_ {
+        let text = |exit: u64| text().get(exit.checked_sub(HEADER_LEN)? as usize).copied();
+        let of = move |code: &Range<Addr>| {
+            let start = code.start;
+            let at = move |(exit, _)| Some((start.wrapping_offset(exit as i64), text(exit)?));
+            EXITS.into_iter().filter_map(at)
+        };
+        self.codes().iter().flat_map(of)
+    }
+
     /// Runs each thread that is in the agent's own code to an exit.
     fn run_out(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> Result<(), Held> {
         let mut all = true;
@@ -312,7 +320,11 @@ impl Agent {
                 registers.set_sp(registers.sp().wrapping_offset(8));
             }
             Exit::Pass => registers.set_ip(Addr::new(word(descriptor)?)),
-            Exit::FullPass => registers.set_ip(Addr::new(word(below_sp)?)),
+            // Who has asked us asks again, should we not go after all.
+            Exit::FullPass => match self.gate(&registers) {
+                Some(function) => registers.set_ip(function),
+                None => registers.set_ip(Addr::new(word(below_sp)?)),
+            },
             Exit::Call | Exit::FullCall => {
                 let called = match exit {
                     Exit::FullCall => below_sp,

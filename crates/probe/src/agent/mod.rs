@@ -34,14 +34,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::{KEYS, REGIONS, set_of_keys, shared_key};
-use leaktap_agent::{GATE_INT3, KEY_BITS, Shape, Shared};
+use leaktap_agent::{KEY_BITS, Shape, Shared};
 use leaktap_image::mappings;
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 use leaktap_unwind::Table;
 
-use crate::breakpoints::NOP;
 use crate::detour::{JUMP_LEN, Moved, Site, patch};
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
@@ -174,23 +173,12 @@ impl Agent {
         detours.any(|detour| (detour.function, detour.address) == (point.function, point.address))
     }
 
-    /// Where the int3s of gates are: one in each region.
-    pub(crate) fn int3s(&self) -> impl Iterator<Item = Addr> + '_ {
-        let codes = self.regions.codes.iter();
-        codes.map(|code| code.start.wrapping_offset(GATE_INT3 as i64))
-    }
-
-    /// Whether there is one at `at`.
-    pub(crate) fn is_int3(&self, at: Addr) -> bool {
-        self.int3s().any(|int3| int3 == at)
-    }
-
-    /// Where the function begins for which a thread has come to that int3.
-    pub(crate) fn gate(&self, registers: &Registers) -> Option<Addr> {
+    /// Where the function begins that a thread is about to go on in, if it has asked us before.
+    fn gate(&self, registers: &Registers) -> Option<Addr> {
         let moved_at = self.memory.read_u64(registers.sp().wrapping_offset(-8));
         let mut detours = self.detours.iter();
         let gate = detours.find(|detour| Ok(detour.moved_at.get()) == moved_at)?;
-        Some(gate.address)
+        (gate.shape == Shape::Gate).then_some(gate.address)
     }
 
     /// Forgets detours of functions that are not, or no longer, where they were: those of `points`
@@ -271,10 +259,6 @@ impl Agent {
     pub(crate) fn restore(&self, memory: &Memory) {
         let patched = self.detours.iter().filter(|detour| detour.patched);
         patched.for_each(|detour| detour.restore(memory));
-        for int3 in self.int3s() {
-            // A thread that is on its way there, and is not taken out, must get through.
-            let _ = memory.write(int3, &[NOP]); // as in `Detour::restore`
-        }
     }
 
     /// The number of the thread with `fs` as its fs base: a new one, if it has none yet.

@@ -19,7 +19,7 @@ pub(crate) fn way(function: &Function) -> Option<Shape> {
     let action = function.action;
     if action.is_mapping() {
         return Some(match action.shape() {
-            Action::PROTECT => Shape::Gate,
+            Action::PROTECT | Action::LOCK => Shape::Gate,
             Action::CHANGE_MODULES => Shape::Change,
             _ => Shape::FullAround,
         });
@@ -48,10 +48,11 @@ mod tests {
     use leaktap_api::Functions;
 
     #[test]
-    fn functions_that_map_memory_have_full_detours_and_mprotect_has_a_gate() {
+    fn functions_that_map_memory_have_full_detours_and_two_have_a_gate() {
         for (_, function) in Functions::default().standard() {
             let shape = way(function).expect("the agent keeps what it needs");
-            assert_eq!(shape == Shape::Gate, function.name == "mprotect");
+            let asks = ["mprotect", "mlockall"].contains(&&*function.name);
+            assert_eq!(shape == Shape::Gate, asks);
             assert!(shape.is_full() || !function.action.is_mapping());
         }
     }

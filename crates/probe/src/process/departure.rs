@@ -2,15 +2,10 @@
 
 use std::ops::Range;
 
+use leaktap_api::Action;
 use leaktap_memory::Addr;
-use leaktap_tracee::Registers;
 
 use super::Process;
-use crate::breakpoints::Purpose;
-
-/// Of mlockall(2): what is mapped now, unless only pages that are touched later are meant.
-const MCL_CURRENT: u64 = 1;
-const MCL_ONFAULT: u64 = 4;
 
 /// Of mprotect(2).
 const PROT_WRITE: u64 = 2;
@@ -28,34 +23,15 @@ pub enum Departure {
 }
 
 impl Process {
-    /// Puts a breakpoint on mlockall, if there is one.
-    pub(super) fn arm_lock(&mut self) {
-        if let Some(at) = self.lock {
-            // One that cannot be set is as none.
-            let _ = self.breakpoints.insert(at, Purpose::Lock);
-        }
-    }
-
-    /// Where mlockall is.
-    pub(super) fn lock_all(&self) -> Option<Addr> {
-        let found = self.modules.image().resolve("mlockall", &self.memory)?;
-        found.code.addr()
-    }
-
-    /// A thread with `registers` has come to the breakpoint at `at`.
-    pub(super) fn look_for_lock(&mut self, at: Addr, registers: &Registers) {
-        let fills = registers.argument(0) & (MCL_CURRENT | MCL_ONFAULT) == MCL_CURRENT;
-        if self.lock == Some(at) && fills && self.injection.agent().is_some() {
-            self.departure = Some(Departure::Locks);
-        }
-    }
-
-    /// A thread with `registers` is about to call mprotect.
-    pub(super) fn look_for_rewrite(&mut self, registers: &Registers) {
-        let [start, len, protection] = [0, 1, 2].map(|n| registers.argument(n));
-        let start = Addr::new(start);
+    /// A thread is about to do what `action` says with these `arguments`.
+    pub(super) fn look_for_departure(&mut self, action: Action, arguments: [u64; 3]) {
+        let [first, len, protection] = arguments;
+        let start = Addr::new(first);
         let range = start..start.checked_add(len).unwrap_or(start);
-        if protection & PROT_WRITE != 0 && self.is_written_in(&range) {
+        let writes = action == Action::PROTECT && protection & PROT_WRITE != 0;
+        if action.fills(first) && self.injection.agent().is_some() {
+            self.departure = Some(Departure::Locks);
+        } else if writes && self.is_written_in(&range) {
             self.departure = Some(Departure::Rewrites);
         }
     }

@@ -12,11 +12,12 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
-use super::{Process, Trap};
+use super::Process;
 use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
 use crate::breakpoints::{Breakpoints, INT3, Purpose};
 use crate::modules::Files;
 use crate::probepoint::{Kind, Probepoint, Reason};
+use crate::record::Recorder;
 use crate::refusal::Refusal;
 use crate::tails;
 
@@ -118,9 +119,38 @@ impl Process {
             }
         };
         self.note_refusals(led.as_ref().map_err(|refusal| *refusal).map(Agent::plan));
+        if self.never_traps {
+            self.lift_all();
+        }
         let shared = led.as_ref().ok().map(Agent::shared);
         self.injection = led.map_or_else(Injection::Refused, Injection::Leading);
+        self.watch_sigtrap();
+        self.unwatch_sigtrap();
         shared
+    }
+
+    /// Leaves unwatched what no detour can be had for, from when that is known on: until a launched
+    /// program has been linked, it has int3s.
+    pub fn never_trap(&mut self) {
+        self.never_traps = true;
+    }
+
+    /// Whether a function that has no detour now will have no probe.
+    pub(super) fn is_left_unwatched(&self) -> bool {
+        let is_settled = self.injection.agent().is_some() || self.injection.refusal().is_some();
+        self.never_traps && is_settled
+    }
+
+    /// No function has an int3 any longer; all threads are stopped.
+    fn lift_all(&mut self) {
+        for point in self
+            .points
+            .iter_mut()
+            .filter(|point| point.may_have_detour())
+        {
+            self.breakpoints.lift(point.address);
+            point.kind = Kind::None(Reason::WouldTrap);
+        }
     }
 
     /// Says of each function of the heap that stays a breakpoint why: as `led` does for all of
@@ -175,7 +205,6 @@ impl Process {
         for at in agent.keep(&self.points) {
             self.breakpoints.lift(at); // there is one at a launch
         }
-        self.breakpoints.note_gates(agent.int3s(), true);
         let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
         let failed = (!agent.is_of_use()).then(|| {
             let of_heap = self.points.iter().filter(|point| point.known.is_of_heap());
@@ -188,7 +217,6 @@ impl Process {
         });
         if failed.is_some() {
             agent.restore(&self.memory);
-            self.breakpoints.note_gates(agent.int3s(), false);
         }
         for (address, done) in patched {
             let mut points = self.points.iter_mut();
@@ -220,17 +248,6 @@ impl Process {
         Ok(agent)
     }
 
-    /// [`Process::trap`] at the int3 of the gates, behind which the thread goes on.
-    pub(super) fn at_gate(&mut self, tid: Tid, registers: &Registers) -> Trap {
-        let held = &mut self.threads.entry(tid).or_default().held;
-        self.breakpoints.release(held);
-        self.look_for_rewrite(registers);
-        match self.departure() {
-            Some(_) => Trap::Wait,
-            None => Trap::StepOver,
-        }
-    }
-
     /// Why there is no agent, where one was asked for.
     pub fn refused(&self) -> Option<Refusal> {
         self.injection.refusal()
@@ -252,11 +269,10 @@ impl Process {
         let image = self.modules.image();
         let points = self.probes();
         let mut all = points.iter().map(|point| point.address);
-        let mut others = vec![self.lock_all()];
         let of_signals = super::sigtrap::FUNCTIONS.iter();
-        others.extend(of_signals.map(|name| image.resolve(name, &self.memory)?.code.addr()));
-        all.any(|at| self.is_foreign(at))
-            || others.into_iter().flatten().any(|at| self.is_foreign(at))
+        let mut of_signals =
+            of_signals.filter_map(|name| image.resolve(name, &self.memory)?.code.addr());
+        all.any(|at| self.is_foreign(at)) || of_signals.any(|at| self.is_foreign(at))
     }
 
     /// Whether an int3 is at `at` that neither we have set, nor whoever built the file.
@@ -324,14 +340,20 @@ impl Process {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<(), Held> {
+        let is_ignored = self.ignores_sigtrap();
         let Some(agent) = self.injection.agent_mut() else {
             return Ok(());
         };
+        let exits: Vec<_> = match agent.has_inside(stopped) {
+            true => agent.exits().collect(),
+            false => Vec::new(),
+        };
+        self.breakpoints.note_own(exits.iter().copied(), true);
         let left = agent.leave(tracer, stopped);
-        self.keep_ignored(tracer, stopped);
+        self.breakpoints.note_own(exits.into_iter(), false);
+        self.keep_ignored(is_ignored, tracer, stopped);
         left?;
         if let Some(agent) = self.injection.take_agent() {
-            self.breakpoints.note_gates(agent.int3s(), false);
             self.breakpoints.note_presence(agent.served_at(), false);
             self.injection = Injection::Withdrawn(agent);
         }
@@ -341,9 +363,14 @@ impl Process {
     /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the
     /// agent's code.
     pub fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+        let agent = self.injection.agent();
+        if !agent.is_some_and(|agent| agent.is_at(stopped)) {
+            return;
+        }
+        let is_ignored = self.ignores_sigtrap();
         let agent = self.injection.agent_mut();
         if agent.is_some_and(|agent| agent.step_out(tracer, stopped)) {
-            self.keep_ignored(tracer, &mut [stopped]);
+            self.keep_ignored(is_ignored, tracer, &mut [stopped]);
         }
     }
 
@@ -394,16 +421,17 @@ impl Process {
             agent.all_gone();
             agent.restore(&self.memory);
             agent.stop_serving();
-            self.breakpoints.note_gates(agent.int3s(), false);
             self.breakpoints.note_presence(agent.served_at(), false);
         }
     }
 
-    /// Brings modules and probes up to date where the agent has told that the dynamic linker changes
-    /// them. The thread that has told waits for that.
-    pub fn look_for_changes(&mut self, files: &mut Files) {
-        let agent = self.injection.agent();
-        if let Some(change) = agent.and_then(Agent::change) {
+    /// Tells `recorder` of what the agent has noted, and brings modules and probes up to date where it
+    /// has told that the dynamic linker changes them. The thread that has told waits for that, and
+    /// goes on unless there is a [departure](Process::departure).
+    pub fn look_for_changes(&mut self, files: &mut Files, recorder: &mut dyn Recorder) {
+        let change = self.injection.agent().and_then(Agent::change);
+        self.read_mappings(recorder);
+        if let Some(change) = change.filter(|_| self.departure.is_none()) {
             self.modules_changed(files);
             if let Some(agent) = self.injection.agent_mut() {
                 self.has_been_late |= !agent.has_seen(change);

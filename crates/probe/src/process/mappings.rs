@@ -2,7 +2,7 @@
 
 use leaktap_agent::layout::MAPPINGS;
 use leaktap_agent::mapping::Noted;
-use leaktap_api::{Effect, effect};
+use leaktap_api::{Action, Effect, effect};
 use leaktap_ledger::StackId;
 use leaktap_memory::Addr;
 use leaktap_tracee::Registers;
@@ -47,6 +47,9 @@ impl Process {
 
     /// The agent has noted a call; `moment` is the position behind the note.
     fn noted(&mut self, noted: &Noted, moment: u64, recorder: &mut dyn Recorder) {
+        if self.injection.agent().is_some() {
+            self.look_for_departure(noted.action, noted.arguments);
+        }
         let effect = effect(noted.action, &noted.arguments, noted.result);
         let mut mapping = Mapping {
             is_system: effect.maps() && self.is_allocators(noted),
@@ -83,7 +86,7 @@ impl Process {
             protection,
         };
         mapping.did(protected, |_, _| {});
-        self.look_for_rewrite(registers);
+        self.look_for_departure(Action::PROTECT, [at, len, protection]);
     }
 }
 

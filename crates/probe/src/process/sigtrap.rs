@@ -41,6 +41,8 @@ pub(super) struct Sigtrap {
     /// sigaction, and the functions that change masks.
     action_at: Option<Addr>,
     masks_at: Vec<Addr>,
+    /// These have int3s.
+    is_watched: bool,
     /// A `syscall` instruction, once it has been looked for.
     syscall: Option<Option<Addr>>,
     /// What was seen that nothing had told of.
@@ -50,8 +52,49 @@ pub(super) struct Sigtrap {
 }
 
 impl Process {
+    /// Watches the functions that change what is done with SIGTRAP if threads may meet an int3. Where
+    /// that begins while they run, what they have changed since is read.
+    pub(super) fn watch_sigtrap(&mut self) {
+        if !self.breakpoints.see_calls() {
+            return;
+        }
+        self.arm_sigtrap();
+        if !std::mem::replace(&mut self.sigtrap.is_watched, true) {
+            self.read_sigtrap();
+        }
+    }
+
+    /// Where detours alone are there, nobody meets an int3. All threads are stopped.
+    pub(super) fn unwatch_sigtrap(&mut self) {
+        if self.breakpoints.see_calls() {
+            return;
+        }
+        self.sigtrap.is_watched = false;
+        let masks = std::mem::take(&mut self.sigtrap.masks_at);
+        let all = masks.into_iter().chain(self.sigtrap.action_at.take());
+        all.for_each(|at| self.breakpoints.lift(at));
+    }
+
+    /// What the kernel says of it without a stop. Before there was an agent, threads were stopped, and
+    /// [asked](Process::ask_sigtrap).
+    fn read_sigtrap(&mut self) {
+        for thread in self.fs_bases.keys() {
+            if let Some(mask) = thread.blocked_signals() {
+                self.sigtrap.masks.seen(*thread, mask);
+            }
+        }
+        let thread = self.fs_bases.keys().next();
+        let known = self.sigtrap.handler;
+        match thread.and_then(|thread| thread.on_sigtrap()) {
+            Some(Trapping::Default) => self.sigtrap.handler = Some(DEFAULT),
+            Some(Trapping::Ignored) => self.sigtrap.handler = Some(IGNORE),
+            Some(now) if matches!(known, Some(DEFAULT | IGNORE)) => self.sigtrap.seen = Some(now),
+            Some(Trapping::Caught) | None => {}
+        }
+    }
+
     /// Puts breakpoints on the functions that change what is done with SIGTRAP.
-    pub(super) fn arm_sigtrap(&mut self) {
+    fn arm_sigtrap(&mut self) {
         let image = self.modules.image();
         let find = |name: &str| image.resolve(name, &self.memory)?.code.addr();
         let [action, masks @ ..] = FUNCTIONS;
@@ -149,11 +192,26 @@ impl Process {
         self.look_for_change(tid, at, mask, registers);
     }
 
+    /// Whether the program ignores SIGTRAP.
+    pub(super) fn ignores_sigtrap(&self) -> bool {
+        match self.breakpoints.see_calls() {
+            true => self.sigtrap.handler == Some(IGNORE),
+            false => {
+                let thread = self.memory.process().living_thread();
+                thread.on_sigtrap() == Some(Trapping::Ignored)
+            }
+        }
+    }
+
     /// Threads were run to an int3, or stepped: the kernel takes an ignored SIGTRAP for one that
-    /// kills then. One of those that
-    /// are `stopped` has it ignored again.
-    pub(super) fn keep_ignored(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        if self.sigtrap.handler == Some(IGNORE) {
+    /// kills then. If it was ignored, one of those that are `stopped` has it ignored again.
+    pub(super) fn keep_ignored(
+        &mut self,
+        was_ignored: bool,
+        tracer: &mut Tracer,
+        stopped: &mut [&mut Stopped],
+    ) {
+        if was_ignored {
             let mut threads = stopped.iter_mut();
             let is_kept = threads.any(|thread| self.put_back(tracer, thread, IGNORE).is_some());
             self.sigtrap.lost |= !is_kept;
@@ -179,7 +237,7 @@ impl Process {
 
     /// Time passes: the program may have set a handler by a system call of its own.
     pub fn look_at_sigtrap(&mut self) {
-        if self.sigtrap.handler == Some(DEFAULT) {
+        if self.sigtrap.handler == Some(DEFAULT) && self.breakpoints.see_calls() {
             let now = self.memory.process().on_sigtrap();
             self.sigtrap.seen = now.filter(|now| *now != Trapping::Default);
         }
