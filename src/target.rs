@@ -361,6 +361,8 @@ impl Target {
         // It may wait in the agent for that.
         self.look_for_changes();
         self.process.leave_for_signal(tracer, stopped);
+        // It may just have told of something, and goes on without a wait.
+        self.look_for_changes();
     }
 
     /// See [`Process::share_fs_base`].

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use crate::agent::Agent;
 use crate::kernel;
-use crate::layout::SERVED;
+use crate::layout::{ALL, SERVED};
 
 /// How often the tracer is looked for, and how long each time, in nanoseconds: a second in all.
 const LOOKS: u32 = 100;
@@ -18,17 +18,18 @@ const SPINS: u32 = 1 << 18;
 
 /// The dynamic linker is about to change its list of modules, or has done so.
 #[unsafe(no_mangle)]
-extern "C" fn leaktap_changed() {
+extern "C" fn leaktap_changed(fs: u64) {
     // In a forked child there is nobody to tell.
     if let Some(agent) = Agent::present() {
-        agent.await_tracer();
+        agent.await_tracer(fs);
     }
 }
 
 impl Agent {
     /// Tells the tracer that there is something to be seen, and waits until it has seen that, or is
-    /// gone. After a wait in vain nobody waits any more, unless the tracer comes back.
-    pub(crate) fn await_tracer(self) {
+    /// gone, or takes this thread out, whose fs base is `fs`. After a wait in vain nobody waits any more,
+    /// unless the tracer comes back.
+    pub(crate) fn await_tracer(self, fs: u64) {
         let (told, live) = (&self.control.told, &self.control.live);
         let change = told.changes.fetch_add(1, AcqRel).wrapping_add(1);
         if self.may_call() {
@@ -37,7 +38,9 @@ impl Agent {
         for _ in 0..LOOKS {
             let seen = live.seen.load(Acquire);
             let is_seen = seen.wrapping_sub(change).cast_signed() >= 0;
-            if is_seen || live.served.load(Relaxed) != SERVED {
+            let leaving = live.leaving.load(Relaxed);
+            let is_leaving = leaving != 0 && [fs, ALL].contains(&leaving);
+            if is_seen || is_leaving || live.served.load(Relaxed) != SERVED {
                 return;
             }
             match self.may_call() {

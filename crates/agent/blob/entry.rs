@@ -316,6 +316,7 @@ global_asm!(
     "leaktap_save_scratch",
     "mov rdi, rsp",
     "lea rsi, [rsp + 88]",
+    "rdfsbase rdx",
     "call leaktap_knock",
     "mov rcx, [rsp + 80]",
     "mov rcx, [rcx]",
@@ -337,6 +338,7 @@ global_asm!(
     ".cfi_def_cfa_offset 16",
     "leaktap_save_arguments",
     "leaktap_save_scratch",
+    "rdfsbase rdi",
     "call leaktap_changed",
     "leaktap_restore_scratch",
     "leaktap_restore_arguments",
@@ -500,7 +502,7 @@ struct Gate {
 /// mprotect(2) or mlockall(2) was called, with its return address at `sp`. Where that may be what the
 /// tracer has to be gone for, it is asked first.
 #[unsafe(no_mangle)]
-extern "C" fn leaktap_knock(gate: &Gate, sp: &u64) {
+extern "C" fn leaktap_knock(gate: &Gate, sp: &u64, fs: u64) {
     // In a forked child there is nobody to ask.
     let Some(agent) = Agent::present() else {
         return;
@@ -514,6 +516,6 @@ extern "C" fn leaktap_knock(gate: &Gate, sp: &u64) {
         sp: &raw const *sp as u64,
     };
     if !agent.passes(&call) && agent.asks(&call) {
-        agent.await_tracer();
+        agent.await_tracer(fs);
     }
 }

@@ -105,6 +105,9 @@ pub const MAPPINGS: usize = 128 << 10;
 /// out after a tracer that was killed says by that that it has gone.
 pub const SERVED: u32 = 0xcc;
 
+/// In [`Live::leaving`]: all threads.
+pub const ALL: u64 = u64::MAX;
+
 /// Marks [`Thread::outer`] while the agent works for the thread.
 pub const BUSY: u64 = 1;
 
@@ -224,6 +227,9 @@ pub struct Live {
     pub wanted: AtomicU32,
     /// How many of [`Told::changes`] the tracer has seen. A futex, futex(2).
     pub seen: AtomicU32,
+    /// The fs base of a thread that the tracer takes out of the agent, or [`ALL`] for all of them: it
+    /// waits for nobody. 0 while there is none.
+    pub leaving: AtomicU64,
     /// [`SERVED`] while the tracer is waited for to see them: it says so, and whoever has waited
     /// for it in vain takes that back.
     pub served: AtomicU32,

@@ -149,6 +149,10 @@ pub const EXITS: [(u64, Exit); 16] = [
     (offsets::CHANGE_RETURN, Exit::Return),
 ];
 
+/// Offset in the image of the exit of [`Shape::Gate`]: all is as at the function's entry, and in the word
+/// below the stack pointer is the address of its displaced instructions.
+pub const GATE_PASS: u64 = offsets::GATE_PASS;
+
 /// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`]
 /// returns to, with the stack
 /// pointer at a [`layout::Call`].

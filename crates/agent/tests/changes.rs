@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use host::Host;
 use leaktap_agent::Shape;
-use leaktap_agent::layout::SERVED;
+use leaktap_agent::layout::{ALL, SERVED};
 use leaktap_api::Action;
 
 /// Longer than any wait.
@@ -91,6 +91,30 @@ fn a_wait_in_vain_is_the_last_one() {
         (0..1000).for_each(|_| change());
         assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
     }
+}
+
+/// Only the thread that is named, or all, go on without the tracer.
+#[test]
+fn a_thread_that_is_taken_out_does_not_wait() {
+    let host = Host::new();
+    let (change, live) = (detour(&host), &host.control().live);
+    live.served.store(SERVED, Relaxed);
+    let fs: u64;
+    // SAFETY: glibc keeps the fs base there.
+    unsafe { std::arch::asm!("mov {}, fs:0", out(reg) fs) };
+    for leaving in [fs, ALL] {
+        live.leaving.store(leaving, Relaxed);
+        change();
+        assert_eq!(
+            live.served.load(Relaxed),
+            SERVED,
+            "it has not waited in vain"
+        );
+    }
+    live.leaving.store(fs + 8, Relaxed);
+    change();
+    assert_eq!(live.served.load(Relaxed), 0, "it has waited");
+    assert_eq!(live.seen.load(Relaxed), 0);
 }
 
 /// Callers may keep values anywhere: the function has changed no register.

@@ -24,6 +24,16 @@ impl Agent {
         wake(&live.seen);
     }
 
+    /// The thread of this fs base, or [`ALL`](leaktap_agent::layout::ALL), waits for nobody while `run`
+    /// takes it out.
+    pub(super) fn none_waits<T>(&self, fs: u64, run: impl FnOnce(&Agent) -> T) -> T {
+        let leaving = &self.shared.live().leaving;
+        leaving.store(fs, Release);
+        let result = run(self);
+        leaving.store(0, Release);
+        result
+    }
+
     /// As [`Agent::stop_serving`] for an agent that another tracer has left, whose memory is not ours.
     pub(super) fn stop_waits(&self) {
         let gone = self.memory.write(self.served_at(), &0_u32.to_le_bytes());

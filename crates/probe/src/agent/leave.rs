@@ -21,8 +21,8 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use leaktap_agent::layout::{Call, Descriptor};
-use leaktap_agent::{BACKS, EXITS, Exit, HEADER_LEN, PUSH_LEN, TEXT_LEN, text};
+use leaktap_agent::layout::{ALL, Call, Descriptor};
+use leaktap_agent::{BACKS, EXITS, Exit, GATE_PASS, HEADER_LEN, PUSH_LEN, TEXT_LEN, text};
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -54,10 +54,12 @@ impl Agent {
         if self.is_overwritten() {
             return Err(Held::Overwritten);
         }
+        // Who waits for us is on its way out.
         if let Some(change) = self.change() {
             self.has_seen(change);
         }
-        self.run_out(tracer, stopped)?;
+        let run_out = self.none_waits(ALL, |agent| agent.run_out(tracer, stopped));
+        run_out?;
         let mut threads = Vec::new();
         for thread in stopped.iter() {
             let Ok(registers) = thread.registers() else {
@@ -127,16 +129,40 @@ impl Agent {
     /// there. What it is about to do, it does first.
     /// Returns whether it did.
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
-        let is_out = |ip: Addr| !self.regions.is_code(ip);
+        let is_out = |ip: Addr| !self.regions.is_code(ip) || self.is_gate(ip);
         // A fault in there is no signal of somebody's: it would occur again.
         let is_fault = stopped.signal_info().is_ok_and(|info| info.is_fault());
         if !self.is_at(stopped) || is_fault {
             return false;
         }
         let deadline = Instant::now() + STEPPING;
-        let is_out = tracer.step_out(stopped, &is_out, deadline);
-        self.is_unguarded |= !is_out.is_ok_and(|is_out| is_out);
+        let fs = stopped.registers().map_or(ALL, |now| now.fs_base());
+        let is_out = self.none_waits(fs, |_| tracer.step_out(stopped, &is_out, deadline));
+        match is_out {
+            Ok(true) => self.back_to_gate(stopped),
+            Ok(false) | Err(_) => self.is_unguarded = true,
+        }
         true
+    }
+
+    /// A thread that has not been told whether it may go on asks again, when the signal has been
+    /// handled.
+    fn back_to_gate(&self, stopped: &Stopped) {
+        let Ok(mut registers) = stopped.registers() else {
+            return; // killed
+        };
+        if self.is_gate(registers.ip())
+            && let Some(address) = self.gate(&registers)
+        {
+            registers.set_ip(address);
+            let _ = stopped.set_registers(&registers); // killed meanwhile
+        }
+    }
+
+    /// Whether the exit by which a thread leaves the agent that has asked us is at `at`.
+    fn is_gate(&self, at: Addr) -> bool {
+        let code = self.regions.code_of(at);
+        code.and_then(|code| at.offset_from(code.start)) == Some(GATE_PASS)
     }
 
     /// Where a thread stands in its function, if it is in displaced instructions, and how many
