@@ -77,7 +77,7 @@ fn entry_points_are_in_the_text() {
     };
     let (lean, full) = (
         [Around, AroundThrowing, Before],
-        [FullAround, FullAroundThrowing, FullBefore, Gate],
+        [FullAround, FullAroundThrowing, FullBefore, Gate, Change],
     );
     for shape in lean.into_iter().chain(full) {
         assert!((HEADER_LEN..end).contains(&shape.entry()));
