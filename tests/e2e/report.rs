@@ -27,8 +27,19 @@ pub(crate) struct Site {
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
     pub(crate) frames: Vec<Frame>,
+    /// Its stacks, if more than one read the same.
+    alike: Vec<Stack>,
     /// All of it that does not depend on when and where the program ran.
     pub(crate) lasting: String,
+}
+
+/// One of the stacks of a site.
+#[derive(Clone, Debug)]
+pub(crate) struct Stack {
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    /// Return addresses, innermost first: each physical frame once.
+    pub(crate) addresses: Vec<u64>,
 }
 
 /// One frame of a stack, innermost first.
@@ -115,8 +126,7 @@ impl Family {
 
 impl Site {
     fn of(json: &Value, report: &Value) -> Site {
-        let frames = list(&json["frames"]).iter();
-        let frames: Vec<_> = frames.map(|id| entry(report, "frames", id)).collect();
+        let frames = entries(report, json);
         Site {
             source: text(&json["source"]),
             family: text(&json["family"]),
@@ -127,18 +137,47 @@ impl Site {
                 .iter()
                 .map(|frame| Frame::of(frame, report))
                 .collect(),
-            lasting: lasting(json.clone(), &frames, report),
+            alike: list(&json["alike"])
+                .iter()
+                .map(|one| Stack::of(one, report))
+                .collect(),
+            lasting: lasting(json.clone(), report),
+        }
+    }
+
+    /// Its stacks: one, or more that read the same.
+    pub(crate) fn stacks(&self) -> Vec<Stack> {
+        match self.alike.is_empty() {
+            false => self.alike.clone(),
+            true => vec![Stack {
+                blocks: self.blocks,
+                bytes: self.bytes,
+                addresses: self.addresses(),
+            }],
         }
     }
 
     /// Return addresses, innermost first: each physical frame once.
     pub(crate) fn addresses(&self) -> Vec<u64> {
-        self.frames
-            .iter()
-            .filter(|frame| !frame.inlined)
-            .map(|frame| frame.address)
-            .collect()
+        addresses(&self.frames)
     }
+}
+
+impl Stack {
+    fn of(json: &Value, report: &Value) -> Stack {
+        let frames = entries(report, json).into_iter();
+        let frames: Vec<_> = frames.map(|frame| Frame::of(frame, report)).collect();
+        Stack {
+            blocks: number(&json["blocks"]),
+            bytes: number(&json["bytes"]),
+            addresses: addresses(&frames),
+        }
+    }
+}
+
+fn addresses(frames: &[Frame]) -> Vec<u64> {
+    let physical = frames.iter().filter(|frame| !frame.inlined);
+    physical.map(|frame| frame.address).collect()
 }
 
 impl Frame {
@@ -154,17 +193,35 @@ impl Frame {
     }
 }
 
-fn lasting(mut site: Value, frames: &[&Value], report: &Value) -> String {
+fn lasting(mut site: Value, report: &Value) -> String {
     without(&mut site, &["youngest", "oldest"]);
-    let lasting = |frame: &&Value| {
-        let (mut frame, mut module) = ((*frame).clone(), module_of(frame, report));
+    site["frames"] = lasting_frames(&site, report);
+    for one in site
+        .get_mut("alike")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        one["frames"] = lasting_frames(one, report);
+    }
+    site.to_string()
+}
+
+fn lasting_frames(json: &Value, report: &Value) -> Value {
+    let lasting = |frame: &Value| {
+        let (mut frame, mut module) = (frame.clone(), module_of(frame, report));
         without(&mut frame, &["address"]);
         without(&mut module, &["base"]);
         frame["module"] = module;
         frame
     };
-    site["frames"] = frames.iter().map(lasting).collect();
-    site.to_string()
+    entries(report, json).into_iter().map(lasting).collect()
+}
+
+/// The frames of a site, or of one of its stacks.
+fn entries<'a>(report: &'a Value, json: &Value) -> Vec<&'a Value> {
+    let ids = list(&json["frames"]).iter();
+    ids.map(|id| entry(report, "frames", id)).collect()
 }
 
 /// The module of a frame; null if it is in none.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::SystemTime;
 
+use crate::compare::exact;
 use crate::engines::{Engine, engines};
 use crate::exact::assert_alike;
 use crate::fixture::{Fixture, Target};
@@ -81,7 +82,9 @@ fn same_random_stacks(traced: &Traced, output: &str) {
             .first()
             .is_some_and(|frame| frame.function == "leak")
         {
-            add(&mut seen, &site.addresses(), site.blocks, site.bytes);
+            for stack in site.stacks() {
+                add(&mut seen, &stack.addresses, stack.blocks, stack.bytes);
+            }
         }
     }
     let only = |sign: &str, one: &Stacks, other: &Stacks| {
@@ -124,6 +127,22 @@ fn random_call_paths_under_both_engines_and_by_backtrace() {
 }
 
 engines! {
+    /// Four calls of one line, each at an address of its own.
+    fn unrolled_code_is_one_site(engine) {
+        let fixture = Fixture::new("unrolled.c");
+        let traced = run(engine, &[fixture.program().as_os_str()]);
+        exact(&fixture, &traced, Mode::Run);
+        let sites = traced.succeeded().sites();
+        let sizes: Vec<_> = sites.iter().map(|site| (site.blocks, site.bytes)).collect();
+        assert_eq!(sizes, [(4, 16_000), (1, 5000)]);
+        let stacks = sites[0].stacks();
+        let mut addresses: Vec<_> = stacks.iter().map(|stack| stack.addresses.clone()).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 4, "{stacks:?}");
+        assert!(stacks.iter().all(|stack| (stack.blocks, stack.bytes) == (1, 4000)));
+    }
+
     fn launched_stacks_are_those_of_backtrace(engine) {
         let fixture = Fixture::new("backtrace.c");
         let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);

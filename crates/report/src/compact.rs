@@ -8,7 +8,7 @@ use crate::{FrameId, Report, Site};
 /// order of frames that as many have, as those of one call, stays.
 pub(crate) fn compact(report: &mut Report) {
     let mut uses = vec![0u32; report.frames.len()];
-    for FrameId(id) in report.sites.iter().flat_map(Site::whole_stack) {
+    for FrameId(id) in report.sites.iter().flat_map(Site::all_frames) {
         if let Some(uses) = uses.get_mut(id as usize) {
             *uses = uses.saturating_add(1);
         }
@@ -23,7 +23,11 @@ pub(crate) fn compact(report: &mut Report) {
     }
     let number = |FrameId(old): FrameId| numbers.get(old as usize).copied().flatten();
     for site in &mut report.sites {
-        for stack in [&mut site.frames, &mut site.allocator] {
+        let alike = site.alike.iter_mut().map(|one| &mut one.frames);
+        for stack in [&mut site.frames, &mut site.allocator]
+            .into_iter()
+            .chain(alike)
+        {
             for frame in stack {
                 *frame = number(*frame).unwrap_or(*frame);
             }

@@ -26,9 +26,9 @@ pub use file::{replace, try_to_replace};
 pub use formats::{Format, Json, Style, Text};
 pub use line::one_line;
 pub use model::{
-    Age, Checked, Child, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Kind, Memory,
-    Mode, Module, ModuleId, Moment, Part, Place, Probe, ProbeKind, Report, Rung, SCHEMA, Shape,
-    Site, Snapshot, Source, Stopped, Tables, Target, Totals, What,
+    Age, Alike, Checked, Child, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Kind,
+    Memory, Mode, Module, ModuleId, Moment, Part, Place, Probe, ProbeKind, Report, Rung, SCHEMA,
+    Shape, Site, Snapshot, Source, Stopped, Tables, Target, Totals, What,
 };
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};

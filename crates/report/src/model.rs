@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::frames::{Frame, FrameId, Hex, Module, ModuleId, Place, Tables};
 pub use self::memory::{Checked, Child, Memory, Moment, Part, Rung, Snapshot, What};
-pub use self::site::{Age, Course, Growth, Kind, Shape, Site, Source};
+pub use self::site::{Age, Alike, Course, Growth, Kind, Shape, Site, Source};
 
 /// The schema that this crate writes and reads.
 pub const SCHEMA: u32 = 2;
@@ -79,8 +79,8 @@ impl Report {
         let modules = self.frames.iter().filter_map(|frame| frame.module);
         let mut modules = modules.filter(|&module| self.tables().module(module).is_none());
         let frames = self.sites.iter().flat_map(|site| {
-            let stack = site.whole_stack();
-            stack.chain(site.culprit)
+            let frames = site.all_frames();
+            frames.chain(site.culprit)
         });
         let mut frames = frames.filter(|&frame| self.tables().frame(frame).is_none());
         match (modules.next(), frames.next()) {

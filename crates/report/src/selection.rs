@@ -1,9 +1,13 @@
 //! Which sites of a report are listed, and how they are grouped.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
+mod by;
 
-use crate::{Age, Frame, FrameId, Kind, Module, ModuleId, Report, Site, Source};
+use std::cmp::Reverse;
+
+use self::by::{Member, Reducer};
+use crate::{Age, Alike, Report, Site};
+
+pub use self::by::By;
 
 /// What is listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,22 +22,6 @@ pub struct Selection {
     pub by: By,
 }
 
-/// What makes a group of sites.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
-    /// The whole stack.
-    #[default]
-    Stack,
-    /// The place of the innermost frame outside of the allocator: function, file and line.
-    Site,
-    /// That frame's function.
-    Function,
-    /// That frame's source file; its module where there is none.
-    File,
-    /// That frame's module.
-    Module,
-}
-
 impl Selection {
     /// The sites that are asked for, sorted by bytes, largest first. Totals stay as they are.
     pub fn apply(&self, mut report: Report) -> Report {
@@ -45,137 +33,63 @@ impl Selection {
         let mut reducer = Reducer::new(self.by, &report.modules, &mut report.frames);
         let sites = sites.into_iter().filter_map(older);
         // In boxes, which are sorted in less time.
-        let reduced = sites.map(|site| Box::new(reducer.reduce(site)));
-        let mut sites: Vec<_> = reduced.collect();
-        sites.sort_by(|a, b| {
-            let by_group = self.by.group(a).cmp(&self.by.group(b));
-            by_group.then_with(|| a.function.cmp(&b.function))
+        let members = sites.map(|site| Box::new(reducer.member(site)));
+        let mut members: Vec<_> = members.collect();
+        members.sort_by(|a, b| {
+            let by_group = a.group().cmp(&b.group());
+            by_group.then_with(|| a.site.function.cmp(&b.site.function))
         });
-        sites.dedup_by(|site, group| {
-            let same = self.by.group(site) == self.by.group(group);
+        members.dedup_by(|one, first| {
+            let same = one.group() == first.group();
             if same {
-                add(group, site);
+                self.add(first, one);
             }
             same
         });
-        sites.retain(|site| site.bytes >= self.min_size);
+        members.retain(|group| group.site.bytes >= self.min_size);
         let tables = report.tables();
-        let size = |site: &Site| Reverse((site.bytes, site.blocks));
+        for group in &mut members {
+            let Site { alike, frames, .. } = &mut group.site;
+            alike.sort_by(|a, b| {
+                let by_frames = || tables.places(&a.frames).cmp(tables.places(&b.frames));
+                b.bytes.cmp(&a.bytes).then_with(by_frames)
+            });
+            if let Some(first) = alike.first() {
+                frames.clone_from(&first.frames);
+            }
+        }
+        let size = |member: &Member| Reverse((member.site.bytes, member.site.blocks));
         // Numbers of frames differ from trace to trace; what they lead to does not.
-        sites.sort_by(|a, b| {
-            let by_frames = || tables.places(&a.frames).cmp(tables.places(&b.frames));
-            size(a).cmp(&size(b)).then_with(by_frames)
+        members.sort_by(|a, b| {
+            let [of_a, of_b] = [a, b].map(|member| tables.places(&member.site.frames));
+            size(a).cmp(&size(b)).then_with(|| of_a.cmp(of_b))
         });
-        report.sites = sites.into_iter().map(|site| *site).collect();
+        report.sites = members.into_iter().map(|member| member.site).collect();
         self.cut(&mut report);
         report
+    }
+
+    /// `one` becomes a part of the group that `first` stands for.
+    fn add(&self, first: &mut Member, one: &mut Member) {
+        if self.by == By::Stack {
+            for member in [&mut *first, one] {
+                let site = &mut member.site;
+                if site.alike.is_empty() {
+                    site.alike = vec![Alike {
+                        frames: site.frames.clone(),
+                        blocks: site.blocks,
+                        bytes: site.bytes,
+                    }];
+                }
+            }
+            first.site.alike.append(&mut one.site.alike);
+        }
+        add(&mut first.site, &one.site);
     }
 
     /// Only the largest groups.
     pub fn cut(&self, report: &mut Report) {
         report.sites.truncate(self.top.unwrap_or(usize::MAX));
-    }
-}
-
-/// What the sites of one group have in common.
-type Group<'a> = (
-    &'a [FrameId],
-    Kind,
-    Source,
-    Option<&'a str>,
-    Option<(&'a str, Option<&'a str>)>,
-);
-
-impl By {
-    /// The group of a reduced site. Whole stacks are told apart by the allocator function, too.
-    fn group(self, site: &Site) -> Group<'_> {
-        let stack = || (site.function.as_str(), site.truncated.as_deref());
-        let how = (self == By::Stack).then(stack);
-        let family = site.family.as_deref();
-        (&site.frames, site.kind, site.source, family, how)
-    }
-
-    /// What of a frame makes the group; `module` stands for its own. A frame without names stays
-    /// what it is, or its module.
-    fn place(self, frame: &Frame, module: Option<ModuleId>) -> Frame {
-        let module = Frame {
-            module,
-            ..Frame::default()
-        };
-        match self {
-            By::Site if frame.function.is_some() || frame.line.is_some() => Frame {
-                function: frame.function.clone(),
-                file: frame.file.clone(),
-                line: frame.line,
-                ..module
-            },
-            By::Function if frame.function.is_some() => Frame {
-                function: frame.function.clone(),
-                ..module
-            },
-            By::File if frame.file.is_some() => Frame {
-                file: frame.file.clone(),
-                ..Frame::default()
-            },
-            By::File | By::Module if frame.module.is_some() => module,
-            _ => frame.clone(),
-        }
-    }
-}
-
-/// Leaves of stacks what makes the group.
-struct Reducer<'a> {
-    by: By,
-    /// Of each module, the first one of the same file.
-    modules: Vec<ModuleId>,
-    frames: &'a mut Vec<Frame>,
-    /// Frames that stand for others.
-    known: HashMap<Frame, FrameId>,
-}
-
-impl Reducer<'_> {
-    fn new<'a>(by: By, modules: &[Module], frames: &'a mut Vec<Frame>) -> Reducer<'a> {
-        let mut first = HashMap::new();
-        let modules = (0..).map(ModuleId).zip(modules);
-        let modules = modules
-            .map(|(id, module)| *first.entry((&module.path, &module.build_id)).or_insert(id));
-        Reducer {
-            by,
-            modules: modules.collect(),
-            frames,
-            known: HashMap::new(),
-        }
-    }
-
-    /// `site` with only that part of its stack that makes the group, and without what only captures
-    /// keep.
-    fn reduce(&mut self, mut site: Site) -> Site {
-        site.ages = Vec::new();
-        site.allocator = Vec::new();
-        match site.frames.first() {
-            Some(&first) if self.by != By::Stack => Site {
-                frames: vec![self.stands_for(first)],
-                culprit: None,
-                truncated: None,
-                ..site
-            },
-            _ => site,
-        }
-    }
-
-    /// The frame that stands for this one and all others of its group.
-    fn stands_for(&mut self, FrameId(id): FrameId) -> FrameId {
-        let Some(frame) = self.frames.get(id as usize) else {
-            return FrameId(id);
-        };
-        let module = frame.module;
-        let module = module.and_then(|ModuleId(id)| self.modules.get(id as usize).copied());
-        let place = self.by.place(frame, module);
-        let next = FrameId(self.frames.len() as u32); // as many as stacks have, twice at most
-        *self.known.entry(place).or_insert_with_key(|place| {
-            self.frames.push(place.clone());
-            next
-        })
     }
 }
 
@@ -212,8 +126,8 @@ fn at_least(mut site: Site, age: f64) -> Option<Site> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Hex;
     use crate::formats::text::tests::{add, frame, report};
+    use crate::{Frame, FrameId, Hex, ModuleId};
 
     fn listed(selection: Selection) -> Vec<(u64, u64)> {
         let mut all = report();
@@ -330,6 +244,56 @@ mod tests {
         let frame = report.tables().frame(sites[0].frames[0]);
         let json = serde_json::to_value(frame).unwrap();
         assert!(json["address"].is_null() && json["line"] == 1);
+    }
+
+    /// As of a loop that is unrolled: three calls of one line, and one of another.
+    #[test]
+    fn stacks_that_read_the_same_are_one_site() {
+        let mut all = report();
+        let at = |address, line| Frame {
+            address: Some(Hex(address)),
+            offset: Some(Hex(address)),
+            ..frame("f", "a.c", line)
+        };
+        for (address, line, blocks) in [(1, 7, 1), (2, 7, 2), (3, 7, 1), (4, 8, 3)] {
+            add(
+                &mut all,
+                &[at(address, line)],
+                &[(1.0, blocks, blocks * 10)],
+            );
+        }
+        let report = Selection::default().apply(all);
+        let sizes = report.sites.iter().map(|site| (site.blocks, site.bytes));
+        assert_eq!(sizes.collect::<Vec<_>>(), [(4, 40), (3, 30)]);
+        let [one, other] = &report.sites[..] else {
+            panic!("{:?}", report.sites)
+        };
+        assert!(other.alike.is_empty());
+        let frames = |ids: &[FrameId]| report.tables().stack(ids)[0].frame.address;
+        let alike = one
+            .alike
+            .iter()
+            .map(|one| (frames(&one.frames), one.blocks));
+        let expected = [(2, 2), (1, 1), (3, 1)].map(|(at, blocks)| (Some(Hex(at)), blocks));
+        assert_eq!(alike.collect::<Vec<_>>(), expected);
+        assert_eq!(frames(&one.frames), Some(Hex(2)));
+        // Again, as of a JSON report.
+        assert_eq!(Selection::default().apply(report.clone()), report);
+    }
+
+    /// The place that is shown is another one.
+    #[test]
+    fn stacks_without_lines_are_told_apart_by_offset() {
+        let mut all = report();
+        for offset in [1, 2] {
+            let nameless = Frame {
+                offset: Some(Hex(offset)),
+                line: None,
+                ..frame("f", "", 0)
+            };
+            add(&mut all, &[nameless], &[(1.0, 1, 10)]);
+        }
+        assert_eq!(Selection::default().apply(all).sites.len(), 2);
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct Site {
     pub culprit: Option<FrameId>,
     /// The stack, from the innermost frame outside of the allocator.
     pub frames: Vec<FrameId>,
+    /// All stacks of it, if there are more than one that read the same: of unrolled or cloned code.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alike: Vec<Alike>,
     /// The frames of the allocator, before these; captures only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allocator: Vec<FrameId>,
@@ -54,6 +57,23 @@ impl Site {
     pub(crate) fn whole_stack(&self) -> impl Iterator<Item = FrameId> + '_ {
         self.allocator.iter().chain(&self.frames).copied()
     }
+
+    /// The frames of all of its stacks.
+    pub(crate) fn all_frames(&self) -> impl Iterator<Item = FrameId> + '_ {
+        let alike = self.alike.iter().flat_map(|one| &one.frames);
+        self.whole_stack().chain(alike.copied())
+    }
+}
+
+/// One of the stacks that read the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alike {
+    /// The stack.
+    pub frames: Vec<FrameId>,
+    /// How many blocks of the site are of it.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Blocks of the same age: `[age, blocks, bytes]` in JSON.
