@@ -122,7 +122,12 @@ impl<'a> Output<'a> {
             top: None,
             ..selection
         };
-        let reports = reports.into_iter().map(|report| all.apply(report));
+        // Text has one line for all that runtimes keep, but for who wants to see all.
+        let is_brief = self.listing.format == Format::Text && !self.listing.verbose;
+        let reports = reports.into_iter().map(|report| match is_brief {
+            true => all.apply(report.without_runtime()),
+            false => all.apply(report),
+        });
         let mut reports: Vec<_> = reports.collect();
         let status = self.listing.error_exitcode;
         let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));

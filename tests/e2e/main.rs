@@ -54,6 +54,7 @@ mod pools;
 mod preload;
 mod presets;
 mod programs;
+mod runtimes;
 mod safety;
 mod servers;
 mod sharers;

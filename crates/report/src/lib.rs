@@ -17,6 +17,7 @@ mod names;
 mod numbers;
 mod pattern;
 mod rename;
+mod runtime;
 mod selection;
 
 pub use allocator::caller_of_allocator;
@@ -33,4 +34,5 @@ pub use model::{
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};
 pub use pattern::{OutputName, Pattern};
+pub use runtime::mark_runtime;
 pub use selection::{By, Selection};

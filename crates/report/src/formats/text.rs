@@ -76,6 +76,14 @@ fn summary(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()>
     if report.families.is_empty() {
         heap(&totals.heap, is_run, style, out)?;
     }
+    if let Some(blocks @ 1..) = totals.runtime_blocks {
+        let size = bytes(totals.runtime_bytes.unwrap_or_default());
+        let blocks = count(blocks, "block");
+        writeln!(
+            out,
+            "  runtime    {size} in {blocks}, which runtimes keep for good"
+        )?;
+    }
     if totals.mapped_regions > 0 {
         let regions = count(totals.mapped_regions, "region");
         writeln!(

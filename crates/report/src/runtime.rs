@@ -1,0 +1,255 @@
+//! What the runtimes of languages keep for good: no leak of the program's.
+//!
+//! A fixed list of functions and callers. Each may keep as many blocks as it does in a program that
+//! leaks nothing; should there be more, the younger ones are not excused.
+
+use crate::names::last_part;
+use crate::{FrameId, Kind, Place, Report, Site, Source, Tables};
+
+/// What a function that was called by one of `callers` keeps. A `*` stands for what follows.
+struct Kept {
+    functions: &'static [&'static str],
+    callers: &'static [&'static str],
+    /// Most blocks in a process.
+    most: u64,
+}
+
+/// The threads whose stacks glibc keeps for later ones: 40 MiB of them, as Rust's, of 2 MiB.
+const THREADS: u64 = 20;
+
+const KEPT: &[Kept] = &[
+    // Buffers of stdin, stdout and stderr. A FILE that is left open is a block of its own.
+    Kept {
+        functions: &["_IO_file_doallocate", "_IO_wfile_doallocate"],
+        callers: &["_IO_doallocbuf", "_IO_wdoallocbuf"],
+        most: 3,
+    },
+    // Tables of thread-local storage; that of modules which are loaded later.
+    Kept {
+        functions: &["_dl_allocate_tls"],
+        callers: &["allocate_stack", "pthread_create*", "__pthread_create*"],
+        most: THREADS,
+    },
+    Kept {
+        functions: &["__tls_get_addr"],
+        callers: &["*"],
+        most: THREADS,
+    },
+    // Stacks, where the C library is the program's own: mappings of others are not listed.
+    Kept {
+        functions: &["allocate_stack", "pthread_create*", "__pthread_create*"],
+        callers: &["*"],
+        most: THREADS,
+    },
+    // What a static program's start notes for the dynamic linker: a few for each search path.
+    Kept {
+        functions: &["_dl_non_dynamic_init"],
+        callers: &["__libc_init_first", "__libc_init_secure", "__libc_start_*"],
+        most: 32,
+    },
+    // Memory for exceptions that are thrown when there is no other; a library without symbols calls
+    // for it from its initialisation.
+    Kept {
+        functions: &["_GLOBAL__sub_I_eh_alloc.cc", "libstdc++.so"],
+        callers: &[
+            "call_init*",
+            "_dl_init",
+            "ld-linux-x86-64.so",
+            "ld-musl-x86_64.so",
+            "__libc_csu_init",
+            "__libc_start_*",
+        ],
+        most: 1,
+    },
+    // Rust: where the first thread's stack ends, its handle, and the buffers of standard streams.
+    Kept {
+        functions: &["std::sys::pal::unix::stack_overflow::*"],
+        callers: &["std::sys::pal::unix::init", "std::rt::*"],
+        most: 1,
+    },
+    Kept {
+        functions: &["std::thread::current::init_current"],
+        callers: &["*"],
+        most: 1,
+    },
+    Kept {
+        functions: &["std::io::stdio::stdin", "std::io::stdio::stdout"],
+        callers: &["*"],
+        most: 2,
+    },
+];
+
+/// Finds out which of `sites`, whose frames are in `tables`, are runtimes' own.
+pub fn mark_runtime(sites: &mut [Site], tables: Tables<'_>) {
+    let ids = (0..).map(FrameId).take(tables.frames.len());
+    let names: Vec<_> = ids.map(|id| tables.place(id).map_or("", name)).collect();
+    let is_listed = |name: &&str| KEPT.iter().any(|kept| any_fits(kept.functions, name));
+    let listed: Vec<bool> = names.iter().map(is_listed).collect();
+    let mut left: Vec<u64> = KEPT.iter().map(|kept| kept.most).collect();
+    let is_open = |site: &&mut Site| site.kind == Kind::Unmatched;
+    let mut sites: Vec<_> = sites.iter_mut().filter(is_open).collect();
+    sites.sort_by(|a, b| b.oldest.total_cmp(&a.oldest));
+    for site in sites {
+        let stack: Vec<_> = site.whole_stack().map(|FrameId(id)| id as usize).collect();
+        if let Some(left) = keeper(&stack, &names, &listed).and_then(|at| left.get_mut(at))
+            && *left >= site.blocks
+        {
+            *left -= site.blocks;
+            site.kind = Kind::Runtime;
+        }
+    }
+}
+
+/// Which of [`KEPT`] a stack is of, if any. `listed` are frames of functions that are in there.
+fn keeper(stack: &[usize], names: &[&str], listed: &[bool]) -> Option<usize> {
+    let name = |id: &usize| names.get(*id).copied().unwrap_or_default();
+    let is_listed = |id: &usize| listed.get(*id).copied().unwrap_or_default();
+    let known = (0..).zip(stack).filter(|(_, id)| is_listed(id));
+    let mut keepers = known.filter_map(|(at, id): (usize, _)| {
+        let function = name(id);
+        let callers = stack.get(at..)?.iter().map(name);
+        let caller = callers.into_iter().find(|caller| *caller != function)?;
+        let has =
+            |kept: &Kept| any_fits(kept.functions, function) && any_fits(kept.callers, caller);
+        KEPT.iter().position(has)
+    });
+    keepers.next()
+}
+
+/// The function's name, as a library without debug information has it, too. Where there is none,
+/// that of its library, without a version.
+fn name<'a>(place: Place<'a>) -> &'a str {
+    match (&place.frame.function, place.module) {
+        (Some(function), _) => function.strip_prefix("__GI_").unwrap_or(function),
+        (None, Some(module)) => {
+            let file = last_part(&module.path);
+            let end = file.find(".so").map_or(file.len(), |at| at + ".so".len());
+            file.get(..end).unwrap_or(file)
+        }
+        (None, None) => "",
+    }
+}
+
+fn any_fits(patterns: &[&str], name: &str) -> bool {
+    patterns
+        .iter()
+        .any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => *pattern == name,
+        })
+}
+
+impl Report {
+    /// Without what runtimes keep: neither sites nor sums have it, but those of `runtime` themselves.
+    #[must_use]
+    pub fn without_runtime(mut self) -> Report {
+        let is_kept = |site: &&Site| site.kind == Kind::Runtime;
+        for site in self.sites.iter().filter(is_kept) {
+            let totals = &mut self.totals;
+            if site.source == Source::Mapping {
+                totals.mapped_regions = totals.mapped_regions.saturating_sub(site.blocks);
+                totals.mapped_bytes = totals.mapped_bytes.saturating_sub(site.bytes);
+                continue;
+            }
+            let mut families = self.families.iter_mut();
+            let family = families.find(|family| Some(&family.name) == site.family.as_ref());
+            let heap = family.map_or(&mut totals.heap, |family| &mut family.heap);
+            heap.live_blocks = heap.live_blocks.saturating_sub(site.blocks);
+            heap.live_bytes = heap.live_bytes.saturating_sub(site.bytes);
+        }
+        self.sites.retain(|site| site.kind != Kind::Runtime);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::text::tests::{add, frame, report};
+    use crate::{Frame, Module, ModuleId};
+
+    /// The kinds of sites with these stacks, of so many blocks each, the oldest first.
+    fn kinds(stacks: &[(&[&str], u64)]) -> Vec<Kind> {
+        let mut report = report();
+        for (age, (names, blocks)) in (0..).zip(stacks) {
+            let frames: Vec<_> = names.iter().map(|name| frame(name, "x", 1)).collect();
+            add(
+                &mut report,
+                &frames,
+                &[(100.0 - f64::from(age), *blocks, 10)],
+            );
+        }
+        let (mut sites, tables) = (report.sites.clone(), report.tables());
+        mark_runtime(&mut sites, tables);
+        sites.iter().map(|site| site.kind).collect()
+    }
+
+    #[test]
+    fn three_standard_streams_have_buffers_and_no_more() {
+        let buffer: (&[&str], u64) = (&["__GI__IO_file_doallocate", "_IO_doallocbuf", "main"], 1);
+        let found = kinds(&[buffer, buffer, buffer, buffer]);
+        assert_eq!(&found[..3], [Kind::Runtime; 3]);
+        assert_eq!(found[3], Kind::Unmatched);
+        let many = kinds(&[(buffer.0, 4)]);
+        assert_eq!(many, [Kind::Unmatched]);
+    }
+
+    #[test]
+    fn a_callers_name_decides_too() {
+        let found = kinds(&[
+            (
+                &[
+                    "std::sys::pal::unix::stack_overflow::imp::init",
+                    "std::rt::init",
+                ],
+                1,
+            ),
+            (
+                &["std::sys::pal::unix::stack_overflow::imp::init", "worker"],
+                1,
+            ),
+            (&["strdup", "main"], 1),
+            (&["fopen", "_IO_doallocbuf", "main"], 1),
+        ]);
+        let unmatched = Kind::Unmatched;
+        assert_eq!(found, [Kind::Runtime, unmatched, unmatched, unmatched]);
+    }
+
+    #[test]
+    fn a_library_without_symbols_stands_for_its_functions() {
+        let mut report = report();
+        let module = |path: &str| Module {
+            path: path.to_owned(),
+            ..report.modules[0].clone()
+        };
+        let paths = [
+            "/usr/lib/libstdc++.so.6.0.30",
+            "/lib64/ld-linux-x86-64.so.2",
+        ];
+        report.modules = paths.map(module).to_vec();
+        let frame = |module| Frame {
+            module: Some(ModuleId(module)),
+            ..Frame::default()
+        };
+        add(
+            &mut report,
+            &[frame(0), frame(0), frame(1)],
+            &[(1.0, 1, 64)],
+        );
+        let mut sites = std::mem::take(&mut report.sites);
+        mark_runtime(&mut sites, report.tables());
+        assert_eq!(sites[0].kind, Kind::Runtime);
+        report.sites = sites;
+        let (blocks, bytes) = (
+            report.totals.heap.live_blocks,
+            report.totals.heap.live_bytes,
+        );
+        let rest = report.without_runtime();
+        assert!(rest.sites.is_empty());
+        let heap = rest.totals.heap;
+        assert_eq!(
+            (heap.live_blocks + 1, heap.live_bytes + 64),
+            (blocks, bytes)
+        );
+    }
+}
