@@ -63,7 +63,9 @@ pub use options::{Options, may_suspend_seccomp};
 pub use priority::{raise_priority, restore_priority};
 pub use procfs::is_proc_ours;
 pub use registers::Registers;
-pub use remote::{CallError, RemoteCalls, find_syscall};
+pub use remote::{
+    CallCode, CallError, RemoteCalls, find_sigreturn, find_syscall, find_syscall_return,
+};
 pub use reserve::{Reserve, has_run_out, set_aside};
 pub use signal::{Signal, SignalInfo};
 pub use stop::Stop;

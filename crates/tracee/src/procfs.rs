@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 
 use leaktap_memory::Addr;
 
@@ -166,16 +167,59 @@ pub(crate) fn is_kernel_worker(tid: Tid) -> bool {
     flags(tid).is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER) != 0)
 }
 
+/// Where the stack of the first thread of the process of `tid` is, if it may be known. The part that
+/// is not used yet need not be mapped, but is nothing else's.
+pub(crate) fn main_stack(tid: Tid) -> Option<Range<u64>> {
+    /// Linux maps nothing so near below it (`mmap_base` in arch/x86/mm/mmap.c).
+    const NOTHING_ELSE: u64 = 128 << 20;
+    let top = main_stack_in(&fs::read(format!("/proc/{tid}/stat")).ok()?)?;
+    Some(top.saturating_sub(NOTHING_ELSE)..top)
+}
+
+/// The twenty-eighth field of /proc/TID/stat, which is zero for others than its tracer.
+fn main_stack_in(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 28)?.parse().ok()
+}
+
+/// The mapping of `tid` that `at` is in, if it can be written to and is next to one, below, that
+/// can neither be read nor written: a guard.
+pub(crate) fn guarded(tid: Tid, at: u64) -> Option<Range<u64>> {
+    guarded_in(&fs::read(format!("/proc/{tid}/maps")).ok()?, at)
+}
+
+fn guarded_in(maps: &[u8], at: u64) -> Option<Range<u64>> {
+    let mut guard = None;
+    for line in maps.split(|&byte| byte == b'\n') {
+        // The path may be any bytes.
+        let mut words = line.split(|&byte| byte == b' ');
+        let mut word = || std::str::from_utf8(words.next()?).ok();
+        let (start, end) = word()?.split_once('-')?;
+        let perms = word()?;
+        let bound = |text| u64::from_str_radix(text, 16).ok();
+        let range = bound(start)?..bound(end)?;
+        if range.contains(&at) {
+            return (perms.starts_with("rw") && guard == Some(range.start)).then_some(range);
+        }
+        guard = Some(range.end).filter(|_| perms.starts_with("---"));
+    }
+    None
+}
+
 /// `PF_*` of linux/sched.h: the ninth field of /proc/TID/stat.
 fn flags(tid: Tid) -> Option<u32> {
     flags_in(&fs::read(format!("/proc/{tid}/stat")).ok()?)
 }
 
 fn flags_in(stat: &[u8]) -> Option<u32> {
-    // The name, in parentheses, may hold anything; the flags are the seventh field after it.
+    stat_field(stat, 9)?.parse().ok()
+}
+
+/// Field `number` of /proc/TID/stat, as proc_pid_stat(5) counts them.
+fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
+    // The second, the name, in parentheses, may hold anything.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(6)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 #[cfg(test)]
@@ -226,10 +270,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stack_is_guarded_by_what_cannot_be_read_below_it() {
+        let maps = b"1000-2000 r--p 0 0:0 0 /a \xff\n\
+            2000-3000 ---p 0 0:0 0 \n3000-8000 rw-p 0 0:0 0 \n\
+            8000-9000 rw-p 0 0:0 0 \n9000-a000 ---p 0 0:0 0 \nb000-c000 rw-p 0 0:0 0 \n";
+        assert_eq!(guarded_in(maps, 0x7fff), Some(0x3000..0x8000));
+        for at in [0x1800, 0x2800, 0x8800, 0xb800, 0xd000] {
+            assert_eq!(guarded_in(maps, at), None, "{at:x}");
+        }
+    }
+
+    #[test]
     fn knows_this_process() {
         let own = Tid::new(std::process::id().cast_signed());
         assert!(!is_kernel_thread(own) && !is_kernel_worker(own));
         assert!(is_proc_ours());
+        let on_stack = std::ptr::from_ref(&own) as u64;
+        // Tests run in threads.
+        assert!(guarded(own, on_stack).is_some_and(|stack| stack.contains(&on_stack)));
+        assert!(main_stack(own).is_some_and(|stack| !stack.contains(&on_stack)));
         assert!(threads(own).unwrap().contains(&own));
         assert_eq!(own.process(), Some(own));
     }

@@ -10,9 +10,21 @@ use crate::{
 };
 
 mod moving;
+mod way_back;
+
+use way_back::WayBack;
 
 /// The instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// `syscall` and `ret`.
+const SYSCALL_RETURN: [u8; 3] = [0x0f, 0x05, 0xc3];
+
+/// `mov rax, 15` and `syscall`, as C libraries have it behind signal handlers; `mov eax, 15`.
+const SIGRETURN: [&[u8]; 2] = [
+    &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
+    &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
+];
 
 /// Results from here on are errors, as the C library sees them.
 const FIRST_ERROR: i64 = -4095;
@@ -70,12 +82,25 @@ pub enum CallError {
     },
 }
 
+/// Code of the target by which system calls are made in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallCode {
+    /// A `syscall` instruction.
+    pub syscall: Addr,
+    /// Code that makes rt_sigreturn(2). Where there is some, `ret` follows the `syscall`.
+    pub sigreturn: Option<Addr>,
+}
+
 /// System calls made by a stopped thread of the target, as if by itself.
 ///
-/// The thread runs a `syscall` instruction of its own code, from syscall-stop to syscall-stop;
-/// nothing is written into the process. All signals wait meanwhile. At the end the thread is as it
+/// The thread runs a `syscall` instruction of its own code, from syscall-stop to syscall-stop. All
+/// signals wait meanwhile. At the end the thread is as it
 /// was: registers, signal mask, the signal it stopped for with its `siginfo_t`, a system call in
 /// progress that is to be restarted, a restartable sequence (rseq(2)) to be aborted, a group-stop.
+///
+/// Should we die meanwhile, the thread gets there by itself, if it is on its own stack and there is
+/// the code for it ([`CallCode::sigreturn`]): a signal frame lies below what it uses of its stack.
+/// A system call that was interrupted is made again then, its timeout afresh.
 ///
 /// Seccomp filters of the thread, which might kill it, are suspended for these calls alone.
 ///
@@ -87,7 +112,7 @@ pub enum CallError {
 pub struct RemoteCalls<'a> {
     tracer: &'a mut Tracer,
     stopped: &'a mut Stopped,
-    at: Addr,
+    code: CallCode,
     /// The thread's filters are, and have to be put in force again.
     suspended: bool,
     /// Before the first call.
@@ -117,17 +142,41 @@ struct Before {
     info: Option<SignalInfo>,
     /// Address and value of the word at `RSEQ_CS`, if not zero.
     sequence: Option<(u64, u64)>,
+    /// How the thread gets back without us.
+    way_back: Option<WayBack>,
 }
 
 /// The offset of the first `syscall` instruction (0f 05) among `code`, which should be that of a
 /// C library or the vdso.
 pub fn find_syscall(code: &[u8]) -> Option<usize> {
-    code.windows(SYSCALL.len())
-        .position(|bytes| bytes == SYSCALL)
+    find(code, &SYSCALL)
+}
+
+/// As [`find_syscall`], for one that `ret` follows.
+pub fn find_syscall_return(code: &[u8]) -> Option<usize> {
+    find(code, &SYSCALL_RETURN)
+}
+
+/// The offset of the first code that makes rt_sigreturn(2).
+pub fn find_sigreturn(code: &[u8]) -> Option<usize> {
+    let mut forms = SIGRETURN.iter();
+    forms.find_map(|form| find(code, form))
+}
+
+fn find(code: &[u8], bytes: &[u8]) -> Option<usize> {
+    code.windows(bytes.len()).position(|found| found == bytes)
+}
+
+impl CallCode {
+    /// For what makes no calls.
+    const NONE: CallCode = CallCode {
+        syscall: Addr::new(0),
+        sigreturn: None,
+    };
 }
 
 impl Tracer {
-    /// Makes system calls in `stopped`, by the `syscall` instruction at `at`.
+    /// Makes system calls in `stopped`, by `code`.
     ///
     /// In a stop inside a system call (fork, clone, exec, vfork done) the thread is first taken to
     /// that call's end, so that [`Stopped::stop`] is another one afterwards.
@@ -137,9 +186,9 @@ impl Tracer {
     pub fn calls<'a>(
         &'a mut self,
         stopped: &'a mut Stopped,
-        at: Addr,
+        code: CallCode,
     ) -> Result<RemoteCalls<'a>, CallError> {
-        let mut calls = self.borrow(stopped, at)?;
+        let mut calls = self.borrow(stopped, code)?;
         calls.suspend_filters()?;
         Ok(calls)
     }
@@ -147,7 +196,7 @@ impl Tracer {
     fn borrow<'a>(
         &'a mut self,
         stopped: &'a mut Stopped,
-        at: Addr,
+        code: CallCode,
     ) -> Result<RemoteCalls<'a>, CallError> {
         let (tid, stop) = (stopped.tid, stopped.stop);
         match stop {
@@ -162,7 +211,7 @@ impl Tracer {
         Ok(RemoteCalls {
             tracer: self,
             stopped,
-            at,
+            code,
             suspended: false,
             before: None,
             sent: None,
@@ -181,7 +230,7 @@ impl Tracer {
     /// way,
     /// [`CallError::Stuck`] if it has not got there in a second: it stands where it has got to.
     pub fn run_to_int3(&mut self, stopped: &mut Stopped) -> Result<(), CallError> {
-        let mut run = self.borrow(stopped, Addr::new(0))?;
+        let mut run = self.borrow(stopped, CallCode::NONE)?;
         run.run()?;
         Ok(run.finish()?)
     }
@@ -201,7 +250,7 @@ impl Tracer {
         is_out: &dyn Fn(Addr) -> bool,
         deadline: Instant,
     ) -> Result<bool, CallError> {
-        let mut steps = self.borrow(stopped, Addr::new(0))?;
+        let mut steps = self.borrow(stopped, CallCode::NONE)?;
         let is_out = steps.step_out(is_out, deadline)?;
         steps.finish()?;
         Ok(is_out)
@@ -209,6 +258,9 @@ impl Tracer {
 }
 
 impl RemoteCalls<'_> {
+    /// So many bytes below the red zone of a thread's stack are left to the caller.
+    pub const SCRATCH: u64 = 256;
+
     /// Makes the system call `number` (`SYS_*`) and returns its result.
     ///
     /// # Errors
@@ -216,14 +268,7 @@ impl RemoteCalls<'_> {
     pub fn call(&mut self, number: i64, arguments: [u64; 6]) -> Result<u64, CallError> {
         let tid = self.stopped.tid;
         loop {
-            let mut registers = self.begin()?;
-            self.check_instruction()?;
-            registers.set_call(number, arguments);
-            registers.set_ip(self.at);
-            // Else the kernel would first restart the call that it interrupted.
-            registers.set_system_call(None);
-            self.stopped.set_registers(&registers)?;
-            self.make()?;
+            self.make(number, arguments)?;
             let result = self.stopped.registers()?.result();
             match result.cast_signed() {
                 again if RESTART.contains(&again) => {}
@@ -241,6 +286,15 @@ impl RemoteCalls<'_> {
         }
     }
 
+    /// Whether the thread will get back by itself should we die.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn has_way_back(&mut self) -> Result<bool, Died> {
+        let (_, way_back) = self.begin()?;
+        Ok(way_back.is_some())
+    }
+
     /// Puts the thread back to where it was. Dropping does the same, without a word if it died.
     ///
     /// # Errors
@@ -251,7 +305,7 @@ impl RemoteCalls<'_> {
 
     /// Elsewhere the thread would run on, to whatever call comes.
     fn check_instruction(&self) -> Result<(), CallError> {
-        let (tid, at) = (self.stopped.tid, self.at);
+        let (tid, at) = (self.stopped.tid, self.code.syscall);
         match sys::peek(tid.get(), at.get()) {
             Ok(word) if !word.to_le_bytes().starts_with(&SYSCALL) => {
                 Err(CallError::NoInstruction { tid, at })
@@ -277,27 +331,33 @@ impl RemoteCalls<'_> {
         }
     }
 
-    /// Saves, once, what calls change. Returns the registers saved.
-    fn begin(&mut self) -> Result<Registers, Died> {
+    /// Saves, once, what calls change, and lays the way back, if there is one. Returns both.
+    fn begin(&mut self) -> Result<(Registers, Option<WayBack>), Died> {
         if let Some(before) = &self.before {
-            return Ok(before.registers);
+            return Ok((before.registers, before.way_back));
         }
         let tid = self.stopped.tid;
         let info = match self.stopped.stop {
             Stop::Signal(_) => Some(self.stopped.signal_info()?),
             _ => None,
         };
-        let registers = self.stopped.registers()?;
-        let mask = tid.alive(sys::signal_mask(tid.get()))?;
-        let sequence = critical_section(tid);
-        tid.alive(sys::set_signal_mask(tid.get(), all_but_forced()))?;
-        self.before = Some(Before {
-            registers,
-            mask,
+        let mut before = Before {
+            registers: self.stopped.registers()?,
+            mask: tid.alive(sys::signal_mask(tid.get()))?,
             info,
-            sequence,
-        });
-        Ok(registers)
+            sequence: critical_section(tid),
+            way_back: None,
+        };
+        before.way_back = WayBack::lay(tid, self.code, &before);
+        let found = (before.registers, before.way_back);
+        self.before = Some(before);
+        Ok(found)
+    }
+
+    /// All signals wait from now on.
+    fn block_signals(&self) -> Result<(), Died> {
+        let tid = self.stopped.tid;
+        tid.alive(sys::set_signal_mask(tid.get(), all_but_forced()))
     }
 }
 

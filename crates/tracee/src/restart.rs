@@ -19,7 +19,7 @@
 
 use nix::libc;
 
-use crate::{Died, Stopped};
+use crate::{Died, Registers, Stopped};
 
 /// `-EINTR` as a system call's result.
 const EINTR: u64 = (-libc::EINTR as i64).cast_unsigned();
@@ -31,11 +31,16 @@ const ERESTARTNOHAND: u64 = (-514_i64).cast_unsigned();
 /// stopped before that decision (`Stop::Signal`, `Stop::Interrupt`).
 pub(crate) fn restart_interrupted(stopped: &Stopped) -> Result<(), Died> {
     let mut registers = stopped.registers()?;
-    if registers.result() == EINTR && registers.system_call().is_some_and(can_be_made_again) {
+    if is_interrupted(&registers) {
         registers.set_result(ERESTARTNOHAND);
         stopped.set_registers(&registers)?;
     }
     Ok(())
+}
+
+/// Whether a thread with these registers is about to answer `EINTR` to such a call.
+pub(crate) fn is_interrupted(registers: &Registers) -> bool {
+    registers.result() == EINTR && registers.system_call().is_some_and(can_be_made_again)
 }
 
 /// Calls that have had no effect when they answer `EINTR`. close(2), for one, is not among them.

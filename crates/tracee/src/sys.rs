@@ -1,5 +1,6 @@
 //! The raw system calls: every `unsafe` block of this crate, one small safe function each.
 
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -7,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
 use nix::sys::signal::SigEvent;
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+use nix::unistd::Pid;
 
 mod nice;
 mod spawn;
@@ -223,6 +226,43 @@ pub(crate) fn signal_mask(tid: i32) -> Result<u64, Errno> {
 
 pub(crate) fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
     store(libc::PTRACE_SETSIGMASK, tid, KERNEL_SIGSET, &mask)
+}
+
+/// `PTRACE_GETREGSET` with `NT_X86_XSTATE`: what XSAVE has written, in its standard form. Fails with
+/// `ENODEV` on a processor without.
+pub(crate) fn extended_state(tid: i32) -> Result<Vec<u8>, Errno> {
+    /// Of linux/elf.h.
+    const NT_X86_XSTATE: usize = 0x202;
+    /// With the tiles of AMX, 11 KiB.
+    const MOST: usize = 16 << 10;
+    let mut area = vec![0; MOST];
+    let mut vector = libc::iovec {
+        iov_base: area.as_mut_ptr().cast(),
+        iov_len: area.len(),
+    };
+    // SAFETY: the kernel writes at most `iov_len` bytes to `area`, and how many to `vector`; both
+    // live through the call.
+    Errno::result(unsafe {
+        let request = c_long::from(libc::PTRACE_GETREGSET);
+        libc::syscall(
+            libc::SYS_ptrace,
+            request,
+            tid,
+            NT_X86_XSTATE,
+            &raw mut vector,
+        )
+    })?;
+    area.truncate(vector.iov_len);
+    Ok(area)
+}
+
+/// process_vm_writev(2) of one piece: writes where the tracee itself may write. Returns how much.
+pub(crate) fn write(tid: i32, at: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let remote = RemoteIoVec {
+        base: at as usize,
+        len: bytes.len(),
+    };
+    process_vm_writev(Pid::from_raw(tid), &[IoSlice::new(bytes)], &[remote])
 }
 
 /// Fails with `EIO` before Linux 5.13.

@@ -5,17 +5,18 @@ mod common;
 
 use std::fs;
 
-use common::{Target, Watch, instruction, run_out, run_to, until};
+use common::{Target, Watch, code, run_out, run_to, until};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{
-    CallError, Command, Event, Memory, Options, Running, Signal, Stop, Stopped, Tid, Tracer,
+    CallCode, CallError, Command, Event, Memory, Options, Running, Signal, Stop, Stopped, Tid,
+    Tracer,
 };
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal as NixSignal;
 
 /// getpid in `stopped` of `process`, put back by dropping or by finishing.
-fn ask_pid(tracer: &mut Tracer, stopped: &mut Stopped, process: Tid, at: Addr) {
+fn ask_pid(tracer: &mut Tracer, stopped: &mut Stopped, process: Tid, at: CallCode) {
     let mut calls = tracer.calls(stopped, at).unwrap();
     let pid = calls.call(libc::SYS_getpid, [0; 6]).unwrap();
     assert_eq!(pid, process.get().cast_unsigned().into());
@@ -58,7 +59,7 @@ fn a_call_in_a_blocked_thread_interrupts_nothing() {
     for (fixture, call) in blocked {
         let mut target = Target::start(fixture, &[call]);
         let number = target.line().parse().unwrap();
-        let at = instruction(target.tid);
+        let at = code(target.tid);
         let mut tracer = Tracer::new();
         let mut leader = attach(&mut tracer, target.tid);
         for _ in 0..if call == "nanosleep" { 5 } else { 50 } {
@@ -78,7 +79,7 @@ fn a_call_before_a_signal_is_delivered_changes_nothing_of_it() {
     let mut target = Target::start("signals", &[]);
     target.tell("go\n");
     let untraced = target.line();
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     attach(&mut tracer, target.tid);
     for _ in 0..5 {
@@ -97,7 +98,7 @@ fn a_call_before_a_signal_is_delivered_changes_nothing_of_it() {
 #[test]
 fn signals_that_come_meanwhile_come_later() {
     let mut target = Target::start("signals", &[]);
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     let mut leader = attach(&mut tracer, target.tid);
     // Sent by a thread of its own: its children are not ours to wait for.
@@ -138,7 +139,7 @@ fn signals_that_come_meanwhile_come_later() {
 fn a_sigtrap_of_somebody_else_is_kept_apart_from_the_step() {
     for at_signal in [false, true] {
         let mut target = Target::start("signals", &[]);
-        let at = instruction(target.tid);
+        let at = code(target.tid);
         let mut tracer = Tracer::new();
         let leader = attach(&mut tracer, target.tid);
         let mut stopped = if at_signal {
@@ -168,7 +169,7 @@ fn a_sigtrap_of_somebody_else_is_kept_apart_from_the_step() {
 #[test]
 fn a_mapping_made_and_unmade_is_gone() {
     let target = Target::start("signals", &[]);
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let maps = || fs::read_to_string(format!("/proc/{}/maps", target.tid)).unwrap();
     let before = maps();
     let mut tracer = Tracer::new();
@@ -204,17 +205,21 @@ fn a_mapping_made_and_unmade_is_gone() {
 #[test]
 fn an_address_without_the_instruction_is_an_error_and_harmless() {
     let mut target = Target::start("signals", &[]);
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     let leader = attach(&mut tracer, target.tid);
     let mut stopped = stop(&mut tracer, &leader);
     for nowhere in [
         Addr::new(0),
         Addr::new(8),
-        at.wrapping_offset(1),
+        at.syscall.wrapping_offset(1),
         Addr::new(u64::MAX),
     ] {
-        let mut calls = tracer.calls(&mut stopped, nowhere).unwrap();
+        let code = CallCode {
+            syscall: nowhere,
+            ..at
+        };
+        let mut calls = tracer.calls(&mut stopped, code).unwrap();
         let result = calls.call(libc::SYS_getpid, [0; 6]);
         assert!(
             matches!(result, Err(CallError::NoInstruction { .. })),
@@ -236,7 +241,7 @@ fn an_address_without_the_instruction_is_an_error_and_harmless() {
 #[test]
 fn a_group_stop_is_gone_back_to() {
     let mut target = Target::start("churn", &[]);
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     attach(&mut tracer, target.tid);
     let grouped = |tracer: &mut Tracer| {
@@ -265,7 +270,7 @@ fn a_group_stop_is_gone_back_to() {
 fn a_stop_of_the_process_meanwhile_is_obeyed_afterwards() {
     for detached in [false, true] {
         let mut target = Target::start("signals", &[]);
-        let at = instruction(target.tid);
+        let at = code(target.tid);
         let mut tracer = Tracer::new();
         let leader = attach(&mut tracer, target.tid);
         let mut stopped = stop(&mut tracer, &leader);
@@ -292,7 +297,7 @@ fn a_stop_of_the_process_meanwhile_is_obeyed_afterwards() {
 fn a_stop_that_sigcont_has_undone_meanwhile_does_not_come() {
     for detached in [false, true] {
         let mut target = Target::start("signals", &[]);
-        let at = instruction(target.tid);
+        let at = code(target.tid);
         let mut tracer = Tracer::new();
         attach(&mut tracer, target.tid);
         target.kill(NixSignal::SIGSTOP);
@@ -321,7 +326,7 @@ fn at_an_exec_or_clone_the_call_is_made_when_that_one_has_ended() {
         .unwrap();
     let tid = stopped.tid();
     let _watch = Watch::on(tid);
-    ask_pid(&mut tracer, &mut stopped, tid, instruction(tid));
+    ask_pid(&mut tracer, &mut stopped, tid, code(tid));
     stopped.resume().unwrap();
     assert!(matches!(
         run_out(&mut tracer, tid).1,
@@ -329,7 +334,7 @@ fn at_an_exec_or_clone_the_call_is_made_when_that_one_has_ended() {
     ));
 
     let mut target = Target::start("churn", &[]);
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     attach(&mut tracer, target.tid);
     for _ in 0..100 {
         let mut stopped = run_to(&mut tracer, |_, stop| matches!(stop, Stop::Clone(_)));
@@ -344,7 +349,7 @@ fn at_an_exec_or_clone_the_call_is_made_when_that_one_has_ended() {
 #[test]
 fn a_parent_in_vfork_is_unfit() {
     let mut target = Target::start("children", &[]);
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     attach(&mut tracer, target.tid);
     target.tell("x");
@@ -367,7 +372,7 @@ fn a_restartable_sequence_is_still_aborted() {
         .map(|word| u64::from_str_radix(word, 16).unwrap());
     let [aborts, start, end] = std::array::from_fn(|_| Addr::new(words.next().unwrap()));
     let memory = Memory::open(target.tid).unwrap();
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     let mut leader = attach(&mut tracer, target.tid);
     let mut inside = 0;
@@ -388,7 +393,7 @@ fn a_restartable_sequence_is_still_aborted() {
 fn a_thread_killed_during_calls_has_died() {
     for round in 0_u32..40 {
         let target = Target::start("churn", &[]);
-        let at = instruction(target.tid);
+        let at = code(target.tid);
         let tid = target.tid;
         let mut tracer = Tracer::new();
         let leader = attach(&mut tracer, tid);
@@ -432,7 +437,7 @@ fn an_ignored_sigtrap_stays_ignored() {
     let ignored = || common::status(tid, "SigIgn");
     let before = ignored();
     let mut stopped = stop(&mut tracer, &leader);
-    ask_pid(&mut tracer, &mut stopped, tid, instruction(tid));
+    ask_pid(&mut tracer, &mut stopped, tid, code(tid));
     stopped.detach().unwrap();
     assert_eq!(ignored(), before);
     drop(child.stdin.take());

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Target, instruction};
+use common::{Target, code};
 use leaktap_tracee::{CallError, Options, SeccompMode, Stopped, Tracer, may_suspend_seccomp};
 use nix::libc;
 
@@ -18,7 +18,7 @@ fn a_filter_is_seen_and_suspended_for_our_calls_only() {
     let mut target = Target::start("filtered", &[]);
     assert_eq!(target.tid.seccomp(), Some(SeccompMode::Filter));
     assert!(target.tid.is_filtered() && target.tid.has_filtered_thread());
-    let at = instruction(target.tid);
+    let at = code(target.tid);
     let mut tracer = Tracer::new();
     let mut stopped = attach(&mut tracer, &target);
     match tracer.calls(&mut stopped, at) {

@@ -8,6 +8,7 @@ use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::Addr;
 use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
 
+use super::caller::with_calls;
 use super::plan::Plan;
 use super::remote;
 use super::room::Room;
@@ -34,9 +35,9 @@ impl Agent {
             if let Some(refusal) = refusal(memory.process(), plan) {
                 return Err(refusal);
             }
-            let syscall = plan.syscall.ok_or(Refusal::InjectionForbidden)?;
+            let code = plan.call_code.ok_or(Refusal::InjectionForbidden)?;
             let at: Vec<Addr> = plan.groups.iter().map(|group| group.at).collect();
-            with_calls(tracer, stopped, syscall, |calls, tid| {
+            with_calls(tracer, stopped, code, |calls, tid| {
                 remote::map(calls, tid, memory, &at, CODE_LEN)
             })
         };
@@ -155,11 +156,11 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<bool, Refusal> {
-        let Some(syscall) = self.plan.syscall else {
+        let Some(code) = self.plan.call_code else {
             return Ok(true);
         };
         let mut left = std::mem::take(&mut self.parts);
-        let unmapped = with_calls(tracer, stopped, syscall, |calls, _| {
+        let unmapped = with_calls(tracer, stopped, code, |calls, _| {
             while let [others @ .., part] = &left[..] {
                 if let [_, codes @ ..] = others {
                     remains::note(self, codes);
@@ -203,8 +204,8 @@ impl Agent {
         tracer: &mut Tracer,
         stopped: &mut [&mut Stopped],
     ) -> Result<(), Refusal> {
-        let syscall = self.plan.syscall.ok_or(Refusal::InjectionForbidden)?;
-        with_calls(tracer, stopped, syscall, |calls, _| {
+        let code = self.plan.call_code.ok_or(Refusal::InjectionForbidden)?;
+        with_calls(tracer, stopped, code, |calls, _| {
             let mut codes = self.regions.codes.iter();
             codes.try_for_each(|code| remote::unmap(calls, code))
         })
@@ -226,18 +227,21 @@ impl Detour {
                 moves.push((thread, registers, to.ok_or(Refusal::ThreadInRegion)?));
             }
         }
-        let writes = patch(self.site.at(), &jump);
-        for write in &writes {
+        // Before the bytes change, lest we die in between: the moved instructions lead back.
+        for (thread, mut registers, to) in moves.iter().copied() {
+            registers.set_ip(to);
+            let _ = thread.set_registers(&registers); // killed meanwhile
+        }
+        for write in &patch(self.site.at(), &jump) {
             if memory.write(write.at, &write.bytes).is_err() {
                 for write in patch(self.site.at(), self.site.replaced()) {
                     let _ = memory.write(write.at, &write.bytes); // the memory has gone
                 }
+                for (thread, registers, _) in moves {
+                    let _ = thread.set_registers(&registers); // killed meanwhile
+                }
                 return Err(Refusal::InjectionForbidden);
             }
-        }
-        for (thread, mut registers, to) in moves {
-            registers.set_ip(to);
-            let _ = thread.set_registers(&registers); // killed meanwhile
         }
         Ok(())
     }
@@ -284,22 +288,4 @@ fn has_fs_base(process: Tid) -> bool {
     /// Of asm/hwcap2.h.
     const FSGSBASE: u64 = 1 << 1;
     hwcap2(process.get()).is_ok_and(|allowed| allowed & FSGSBASE != 0)
-}
-
-/// Makes system calls in the first of `stopped` that can.
-fn with_calls<T>(
-    tracer: &mut Tracer,
-    stopped: &mut [&mut Stopped],
-    syscall: Addr,
-    make: impl FnOnce(&mut leaktap_tracee::RemoteCalls<'_>, Tid) -> Result<T, Refusal>,
-) -> Result<T, Refusal> {
-    for thread in stopped {
-        let tid = thread.tid();
-        if let Ok(mut calls) = tracer.calls(thread, syscall) {
-            let made = make(&mut calls, tid);
-            let _ = calls.finish(); // fails for one that has been killed meanwhile
-            return made;
-        }
-    }
-    Err(Refusal::InjectionForbidden)
 }

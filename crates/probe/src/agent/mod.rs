@@ -8,6 +8,7 @@
 //! [`leave`] takes threads out of it again, so that it can be taken away.
 
 mod branched;
+mod caller;
 mod calls;
 mod changes;
 mod fill;
@@ -52,7 +53,7 @@ pub(crate) use injection::Injection;
 pub use leave::OWN_STRIPE;
 pub(crate) use leave::words_on_stack;
 pub(crate) use mappings::Unread;
-pub(crate) use plan::{Plan, syscall};
+pub(crate) use plan::{Plan, call_code};
 pub use remains::Remains;
 pub(crate) use remains::remains;
 

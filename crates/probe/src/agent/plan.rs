@@ -8,7 +8,7 @@ use leaktap_api::Action;
 use leaktap_image::{Image, Mapping, Module};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
-use leaktap_tracee::{Tid, find_syscall};
+use leaktap_tracee::{CallCode, Tid, find_sigreturn, find_syscall, find_syscall_return};
 
 use super::branched::refuse_branched_into;
 use super::fill::STUBS;
@@ -37,8 +37,8 @@ pub(crate) struct Plan {
     pub(crate) points: Vec<Probepoint>,
     /// Of each function that may be led to the agent, by its address.
     sites: HashMap<Addr, Result<Site, Refusal>>,
-    /// A `syscall` instruction.
-    pub(crate) syscall: Option<Addr>,
+    /// By what system calls are made.
+    pub(crate) call_code: Option<CallCode>,
     /// Code of some function's end that drops the frame of a call through the agent and returns:
     /// unwind tables say the same of it.
     pub(crate) way_out: Option<Addr>,
@@ -81,7 +81,7 @@ impl Plan {
         let near: Vec<_> = sites.keys().copied().collect();
         Plan {
             points: points.to_vec(),
-            syscall: find(image, memory, &near, find_syscall),
+            call_code: call_code(image, memory, &near),
             way_out: find(image, memory, &near, way_out),
             sites,
             groups: Vec::new(),
@@ -153,7 +153,7 @@ impl Plan {
         match sites.all(Result::is_err) {
             true if first.is_some() => first,
             _ => self
-                .syscall
+                .call_code
                 .is_none()
                 .then_some(Refusal::InjectionForbidden),
         }
@@ -323,9 +323,24 @@ fn reached(site: &Site, groups: &[Group]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A `syscall` instruction, best in the module of `near`.
-pub(crate) fn syscall(image: &Image, memory: &impl ReadMemory, near: Option<Addr>) -> Option<Addr> {
-    find(image, memory, near.as_slice(), find_syscall)
+/// Code for system calls, best in the modules of `near`: by which threads get back without us, if
+/// there is such.
+pub(crate) fn call_code(
+    image: &Image,
+    memory: &impl ReadMemory,
+    near: &[Addr],
+) -> Option<CallCode> {
+    let find = |search: fn(&[u8]) -> Option<usize>| find(image, memory, near, search);
+    match find(find_syscall_return).zip(find(find_sigreturn)) {
+        Some((syscall, sigreturn)) => Some(CallCode {
+            syscall,
+            sigreturn: Some(sigreturn),
+        }),
+        None => find(find_syscall).map(|syscall| CallCode {
+            syscall,
+            sigreturn: None,
+        }),
+    }
 }
 
 /// A place for which `search`, in the code of a module's file, finds what is in memory, too. The
@@ -337,8 +352,8 @@ fn find(
     near: &[Addr],
     search: impl Fn(&[u8]) -> Option<usize>,
 ) -> Option<Addr> {
-    /// Longer than what is searched for.
-    const LEN: usize = 8;
+    /// As long as what is searched for, or longer.
+    const LEN: usize = 9;
     let modules = image.modules().iter().filter(|m| !m.is_vdso());
     let mut modules: Vec<_> = modules.collect();
     modules.sort_by_key(|module| !near.iter().any(|&at| module.contains(at)));

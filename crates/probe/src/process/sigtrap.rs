@@ -8,7 +8,9 @@
 //! touched by the kernel.
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping};
+use leaktap_tracee::{
+    CallCode, CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping,
+};
 
 use super::Process;
 use crate::agent;
@@ -43,8 +45,8 @@ pub(super) struct Sigtrap {
     masks_at: Vec<Addr>,
     /// These have int3s.
     is_watched: bool,
-    /// A `syscall` instruction, once it has been looked for.
-    syscall: Option<Option<Addr>>,
+    /// By what system calls are made, once it has been looked for.
+    call_code: Option<Option<CallCode>>,
     /// What was seen that nothing had told of.
     seen: Option<Trapping>,
     /// A handler is gone for good.
@@ -301,14 +303,14 @@ impl Process {
         stopped: &mut Stopped,
         change: impl FnOnce(&mut RemoteCalls<'_>, Addr, u64) -> Result<(), CallError>,
     ) -> Option<u64> {
-        let syscall = self.syscall()?;
+        let code = self.call_code()?;
         let sp = stopped.registers().ok()?.sp();
         let below = sp.wrapping_offset(-RED_ZONE - ACTION_LEN as i64);
         let at = Addr::new(below.get() & !0xf);
         let mut before = [0; ACTION_LEN];
         self.memory.read(at, &mut before).ok()?;
         let made = || {
-            let mut calls = tracer.calls(stopped, syscall).ok()?;
+            let mut calls = tracer.calls(stopped, code).ok()?;
             let signal = Signal::TRAP.number() as u64;
             calls
                 .call(SYS_RT_SIGACTION, [signal, 0, at.get(), 8, 0, 0])
@@ -322,9 +324,9 @@ impl Process {
         made
     }
 
-    fn syscall(&mut self) -> Option<Addr> {
+    fn call_code(&mut self) -> Option<CallCode> {
         let near = self.sigtrap.action_at;
-        let find = || agent::syscall(self.modules.image(), &self.memory, near);
-        *self.sigtrap.syscall.get_or_insert_with(find)
+        let find = || agent::call_code(self.modules.image(), &self.memory, near.as_slice());
+        *self.sigtrap.call_code.get_or_insert_with(find)
     }
 }

@@ -18,14 +18,34 @@ const PATIENCE: Duration = Duration::from_secs(1);
 type Resume = fn(i32, i32) -> Result<(), Errno>;
 
 impl RemoteCalls<'_> {
-    /// Makes the system call that the registers are set for.
-    pub(super) fn make(&mut self) -> Result<(), CallError> {
+    /// Takes the thread through a system call, to its end.
+    ///
+    /// On its way to the instruction it is about to return to where it was, if it has a way back,
+    /// and becomes to make the call only there: whenever we die, it goes on as it should. The
+    /// mask comes after the registers since the frame alone puts it back.
+    pub(super) fn make(&mut self, number: i64, arguments: [u64; 6]) -> Result<(), CallError> {
+        let (mut registers, way_back) = self.begin()?;
+        self.check_instruction()?;
+        registers.set_ip(self.code.syscall);
+        registers.set_call(number, arguments);
+        // Else the kernel would first restart the call that it interrupted.
+        registers.set_system_call(None);
+        if let Some(way_back) = way_back {
+            way_back.take_at(self.code.syscall, &mut registers);
+        }
+        self.stopped.set_registers(&registers)?;
+        self.block_signals()?;
         let is_call = |now: &Stopped| Ok(now.stop == Stop::SystemCall);
         let info = self.before.as_ref().and_then(|before| before.info);
         // Nobody could give it back its int3.
         let patience = Some(PATIENCE).filter(|_| !info.is_some_and(|info| info.is_int3()));
         self.stands = Stands::Interrupted; // if it does not get there
         self.advance(sys::resume_to_call, patience, is_call)?;
+        if let Some(way_back) = way_back {
+            let mut entered = self.stopped.registers()?;
+            way_back.take_after(&mut entered, number, arguments);
+            self.stopped.set_registers(&entered)?;
+        }
         self.advance(sys::resume_to_call, None, is_call)?;
         self.stands = Stands::InCall;
         Ok(())
@@ -34,6 +54,7 @@ impl RemoteCalls<'_> {
     /// Lets the thread run to an int3, where it will go on.
     pub(super) fn run(&mut self) -> Result<(), CallError> {
         self.begin()?;
+        self.block_signals()?;
         let is_int3 = |now: &Stopped| {
             Ok(now.stop == Stop::Signal(Signal::TRAP) && now.signal_info()?.is_int3())
         };
@@ -60,9 +81,11 @@ impl RemoteCalls<'_> {
         is_out: &dyn Fn(Addr) -> bool,
         deadline: Instant,
     ) -> Result<bool, CallError> {
-        if is_out(self.begin()?.ip()) {
+        let (registers, _) = self.begin()?;
+        if is_out(registers.ip()) {
             return Ok(true);
         }
+        self.block_signals()?;
         let is_step = |now: &Stopped| {
             Ok(now.stop == Stop::Signal(Signal::TRAP) && now.signal_info()?.code() > 0)
         };
@@ -93,7 +116,7 @@ impl RemoteCalls<'_> {
         patience: Option<Duration>,
         is_end: impl Fn(&Stopped) -> Result<bool, Died>,
     ) -> Result<Stop, CallError> {
-        let (tid, at) = (self.stopped.tid, self.at);
+        let (tid, at) = (self.stopped.tid, self.code.syscall);
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut signal = 0;
         loop {
@@ -154,11 +177,12 @@ impl RemoteCalls<'_> {
         if self.stands == Stands::InCall {
             self.leave_call(before.info.is_some() || self.sent.is_some())?;
         }
-        self.stopped.set_registers(&before.registers)?;
+        // The registers come last: until then the thread is on its way back by itself.
         if let Some((at, section)) = before.sequence {
             tid.alive(sys::poke(tid.get(), at, section))?;
         }
         tid.alive(sys::set_signal_mask(tid.get(), before.mask))?;
+        self.stopped.set_registers(&before.registers)?;
         if matches!(self.stopped.stop, Stop::Group(_)) {
             self.stopped.rejoin = true;
         }

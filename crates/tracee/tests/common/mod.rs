@@ -14,7 +14,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Event, Memory, Options, Signal, Stop, Stopped, Tid, Tracer, find_syscall};
+use leaktap_tracee::{
+    CallCode, Event, Memory, Options, Signal, Stop, Stopped, Tid, Tracer, find_sigreturn,
+    find_syscall, find_syscall_return,
+};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal as NixSignal, kill};
@@ -316,8 +319,23 @@ pub(crate) fn run_to(tracer: &mut Tracer, wanted: impl Fn(Tid, Stop) -> bool) ->
     }
 }
 
-/// A `syscall` instruction somewhere in the code of `process`.
-pub(crate) fn instruction(process: Tid) -> Addr {
+/// Code for system calls somewhere in that of `process`, the vdso's and the vsyscall page's aside.
+pub(crate) fn code(process: Tid) -> CallCode {
+    let find = |search: fn(&[u8]) -> Option<usize>| find(process, search);
+    let (both, sigreturn) = (find(find_syscall_return), find(find_sigreturn));
+    match both.zip(sigreturn) {
+        Some((syscall, sigreturn)) => CallCode {
+            syscall,
+            sigreturn: Some(sigreturn),
+        },
+        None => CallCode {
+            syscall: find(find_syscall).unwrap(),
+            sigreturn: None,
+        },
+    }
+}
+
+fn find(process: Tid, search: fn(&[u8]) -> Option<usize>) -> Option<Addr> {
     let memory = Memory::open(process).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let find = |line: &str| {
@@ -326,11 +344,12 @@ pub(crate) fn instruction(process: Tid) -> Addr {
         let bound = |text| u64::from_str_radix(text, 16).unwrap();
         let mut code = vec![0; usize::try_from(bound(end) - bound(start)).unwrap()];
         let start = Addr::new(bound(start));
-        // Not the vsyscall page.
         if !rest.starts_with("r-xp") || memory.read(start, &mut code).is_err() {
             return None;
         }
-        start.checked_add(find_syscall(&code)? as u64)
+        start.checked_add(search(&code)? as u64)
     };
-    maps.lines().find_map(find).unwrap()
+    maps.lines()
+        .filter(|line| !line.ends_with("]"))
+        .find_map(find)
 }
