@@ -27,7 +27,8 @@ const EINTR: u64 = (-libc::EINTR as i64).cast_unsigned();
 /// `-ERESTARTNOHAND` of the kernel's linux/errno.h.
 const ERESTARTNOHAND: u64 = (-514_i64).cast_unsigned();
 
-/// Has the kernel decide anew about a call that is about to answer `EINTR`. Only for threads
+/// Has the kernel decide anew about a call that is about to answer `EINTR`. At an interrupt this is
+/// done as soon as we see it, lest we die first. Only for threads
 /// stopped before that decision (`Stop::Signal`, `Stop::Interrupt`).
 pub(crate) fn restart_interrupted(stopped: &Stopped) -> Result<(), Died> {
     let mut registers = stopped.registers()?;

@@ -219,7 +219,8 @@ impl Stopped {
 
     fn repair(&self) -> Result<(), Died> {
         match self.stop {
-            Stop::Signal(_) | Stop::Interrupt => restart::restart_interrupted(self),
+            // At an interrupt it has been done.
+            Stop::Signal(_) => restart::restart_interrupted(self),
             _ => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use nix::libc;
 
 use crate::status::Status;
 use crate::tracee::OfThisThread;
-use crate::{Died, Options, OptionsError, Signal, Stop, Stopped, Tid, sys};
+use crate::{Died, Options, OptionsError, Signal, Stop, Stopped, Tid, restart, sys};
 
 /// What [`Tracer::wait`] has seen.
 #[derive(Debug)]
@@ -283,7 +283,12 @@ fn next(flags: i32) -> Option<Event> {
     match Status::decode(status) {
         Status::Stopped { signal, event } => {
             let stop = Stop::of(tid, signal, event).ok()?;
-            Some(Event::Stopped(Stopped::new(tid, stop)))
+            let stopped = Stopped::new(tid, stop);
+            if stop == Stop::Interrupt {
+                // At once: nobody would do it later if we died.
+                restart::restart_interrupted(&stopped).ok()?;
+            }
+            Some(Event::Stopped(stopped))
         }
         _ => Event::end(tid, status),
     }

@@ -114,8 +114,8 @@ fn while_it_makes_calls() {
     assert_eq!(target.rest(), "whole\n");
 }
 
-/// Calls that answer `EINTR` after any stop (epoll_wait(2)) need a tracer. So do those whose rest
-/// the kernel has noted (poll(2) with a timeout), once it has begun with that.
+/// Calls whose rest the kernel has noted (poll(2) with a timeout) need a tracer, once it has begun
+/// with that. So do those that answer `EINTR` after any stop (epoll_wait(2)), until that is seen.
 #[test]
 fn while_a_thread_waits_in_the_kernel() {
     let blocked = [
