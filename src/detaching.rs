@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use leaktap_probe::{Held, Remains, Trap};
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 use crate::target;
 use crate::tracing::{Child, Tracing, is_int3};
@@ -17,6 +19,12 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// How long the threads run before all are stopped again: at first, and at most. It doubles.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What threads need to get out of the agent's own code, on a processor.
+const WORK: Duration = Duration::from_micros(20);
+
+/// How long they run alone, and how long in all, before all others do, too.
+const WORKING: Duration = Duration::from_millis(300);
 
 /// How often events are looked for in such a pause. None need come: a timer of ours would be one
 /// more signal to be told apart.
@@ -101,7 +109,7 @@ impl Tracing<'_> {
     fn take_out(&mut self) -> (Vec<Halted>, Instant) {
         let mut begun = Instant::now();
         let (deadline, mut pause) = (begun + LEAVING, FIRST_PAUSE);
-        let mut halted = self.stop_all();
+        let mut halted = self.stop_all(HashMap::new());
         loop {
             self.target.pass_time();
             for thread in halted.values_mut() {
@@ -115,14 +123,18 @@ impl Tracing<'_> {
                 false => self.target.withdraw(&mut self.tracer, &mut threads),
             };
             let Err(why) = held else { break };
-            if begun >= deadline {
+            if Instant::now() >= deadline {
                 self.target.leave_agent(why);
                 break;
+            }
+            if why == Held::AtWork && begun.elapsed() < WORKING {
+                halted = self.let_work(halted);
+                continue;
             }
             self.let_run_for(pause, halted, begun);
             pause = (pause * 2).min(LAST_PAUSE);
             begun = Instant::now();
-            halted = self.stop_all();
+            halted = self.stop_all(HashMap::new());
         }
         self.target.disarm();
         (halted.into_values().collect(), begun)
@@ -266,12 +278,12 @@ impl Tracing<'_> {
     /// they were stopped.
     pub(crate) fn arm(&mut self) -> Duration {
         let begun = Instant::now();
-        let mut halted = self.stop_all();
+        let mut halted = self.stop_all(HashMap::new());
         let deadline = begun + ASLEEP;
         while self.asleep().next().is_some() && Instant::now() < deadline {
             self.let_run(halted);
             std::thread::yield_now();
-            halted = self.stop_all();
+            halted = self.stop_all(HashMap::new());
         }
         if self.target.exit.is_none() && self.target.is_replaced {
             self.target.exec();
@@ -286,7 +298,36 @@ impl Tracing<'_> {
         begun.elapsed()
     }
 
-    fn stop_all(&mut self) -> HashMap<Tid, Halted> {
+    /// Lets those run that are in the agent's own code, and no other thread, to its exits: until
+    /// one has had a processor, lest it is stopped again where it was.
+    fn let_work(&mut self, mut halted: HashMap<Tid, Halted>) -> HashMap<Tid, Halted> {
+        for thread in halted.values_mut() {
+            // Neither runs to an exit: it handles a signal, or stays stopped.
+            if let Stop::Group(_) | Stop::Signal(_) = thread.stopped.stop() {
+                let target = &mut self.target;
+                target.leave_for_signal(&mut self.tracer, &mut thread.stopped);
+            }
+        }
+        let target = &self.target;
+        let is_at_work = |thread: &Halted| target.process().is_at_work(&thread.stopped);
+        let at_work = halted.extract_if(|_, thread| is_at_work(thread)).collect();
+        let (begun, before) = (Instant::now(), cpu_time(self.target.tid()));
+        self.target.open_exits(false);
+        self.let_run(at_work);
+        while begun.elapsed() < WORKING {
+            std::thread::sleep(WORK);
+            let worked = cpu_time(self.target.tid()).saturating_sub(before);
+            if worked >= WORK {
+                break;
+            }
+        }
+        let halted = self.stop_all(halted);
+        self.target.open_exits(true);
+        halted
+    }
+
+    /// Stops all threads that have not `halted`.
+    fn stop_all(&mut self, mut halted: HashMap<Tid, Halted>) -> HashMap<Tid, Halted> {
         let parked = std::mem::take(&mut self.parked);
         let halt = |stopped: Stopped| {
             (
@@ -297,7 +338,7 @@ impl Tracing<'_> {
                 },
             )
         };
-        let mut halted: HashMap<_, _> = parked.into_iter().map(halt).collect();
+        halted.extend(parked.into_iter().map(halt));
         for task in self.tasks.values_mut() {
             if let Some(running) = task.running.take() {
                 let _ = running.interrupt(); // fails for one that has died: wait() says so
@@ -491,4 +532,11 @@ impl Tracing<'_> {
         }
         Ok(())
     }
+}
+
+/// How long the threads of `process` have had a processor.
+fn cpu_time(process: Tid) -> Duration {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.get()));
+    let now = clock.and_then(ClockId::now);
+    now.map_or(Duration::MAX, Duration::from) // it has ended
 }

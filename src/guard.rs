@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use leaktap_probe::{Change, INT3};
+use leaktap_probe::{Change, INT3, SHUT};
 use leaktap_tracee::{Memory, Tid};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -104,7 +104,7 @@ pub(crate) fn run() -> io::Result<()> {
     }
     for (at, original) in int3s {
         let mut now = [0];
-        if memory.read_exact_at(&mut now, at.get()).is_ok() && now == [INT3] {
+        if memory.read_exact_at(&mut now, at.get()).is_ok() && [INT3, SHUT].contains(&now[0]) {
             let _ = memory.write_all_at(&[original], at.get()); // the memory has gone
         }
     }

@@ -356,6 +356,11 @@ impl Target {
         self.process.withdraw(tracer, stopped)
     }
 
+    /// See [`Process::open_exits`].
+    pub(crate) fn open_exits(&mut self, open: bool) {
+        self.process.open_exits(open);
+    }
+
     /// See [`Process::leave_for_signal`].
     pub(crate) fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
         // It may wait in the agent for that.

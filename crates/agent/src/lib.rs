@@ -129,7 +129,8 @@ pub enum Exit {
     Return,
 }
 
-/// Offsets in the image of all instructions by which a thread leaves the agent.
+/// Offsets in the image of what a thread leaves the agent by. Behind [`EXIT_LEN`] bytes without an
+/// effect is the instruction.
 pub const EXITS: [(u64, Exit); 16] = [
     (offsets::AROUND_CALL, Exit::Call),
     (offsets::AROUND_PASS, Exit::Pass),
@@ -152,6 +153,14 @@ pub const EXITS: [(u64, Exit); 16] = [
 /// Offset in the image of the exit of [`Shape::Gate`]: all is as at the function's entry, and in the word
 /// below the stack pointer is the address of its displaced instructions.
 pub const GATE_PASS: u64 = offsets::GATE_PASS;
+
+/// Bytes of `test al, 0xfe`. With [`SHUT`] in the place of the first, [`OPEN`], a thread stays there
+/// until the exit is open again, and nothing happens to it.
+pub const EXIT_LEN: u64 = 2;
+/// See [`EXIT_LEN`].
+pub const OPEN: u8 = 0xa8;
+/// See [`EXIT_LEN`]: `jmp $`.
+pub const SHUT: u8 = 0xeb;
 
 /// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`]
 /// returns to, with the stack

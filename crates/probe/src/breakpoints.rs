@@ -134,7 +134,7 @@ impl Breakpoints {
         Ok(())
     }
 
-    /// The int3s at these places, in code of our own, come, with what is there else, or go.
+    /// What we write at these places, in code of our own, comes, with what is there else, or goes.
     pub(crate) fn note_own(&mut self, places: impl Iterator<Item = (Addr, u8)>, come: bool) {
         for (at, original) in places {
             self.journal.note(match come {

@@ -8,7 +8,7 @@ use leaktap_memory::Addr;
 /// A change of a process's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// An int3 is about to be written over this byte.
+    /// An int3, or what shuts an exit of the agent, is about to be written over this byte.
     Set {
         /// Where.
         at: Addr,

@@ -34,6 +34,7 @@ pub use detour::{
 };
 pub use families::{Families, Family, Member, Pool, User};
 pub use journal::Change;
+pub use leaktap_agent::SHUT;
 pub use modules::{Files, Modules};
 pub use probepoint::{Kind, Probepoint, Reason};
 pub use process::{Departure, Process, Trap};

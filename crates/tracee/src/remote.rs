@@ -221,22 +221,6 @@ impl Tracer {
 }
 
 impl Tracer {
-    /// Lets `stopped` run, and no signal reach it, until it gets to an int3 somewhere: it stands
-    /// there then, not behind it, and as it has stopped before. For code that is known to get
-    /// there.
-    ///
-    /// # Errors
-    /// [`CallError::Died`], [`CallError::Unfit`], [`CallError::NoInstruction`] if it faults on its
-    /// way,
-    /// [`CallError::Stuck`] if it has not got there in a second: it stands where it has got to.
-    pub fn run_to_int3(&mut self, stopped: &mut Stopped) -> Result<(), CallError> {
-        let mut run = self.borrow(stopped, CallCode::NONE)?;
-        run.run()?;
-        Ok(run.finish()?)
-    }
-}
-
-impl Tracer {
     /// Lets `stopped` run instruction by instruction, and no signal reach it, to one that `is_out`
     /// is true of. It has stopped as before then, and stands there. False if it did not get there
     /// before the deadline.

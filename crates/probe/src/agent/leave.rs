@@ -1,8 +1,9 @@
 //! How threads get out of the agent, so that it can be taken away.
 //!
 //! With all threads stopped, each is brought to where it would be without detours:
-//! - A thread in the agent's own code is run, alone, to one of the agent's exits. It gets there
-//!   without anybody's help: it waits for us alone, and we have seen what it waits for.
+//! - A thread in the agent's own code has to run to one of the agent's exits ([`Held::AtWork`]). It
+//!   gets there without anybody's help: it waits for us alone, and we have seen what it waits for.
+//!   The exits are shut meanwhile: it goes round there, and does not die should we do.
 //! - One in displaced instructions stands where the same are in the function.
 //! - A call that the agent has made returns past the agent: its return address is exchanged for
 //!   that of code which drops
@@ -18,18 +19,17 @@
 //! What remains ([`Held`]) has to run for a while; until then nothing is changed.
 
 use std::mem::offset_of;
-use std::ops::Range;
+use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{ALL, Call, Descriptor};
-use leaktap_agent::{BACKS, EXITS, Exit, GATE_PASS, HEADER_LEN, PUSH_LEN, TEXT_LEN, text};
+use leaktap_agent::{BACKS, EXIT_LEN, EXITS, Exit, GATE_PASS, OPEN, PUSH_LEN, SHUT};
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
 use super::Agent;
 use super::held::Held;
-use crate::breakpoints::INT3;
 
 /// The tracer's own sums in the ledger: no thread's number is as high.
 pub const OWN_STRIPE: usize = STRIPES - 1;
@@ -46,11 +46,7 @@ impl Agent {
     ///
     /// # Errors
     /// Why that has to wait. Nothing has changed then.
-    pub(crate) fn leave(
-        &mut self,
-        tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
-    ) -> Result<(), Held> {
+    pub(crate) fn leave(&mut self, stopped: &[&mut Stopped]) -> Result<(), Held> {
         if self.is_overwritten() {
             return Err(Held::Overwritten);
         }
@@ -58,10 +54,12 @@ impl Agent {
         if let Some(change) = self.change() {
             self.has_seen(change);
         }
-        let run_out = self.none_waits(ALL, |agent| agent.run_out(tracer, stopped));
-        run_out?;
         let mut threads = Vec::new();
+        if stopped.iter().any(|thread| self.is_at_work(thread)) {
+            return Err(Held::AtWork);
+        }
         for thread in stopped.iter() {
+            self.at_exit(thread);
             let Ok(registers) = thread.registers() else {
                 continue; // killed
             };
@@ -162,7 +160,8 @@ impl Agent {
     /// Whether the exit by which a thread leaves the agent that has asked us is at `at`.
     fn is_gate(&self, at: Addr) -> bool {
         let code = self.regions.code_of(at);
-        code.and_then(|code| at.offset_from(code.start)) == Some(GATE_PASS)
+        let offset = code.and_then(|code| at.offset_from(code.start));
+        offset.is_some_and(|offset| [GATE_PASS, GATE_PASS + EXIT_LEN].contains(&offset))
     }
 
     /// Where a thread stands in its function, if it is in displaced instructions, and how many
@@ -246,6 +245,72 @@ impl Agent {
         })
     }
 
+    /// Does for a thread what the instruction at its exit would do.
+    fn at_exit(&self, thread: &Stopped) -> Option<()> {
+        let mut registers = thread.registers().ok()?;
+        let (at, exit) = self.exit(registers.ip())?;
+        let descriptor = Addr::new(registers.r11());
+        let below_sp = registers.sp().wrapping_offset(-8);
+        let word = |at: Addr| self.memory.read_u64(at).ok();
+        match exit {
+            Exit::Return => {
+                registers.set_ip(Addr::new(word(registers.sp())?));
+                registers.set_sp(registers.sp().wrapping_offset(8));
+            }
+            Exit::Pass => registers.set_ip(Addr::new(word(descriptor)?)),
+            // Who has asked us asks again, should we not go after all.
+            Exit::FullPass => match self.gate(&registers) {
+                Some(function) => registers.set_ip(function),
+                None => registers.set_ip(Addr::new(word(below_sp)?)),
+            },
+            Exit::Call | Exit::FullCall => {
+                let called = match exit {
+                    Exit::FullCall => below_sp,
+                    _ => descriptor.wrapping_offset(offset_of!(Descriptor, call) as i64),
+                };
+                let function = Addr::new(word(called)?);
+                let back = at.wrapping_offset(EXIT_LEN as i64 + CALL_LEN).get();
+                self.memory.write(below_sp, &back.to_le_bytes()).ok()?;
+                registers.set_ip(function);
+                registers.set_sp(below_sp);
+            }
+        }
+        thread.set_registers(&registers).ok()
+    }
+
+    /// The exit that a thread at `ip` stands at, and where it is.
+    fn exit(&self, ip: Addr) -> Option<(Addr, Exit)> {
+        let code = self.regions.code_of(ip)?;
+        let offset = ip.offset_from(code.start)?;
+        let mut exits = EXITS.iter();
+        let is_it = |at: u64| [at, at + EXIT_LEN].contains(&offset);
+        let (at, exit) = exits.find(|(at, _)| is_it(*at))?;
+        Some((code.start.wrapping_offset(*at as i64), *exit))
+    }
+
+    /// Where all the exits are.
+    pub(crate) fn exits(&self) -> impl Iterator<Item = Addr> + '_ {
+        let codes = self.regions.codes.iter();
+        codes.flat_map(|code| EXITS.map(|(at, _)| code.start.wrapping_offset(at as i64)))
+    }
+
+    /// Opens the exits, or shuts them: threads that come there stay there then, whatever happens to
+    /// us. No thread runs.
+    pub(crate) fn open_exits(&self, open: bool) {
+        let leaving = if open { 0 } else { ALL };
+        self.shared.live().leaving.store(leaving, Release); // for nobody do they wait
+        for at in self.exits() {
+            let _ = self.memory.write(at, &[if open { OPEN } else { SHUT }]); // it has gone
+        }
+    }
+
+    /// Whether a thread is in the agent's own code, and has to run to get out of it.
+    pub(crate) fn is_at_work(&self, thread: &Stopped) -> bool {
+        thread.registers().is_ok_and(|registers| {
+            self.exit(registers.ip()).is_none() && self.place(&registers).is_err()
+        })
+    }
+
     /// Where in its function a thread at `at` in the agent's code region stands, and how many bytes
     /// are to be taken off its stack.
     fn original(&self, at: Addr) -> Option<(Addr, i64)> {
@@ -269,108 +334,6 @@ impl Agent {
             }
         })
     }
-
-    /// Whether a thread is in the agent's own code.
-    pub(crate) fn has_inside(&self, stopped: &[&mut Stopped]) -> bool {
-        let is_own = |at: Addr| self.codes().iter().any(|code| own_code(code).contains(&at));
-        let mut threads = stopped.iter();
-        threads.any(|thread| thread.registers().is_ok_and(|now| is_own(now.ip())))
-    }
-
-    /// Where int3s are while threads are run out of it, and what is there else.
-    pub(crate) fn exits(&self) -> impl Iterator<Item = (Addr, u8)> + '_ {
-        let text = |exit: u64| text().get(exit.checked_sub(HEADER_LEN)? as usize).copied();
-        let of = move |code: &Range<Addr>| {
-            let start = code.start;
-            let at = move |(exit, _)| Some((start.wrapping_offset(exit as i64), text(exit)?));
-            EXITS.into_iter().filter_map(at)
-        };
-        self.codes().iter().flat_map(of)
-    }
-
-    /// Runs each thread that is in the agent's own code to an exit.
-    fn run_out(&self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> Result<(), Held> {
-        let mut all = true;
-        for code in &self.regions.codes {
-            all &= self.run_out_of(code, tracer, stopped);
-        }
-        all.then_some(()).ok_or(Held::AtWork)
-    }
-
-    /// As [`Agent::run_out`], of one region. False if a thread did not get out.
-    fn run_out_of(
-        &self,
-        code: &Range<Addr>,
-        tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
-    ) -> bool {
-        let own = own_code(code);
-        let is_inside =
-            |thread: &Stopped| thread.registers().is_ok_and(|now| own.contains(&now.ip()));
-        if !stopped.iter().any(|thread| is_inside(thread)) {
-            return true;
-        }
-        let mut saved = Vec::new();
-        for (exit, _) in EXITS {
-            let at = code.start.wrapping_offset(exit as i64);
-            let mut byte = [0];
-            if self.memory.read(at, &mut byte).is_ok() {
-                saved.push((at, byte));
-            }
-            let _ = self.memory.write(at, &[INT3]); // killed
-        }
-        let mut all = true;
-        for thread in stopped.iter_mut() {
-            if is_inside(thread) {
-                all &= tracer.run_to_int3(thread).is_ok() && self.at_exit(thread).is_some();
-            }
-        }
-        for (at, byte) in saved {
-            let _ = self.memory.write(at, &byte); // killed
-        }
-        all
-    }
-
-    /// Does for a thread what the instruction at its exit would do.
-    fn at_exit(&self, thread: &Stopped) -> Option<()> {
-        let mut registers = thread.registers().ok()?;
-        let code = self.regions.code_of(registers.ip())?;
-        let offset = registers.ip().offset_from(code.start)?;
-        let (_, exit) = EXITS.iter().find(|(at, _)| *at == offset)?;
-        let descriptor = Addr::new(registers.r11());
-        let below_sp = registers.sp().wrapping_offset(-8);
-        let word = |at: Addr| self.memory.read_u64(at).ok();
-        match exit {
-            Exit::Return => {
-                registers.set_ip(Addr::new(word(registers.sp())?));
-                registers.set_sp(registers.sp().wrapping_offset(8));
-            }
-            Exit::Pass => registers.set_ip(Addr::new(word(descriptor)?)),
-            // Who has asked us asks again, should we not go after all.
-            Exit::FullPass => match self.gate(&registers) {
-                Some(function) => registers.set_ip(function),
-                None => registers.set_ip(Addr::new(word(below_sp)?)),
-            },
-            Exit::Call | Exit::FullCall => {
-                let called = match exit {
-                    Exit::FullCall => below_sp,
-                    _ => descriptor.wrapping_offset(offset_of!(Descriptor, call) as i64),
-                };
-                let function = Addr::new(word(called)?);
-                let back = registers.ip().wrapping_offset(CALL_LEN).get();
-                self.memory.write(below_sp, &back.to_le_bytes()).ok()?;
-                registers.set_ip(function);
-                registers.set_sp(below_sp);
-            }
-        }
-        thread.set_registers(&registers).ok()
-    }
-}
-
-/// What of a code region is the same in all of them, but for the header page.
-fn own_code(code: &Range<Addr>) -> Range<Addr> {
-    let start = code.start.wrapping_offset(HEADER_LEN as i64);
-    start..start.wrapping_offset(TEXT_LEN as i64)
 }
 
 /// Bytes of `call [r11 + 8]`, and of `call [rsp - 8]`.

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 
-use leaktap_agent::Shared;
 use leaktap_agent::layout::{MARKS, NOTED, TAKEN, UNDER, key_of_number};
+use leaktap_agent::{OPEN, Shared};
 use leaktap_api::{Action, Entered, Innermost, Nested, Place, Standing, State, standing};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
@@ -344,13 +344,7 @@ impl Process {
         let Some(agent) = self.injection.agent_mut() else {
             return Ok(());
         };
-        let exits: Vec<_> = match agent.has_inside(stopped) {
-            true => agent.exits().collect(),
-            false => Vec::new(),
-        };
-        self.breakpoints.note_own(exits.iter().copied(), true);
-        let left = agent.leave(tracer, stopped);
-        self.breakpoints.note_own(exits.into_iter(), false);
+        let left = agent.leave(stopped);
         self.keep_ignored(is_ignored, tracer, stopped);
         left?;
         if let Some(agent) = self.injection.take_agent() {
@@ -358,6 +352,27 @@ impl Process {
             self.injection = Injection::Withdrawn(agent);
         }
         Ok(())
+    }
+
+    /// Whether a thread that has `stopped` has to run to get out of the agent.
+    pub fn is_at_work(&self, stopped: &Stopped) -> bool {
+        let agent = self.injection.agent();
+        agent.is_some_and(|agent| agent.is_at_work(stopped))
+    }
+
+    /// Opens the agent's exits, or shuts them, for threads that are at work there.
+    pub fn open_exits(&mut self, open: bool) {
+        let Some(agent) = self.injection.agent() else {
+            return;
+        };
+        let exits = agent.exits().map(|at| (at, OPEN));
+        if open {
+            agent.open_exits(true);
+            self.breakpoints.note_own(exits, false);
+        } else {
+            self.breakpoints.note_own(exits, true);
+            agent.open_exits(false);
+        }
     }
 
     /// A thread that has `stopped` is about to handle a signal: no frame of it may lead to the

@@ -1,4 +1,4 @@
-//! The thread of [`RemoteCalls`] on its way: to a call, to an int3, and back to where it was.
+//! The thread of [`RemoteCalls`] on its way: to a call, step by step, and back to where it was.
 
 use std::time::{Duration, Instant};
 
@@ -49,30 +49,6 @@ impl RemoteCalls<'_> {
         self.advance(sys::resume_to_call, None, is_call)?;
         self.stands = Stands::InCall;
         Ok(())
-    }
-
-    /// Lets the thread run to an int3, where it will go on.
-    pub(super) fn run(&mut self) -> Result<(), CallError> {
-        self.begin()?;
-        self.block_signals()?;
-        let is_int3 = |now: &Stopped| {
-            Ok(now.stop == Stop::Signal(Signal::TRAP) && now.signal_info()?.is_int3())
-        };
-        self.stands = Stands::Interrupted;
-        let ran = self.advance(sys::resume, Some(PATIENCE), is_int3);
-        let mut registers = self.stopped.registers()?;
-        match &ran {
-            Ok(_) => {
-                self.stands = Stands::AtSignal;
-                registers.set_ip(registers.ip().wrapping_offset(-1));
-            }
-            Err(CallError::Stuck { .. }) => {}
-            Err(_) => return ran.map(drop),
-        }
-        if let Some(before) = &mut self.before {
-            before.registers = registers;
-        }
-        ran.map(drop)
     }
 
     /// Steps until the thread is where `is_out` is true of, and will go on there, or it is late.
