@@ -282,6 +282,11 @@ impl Shared {
         self.map.told()
     }
 
+    /// What the tracer notes for another one, should it be killed.
+    pub fn remains(&self) -> &[AtomicU64] {
+        self.map.words(REMAINS_AT, REMAINS_LEN / size_of::<u64>())
+    }
+
     /// The fs bases of threads, or 0, by the number of the thread. None where nothing is shared.
     pub fn keys(&self) -> &[AtomicU64] {
         self.map.words(KEYS_AT, KEYS_LEN)

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::remote;
 use super::room::Room;
 use super::stacks::Stacks;
-use super::{Agent, CODE_LEN, Detour, remains};
+use super::{Agent, CODE_LEN, Detour, remains, unled};
 use crate::detour::patch;
 use crate::refusal::Refusal;
 
@@ -61,6 +61,7 @@ impl Agent {
             detours: Vec::new(),
             is_unguarded: false,
             parts: Vec::new(),
+            open: Vec::new(),
             plan,
             locked,
             unread: 0,
@@ -68,6 +69,9 @@ impl Agent {
             waker: None,
         };
         remains::note(&agent, &agent.regions.codes);
+        for code in &agent.regions.codes {
+            unled::unmark(memory, code.start);
+        }
         Ok(agent)
     }
 
@@ -160,7 +164,11 @@ impl Agent {
             return Ok(true);
         };
         let mut left = std::mem::take(&mut self.parts);
+        let open = std::mem::take(&mut self.open);
         let unmapped = with_calls(tracer, stopped, code, |calls, _| {
+            for fd in open {
+                remote::close(calls, fd);
+            }
             while let [others @ .., part] = &left[..] {
                 if let [_, codes @ ..] = others {
                     remains::note(self, codes);

@@ -26,6 +26,7 @@ mod room;
 mod shape;
 mod stacks;
 mod twin;
+mod unled;
 mod unwinding;
 mod waker;
 
@@ -78,6 +79,8 @@ pub(crate) struct Agent {
     is_unguarded: bool,
     /// Of its memory, to be unmapped; see [`Regions::parts`].
     parts: Vec<Range<Addr>>,
+    /// Descriptors of the shared memory that a killed tracer has left open.
+    open: Vec<u64>,
     plan: Plan,
     /// Kilobytes of the process's memory that were locked before.
     locked: Option<i32>,

@@ -4,6 +4,7 @@
 use std::mem::size_of;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
 
 use leaktap_agent::{REMAINS_AT, REMAINS_LEN, STUB_LEN, Shape, Shared};
 use leaktap_image::{Image, Mapping, mappings};
@@ -15,7 +16,7 @@ use super::remote::Regions;
 use super::room::Room;
 use super::shape::way;
 use super::stacks::Stacks;
-use super::{Agent, Detour, Plan, REGIONS};
+use super::{Agent, Detour, Plan, REGIONS, unled};
 use crate::detour::JUMP_LEN;
 use crate::probepoint::{Kind, Probepoint};
 use crate::unpatched::Unpatched;
@@ -56,7 +57,27 @@ pub enum Remains {
 /// Notes what has to be undone: all that leads to `codes`. One that is about to be unmapped is not
 /// among these: the program may map something of its own in its place.
 pub(super) fn note(agent: &Agent, codes: &[Range<Addr>]) {
+    let is_there = |detour: &&Detour| codes.iter().any(|code| code.contains(&detour.stub));
+    let detours = agent.detours.iter().filter(is_there);
+    let detours: Vec<_> = detours.collect();
     let shared = agent.regions.shared.start;
+    let words = noted(shared, codes, &detours);
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let at = shared.wrapping_offset(REMAINS_AT as i64);
+    let _ = agent.memory.write(at, &bytes); // gone, with the whole process
+}
+
+/// Notes `codes` in `own`, which has just been mapped at `shared`: nothing leads there.
+pub(super) fn note_first(own: &Shared, shared: Addr, codes: &[Range<Addr>]) {
+    let words = noted(shared, codes, &[]);
+    // The first last: it says that the others are there.
+    for (word, value) in own.remains().iter().zip(words).rev() {
+        word.store(value, Release);
+    }
+}
+
+/// The words of a note.
+fn noted(shared: Addr, codes: &[Range<Addr>], detours: &[&Detour]) -> Vec<u64> {
     let mut words = vec![MAGIC, leaktap_agent::checksum(), shared.get()];
     words.extend(
         codes
@@ -64,9 +85,6 @@ pub(super) fn note(agent: &Agent, codes: &[Range<Addr>]) {
             .flat_map(|code| [code.start.get(), code.end.get()]),
     );
     words.resize(ENTRIES_AT, 0);
-    let is_there = |detour: &&Detour| codes.iter().any(|code| code.contains(&detour.stub));
-    let detours = agent.detours.iter().filter(is_there);
-    let detours: Vec<_> = detours.collect();
     words.push(detours.len() as u64);
     for detour in detours {
         let mut original = [0; WORD];
@@ -81,9 +99,7 @@ pub(super) fn note(agent: &Agent, codes: &[Range<Addr>]) {
             u64::from_le_bytes(original),
         ]);
     }
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let at = shared.wrapping_offset(REMAINS_AT as i64);
-    let _ = agent.memory.write(at, &bytes); // gone, with the whole process
+    words
 }
 
 /// Whether another leaktap's detours are in the process of `memory`, one of whose threads is
@@ -97,18 +113,23 @@ pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
         _ => Remains::Unknown,
     };
     let mut found = shared(&all).map(found);
-    found
-        .find(|remains| *remains != Remains::None)
-        .unwrap_or(Remains::None)
+    let found = found.find(|remains| *remains != Remains::None);
+    found.unwrap_or_else(|| match unled::marked(memory, &all).is_empty() {
+        true => Remains::None,
+        false => Remains::Known,
+    })
 }
 
 /// The agent that another leaktap has left.
 pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     let all = mappings(memory.process().get()).ok()?;
-    let (mapping, words) = shared(&all).find_map(|mapping| {
+    let noted = shared(&all).find_map(|mapping| {
         let is_its = |words: &Vec<u64>| is_ours(words) && is_of(words, mapping);
         Some((mapping, words(memory, mapping).filter(is_its)?))
-    })?;
+    });
+    let Some((mapping, words)) = noted else {
+        return unfinished(memory, image, &all);
+    };
     let codes = codes(words.get(CODES_AT..ENTRIES_AT)?);
     let count = *words.get(ENTRIES_AT)?;
     let functions = Functions::default();
@@ -143,21 +164,45 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         })
     });
     let detours: Vec<_> = detours.collect();
+    let is_known = detours.len() == entries.len();
+    let shared = mapping.start..mapping.end;
+    let agent = another(memory, plan, Regions { codes, shared })?;
+    is_known.then_some(Agent { detours, ..agent })
+}
+
+/// What a leaktap has left that was killed before it could note anything.
+fn unfinished(memory: &Memory, image: &Image, all: &[Mapping]) -> Option<Agent> {
+    let codes = unled::marked(memory, all);
+    let at = codes.first()?.start;
+    let plan = Plan::new(memory.process(), image, memory, &[]);
+    let agent = another(
+        memory,
+        plan,
+        Regions {
+            codes,
+            shared: at..at,
+        },
+    )?;
+    Some(Agent {
+        open: unled::descriptors(memory.process()),
+        ..agent
+    })
+}
+
+/// Another leaktap's agent, without detours.
+fn another(memory: &Memory, plan: Plan, regions: Regions) -> Option<Agent> {
     // Its results stay behind; ours are elsewhere.
     let own = Arc::new(Shared::private().ok()?);
-    let regions = Regions {
-        codes,
-        shared: mapping.start..mapping.end,
-    };
-    (detours.len() == entries.len()).then_some(Agent {
+    Some(Agent {
         memory: memory.clone(),
         shared: Arc::clone(&own),
-        room: Room::new(own, mapping.start),
+        room: Room::new(own, regions.shared.start),
         regions,
         stacks: Stacks::default(),
-        detours,
+        detours: Vec::new(),
         is_unguarded: true,
         parts: Vec::new(),
+        open: Vec::new(),
         plan,
         locked: None,
         unread: 0,

@@ -8,6 +8,7 @@ use leaktap_agent::{HEADER_LEN, SHARED_LEN, Shared};
 use leaktap_memory::Addr;
 use leaktap_tracee::{CallError, Memory, RemoteCalls, Tid};
 
+use super::{remains, unled};
 use crate::refusal::Refusal;
 
 // Numbers of x86-64 (syscalls(2)), and arguments as in mmap(2), madvise(2), memfd_create(2).
@@ -50,7 +51,7 @@ pub(crate) struct Regions {
 impl Regions {
     /// What has to be unmapped, the last one first: all code, then the rest.
     pub(crate) fn parts(&self) -> Vec<Range<Addr>> {
-        let shared = std::iter::once(&self.shared);
+        let shared = std::iter::once(&self.shared).filter(|shared| !shared.is_empty());
         shared.chain(&self.codes).cloned().collect()
     }
 
@@ -75,11 +76,11 @@ pub(crate) fn map(
 ) -> Result<(Regions, Shared), Refusal> {
     let mut codes = Vec::new();
     let mut each = at.iter();
-    let mapped = each.try_for_each(|at| map_code(calls, *at, len, &mut codes));
+    let mapped = each.try_for_each(|at| map_code(calls, memory, *at, len, &mut codes));
     let header = at.first().copied().ok_or(Refusal::NoMemoryInReach);
     let made = mapped
         .and(header)
-        .and_then(|header| share(calls, tid, memory, header));
+        .and_then(|header| share(calls, tid, memory, header, &codes));
     match made {
         Ok((shared, own)) => Ok((Regions { codes, shared }, own)),
         Err(refusal) => {
@@ -96,6 +97,7 @@ pub(crate) fn map(
 /// child. What there is to be unmade is among `made`, even if something fails.
 fn map_code(
     calls: &mut RemoteCalls<'_>,
+    memory: &Memory,
     at: Addr,
     len: u64,
     made: &mut Vec<Range<Addr>>,
@@ -108,6 +110,9 @@ fn map_code(
     made.push(code.clone());
     if mapped != page {
         return Err(Refusal::NoMemoryInReach); // the kernel does not know the flag
+    }
+    if !unled::mark(memory, at) {
+        return Err(Refusal::InjectionForbidden);
     }
     unlock(calls, &code)?;
     let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
@@ -137,33 +142,43 @@ fn share(
     tid: Tid,
     memory: &Memory,
     header: Addr,
+    codes: &[Range<Addr>],
 ) -> Result<(Range<Addr>, Shared), Refusal> {
     let forbidden = |_| Refusal::InjectionForbidden;
     memory.write(header, NAME).map_err(forbidden)?;
     let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     let fd = calls.call(MEMFD_CREATE, [header.get(), flags, 0, 0, 0, 0]);
     let fd = fd.map_err(refused)?;
-    let shared = share_fd(calls, tid, fd);
-    let _ = calls.call(CLOSE, [fd, 0, 0, 0, 0, 0]); // as for `unmap`
+    let mapped = share_fd(calls, tid, fd, codes);
+    close(calls, fd);
     let zeros = [0; NAME.len()];
-    memory.write(header, &zeros).map_err(forbidden)?;
-    shared
+    let (range, own) = mapped?;
+    let wiped = memory.write(header, &zeros).map_err(forbidden);
+    if let Err(refusal) = wiped.and_then(|()| open_up(calls, &range)) {
+        let _ = unmap(calls, &range); // as in `map`
+        return Err(refusal);
+    }
+    Ok((range, own))
 }
 
+/// Closes a descriptor of the shared memory.
+pub(crate) fn close(calls: &mut RemoteCalls<'_>, fd: u64) {
+    let _ = calls.call(CLOSE, [fd, 0, 0, 0, 0, 0]); // killed, or stopped for long
+}
+
+/// Maps the file `fd`, and notes for another leaktap where it is as soon as it is there.
 fn share_fd(
     calls: &mut RemoteCalls<'_>,
     tid: Tid,
     fd: u64,
+    codes: &[Range<Addr>],
 ) -> Result<(Range<Addr>, Shared), Refusal> {
     let file = open(tid, fd).map_err(|error| own_limit(&error))?;
     let own = Shared::in_file(file).map_err(|error| own_limit(&error))?;
     let map = [0, SHARED_LEN, NONE, MAP_SHARED | MAP_NORESERVE, fd, 0];
     let at = calls.call(MMAP, map).map_err(refused)?;
     let range = Addr::new(at)..Addr::new(at.wrapping_add(SHARED_LEN));
-    if let Err(refusal) = open_up(calls, &range) {
-        let _ = unmap(calls, &range); // as in `map`
-        return Err(refusal);
-    }
+    remains::note_first(&own, range.start, codes);
     Ok((range, own))
 }
 
