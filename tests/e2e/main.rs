@@ -39,6 +39,7 @@ mod families;
 mod frozen;
 mod harmless;
 mod hostile;
+mod killed;
 mod launch;
 mod leaving;
 mod limits;

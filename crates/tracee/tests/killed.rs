@@ -105,7 +105,7 @@ fn calls(tracer: &mut Tracer, mut stopped: Stopped, code: CallCode) {
 
 #[test]
 fn while_it_makes_calls() {
-    let mut target = Target::start("whole", &["threads"]);
+    let mut target = Target::start("whole", &[]);
     let rounds = Addr::new(u64::from_str_radix(&target.line(), 16).unwrap());
     let code = code(target.tid);
     assert!(code.sigreturn.is_some());
