@@ -1,6 +1,6 @@
 //! The raw system calls: every `unsafe` block of this crate, one small safe function each.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
 use nix::sys::signal::SigEvent;
-use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 mod nice;
@@ -263,6 +263,15 @@ pub(crate) fn write(tid: i32, at: u64, bytes: &[u8]) -> Result<usize, Errno> {
         len: bytes.len(),
     };
     process_vm_writev(Pid::from_raw(tid), &[IoSlice::new(bytes)], &[remote])
+}
+
+/// process_vm_readv(2) of one piece. Returns how much.
+pub(crate) fn read(tid: i32, at: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let remote = RemoteIoVec {
+        base: at as usize,
+        len: bytes.len(),
+    };
+    process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(bytes)], &[remote])
 }
 
 /// Fails with `EIO` before Linux 5.13.

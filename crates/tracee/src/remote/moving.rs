@@ -159,6 +159,9 @@ impl RemoteCalls<'_> {
         }
         tid.alive(sys::set_signal_mask(tid.get(), before.mask))?;
         self.stopped.set_registers(&before.registers)?;
+        if let Some(way_back) = before.way_back {
+            way_back.clear(tid);
+        }
         if matches!(self.stopped.stop, Stop::Group(_)) {
             self.stopped.rejoin = true;
         }
