@@ -335,7 +335,7 @@ fn survives_deaths(fixture: &str, held: u64) {
         tracing.process().signal(Signal::SIGKILL);
         tracing.wait();
     }
-    let traced = attach(Engine::Auto, target.pid(), &["--duration", "20ms"]).wait();
+    let traced = attach(Engine::Auto, target.pid(), &["--duration", "500ms"]).wait();
     let report = traced.succeeded();
     assert!(report.total("allocations") > 0, "{}", report.summary());
     let regions = report.total("mapped_regions");
