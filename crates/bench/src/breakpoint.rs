@@ -56,7 +56,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// An int3, wait, GETREGS, SETREGS, CONT.
-fn bare(program: &Path, tracer_cpus: &[usize], tracee_cpus: &[usize]) -> Result<f64> {
+pub(crate) fn bare(program: &Path, tracer_cpus: &[usize], tracee_cpus: &[usize]) -> Result<f64> {
     let (program, cpus) = (
         program.to_owned(),
         [tracer_cpus.to_vec(), tracee_cpus.to_vec()],

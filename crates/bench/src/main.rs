@@ -6,6 +6,7 @@
 
 mod breakpoint;
 mod detour;
+mod events;
 mod program;
 mod programs;
 mod under;
@@ -27,9 +28,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).as_deref() {
         Some("breakpoint") => breakpoint::run(),
         Some("detour") | None => detour::run(),
+        Some("events") => events::run(),
         Some("programs") => programs::run(),
         Some(other) => {
-            let there_are = "there are detour, breakpoint and programs";
+            let there_are = "there are detour, breakpoint, events and programs";
             Err(format!("no benchmark {other:?}: {there_are}").into())
         }
     }

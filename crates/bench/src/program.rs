@@ -51,6 +51,30 @@ pub(crate) fn compile_with(name: &str, more: &[&str], program: PathBuf) -> Resul
     }
 }
 
+/// Makes so many shared objects of 256 functions; their paths.
+pub(crate) fn modules(folder: &Path, count: usize) -> Result<Vec<String>> {
+    let object = compile_with("module", &["-c"], folder.join("module.o"))?;
+    let numbers = 0..count;
+    numbers
+        .map(|number| link(&object, &folder.join(format!("{number}.so"))))
+        .collect()
+}
+
+/// A shared object of its own name, so that no two have the same build id.
+fn link(object: &Path, module: &Path) -> Result<String> {
+    let name = module.display().to_string();
+    let soname = format!("-Wl,-soname,{name}");
+    let mut gcc = Command::new("gcc");
+    let status = gcc
+        .args(["-shared", &soname, "-o", &name])
+        .arg(object)
+        .status()?;
+    match status.success() {
+        true => Ok(name),
+        false => Err("gcc could not link a module".into()),
+    }
+}
+
 impl Program {
     /// Starts `program`.
     pub(crate) fn start(program: &Path, arguments: &[&str]) -> Result<Program> {

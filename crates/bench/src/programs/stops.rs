@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{ROUNDS, Result, Row, row};
-use crate::program::{Program, compile, compile_with};
+use crate::program::{self, Program, compile};
 use crate::under::{self, Leaktap};
 
 const MODULES: usize = 100;
@@ -20,29 +20,10 @@ fn gaps(program: &mut Program) -> Result<[f64; 3]> {
     Ok(figures.try_into().map_err(|_| "three figures expected")?)
 }
 
-/// A shared object of its own name, so that no two have the same build id.
-fn link(object: &Path, module: &Path) -> Result<String> {
-    let name = module.display().to_string();
-    let soname = format!("-Wl,-soname,{name}");
-    let mut gcc = Command::new("gcc");
-    let status = gcc
-        .args(["-shared", &soname, "-o", &name])
-        .arg(object)
-        .status()?;
-    match status.success() {
-        true => Ok(name),
-        false => Err("gcc could not link a module".into()),
-    }
-}
-
 /// Attaches to a process of many modules and threads.
 pub(super) fn modules(folder: &Path) -> Result<Vec<Row>> {
     let watch = compile("watch", folder)?;
-    let object = compile_with("module", &["-c"], folder.join("module.o"))?;
-    let modules: Result<Vec<String>> = (0..MODULES)
-        .map(|number| link(&object, &folder.join(format!("{number}.so"))))
-        .collect();
-    let modules = modules?;
+    let modules = program::modules(folder, MODULES)?;
     let mut arguments = vec!["8"];
     arguments.extend(modules.iter().map(String::as_str));
     let (mut sum, mut longest, mut own) = (Vec::new(), Vec::new(), Vec::new());
