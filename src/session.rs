@@ -223,6 +223,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         Remains::Unknown => return Err(Error::Remains { pid }),
         Remains::Known => {}
     }
+    target.guard();
     let mut tracer = Tracer::new();
     let attached = tracer.attach(pid, Options::follow())?;
     if !target.adopt_remains() {
@@ -230,6 +231,7 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         return Err(Error::Remains { pid });
     }
     Tracing::start(tracer, &mut target, attached).detach();
+    target.dismiss_guard();
     let mut clean = Target::prepare(pid, &settings.how)?;
     clean.note_remains();
     clean.look_for_slots();

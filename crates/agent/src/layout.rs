@@ -218,7 +218,7 @@ pub struct Live {
     /// 1 if the agent may make system calls. 0 in a process with a seccomp filter, which might
     /// kill it.
     pub kernel: AtomicU32,
-    /// 1 if all that may close a page of a stack, but for bare system calls, has a detour: what was
+    /// 1 if mmap, munmap, mremap, mprotect and madvise of the C library all have detours: what was
     /// readable is until `ranges` changes.
     pub sees_closing: AtomicU32,
     /// Milliseconds since the ledger's epoch, as of the last time the tracer looked at a clock.

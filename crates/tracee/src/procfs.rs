@@ -190,30 +190,19 @@ pub(crate) fn guarded(tid: Tid, at: u64) -> Option<Range<u64>> {
 fn guarded_in(maps: &[u8], at: u64) -> Option<Range<u64>> {
     let mut guard = None;
     for line in maps.split(|&byte| byte == b'\n') {
-        let (range, perms) = mapping_in(line)?;
+        // The path may be any bytes.
+        let mut words = line.split(|&byte| byte == b' ');
+        let mut word = || std::str::from_utf8(words.next()?).ok();
+        let (start, end) = word()?.split_once('-')?;
+        let perms = word()?;
+        let bound = |text| u64::from_str_radix(text, 16).ok();
+        let range = bound(start)?..bound(end)?;
         if range.contains(&at) {
             return (perms.starts_with("rw") && guard == Some(range.start)).then_some(range);
         }
         guard = Some(range.end).filter(|_| perms.starts_with("---"));
     }
     None
-}
-
-/// What is mapped of the first thread's stack.
-pub(crate) fn mapped_stack(tid: Tid) -> Option<Range<u64>> {
-    let maps = fs::read(format!("/proc/{tid}/maps")).ok()?;
-    let mut lines = maps.split(|&byte| byte == b'\n');
-    let line = lines.find(|line| line.ends_with(b" [stack]"))?;
-    mapping_in(line).map(|(range, _)| range)
-}
-
-/// Range and rights of a line of /proc/PID/maps. The path may be any bytes.
-fn mapping_in(line: &[u8]) -> Option<(Range<u64>, &str)> {
-    let mut words = line.split(|&byte| byte == b' ');
-    let mut word = || std::str::from_utf8(words.next()?).ok();
-    let (start, end) = word()?.split_once('-')?;
-    let bound = |text| u64::from_str_radix(text, 16).ok();
-    Some((bound(start)?..bound(end)?, word()?))
 }
 
 /// `PF_*` of linux/sched.h: the ninth field of /proc/TID/stat.

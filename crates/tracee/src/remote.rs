@@ -12,7 +12,7 @@ use crate::{
 mod moving;
 mod way_back;
 
-use way_back::WayBack;
+use way_back::{Covered, WayBack};
 
 /// The instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -144,6 +144,8 @@ struct Before {
     sequence: Option<(u64, u64)>,
     /// How the thread gets back without us.
     way_back: Option<WayBack>,
+    /// What lay where that does.
+    covered: Option<Covered>,
 }
 
 /// The offset of the first `syscall` instruction (0f 05) among `code`, which should be that of a
@@ -331,8 +333,9 @@ impl RemoteCalls<'_> {
             info,
             sequence: critical_section(tid),
             way_back: None,
+            covered: None,
         };
-        before.way_back = WayBack::lay(tid, self.code, &before);
+        (before.way_back, before.covered) = WayBack::lay(tid, self.code, &before).unzip();
         let found = (before.registers, before.way_back);
         self.before = Some(before);
         Ok(found)

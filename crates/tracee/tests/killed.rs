@@ -114,23 +114,6 @@ fn while_it_makes_calls() {
     assert_eq!(target.rest(), "whole\n");
 }
 
-/// What lies below its stack pointer may be anything's. A frame that has not been cleared stays in
-/// its place, so that each time there is a new target.
-#[test]
-fn while_a_coroutine_makes_calls() {
-    let mut is_killed = true;
-    let mut n = 0;
-    while is_killed {
-        n += 1;
-        let mut target = Target::start("whole", &["coroutine"]);
-        target.line();
-        is_killed = killed_at(n, &target, code(target.tid), calls);
-        target.tell("x");
-        assert_eq!(target.rest(), "whole\n", "after call {n}");
-    }
-    assert!(n > 20);
-}
-
 /// Calls whose rest the kernel has noted (poll(2) with a timeout) need a tracer, once it has begun
 /// with that. So do those that answer `EINTR` after any stop (epoll_wait(2)), until that is seen.
 #[test]

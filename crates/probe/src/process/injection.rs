@@ -569,7 +569,6 @@ impl Process {
     }
 }
 
-/// `point` has been patched, or not: it is a breakpoint then.
 /// Whether the agent sees all calls by which a page that was readable may cease to be.
 fn all_closing_have_detours(points: &[Probepoint]) -> bool {
     const CLOSING: [Action; 5] = [
@@ -589,6 +588,7 @@ fn all_closing_have_detours(points: &[Probepoint]) -> bool {
     CLOSING.into_iter().all(has) && mapping.all(|point| point.kind == Kind::Detour)
 }
 
+/// `point` has been patched, or not: it is a breakpoint then.
 fn become_detour(
     point: &mut Probepoint,
     patched: Result<(), Refusal>,

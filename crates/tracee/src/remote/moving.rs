@@ -159,8 +159,8 @@ impl RemoteCalls<'_> {
         }
         tid.alive(sys::set_signal_mask(tid.get(), before.mask))?;
         self.stopped.set_registers(&before.registers)?;
-        if let Some(way_back) = before.way_back {
-            way_back.clear(tid);
+        if let Some(covered) = &before.covered {
+            covered.uncover(tid);
         }
         if matches!(self.stopped.stop, Stop::Group(_)) {
             self.stopped.rejoin = true;

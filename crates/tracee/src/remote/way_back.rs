@@ -1,8 +1,8 @@
 //! How a thread gets back to where it was by itself, should its tracer die while it makes a system
 //! call for us.
 //!
-//! On the thread's own stack, below its red zone, or where nobody has ever used the first thread's,
-//! lies a signal frame as the kernel writes it (`struct rt_sigframe` of the kernel's asm/sigframe.h): all of its registers, and its signal
+//! On the thread's own stack, below its red zone, lies a signal frame as the kernel writes it
+//! (`struct rt_sigframe` of the kernel's asm/sigframe.h): all of its registers, and its signal
 //! mask. The thread stands at a `syscall` instruction whose number is that of rt_sigreturn(2), or
 //! returns from its call into code which makes that call. Either way the kernel puts back what the
 //! frame holds, whether or not anybody traces the thread by then.
@@ -51,82 +51,57 @@ pub(super) struct WayBack {
     /// Its `struct ucontext`; the word below is a return address, to code that makes
     /// rt_sigreturn(2).
     context: u64,
-    /// Bytes of the frame, if it lies where others may lay theirs.
-    spare: Option<usize>,
 }
 
-/// Where the parts of a frame go.
-#[derive(Clone, Copy, Debug)]
-struct Place {
+/// What was where a frame lies now: a handler may run on an alternate stack that is part of the
+/// thread's own one, with the frames that it has interrupted below.
+#[derive(Debug)]
+pub(super) struct Covered {
     start: u64,
-    context: u64,
-    state_at: u64,
+    bytes: Vec<u8>,
 }
 
-impl Place {
-    /// Right below `top`.
-    fn below(top: u64, state: &Extended) -> Option<Place> {
-        // XRSTOR wants it so.
-        let state_at = top.checked_sub(state.0.len() as u64)? & !63;
-        let context = state_at.checked_sub(8 * CONTEXT as u64)? & !15;
-        let start = context.checked_sub(8)?;
-        Some(Place {
-            start,
-            context,
-            state_at,
-        })
-    }
-
-    /// Where nobody's frames are.
-    fn spare(tid: Tid, state: &Extended) -> Option<Place> {
-        /// More than there is beside the state.
-        const REST: u64 = 512;
-        let len = (state.0.len() as u64 + REST).next_multiple_of(4096);
-        Place::below(spare_stack(tid, len)?, state)
+impl Covered {
+    /// The thread needs the frame no more.
+    pub(super) fn uncover(&self, tid: Tid) {
+        let _ = sys::write(tid.get(), self.start, &self.bytes); // killed meanwhile
     }
 }
 
 impl WayBack {
     /// Lays the frame for a thread that is to go on as `before` says. None where that cannot be
-    /// done without harm: without room on a stack, with a shadow stack, or with features that we do
-    /// not know.
-    pub(super) fn lay(tid: Tid, code: CallCode, before: &Before) -> Option<WayBack> {
+    /// done without harm: on a stack that is not known to be the thread's own, with a shadow stack,
+    /// or with features that we do not know.
+    pub(super) fn lay(tid: Tid, code: CallCode, before: &Before) -> Option<(WayBack, Covered)> {
         let sigreturn = code.sigreturn?;
         if !is_code(tid, code) || tid.has_shadow_stack() {
             return None;
         }
         let registers = going_on(tid, before);
         let state = Extended::of(tid)?;
-        let own = registers
-            .sp()
-            .get()
-            .checked_sub(RED_ZONE + RemoteCalls::SCRATCH);
-        let own = own.and_then(|top| Place::below(top, &state));
-        let is_own = |place: &Place| is_own_stack(tid, &registers, place.start);
-        let (place, is_spare) = match own.filter(is_own) {
-            Some(own) => (own, false),
-            None => (Place::spare(tid, &state)?, true),
-        };
+        let top = registers.sp().get().checked_sub(RED_ZONE)?;
+        let top = top.checked_sub(RemoteCalls::SCRATCH)?;
+        // XRSTOR wants it so.
+        let state_at = top.checked_sub(state.0.len() as u64)? & !63;
+        let context = (state_at.checked_sub(8 * CONTEXT as u64)?) & !15;
+        let start = context.checked_sub(8)?;
+        if !is_own_stack(tid, &registers, start) {
+            return None;
+        }
         let mut bytes = sigreturn.get().to_le_bytes().to_vec();
-        for word in words(&registers, before.mask, place.state_at) {
+        for word in words(&registers, before.mask, state_at) {
             bytes.extend(word.to_le_bytes());
         }
-        bytes.resize(usize::try_from(place.state_at - place.start).ok()?, 0);
+        bytes.resize(usize::try_from(state_at - start).ok()?, 0);
         bytes.extend(state.0);
+        let mut covered = Covered {
+            start,
+            bytes: vec![0; bytes.len()],
+        };
+        let is_read = sys::read(tid.get(), start, &mut covered.bytes) == Ok(bytes.len());
         // Fails where the thread itself may not write.
-        let is_laid = sys::write(tid.get(), place.start, &bytes) == Ok(bytes.len());
-        is_laid.then_some(WayBack {
-            context: place.context,
-            spare: is_spare.then_some(bytes.len()),
-        })
-    }
-
-    /// The thread is where it was: nothing stays in memory that was free and zero.
-    pub(super) fn clear(self, tid: Tid) {
-        if let Some(len) = self.spare {
-            // Fails for one that has been killed.
-            let _ = sys::write(tid.get(), self.context.wrapping_sub(8), &vec![0; len]);
-        }
+        let is_laid = is_read && sys::write(tid.get(), start, &bytes) == Ok(bytes.len());
+        is_laid.then_some((WayBack { context }, covered))
     }
 
     /// The thread is about to make a system call by itself: that one.
@@ -196,24 +171,6 @@ fn is_own_stack(tid: Tid, registers: &Registers, start: u64) -> bool {
     procfs::main_stack(tid).is_some_and(|stack| stack.contains(&start) && stack.contains(&sp))
         || procfs::guarded(tid, sp)
             .is_some_and(|stack| stack.contains(&start) && sp < fs && stack.contains(&fs))
-}
-
-/// The top of so many bytes that are unused at the far end of the first thread's stack: of what is
-/// mapped there, the first thread uses the other end, and what it has never used is zero. A frame
-/// that a killed tracer has left stays: a thread may still have to return by it.
-fn spare_stack(tid: Tid, len: u64) -> Option<u64> {
-    const FRAMES: u64 = 8;
-    /// The first thread may go on beside this one, if we die.
-    const APART: u64 = 64 << 10;
-    let stack = procfs::mapped_stack(tid)?;
-    let end = stack.end.checked_sub(APART)?;
-    let is_free = |top: &u64| {
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let is_read = sys::read(tid.get(), top - len, &mut bytes) == Ok(bytes.len());
-        is_read && bytes.iter().all(|&byte| byte == 0)
-    };
-    let mut tops = (1..=FRAMES).map(|n| stack.start + n * len);
-    tops.find(|top| *top < end && is_free(top))
 }
 
 /// The frame's `struct ucontext`: its head, `sigaltstack`, `struct sigcontext`, the mask.
