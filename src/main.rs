@@ -134,7 +134,12 @@ fn run(options: &Run) -> Result<u8, Error> {
     };
     let leaks = output.of_target(&mut target, asked)?;
     target.forget_names();
-    Ok(exit_status(&options.listing, &target, leaks, status))
+    Ok(exit_status(
+        &options.listing,
+        (Mode::Run, &target),
+        leaks,
+        status,
+    ))
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
@@ -152,7 +157,12 @@ fn attach(options: &Attach) -> Result<u8, Error> {
     };
     let leaks = output.of_target(&mut target, asked)?;
     target.forget_names();
-    Ok(exit_status(&options.listing, &target, leaks, 0))
+    Ok(exit_status(
+        &options.listing,
+        (Mode::Attach, &target),
+        leaks,
+        0,
+    ))
 }
 
 fn report(options: &Report) -> Result<u8, Error> {
@@ -176,10 +186,17 @@ fn report(options: &Report) -> Result<u8, Error> {
 
 /// The status of the program if that has failed, else that for `leaks`. Whoever asks for a status
 /// must not be told that all is well where leaktap has not looked.
-fn exit_status(listing: &Listing, target: &Target, leaks: Option<u8>, of_program: u8) -> u8 {
-    let has_looked = match listing.error_exitcode {
-        Some(_) => target.watches_allocator(),
-        None => target.watches_any(),
+fn exit_status(
+    listing: &Listing,
+    (mode, target): (Mode, &Target),
+    leaks: Option<u8>,
+    of_program: u8,
+) -> u8 {
+    let has_looked = match (listing.error_exitcode, mode) {
+        (Some(_), _) => target.watches_allocator(),
+        // It may have been killed before a probe was written.
+        (None, Mode::Attach) => target.watches_any() || target.exit.is_some(),
+        (None, _) => target.watches_any(),
     };
     match (has_looked, of_program) {
         (false, _) => error::FAILURE,
