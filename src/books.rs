@@ -1,6 +1,7 @@
 //! The books of a traced process: what it allocated and has not freed, by stack.
 
 mod frees;
+mod looks;
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, Stack
 use leaktap_memory::Addr;
 use leaktap_probe::{Allocator, Freed, Lost, Mapped, OWN_STRIPE, Recorder, Stack};
 use leaktap_unwind::End;
+
+use self::looks::{Looks, MOST_BLOCKS};
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
 
@@ -42,6 +45,7 @@ pub(crate) struct Books {
     wanted: u32,
     /// Calls that were seen, but not what they did.
     lost: u64,
+    looks: Looks,
     /// Of each family, bytes that live by what breakpoints have told.
     live_bytes: [u64; FamilyId::MOST],
     peak_bytes: [u64; FamilyId::MOST],
@@ -59,6 +63,7 @@ impl Books {
             now: Duration::ZERO,
             wanted: 0,
             lost: 0,
+            looks: Looks::default(),
             live_bytes: [0; FamilyId::MOST],
             peak_bytes: [0; FamilyId::MOST],
         })
@@ -119,6 +124,25 @@ impl Books {
             let live = live_bytes(&self.totals(family));
             raise(&mut self.peak_bytes, family, live);
         }
+    }
+
+    /// Notes which stacks have live blocks, if it is time to, and these are not too many.
+    pub(crate) fn look(&mut self) {
+        let now = self.now;
+        let totals = FamilyId::all(FamilyId::MOST).map(|family| self.totals(family));
+        let live = totals.map(|totals| live_blocks(&totals));
+        let live = live.fold(0, u64::saturating_add);
+        if live > MOST_BLOCKS as u64 || !self.looks.is_due(now) {
+            return;
+        }
+        let mut looks = std::mem::take(&mut self.looks);
+        looks.look(self.memory().blocks(), now);
+        self.looks = looks;
+    }
+
+    /// When a look has first found live blocks of a stack.
+    pub(crate) fn first_seen(&self, stack: u32) -> Option<Duration> {
+        self.looks.first(stack)
     }
 
     /// Time since the trace began.

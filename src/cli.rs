@@ -11,7 +11,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use leaktap_probe::Pool;
-use leaktap_report::{By, Kind, Pattern};
+use leaktap_report::{By, Kind, Pattern, Sort};
 
 pub(crate) use values::Process;
 use values::{bytes, duration, leak_check, pattern, pid, pool};
@@ -175,12 +175,21 @@ pub(crate) struct Listing {
     /// K, M, G (or KiB, MiB, GiB) are powers of 1024; KB, MB, GB powers of 1000.
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = bytes)]
     pub(crate) min_size: u64,
-    /// Only the N largest groups
+    /// Only the N first groups; 0: all [default: 20 in text, else all]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
-    /// What makes a group
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Grouping::Stack)]
-    pub(crate) by: Grouping,
+    /// Which groups come first; rate: what grows
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Order::Bytes)]
+    pub(crate) sort: Order,
+    /// What makes a group [default: caller in text, else stack]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) by: Option<Grouping>,
+    /// Count this as your own code, repeatable: a file or folder, a module, a crate
+    #[arg(long, value_name = "PATH|MODULE", hide_short_help = true)]
+    pub(crate) own: Vec<String>,
+    /// Do not count this as your own code, repeatable
+    #[arg(long, value_name = "PATH|MODULE", hide_short_help = true)]
+    pub(crate) not_own: Vec<String>,
     /// Exit with N, which is not 0, if leaks remain
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) error_exitcode: Option<u8>,
@@ -191,7 +200,7 @@ pub(crate) struct Listing {
     /// Nothing but the report
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Names in full, build ids, probes
+    /// Whole stacks, names in full, build ids, probes
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Colours in the text report; auto: on a terminal, unless NO_COLOR is set
@@ -235,6 +244,9 @@ pub(crate) enum Color {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Grouping {
+    /// The first frame of your own code
+    Caller,
+    /// The whole stack
     Stack,
     Site,
     Function,
@@ -242,14 +254,47 @@ pub(crate) enum Grouping {
     Module,
 }
 
-impl From<Grouping> for By {
-    fn from(grouping: Grouping) -> By {
-        match grouping {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    Bytes,
+    Blocks,
+    Rate,
+}
+
+impl From<Order> for Sort {
+    fn from(order: Order) -> Sort {
+        match order {
+            Order::Bytes => Sort::Bytes,
+            Order::Blocks => Sort::Blocks,
+            Order::Rate => Sort::Rate,
+        }
+    }
+}
+
+impl Listing {
+    /// What makes a group.
+    pub(crate) fn by(&self) -> By {
+        let by = self.by.unwrap_or(match self.format {
+            Format::Text => Grouping::Caller,
+            Format::Json => Grouping::Stack,
+        });
+        match by {
+            Grouping::Caller => By::Caller,
             Grouping::Stack => By::Stack,
             Grouping::Site => By::Site,
             Grouping::Function => By::Function,
             Grouping::File => By::File,
             Grouping::Module => By::Module,
+        }
+    }
+
+    /// How many groups are listed, if not all.
+    pub(crate) fn top(&self) -> Option<usize> {
+        /// As many as somebody may want to read.
+        const USUAL: usize = 20;
+        match (self.top, self.format) {
+            (None, Format::Text) => Some(USUAL),
+            (top, _) => top.filter(|&top| top > 0),
         }
     }
 }
@@ -331,9 +376,14 @@ mod tests {
         assert_eq!(trace.leak_check, LeakCheck::None);
         assert_eq!(trace.max_overhead, None);
         assert_eq!(
-            (listing.format, listing.by),
-            (Format::Text, Grouping::Stack)
+            (listing.format, listing.by(), listing.top()),
+            (Format::Text, By::Caller, Some(20))
         );
+        let json = Listing {
+            format: Format::Json,
+            ..listing.clone()
+        };
+        assert_eq!((json.by(), json.top()), (By::Stack, None));
         let kinds = [LeakKind::Definite, LeakKind::Possible, LeakKind::Unmatched];
         assert_eq!(listing.errors_for, kinds);
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Error as Failed, Format as _, Json, Kind, OutputName, Pattern, Report, Selection, Style, Text,
-    printable, replace, try_to_replace,
+    Error as Failed, Format as _, Json, Kind, OutputName, Own, Pattern, Report, Selection, Style,
+    Text, printable, replace, try_to_replace,
 };
 use leaktap_tracee::Tid;
 
@@ -15,6 +15,7 @@ use crate::cli::{Color, Format, Listing, Trace};
 use crate::error::Error;
 use crate::result::{self, Asked};
 use crate::target::Target;
+use crate::terminal;
 
 /// What is to be written, and where.
 pub(crate) struct Output<'a> {
@@ -92,7 +93,8 @@ impl<'a> Output<'a> {
     /// Writes the capture, and prints the report, of a finished trace. A capture that cannot be
     /// written does not keep the report from being printed.
     pub(crate) fn of_target(&self, target: &mut Target, asked: Asked) -> Result<Option<u8>, Error> {
-        let report = result::report(target, asked);
+        let mut report = result::report(target, asked);
+        self.own().mark(&mut report);
         let captured = match self.capture {
             None => Ok(()),
             Some(pattern) => {
@@ -114,31 +116,42 @@ impl<'a> Output<'a> {
         let selection = Selection {
             older: older.map(|age| age.as_secs_f64()),
             min_size: self.listing.min_size,
-            top: self.listing.top,
-            by: self.listing.by.into(),
-        };
-        // What is not listed for being too many is still a leak.
-        let all = Selection {
-            top: None,
-            ..selection
+            by: self.listing.by(),
+            sort: self.listing.sort.into(),
         };
         // Text has one line for all that runtimes keep, but for who wants to see all.
         let is_brief = self.listing.format == Format::Text && !self.listing.verbose;
-        let reports = reports.into_iter().map(|report| match is_brief {
-            true => all.apply(report.without_runtime()),
-            false => all.apply(report),
+        let own = self.own();
+        let reports = reports.into_iter().map(|mut report| {
+            own.mark(&mut report);
+            match is_brief {
+                true => selection.apply(report.without_runtime()),
+                false => selection.apply(report),
+            }
         });
         let mut reports: Vec<_> = reports.collect();
+        // What is not listed for being too many is still a leak.
         let status = self.listing.error_exitcode;
         let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));
-        for report in &mut reports {
-            selection.cut(report);
+        if self.listing.format == Format::Json {
+            let top = self.listing.top().unwrap_or(usize::MAX);
+            for report in &mut reports {
+                report.sites.truncate(top);
+            }
         }
         match &self.listing.report_file {
             Some(pattern) => self.to_file(&reports, pattern)?,
             None => self.to_default(&reports)?,
         }
         young.map(|()| status)
+    }
+
+    /// What the user says of whose code it is.
+    fn own(&self) -> Own {
+        Own {
+            own: self.listing.own.clone(),
+            not_own: self.listing.not_own.clone(),
+        }
     }
 
     /// An error if all traces were shorter than the age that blocks are to have.
@@ -169,7 +182,7 @@ impl<'a> Output<'a> {
             Some(first) => filled(pattern, first),
             None => return Ok(()), // a capture has a report or more
         };
-        match replace(&path, |out| self.render(reports, self.color(false), out)) {
+        match replace(&path, |out| self.render(reports, self.style(None), out)) {
             Ok(replaced) => {
                 self.name(&path, replaced);
                 Ok(())
@@ -207,18 +220,23 @@ impl<'a> Output<'a> {
 
     fn to_default(&self, reports: &[Report]) -> Result<(), Error> {
         if self.to_stderr {
-            let color = self.color(io::stderr().is_terminal());
-            self.to_stream(reports, color, &mut io::stderr().lock())
+            let style = self.style(terminal::columns(&io::stderr()));
+            self.to_stream(reports, style, &mut io::stderr().lock())
         } else {
-            let color = self.color(io::stdout().is_terminal());
-            self.to_stream(reports, color, &mut io::stdout().lock())
+            let style = self.style(terminal::columns(&io::stdout()));
+            self.to_stream(reports, style, &mut io::stdout().lock())
         }
     }
 
-    fn to_stream(&self, reports: &[Report], color: bool, out: &mut dyn Write) -> Result<(), Error> {
+    fn to_stream(
+        &self,
+        reports: &[Report],
+        style: Style,
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
         let mut out = BufWriter::new(out);
         match self
-            .render(reports, color, &mut out)
+            .render(reports, style, &mut out)
             .and_then(|()| out.flush())
         {
             // Whoever read it has seen enough: `leaktap report x | head`.
@@ -230,14 +248,20 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn render(&self, reports: &[Report], color: bool, out: &mut dyn Write) -> io::Result<()> {
-        let style = Style {
-            color,
-            verbose: self.listing.verbose,
-        };
+    fn render(&self, reports: &[Report], style: Style, out: &mut dyn Write) -> io::Result<()> {
+        let top = self.listing.top();
         match self.listing.format {
-            Format::Text => Text { style }.write(reports, out),
+            Format::Text => Text { style, top }.write(reports, out),
             Format::Json => Json.write(reports, out),
+        }
+    }
+
+    /// For a terminal of so many columns, or for none.
+    fn style(&self, columns: Option<usize>) -> Style {
+        Style {
+            color: self.color(columns.is_some()),
+            verbose: self.listing.verbose,
+            width: columns,
         }
     }
 

@@ -271,6 +271,10 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
         youngest: ages.last().map_or(0.0, |age| age.age),
         oldest: ages.first().map_or(0.0, |age| age.age),
         frames: stack.frames,
+        seen: target
+            .books
+            .first_seen(key.stack)
+            .map(|at| at.as_secs_f64()),
         allocator: stack.allocator,
         truncated: stack.truncated,
         ages,

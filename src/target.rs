@@ -420,6 +420,7 @@ impl Target {
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;
             self.sample();
+            self.books.look();
             self.process.look_for_filters();
             self.process.look_at_sigtrap();
         }

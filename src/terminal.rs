@@ -2,6 +2,7 @@
 
 use std::fs::read_link;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use leaktap_tracee::Tid;
 use nix::libc::dev_t;
@@ -38,9 +39,17 @@ pub(crate) fn is_foreground() -> Option<bool> {
 
 /// Columns of standard error's terminal.
 pub(crate) fn width() -> usize {
-    let size = tcgetwinsize(io::stderr());
+    columns(&io::stderr()).unwrap_or(USUAL_WIDTH.into())
+}
+
+/// Columns of the terminal that `stream` is, if it is one.
+pub(crate) fn columns(stream: &(impl AsFd + IsTerminal)) -> Option<usize> {
+    if !stream.is_terminal() {
+        return None;
+    }
+    let size = tcgetwinsize(stream);
     let columns = size.map_or(0, |size| size.ws_col);
-    usize::from(if columns == 0 { USUAL_WIDTH } else { columns })
+    Some(if columns == 0 { USUAL_WIDTH } else { columns }.into())
 }
 
 /// The terminal that standard error is.

@@ -29,6 +29,7 @@ mod truth;
 
 mod blocked;
 mod changes;
+mod culprit;
 mod detours;
 mod doctor;
 mod elsewhere;

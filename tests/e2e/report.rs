@@ -194,7 +194,12 @@ impl Frame {
 }
 
 fn lasting(mut site: Value, report: &Value) -> String {
-    without(&mut site, &["youngest", "oldest"]);
+    // What growth there is, ages tell.
+    without(&mut site, &["youngest", "oldest", "growth"]);
+    if !site["culprit"].is_null() {
+        let culprit = entry(report, "frames", &site["culprit"]);
+        site["culprit"] = lasting_frame(culprit, report);
+    }
     site["frames"] = lasting_frames(&site, report);
     for one in site
         .get_mut("alike")
@@ -208,14 +213,16 @@ fn lasting(mut site: Value, report: &Value) -> String {
 }
 
 fn lasting_frames(json: &Value, report: &Value) -> Value {
-    let lasting = |frame: &Value| {
-        let (mut frame, mut module) = (frame.clone(), module_of(frame, report));
-        without(&mut frame, &["address"]);
-        without(&mut module, &["base"]);
-        frame["module"] = module;
-        frame
-    };
-    entries(report, json).into_iter().map(lasting).collect()
+    let frames = entries(report, json).into_iter();
+    frames.map(|frame| lasting_frame(frame, report)).collect()
+}
+
+fn lasting_frame(frame: &Value, report: &Value) -> Value {
+    let (mut frame, mut module) = (frame.clone(), module_of(frame, report));
+    without(&mut frame, &["address"]);
+    without(&mut module, &["base"]);
+    frame["module"] = module;
+    frame
 }
 
 /// The frames of a site, or of one of its stacks.

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use leaktap_report::{
-    By, Damage, Error, Format, Json, MAGIC, Needs, Report, Selection, Style, Text, checked, seal,
+    By, Damage, Error, Format, Json, MAGIC, Needs, Own, Report, Selection, Sort, Style, Text,
+    checked, seal,
 };
 
 use crate::Random;
@@ -70,21 +71,32 @@ fn read(bytes: &[u8]) -> bool {
 
 /// Prints a report in every way there is.
 fn print(report: &Report) {
-    let ways = [By::Stack, By::Site, By::Function, By::File, By::Module];
+    let ways = [
+        By::Stack,
+        By::Caller,
+        By::Site,
+        By::Function,
+        By::File,
+        By::Module,
+    ];
+    let mut report = report.clone();
+    Own::default().mark(&mut report);
     for (number, by) in ways.into_iter().enumerate() {
         let selection = Selection {
             older: (number % 2 == 1).then_some(report.duration / 2.0),
             min_size: number as u64,
-            top: (number > 2).then_some(1),
             by,
+            sort: [Sort::Bytes, Sort::Blocks, Sort::Rate][number % 3],
         };
         let style = Style {
             color: number == 1,
-            verbose: number > 1,
+            verbose: number > 3,
+            width: (number % 2 == 0).then_some(number * 20),
         };
+        let top = (number > 2).then_some(1);
         let chosen = selection.apply(report.clone());
         let chosen = std::slice::from_ref(&chosen);
-        let _ = Text { style }.write(chosen, &mut io::sink());
+        let _ = Text { style, top }.write(chosen, &mut io::sink());
         let _ = Json.write(chosen, &mut io::sink());
     }
 }

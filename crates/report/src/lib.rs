@@ -8,14 +8,18 @@
 mod allocator;
 mod capture;
 mod compact;
+mod course;
 mod error;
 mod file;
 mod formats;
+mod grouping;
 mod line;
 mod model;
 mod names;
 mod numbers;
+mod own;
 mod pattern;
+mod reading;
 mod rename;
 mod runtime;
 mod selection;
@@ -25,6 +29,7 @@ pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
 pub use error::{Damage, Error};
 pub use file::{replace, try_to_replace};
 pub use formats::{Format, Json, Style, Text};
+pub use grouping::By;
 pub use line::one_line;
 pub use model::{
     Age, Alike, Checked, Child, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Kind,
@@ -33,6 +38,7 @@ pub use model::{
 };
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};
+pub use own::Own;
 pub use pattern::{OutputName, Pattern};
 pub use runtime::mark_runtime;
-pub use selection::{By, Selection};
+pub use selection::{Selection, Sort};

@@ -37,12 +37,68 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// A C++ or Rust name without its template arguments.
-pub(crate) fn fold(name: &str) -> String {
-    // `<T as Trait>::f` of Rust says who it is.
-    if name.starts_with('<') || !name.contains('<') {
-        return name.to_owned();
+/// Most columns of a name with the types of its parameters.
+const WIDEST: usize = 60;
+
+/// A C++ or Rust name without template arguments, the type of the result, and what a compiler adds
+/// to a copy of a function; types of parameters only if they are short.
+pub(crate) fn short(name: &str) -> String {
+    let name = without_copy(name);
+    let bare = match name.strip_prefix('<').map(split_closing) {
+        // `<T as Trait>::f` of Rust says who it is.
+        Some(Some((of, rest))) => {
+            let (of, rest) = (without_arguments(of), without_arguments(rest));
+            match of.contains(" as ") {
+                true => format!("<{of}>{rest}"),
+                false => of + &rest,
+            }
+        }
+        Some(None) => name.to_owned(),
+        None => without_result(&without_arguments(name)).to_owned(),
+    };
+    match parameters(&bare) {
+        Some((start, end)) if bare.chars().count() > WIDEST => {
+            let (before, rest) = bare.split_at(start);
+            let after = rest.get(end - start..).unwrap_or_default();
+            format!("{before}(…){after}")
+        }
+        _ => bare,
     }
+}
+
+/// `a<b>` and `::c` of `a<b>>::c`.
+fn split_closing(text: &str) -> Option<(&str, &str)> {
+    let mut depth = 1usize;
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        match c {
+            '<' => depth += 1,
+            '>' if before != '-' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return text.get(at + 1..).map(|rest| (text.split_at(at).0, rest));
+        }
+        before = c;
+    }
+    None
+}
+
+fn without_copy(name: &str) -> &str {
+    const COPIES: &[&str] = &[
+        " [clone ",
+        ".constprop.",
+        ".isra.",
+        ".part.",
+        ".cold",
+        ".llvm.",
+    ];
+    let ends = COPIES.iter().filter_map(|copy| name.find(copy));
+    let end = ends.filter(|&end| end > 0).min();
+    name.split_at(end.unwrap_or(name.len())).0
+}
+
+fn without_arguments(name: &str) -> String {
     let mut folded = String::new();
     let mut depth = 0usize;
     let mut before = ' ';
@@ -53,8 +109,9 @@ pub(crate) fn fold(name: &str) -> String {
         match c {
             '<' if !operator => {
                 depth += 1;
-                if depth == 1 {
-                    folded.push_str("<..>");
+                // `f::<T>` of Rust.
+                if depth == 1 && folded.ends_with("::") {
+                    folded.truncate(folded.len() - 2);
                 }
             }
             '>' if !operator && depth > 0 && before != '-' => depth -= 1,
@@ -64,6 +121,56 @@ pub(crate) fn fold(name: &str) -> String {
         before = c;
     }
     folded
+}
+
+/// Without the type of the result, which that of a template has: it ends at the last space before
+/// the parameters.
+pub(crate) fn without_result(name: &str) -> &str {
+    let Some((start, _)) = parameters(name) else {
+        return name;
+    };
+    let before = name.split_at(start).0;
+    let before = before.split_once("operator").map_or(before, |(of, _)| of);
+    let mut depth = 0usize;
+    let mut end = 0;
+    for (at, c) in before.char_indices() {
+        match c {
+            '(' | '{' | '<' => depth += 1,
+            ')' | '}' | '>' => depth = depth.saturating_sub(1),
+            ' ' if depth == 0 => end = at + 1,
+            _ => {}
+        }
+    }
+    name.split_at(end).1
+}
+
+/// Where the parameters of a C++ function begin and end: the last brackets that are in no others,
+/// and no part of a name.
+fn parameters(name: &str) -> Option<(usize, usize)> {
+    let mut depth = 0usize;
+    let (mut start, mut found) = (0, None);
+    for (at, c) in name.char_indices() {
+        match c {
+            '(' | '{' => {
+                if depth == 0 {
+                    start = at;
+                }
+                depth += 1;
+            }
+            ')' | '}' => {
+                depth = depth.saturating_sub(1);
+                let inside = name.get(start..=at).unwrap_or_default();
+                let is_name = c == '}'
+                    || inside == "(anonymous namespace)"
+                    || name.split_at(start).0.ends_with("operator") && inside == "()";
+                if depth == 0 && !is_name {
+                    found = Some((start, at + 1));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// A source file's path, without the part of Rust's own that names the compiler.
@@ -133,20 +240,48 @@ mod tests {
     use crate::Frame;
 
     #[test]
-    fn folds_template_arguments() {
+    fn names_are_short() {
+        let long = "std::basic_string<char, std::char_traits<char> > const&, unsigned long, int";
         for (name, expected) in [
             (
                 "std::vector<int, std::allocator<int> >::push_back(int&&)",
-                "std::vector<..>::push_back(int&&)",
+                "std::vector::push_back(int&&)",
             ),
             ("operator<<(std::ostream&)", "operator<<(std::ostream&)"),
             ("a::operator->()", "a::operator->()"),
-            ("f<(a->b)>()", "f<..>()"),
+            ("f<(a->b)>()", "f()"),
+            ("std::shared_ptr<A> make<A>(int)", "make(int)"),
+            (
+                "void (anonymous namespace)::f<int>(int)",
+                "(anonymous namespace)::f(int)",
+            ),
+            ("operator new(unsigned long)", "operator new(unsigned long)"),
+            (
+                "bool A::operator()<int>(int) const",
+                "A::operator()(int) const",
+            ),
+            (
+                "main::{lambda(int)#1}::operator()(int) const",
+                "main::{lambda(int)#1}::operator()(int) const",
+            ),
+            (
+                &format!("open_connection({long}, {long})"),
+                "open_connection(…)",
+            ),
+            ("work(int) [clone .constprop.0]", "work(int)"),
+            ("work.isra.0", "work"),
             ("<T as Trait>::f", "<T as Trait>::f"),
+            ("<a::B<C> as d::E<F>>::f", "<a::B as d::E>::f"),
+            ("<a::B<C>>::f::<D>", "a::B::f"),
+            ("alloc::vec::Vec<T,A>::push", "alloc::vec::Vec::push"),
+            ("app::main::{{closure}}", "app::main::{{closure}}"),
             ("main", "main"),
-            ("broken<", "broken<..>"),
+            ("broken<", "broken"),
+            ("<broken", "<broken"),
+            (")}(", ")}("),
+            ("", ""),
         ] {
-            assert_eq!(fold(name), expected);
+            assert_eq!(short(name), expected);
         }
     }
 

@@ -1,13 +1,9 @@
-//! Which sites of a report are listed, and how they are grouped.
-
-mod by;
+//! Which sites of a report are listed, in which order.
 
 use std::cmp::Reverse;
 
-use self::by::{Member, Reducer};
-use crate::{Age, Alike, Report, Site};
-
-pub use self::by::By;
+use crate::grouping::grouped;
+use crate::{By, Course, Report, Site};
 
 /// What is listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,111 +12,61 @@ pub struct Selection {
     pub older: Option<f64>,
     /// Only groups of at least so many bytes.
     pub min_size: u64,
-    /// Only so many groups.
-    pub top: Option<usize>,
     /// What makes a group.
     pub by: By,
+    /// Which groups come first.
+    pub sort: Sort,
+}
+
+/// In which order sites are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// Most bytes first.
+    #[default]
+    Bytes,
+    /// Most blocks first.
+    Blocks,
+    /// What grows first, that which grows by most bytes at the top.
+    Rate,
 }
 
 impl Selection {
-    /// The sites that are asked for, sorted by bytes, largest first. Totals stay as they are.
+    /// The sites that are asked for, in order. Totals stay as they are.
     pub fn apply(&self, mut report: Report) -> Report {
-        let older = |site| match self.older {
-            Some(age) => at_least(site, age),
-            None => Some(site),
-        };
-        let sites = std::mem::take(&mut report.sites);
-        let mut reducer = Reducer::new(self.by, &report.modules, &mut report.frames);
-        let sites = sites.into_iter().filter_map(older);
-        // In boxes, which are sorted in less time.
-        let members = sites.map(|site| Box::new(reducer.member(site)));
-        let mut members: Vec<_> = members.collect();
-        members.sort_by(|a, b| {
-            let by_group = a.group().cmp(&b.group());
-            by_group.then_with(|| a.site.function.cmp(&b.site.function))
-        });
-        members.dedup_by(|one, first| {
-            let same = one.group() == first.group();
-            if same {
-                self.add(first, one);
-            }
-            same
-        });
-        members.retain(|group| group.site.bytes >= self.min_size);
-        let tables = report.tables();
-        for group in &mut members {
-            let Site { alike, frames, .. } = &mut group.site;
-            alike.sort_by(|a, b| {
-                let by_frames = || tables.places(&a.frames).cmp(tables.places(&b.frames));
-                b.bytes.cmp(&a.bytes).then_with(by_frames)
-            });
-            if let Some(first) = alike.first() {
-                frames.clone_from(&first.frames);
-            }
-        }
-        let size = |member: &Member| Reverse((member.site.bytes, member.site.blocks));
-        // Numbers of frames differ from trace to trace; what they lead to does not.
-        members.sort_by(|a, b| {
-            let [of_a, of_b] = [a, b].map(|member| tables.places(&member.site.frames));
-            size(a).cmp(&size(b)).then_with(|| of_a.cmp(of_b))
-        });
-        report.sites = members.into_iter().map(|member| member.site).collect();
-        self.cut(&mut report);
+        sort(&mut report, Sort::Bytes);
+        grouped(&mut report, self.by, self.older);
+        report.sites.retain(|site| site.bytes >= self.min_size);
+        sort(&mut report, self.sort);
         report
     }
-
-    /// `one` becomes a part of the group that `first` stands for.
-    fn add(&self, first: &mut Member, one: &mut Member) {
-        if self.by == By::Stack {
-            for member in [&mut *first, one] {
-                let site = &mut member.site;
-                if site.alike.is_empty() {
-                    site.alike = vec![Alike {
-                        frames: site.frames.clone(),
-                        blocks: site.blocks,
-                        bytes: site.bytes,
-                    }];
-                }
-            }
-            first.site.alike.append(&mut one.site.alike);
-        }
-        add(&mut first.site, &one.site);
-    }
-
-    /// Only the largest groups.
-    pub fn cut(&self, report: &mut Report) {
-        report.sites.truncate(self.top.unwrap_or(usize::MAX));
-    }
 }
 
-fn add(group: &mut Site, site: &Site) {
-    group.blocks = group.blocks.saturating_add(site.blocks);
-    group.bytes = group.bytes.saturating_add(site.bytes);
-    group.allocated_blocks = sum(group.allocated_blocks, site.allocated_blocks);
-    group.allocated_bytes = sum(group.allocated_bytes, site.allocated_bytes);
-    group.resident_bytes = sum(group.resident_bytes, site.resident_bytes);
-    (group.growth, group.shape) = (None, None);
-    group.youngest = group.youngest.min(site.youngest);
-    group.oldest = group.oldest.max(site.oldest);
-    let known = group.function.split(", ").any(|name| name == site.function);
-    if !known {
-        group.function = format!("{}, {}", group.function, site.function);
-    }
+/// Numbers of frames differ from trace to trace; what they lead to does not.
+fn sort(report: &mut Report, by: Sort) {
+    // In boxes, which are sorted in less time.
+    let sites = std::mem::take(&mut report.sites).into_iter();
+    let mut sites: Vec<_> = sites.map(Box::new).collect();
+    let tables = report.tables();
+    let size = |site: &Site| match by {
+        Sort::Bytes => Reverse((true, site.bytes, site.blocks)),
+        Sort::Blocks => Reverse((true, site.blocks, site.bytes)),
+        Sort::Rate => Reverse((is_growing(site), site.bytes, site.blocks)),
+    };
+    sites.sort_by(|a, b| {
+        let by_frames = || tables.places(&a.frames).cmp(tables.places(&b.frames));
+        let by_call = || a.function.cmp(&b.function);
+        size(a)
+            .cmp(&size(b))
+            .then_with(by_frames)
+            .then_with(by_call)
+    });
+    report.sites = sites.into_iter().map(|site| *site).collect();
 }
 
-/// Nothing if either is not known.
-fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    Some(one?.saturating_add(other?))
-}
-
-/// What of `site` is at least so old, if anything.
-fn at_least(mut site: Site, age: f64) -> Option<Site> {
-    site.ages.retain(|blocks| blocks.age >= age);
-    let ages = |pick: fn(f64, f64) -> f64| site.ages.iter().map(|a: &Age| a.age).reduce(pick);
-    (site.youngest, site.oldest) = (ages(f64::min)?, ages(f64::max)?);
-    let sum = |of: fn(&Age) -> u64| site.ages.iter().map(of).fold(0, u64::saturating_add);
-    (site.blocks, site.bytes) = (sum(|age| age.blocks), sum(|age| age.bytes));
-    Some(site)
+/// All in the same time.
+fn is_growing(site: &Site) -> bool {
+    let growth = site.growth.as_ref();
+    growth.is_some_and(|growth| growth.pattern == Course::Growing)
 }
 
 #[cfg(test)]
@@ -171,13 +117,6 @@ mod tests {
             ),
             (
                 Selection {
-                    top: Some(1),
-                    ..all
-                },
-                vec![(4, 400)],
-            ),
-            (
-                Selection {
                     by: By::Site,
                     ..all
                 },
@@ -215,6 +154,47 @@ mod tests {
         ];
         for (selection, expected) in cases {
             assert_eq!(listed(selection), expected, "{selection:?}");
+        }
+    }
+
+    #[test]
+    fn what_grows_may_come_first() {
+        let mut all = report();
+        all.duration = 60.0;
+        let f = |line| [frame("f", "a.c", line)];
+        let ages = [55.0, 40.0, 25.0, 5.0].map(|age| (age, 10, 100));
+        add(&mut all, &f(1), &ages);
+        add(&mut all, &f(2), &[(50.0, 1, 4000)]);
+        add(&mut all, &f(3), &[(1.0, 90, 90)]);
+        for (sort, expected) in [
+            (Sort::Bytes, [4000, 400, 90]),
+            (Sort::Blocks, [90, 400, 4000]),
+            (Sort::Rate, [400, 4000, 90]),
+        ] {
+            let selection = Selection {
+                sort,
+                ..Selection::default()
+            };
+            let sites = selection.apply(all.clone()).sites;
+            let bytes: Vec<_> = sites.iter().map(|site| site.bytes).collect();
+            assert_eq!(bytes, expected, "{sort:?}");
+        }
+    }
+
+    /// Which of its blocks are listed changes nothing in what all of them prove.
+    #[test]
+    fn growth_is_that_of_all_blocks() {
+        let mut all = report();
+        all.duration = 60.0;
+        let ages = [55.0, 40.0, 25.0, 5.0].map(|age| (age, 10, 100));
+        add(&mut all, &[frame("f", "a.c", 1)], &ages);
+        for older in [None, Some(20.0), Some(50.0)] {
+            let selection = Selection {
+                older,
+                ..Selection::default()
+            };
+            let sites = selection.apply(all.clone()).sites;
+            assert!(is_growing(&sites[0]), "{older:?}");
         }
     }
 

@@ -2,8 +2,8 @@ use std::slice;
 
 use super::*;
 use crate::{
-    Age, By, Family, Frame, Hex, Json, Module, ModuleId, Probe, SCHEMA, Selection, Stopped, Target,
-    Totals,
+    Age, By, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Json, Mode, Module, ModuleId,
+    Own, Probe, ProbeKind, SCHEMA, Selection, Site, Source, Stopped, Target, Totals,
 };
 
 /// A report without sites.
@@ -118,7 +118,8 @@ fn golden(name: &str, found: &str) {
 fn rendered(report: &Report, style: Style) -> String {
     let mut text = Vec::new();
     let reports = slice::from_ref(report);
-    Text { style }.write(reports, &mut text).unwrap();
+    let text_of = Text { style, top: None };
+    text_of.write(reports, &mut text).unwrap();
     String::from_utf8(text).unwrap()
 }
 
@@ -173,6 +174,7 @@ fn leaky() -> Report {
         truncated_stacks: 1,
         ..leaky.totals
     };
+    Own::default().mark(&mut leaky);
     leaky
 }
 
@@ -235,9 +237,16 @@ fn json_is_schema_2() {
     assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
 }
 
-fn last_line_of(selection: Selection, report: Report) -> String {
-    let text = rendered(&selection.apply(report), Style::default());
-    text.lines().next_back().unwrap_or_default().to_owned()
+fn last_line_of(selection: Selection, top: Option<usize>, report: Report) -> String {
+    let text = Text {
+        top,
+        ..Text::default()
+    };
+    let mut lines = Vec::new();
+    let report = selection.apply(report);
+    text.write(slice::from_ref(&report), &mut lines).unwrap();
+    let lines = String::from_utf8(lines).unwrap();
+    lines.lines().next_back().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -247,33 +256,102 @@ fn the_last_line_says_what_is_left_even_if_it_is_not_listed() {
         min_size: 1 << 30,
         ..all
     };
-    let top = Selection {
-        top: Some(1),
-        ..all
-    };
     let mut freed = report();
     (freed.totals.heap.live_blocks, freed.totals.heap.live_bytes) = (0, 0);
-    for (selection, report, expected) in [
-        (all, freed, "leaktap: nothing is left"),
+    for (selection, top, report, expected) in [
+        (all, None, freed, "leaktap: nothing is left"),
         (
             all,
+            None,
             leaky(),
             "leaktap: 36.5 KiB (37,376 B) in 4 blocks and 1 region left, at 3 call sites",
         ),
         (
-            top,
+            all,
+            Some(1),
             leaky(),
             "leaktap: 20.3 KiB (20,800 B) in 1 block at 1 call site listed, \
              of 36.5 KiB (37,376 B) in 4 blocks and 1 region left",
         ),
         (
             none,
+            None,
             leaky(),
             "leaktap: none of 36.5 KiB (37,376 B) in 4 blocks and 1 region left is listed",
         ),
     ] {
-        assert_eq!(last_line_of(selection, report), expected);
+        assert_eq!(last_line_of(selection, top, report), expected);
     }
+}
+
+#[test]
+fn more_sites_than_wanted_are_counted() {
+    let text = Text {
+        top: Some(2),
+        ..Text::default()
+    };
+    let mut lines = Vec::new();
+    text.write(&[leaky()], &mut lines).unwrap();
+    let lines = String::from_utf8(lines).unwrap();
+    assert!(lines.contains("\n  2. "), "{lines}");
+    assert!(!lines.contains("\n  3. "), "{lines}");
+    assert!(lines.contains("\n… 1 more (--top 0)\n"), "{lines}");
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for width in [64, 80, 100] {
+        let style = Style {
+            width: Some(width),
+            ..Style::default()
+        };
+        let text = rendered(&leaky(), style);
+        let columns = |line: &str| line.chars().count();
+        let widest = text.lines().map(columns).max();
+        assert!(widest <= Some(width), "{text}");
+    }
+}
+
+/// A stack of each sort of code, whole and told.
+#[test]
+fn library_frames_are_folded_and_those_of_the_runtime_dropped() {
+    let mut told = report();
+    let header = "/usr/include/c++/12/bits/x.h";
+    let stack = [
+        frame(
+            "std::vector<int, std::allocator<int> >::_M_insert(int)",
+            header,
+            3,
+        ),
+        frame(
+            "std::vector<int, std::allocator<int> >::push_back(int)",
+            header,
+            4,
+        ),
+        frame("void fill<int>(Cache&)", "/home/u/app/src/cache.cpp", 30),
+        frame("std::__invoke<void (*)()>(void (*)())", header, 5),
+        frame("std::function<void ()>::operator()() const", header, 6),
+        frame("walk(int)", "/home/u/app/src/walk.cpp", 8),
+        frame("walk(int)", "/home/u/app/src/walk.cpp", 8),
+        frame("serve(int)", "/home/u/app/lib/serve.cpp", 9),
+        frame("std::thread::_Invoker<void (*)()>::operator()()", header, 6),
+        frame("start_thread", "./nptl/pthread_create.c", 442),
+        frame("clone3", "../sysdeps/unix/sysv/linux/x86_64/clone3.S", 81),
+    ];
+    let mut ids: Vec<_> = stack
+        .iter()
+        .map(|frame| push(&mut told, frame.clone()))
+        .collect();
+    ids[6] = ids[5];
+    add(&mut told, &[], &[(1.0, 2, 64)]);
+    told.sites[0].frames = ids;
+    Own::default().mark(&mut told);
+    golden("told.txt", &rendered(&told, Style::default()));
+    let narrow = Style {
+        width: Some(60),
+        ..Style::default()
+    };
+    golden("narrow.txt", &rendered(&told, narrow));
 }
 
 #[test]
@@ -291,6 +369,12 @@ fn the_target_cannot_write_to_the_terminal() {
     ] {
         *text = evil.to_owned();
     }
+    site.growth = Some(Growth {
+        bytes_per_second: None,
+        p: None,
+        pattern: Course::Growing,
+        text: Some(evil.to_owned()),
+    });
     for text in [
         &mut frame.function,
         &mut frame.file,

@@ -41,6 +41,13 @@ pub struct Site {
     /// All stacks of it, if there are more than one that read the same: of unrolled or cloned code.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alike: Vec<Alike>,
+    /// When it was first seen to have blocks, in seconds from the beginning; captures only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<f64>,
+    /// How many stacks it sums up, if these have more in common than is listed: the frames are
+    /// those of the largest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stacks: Option<u64>,
     /// The frames of the allocator, before these; captures only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allocator: Vec<FrameId>,
@@ -151,14 +158,17 @@ pub enum Source {
 }
 
 /// How a site grows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
     /// By so much.
-    pub bytes_per_second: f64,
+    pub bytes_per_second: Option<f64>,
     /// How likely it is to look so by chance.
-    pub p: f64,
+    pub p: Option<f64>,
     /// In a word.
     pub pattern: Course,
+    /// In some words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// What becomes of a site's blocks in the course of a trace.
@@ -179,6 +189,19 @@ pub enum Course {
     /// It grew for a while.
     #[serde(rename = "stopped")]
     Stopped,
+}
+
+impl Course {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Course::Growing => "growing",
+            Course::Full => "full",
+            Course::TurnsOver => "turns over",
+            Course::StartUp => "start-up",
+            Course::Stopped => "stopped",
+        }
+    }
 }
 
 /// What the blocks of a site look like.

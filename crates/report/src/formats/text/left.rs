@@ -1,17 +1,26 @@
-//! The last line of a report.
+//! The last line: what is left.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
+use super::Style;
+use super::columns::wrapped;
 use crate::names::printable;
 use crate::numbers::{count, exact_bytes};
-use crate::{Family, Report, Source};
+use crate::{Family, Report, Site, Source};
 
 /// What is left, and how much of it the filters have kept out of the list.
-pub(super) fn last_line(report: &Report) -> String {
-    let (listed, left) = (listed(report), left(report));
-    let sites = count(report.sites.len() as u64, "call site");
+pub(super) fn last_line(
+    report: &Report,
+    shown: &[Site],
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let are_told_apart = !report.families.is_empty();
+    let (listed, left) = (listed(shown, are_told_apart), left(report));
+    let sites = count(shown.len() as u64, "call site");
     let exceeds = |of: &str, left: &Amount| left.exceeds(listed.get(of).unwrap_or(&NOTHING));
-    let line = match report.sites.len() {
+    let line = match shown.len() {
         0 if left.values().all(Amount::is_empty) => "nothing is left".to_owned(),
         0 => format!("none of {} left is listed", text(&left)),
         _ if left.iter().any(|(of, left)| exceeds(of, left)) => {
@@ -23,7 +32,8 @@ pub(super) fn last_line(report: &Report) -> String {
         }
         _ => format!("{} left, at {sites}", text(&listed)),
     };
-    format!("leaktap: {line}")
+    let line = wrapped(&format!("leaktap: {line}"), 2, style.width);
+    writeln!(out, "\n{}", style.strong(&line))
 }
 
 /// Amounts by allocator; one, without a name, if no more than one was called. Mappings are with
@@ -36,13 +46,10 @@ const NOTHING: Amount = Amount {
     bytes: 0,
 };
 
-fn listed(report: &Report) -> Amounts<'_> {
+fn listed(sites: &[Site], are_told_apart: bool) -> Amounts<'_> {
     let mut amounts = Amounts::new();
-    for site in &report.sites {
-        let family = site
-            .family
-            .as_deref()
-            .filter(|_| !report.families.is_empty());
+    for site in sites {
+        let family = site.family.as_deref().filter(|_| are_told_apart);
         let amount = amounts.entry(family.unwrap_or_default()).or_default();
         amount.add(site.source, site.blocks, site.bytes);
     }

@@ -1,0 +1,116 @@
+//! The first lines: the process, and what happened in all.
+
+use std::io::{self, Write};
+
+use super::Style;
+use super::columns::wrapped;
+use crate::names::printable;
+use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
+use crate::reading::Reading;
+use crate::{Exit, Heap, Mode, Report};
+
+pub(super) fn summary(
+    report: &Report,
+    reading: Reading<'_>,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let (target, totals) = (&report.target, &report.totals);
+    let is_run = report.mode == Mode::Run;
+    let how = if is_run { "ran for" } else { "attached for" };
+    let program = printable(&target.program);
+    let first = format!(
+        "{program} (pid {}, {}), {how} {}{}",
+        target.pid,
+        count(target.threads as u64, "thread"),
+        seconds(report.duration),
+        end(target.exit)
+    );
+    let first = wrapped(&first, 2, style.width);
+    writeln!(
+        out,
+        "{}",
+        first.replacen(&*program, &style.strong(&program), 1)
+    )?;
+    for family in &report.families {
+        writeln!(out, "  {}", style.strong(&printable(&family.name)))?;
+        heap(&family.heap, is_run, style, out)?;
+    }
+    if report.families.is_empty() {
+        heap(&totals.heap, is_run, style, out)?;
+    }
+    if let Some(blocks @ 1..) = totals.runtime_blocks {
+        let size = bytes(totals.runtime_bytes.unwrap_or_default());
+        let blocks = count(blocks, "block");
+        writeln!(
+            out,
+            "  runtime    {size} in {blocks}, which runtimes keep for good"
+        )?;
+    }
+    if totals.mapped_regions > 0 {
+        let regions = count(totals.mapped_regions, "region");
+        writeln!(
+            out,
+            "  mapped     {} in {regions} of its own",
+            bytes(totals.mapped_bytes)
+        )?;
+    }
+    match reading.folder {
+        Some(folder) => writeln!(out, "  sources    in {}", printable(folder)),
+        None => Ok(()),
+    }
+}
+
+fn heap(heap: &Heap, is_run: bool, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "  allocated  {} in {}, peak {}",
+        bytes(heap.allocated_bytes),
+        count(heap.allocations, "block"),
+        bytes(heap.peak_bytes),
+    )?;
+    let unmatched = match heap.unmatched_frees {
+        0 => String::new(),
+        n if is_run => format!(", {} of them of no live block", grouped(n)),
+        n => format!(", {} of them from before the trace", grouped(n)),
+    };
+    let freed = count(heap.frees, "block");
+    writeln!(out, "  freed      {freed}{unmatched}")?;
+    let left = format!(
+        "{} in {}",
+        exact_bytes(heap.live_bytes),
+        count(heap.live_blocks, "block")
+    );
+    writeln!(out, "  not freed  {}", style.strong(&left))?;
+    match is_run {
+        true => Ok(()),
+        false => writeln!(out, "  net        {}", net(heap)),
+    }
+}
+
+/// How many blocks more there are than before: what is kept, without blocks from before that were
+/// freed.
+fn net(heap: &Heap) -> String {
+    let (kept, gone) = (heap.live_blocks, heap.unmatched_frees);
+    let (sign, more) = match kept >= gone {
+        true => ("+", kept - gone),
+        false => ("-", gone - kept),
+    };
+    let more = format!("{sign}{}", count(more, "block"));
+    match gone {
+        0 => more,
+        gone => format!(
+            "{more}: {} kept, {} from before freed",
+            grouped(kept),
+            grouped(gone)
+        ),
+    }
+}
+
+fn end(exit: Option<Exit>) -> String {
+    match exit {
+        None => String::new(),
+        Some(Exit::Code(code)) => format!(", exited with {code}"),
+        Some(Exit::Signal(signal)) => format!(", killed by signal {signal}"),
+    }
+}

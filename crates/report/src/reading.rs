@@ -1,0 +1,62 @@
+//! How frames read in the text report.
+
+use std::collections::HashSet;
+
+use crate::names::{last_part, short, without_compiler};
+use crate::own::home::common_folder;
+use crate::{Place, Report};
+
+/// How frames read: names in short form, the user's own files from their common folder on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading<'a> {
+    /// The longest folder that all of the user's own files are in, with a slash at its end.
+    pub(crate) folder: Option<&'a str>,
+    /// Names and paths in full.
+    pub(crate) in_full: bool,
+}
+
+impl<'a> Reading<'a> {
+    /// That of the sites of `report`.
+    pub(crate) fn of(report: &'a Report, in_full: bool) -> Reading<'a> {
+        let ids = report.sites.iter().flat_map(|site| &site.frames);
+        let ids: HashSet<_> = ids.collect();
+        let frames = ids.into_iter().filter_map(|&id| report.tables().frame(id));
+        let own = frames.filter(|frame| frame.own == Some(true));
+        let files = own.filter_map(|frame| frame.file.as_deref());
+        let folder = common_folder(files).filter(|_| !in_full);
+        Reading { folder, in_full }
+    }
+
+    /// The function, or the address where it has no name. Empty if the place says all.
+    pub(crate) fn name(self, place: &Place<'_>) -> String {
+        let frame = place.frame;
+        match (&frame.function, &frame.file, frame.address) {
+            (Some(function), ..) if self.in_full => function.clone(),
+            (Some(function), ..) => short(function),
+            (None, None, Some(address)) if place.module.is_none() => address.to_string(),
+            (None, ..) => String::new(),
+        }
+    }
+
+    /// File and line, or module and offset.
+    pub(crate) fn position(self, place: &Place<'_>) -> String {
+        let Place { frame, module } = *place;
+        match (&frame.file, frame.line, module, frame.offset) {
+            (Some(path), Some(line), ..) => format!("{}:{line}", self.file(path)),
+            (Some(path), None, ..) => self.file(path).to_owned(),
+            (None, _, Some(module), Some(offset)) => {
+                format!("{}+{offset}", last_part(&module.path))
+            }
+            (None, _, Some(module), None) => module.path.clone(),
+            (None, _, None, _) => "(no module)".to_owned(),
+        }
+    }
+
+    fn file(self, path: &str) -> &str {
+        if self.in_full {
+            return path;
+        }
+        let below = self.folder.and_then(|folder| path.strip_prefix(folder));
+        below.unwrap_or_else(|| without_compiler(path))
+    }
+}
