@@ -194,8 +194,9 @@ fn exit_status(
 ) -> u8 {
     let has_looked = match (listing.error_exitcode, mode) {
         (Some(_), _) => target.watches_allocator(),
-        // It may have been killed before a probe was written.
-        (None, Mode::Attach) => target.watches_any() || target.exit.is_some(),
+        // It had an allocator when leaktap attached. It may have been killed before a probe was
+        // written, or execute another program.
+        (None, Mode::Attach) => !target.is_unwatched() || target.exit.is_some(),
         (None, _) => target.watches_any(),
     };
     match (has_looked, of_program) {

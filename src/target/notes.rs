@@ -39,13 +39,18 @@ impl Target {
 
     /// Whether any allocations were seen, or would have been.
     pub(crate) fn watches_any(&self) -> bool {
-        let is_watched = |point: &Probepoint| !matches!(point.kind, Kind::None(_));
-        let mut allocating = self
-            .process
-            .probepoints()
-            .iter()
-            .filter(|point| point.known.allocates());
-        allocating.any(is_watched) || self.process.has_none_to_find()
+        self.allocating().any(is_watched) || self.process.has_none_to_find()
+    }
+
+    /// Whether there are functions that allocate, and none is watched. Not so in a program that has
+    /// just been executed, before it has loaded its libraries.
+    pub(crate) fn is_unwatched(&self) -> bool {
+        self.allocating().next().is_some() && !self.allocating().any(is_watched)
+    }
+
+    fn allocating(&self) -> impl Iterator<Item = &Probepoint> {
+        let points = self.process.probepoints().iter();
+        points.filter(|point| point.known.allocates())
     }
 
     /// All threads are about to run as if nothing had been: but for code that somebody else has
@@ -209,4 +214,8 @@ fn ended_by(departure: Departure) -> String {
         }
     }
     .to_owned()
+}
+
+fn is_watched(point: &Probepoint) -> bool {
+    !matches!(point.kind, Kind::None(_))
 }
