@@ -20,7 +20,7 @@ use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 
-use crate::agent::Injection;
+use crate::agent::{Injection, Waker};
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
 use crate::calls::{Call, Entry};
 use crate::modules::{Files, Modules, is_linked};
@@ -59,6 +59,8 @@ pub struct Process {
     /// Why a thread waits until we are gone.
     departure: Option<Departure>,
     injection: Injection,
+    /// For the agent that is planned.
+    waker: Option<Waker>,
     /// Slots of a tracer that was killed.
     left: Vec<tails::Left>,
     /// Of the threads, by which the agent knows them.
@@ -107,6 +109,7 @@ impl Process {
             has_been_late: false,
             departure: None,
             injection: Injection::None,
+            waker: None,
             left: Vec::new(),
             fs_bases: HashMap::new(),
             numbers: HashMap::new(),

@@ -12,8 +12,11 @@ use super::waker::{Waker, wake};
 
 impl Agent {
     /// Threads that change the list of modules are waited for from now on.
-    pub(crate) fn serve(&mut self) {
-        self.waker = Waker::start(&self.shared);
+    pub(crate) fn serve(&mut self, waker: Option<Waker>) {
+        self.waker = waker;
+        if let Some(waker) = &mut self.waker {
+            waker.watch(&self.shared);
+        }
         self.shared.live().served.store(SERVED, Release);
     }
 

@@ -61,7 +61,7 @@ pub(crate) use remains::remains;
 use remote::Regions;
 use room::Room;
 use stacks::Stacks;
-use waker::Waker;
+pub(crate) use waker::Waker;
 
 /// Bytes of a code region: header page, text and constants, stubs.
 const CODE_LEN: u64 = 64 << 10;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::mpsc::{RecvError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -19,37 +20,57 @@ const AGAIN: Duration = Duration::from_millis(2);
 
 /// That thread.
 #[derive(Debug)]
-pub(super) struct Waker {
-    shared: Arc<Shared>,
+pub(crate) struct Waker {
     is_over: Arc<AtomicBool>,
+    /// What it is to watch, and for whom.
+    asks: Sender<(Arc<Shared>, Sleeper)>,
+    watched: Option<Arc<Shared>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Waker {
-    /// Starts it, to wake this one. Nothing if there can be no thread: the tracer wakes by itself, only
-    /// later.
-    pub(super) fn start(shared: &Arc<Shared>) -> Option<Waker> {
+    /// Has it stand by. It is at work before anything is stopped: a thread that begins when memory
+    /// has become scarce (RLIMIT_AS) finds none for its signal stack, and aborts. Nothing if there
+    /// can be no thread: the tracer wakes by itself, only later.
+    pub(crate) fn stand_by() -> Option<Waker> {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (told, ends, tracer) = (Arc::clone(shared), Arc::clone(&is_over), Sleeper::this());
+        let ends = Arc::clone(&is_over);
+        let (asks, asked) = channel::<(Arc<Shared>, Sleeper)>();
+        let (begun, has_begun) = channel();
         let run = move || {
-            while !ends.load(Acquire) {
-                pass_on(&told, tracer);
+            drop(begun);
+            if let Ok((told, tracer)) = asked.recv() {
+                while !ends.load(Acquire) {
+                    pass_on(&told, tracer);
+                }
             }
         };
         let thread = Builder::new().spawn(run).ok()?;
+        let _: Result<(), RecvError> = has_begun.recv(); // nothing comes: it is dropped
         Some(Waker {
-            shared: Arc::clone(shared),
             is_over,
+            asks,
+            watched: None,
             thread: Some(thread),
         })
+    }
+
+    /// From now on it wakes this thread.
+    pub(super) fn watch(&mut self, shared: &Arc<Shared>) {
+        self.watched = Some(Arc::clone(shared));
+        let asked = (Arc::clone(shared), Sleeper::this());
+        let _ = self.asks.send(asked); // it stands by until it is asked
     }
 }
 
 impl Drop for Waker {
     fn drop(&mut self) {
         self.is_over.store(true, Release);
+        let Some(shared) = &self.watched else {
+            return; // it ends with the channel
+        };
         // Whatever it is about to wait for has changed then.
-        let changes = &self.shared.told().changes;
+        let changes = &shared.told().changes;
         changes.fetch_add(1, AcqRel);
         wake(changes);
         if let Some(thread) = self.thread.take() {

@@ -13,7 +13,7 @@ use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
-use crate::agent::{self, Agent, Held, Injection, Plan, Remains, words_on_stack};
+use crate::agent::{self, Agent, Held, Injection, Plan, Remains, Waker, words_on_stack};
 use crate::breakpoints::{Breakpoints, INT3, Purpose};
 use crate::modules::Files;
 use crate::probepoint::{Kind, Probepoint, Reason};
@@ -32,6 +32,7 @@ impl Process {
         let mut plan = Plan::new(process, image, &unpatched, &points);
         plan.place(image.mappings());
         self.injection = Injection::Planned(plan);
+        self.waker = self.waker.take().or_else(Waker::stand_by);
         // What nothing has bound yet may be bound by then.
         let is_bound = |point: &Probepoint| point.kind == Kind::Breakpoint;
         self.found = Some(points).filter(|points| points.iter().all(is_bound));
@@ -233,7 +234,7 @@ impl Process {
             agent.unmap_all(tracer, stopped);
             return Err(refusal);
         }
-        agent.serve();
+        agent.serve(self.waker.take());
         self.breakpoints.note_presence(agent.served_at(), true);
         self.walker.hide(agent.codes());
         for thread in stopped.iter() {
