@@ -171,6 +171,8 @@ impl Agent {
             }
             while let [others @ .., part] = &left[..] {
                 if let [_, codes @ ..] = others {
+                    // Until it is gone it has a mark instead: we may be killed.
+                    unled::mark(&self.memory, part.start);
                     remains::note(self, codes);
                 }
                 remote::unmap(calls, part)?;

@@ -130,7 +130,10 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     let Some((mapping, words)) = noted else {
         return unfinished(memory, image, &all);
     };
-    let codes = codes(words.get(CODES_AT..ENTRIES_AT)?);
+    let mut codes = codes(words.get(CODES_AT..ENTRIES_AT)?);
+    let unled = unled::marked(memory, &all).into_iter();
+    let unled: Vec<_> = unled.filter(|code| !codes.contains(code)).collect();
+    codes.extend(unled);
     let count = *words.get(ENTRIES_AT)?;
     let functions = Functions::default();
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);

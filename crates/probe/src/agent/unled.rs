@@ -1,8 +1,8 @@
-//! Code regions that a tracer was making when it was killed: nothing leads there, and nothing is
-//! noted of them yet.
+//! Code regions that a tracer was making, or unmapping, when it was killed: nothing leads there, and
+//! nothing is noted of them yet, or any more.
 //!
-//! Each has a mark from the moment that it is there, in its header page, until the note is written
-//! which another tracer takes out the agent by.
+//! Each has a mark, in its header page, from the moment that it is there until the note is written
+//! which another tracer takes out the agent by, and again from before it leaves that note.
 
 use std::fs;
 use std::ops::Range;
