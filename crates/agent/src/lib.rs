@@ -13,7 +13,8 @@
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
 //! - It makes three system calls: process_vm_readv(2) of its own process, for what it cannot be sure
-//!   to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the tracer; and not even these unless [`layout::Live::kernel`] allows it.
+//!   to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the
+//!   tracer; and not even these unless [`layout::Live::kernel`] allows it.
 //! - It waits for nobody but there, for a second at most.
 #![deny(unsafe_code)]
 

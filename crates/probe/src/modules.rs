@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::mpsc::{RecvError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use crate::extents::sections;
 use crate::families::{Families, Family, Pool};
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
+use leaktap_tracee::stand_by;
 use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
 
 /// Files that processes map: each is opened once, and its unwind rows are made once.
@@ -71,27 +71,20 @@ impl Rows {
 /// Another thread, which makes rows while this one does something else. None if there can be no
 /// thread more: they are made when they are needed then.
 ///
-/// It starts before the trace, and there is no other: in a thread that starts when memory is
-/// limited (RLIMIT_AS), the standard library may find none for a signal stack, and aborts.
+/// It starts before the trace, and there is no other.
 #[derive(Debug)]
 struct Maker(Option<Sender<Vec<Rows>>>);
 
 impl Default for Maker {
     fn default() -> Maker {
         let (ask, asked) = channel::<Vec<Rows>>();
-        let (begun, has_begun) = channel();
         let make = move || {
-            drop(begun);
             asked
                 .into_iter()
                 .flatten()
                 .for_each(|rows| drop(rows.get()))
         };
-        let thread = thread::Builder::new().spawn(make);
-        if thread.is_ok() {
-            let _: Result<(), RecvError> = has_begun.recv(); // nothing comes: it is dropped
-        }
-        Maker(thread.is_ok().then_some(ask))
+        Maker(stand_by(make).is_ok().then_some(ask))
     }
 }
 

@@ -77,8 +77,8 @@ impl Reason {
 }
 
 /// Finds the functions to be probed: those of `families`, the mmap(2) family, and what the dynamic
-/// linker tells of changes by; for each name the first definition in link-map order. Names that share an address give one probepoint, named by
-/// the first.
+/// linker tells of changes by; for each name the first definition in link-map order. Names that
+/// share an address give one probepoint, named by the first.
 pub(crate) fn find(
     image: &Image,
     families: &[Family],

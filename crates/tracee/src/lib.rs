@@ -46,6 +46,7 @@ mod reserve;
 mod restart;
 mod sharers;
 mod signal;
+mod standby;
 mod status;
 mod stop;
 #[allow(unsafe_code, reason = "the one place for raw system calls")]
@@ -68,6 +69,7 @@ pub use remote::{
 };
 pub use reserve::{Reserve, has_run_out, set_aside};
 pub use signal::{Signal, SignalInfo};
+pub use standby::stand_by;
 pub use stop::Stop;
 pub use sys::raise_file_limit;
 pub use tid::{SeccompMode, Tid, Trapping};

@@ -1,12 +1,10 @@
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
 use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::Pid;
 use thiserror::Error;
 
 use crate::{Tid, procfs, sys};
@@ -82,18 +80,10 @@ impl Memory {
     /// Reads from `at` as many bytes as are mapped in one piece, up to `buf.len()`, in one system
     /// call as long as they are readable pages. Returns how many; 0 if there are none at `at`.
     pub fn read_partial(&self, at: Addr, buf: &mut [u8]) -> usize {
-        let Ok(base) = usize::try_from(at.get()) else {
-            return 0;
-        };
         if buf.len() <= FEW {
             return self.file.read_at(buf, at.get()).unwrap_or(0);
         }
-        let remote = [RemoteIoVec {
-            base,
-            len: buf.len(),
-        }];
-        let pid = Pid::from_raw(self.thread.get());
-        match process_vm_readv(pid, &mut [IoSliceMut::new(buf)], &remote) {
+        match sys::read(self.thread.get(), at.get(), buf) {
             Ok(len) if len > 0 => len,
             // Protected pages, or a thread that has ended.
             _ => self.file.read_at(buf, at.get()).unwrap_or(0),

@@ -5,12 +5,11 @@
 //! PTRACE_SEIZE, for ever. wait(2) lets any thread of the tracer's process reap it.
 
 use std::mem;
-use std::sync::mpsc::{RecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::{Event, Tid, procfs, sys};
+use crate::{Event, Tid, procfs, stand_by, sys};
 
 /// Seizing a thread takes microseconds, unless it waits for an exec.
 const PERIOD: Duration = Duration::from_millis(5);
@@ -36,26 +35,15 @@ struct Watched {
 
 impl Reaper {
     /// Reaps threads of `process`, until it is dropped. The thread is at work before anything is
-    /// stopped: one that begins when memory has become scarce (RLIMIT_AS) finds none for its signal
-    /// stack, and aborts.
+    /// stopped.
     pub(crate) fn start(process: Tid) -> Reaper {
         let watched = Arc::new(Mutex::new(Watched {
             processes: vec![process],
             ..Watched::default()
         }));
         let of_thread = Arc::clone(&watched);
-        let (begun, has_begun) = channel();
-        let thread = thread::Builder::new().spawn(move || {
-            drop(begun);
-            stand_by(&of_thread);
-        });
-        if thread.is_ok() {
-            let _: Result<(), RecvError> = has_begun.recv(); // nothing comes: it is dropped
-        }
-        Reaper {
-            watched,
-            thread: thread.ok(),
-        }
+        let thread = stand_by(move || watch(&of_thread)).ok();
+        Reaper { watched, thread }
     }
 
     /// Also reaps the threads of `process`.
@@ -85,7 +73,7 @@ impl Drop for Reaper {
     }
 }
 
-fn stand_by(watched: &Mutex<Watched>) {
+fn watch(watched: &Mutex<Watched>) {
     loop {
         thread::park_timeout(PERIOD);
         let mut watched = lock(watched);

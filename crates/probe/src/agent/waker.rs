@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::mpsc::{RecvError, Sender, channel};
-use std::thread::{Builder, JoinHandle};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use leaktap_agent::Shared;
-use leaktap_tracee::Sleeper;
+use leaktap_tracee::{Sleeper, stand_by};
 use rustix::thread::futex;
 
 /// How soon the tracer is woken again: a signal that comes just before waitpid(2) wakes nobody.
@@ -29,24 +29,20 @@ pub(crate) struct Waker {
 }
 
 impl Waker {
-    /// Has it stand by. It is at work before anything is stopped: a thread that begins when memory
-    /// has become scarce (RLIMIT_AS) finds none for its signal stack, and aborts. Nothing if there
-    /// can be no thread: the tracer wakes by itself, only later.
+    /// Has it stand by, before anything is stopped. Nothing if there can be no thread: the tracer
+    /// wakes by itself, only later.
     pub(crate) fn stand_by() -> Option<Waker> {
         let is_over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&is_over);
         let (asks, asked) = channel::<(Arc<Shared>, Sleeper)>();
-        let (begun, has_begun) = channel();
         let run = move || {
-            drop(begun);
             if let Ok((told, tracer)) = asked.recv() {
                 while !ends.load(Acquire) {
                     pass_on(&told, tracer);
                 }
             }
         };
-        let thread = Builder::new().spawn(run).ok()?;
-        let _: Result<(), RecvError> = has_begun.recv(); // nothing comes: it is dropped
+        let thread = stand_by(run).ok()?;
         Some(Waker {
             is_over,
             asks,
