@@ -13,9 +13,8 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde::Deserialize;
 use serde_json::Deserializer;
 
-use crate::compact::compact;
 use crate::error::Damage;
-use crate::formats::json::line;
+use crate::formats::json::lines;
 use crate::{Error, Report, SCHEMA, replace};
 
 /// What captures begin with; their version follows.
@@ -58,16 +57,12 @@ pub fn write(path: &Path, reports: &[Report]) -> Result<bool, Error> {
 }
 
 fn encoded(reports: &[Report]) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    for report in reports {
-        let mut report = report.clone();
-        compact(&mut report);
-        line(&report, &mut lines)?;
-    }
-    if lines.len() as u64 > LONGEST {
+    let mut bytes = Vec::new();
+    lines(reports, &mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok(seal(&lines))
+    Ok(seal(&bytes))
 }
 
 /// The capture of JSON reports, one a line.

@@ -193,9 +193,7 @@ fn places(by: By, report: &Report, modules: &[ModuleId]) -> Vec<u32> {
 fn labels(by: By, report: &Report) -> Vec<u32> {
     let reading = Reading::of(report, false);
     let mut numbers = HashMap::new();
-    let tables = report.tables();
-    let ids = (0..report.frames.len() as u32).map(FrameId);
-    let labels = ids.filter_map(|id| tables.place(id)).map(|place| {
+    let labels = report.tables().all().map(|place| {
         let reduced = by.place(place.frame, place.frame.module);
         let reads = Place {
             frame: if by.keeps_stacks() {

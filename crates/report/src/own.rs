@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use self::home::Home;
 use self::origin::{Class, Origin, is_lang_start, is_nameless_main};
 use crate::names::last_part;
-use crate::{Frame, FrameId, Place, Report, Tables};
+use crate::{FrameId, Place, Report};
 
 /// What the user says of whose code it is. Each is a path, of a source or a module or of a folder
 /// that has them, or the name of a module or a crate.
@@ -27,15 +27,10 @@ impl Own {
     pub fn mark(&self, report: &mut Report) {
         let home = Home::of(report);
         let says_something = !self.own.is_empty() || !self.not_own.is_empty();
-        let tables = report.tables();
-        let own = |frame| {
-            let module = module_of(tables, frame);
-            self.is_own(&home, &Place { frame, module })
-        };
-        let known = |frame: &Frame| frame.own.filter(|_| !says_something);
-        let marks = report.frames.iter();
-        let marks: Vec<_> = marks
-            .map(|frame| known(frame).unwrap_or_else(|| own(frame)))
+        let known = |place: &Place<'_>| place.frame.own.filter(|_| !says_something);
+        let places = report.tables().all();
+        let marks: Vec<_> = places
+            .map(|place| known(&place).unwrap_or_else(|| self.is_own(&home, &place)))
             .collect();
         let mains = rust_mains(report);
         for ((frame, own), id) in report.frames.iter_mut().zip(marks).zip((0..).map(FrameId)) {
@@ -67,23 +62,14 @@ impl Own {
 
 /// Whose code each frame is, by its number.
 pub(crate) fn classes(report: &Report) -> Vec<Class> {
-    let tables = report.tables();
-    let place = |frame| Place {
-        frame,
-        module: module_of(tables, frame),
-    };
-    let frames = report.frames.iter().map(place);
-    frames.map(|place| Origin::of(&place).class).collect()
+    let places = report.tables().all();
+    places.map(|place| Origin::of(&place).class).collect()
 }
 
 /// Whose code this frame is, by what [`classes`] says.
 pub(crate) fn class(classes: &[Class], FrameId(id): FrameId) -> Class {
     let class = classes.get(id as usize).copied();
     class.unwrap_or(Class::System)
-}
-
-fn module_of<'a>(tables: Tables<'a>, frame: &Frame) -> Option<&'a crate::Module> {
-    frame.module.and_then(|module| tables.module(module))
 }
 
 /// Whether the user means this place.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::formats::text::tests::{add, frame, report};
-use crate::{Hex, Module, ModuleId};
+use crate::{Frame, Hex, Module, ModuleId};
 
 /// A report of a program with these stacks; each frame is function, file and module.
 fn marked(own: &Own, stacks: &[&[(&str, &str, &str)]]) -> Report {

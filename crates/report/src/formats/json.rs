@@ -18,19 +18,20 @@ impl Format for Json {
         // Thousands of frames are written in small pieces, each of which would be a call through a
         // table.
         let mut out = BufWriter::new(out);
-        for report in reports {
-            let mut report = report.clone();
-            compact(&mut report);
-            line(&report, &mut out)?;
-        }
+        lines(reports, &mut out)?;
         out.flush()
     }
 }
 
-/// `report` as it is.
-pub(crate) fn line(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    report.serialize(&mut Serializer::with_formatter(&mut *out, Escaping))?;
-    out.write_all(b"\n")
+/// `reports`, one a line, with what takes less space.
+pub(crate) fn lines(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
+    for report in reports {
+        let mut report = report.clone();
+        compact(&mut report);
+        report.serialize(&mut Serializer::with_formatter(&mut *out, Escaping))?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 /// Escapes what JSON allows in a string, and a terminal would act on: names are the target's own.

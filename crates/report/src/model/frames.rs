@@ -133,9 +133,17 @@ impl<'a> Tables<'a> {
 
     /// The frame of that number, and its module.
     pub fn place(self, id: FrameId) -> Option<Place<'a>> {
-        let frame = self.frame(id)?;
+        Some(self.of(self.frame(id)?))
+    }
+
+    /// All frames, by number, each with its module.
+    pub(crate) fn all(self) -> impl Iterator<Item = Place<'a>> {
+        self.frames.iter().map(move |frame| self.of(frame))
+    }
+
+    fn of(self, frame: &'a Frame) -> Place<'a> {
         let module = frame.module.and_then(|module| self.module(module));
-        Some(Place { frame, module })
+        Place { frame, module }
     }
 
     /// The frames of a stack, or of a part of it.

@@ -48,18 +48,12 @@ impl Home {
     /// That of the program that `report` is about.
     pub(super) fn of(report: &Report) -> Home {
         let program = report.target.program.clone();
-        let tables = report.tables();
         let is_programs = |place: &Place<'_>| {
             let module = place.module.map(|module| module.path.as_str());
             module == Some(program.as_str()) && Origin::foreign(place).is_none()
         };
-        let places = report.frames.iter().map(|frame| Place {
-            frame,
-            module: frame.module.and_then(|module| tables.module(module)),
-        });
-        let files = places
-            .filter(is_programs)
-            .filter_map(|place| place.frame.file.as_deref());
+        let places = report.tables().all().filter(is_programs);
+        let files = places.filter_map(|place| place.frame.file.as_deref());
         let sources = common_folder(files).map(tree);
         Home {
             sources: sources.filter(|tree| is_of_somebody(tree)),
