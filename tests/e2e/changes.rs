@@ -74,27 +74,26 @@ fn works_soon(target: &mut Target) {
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
+/// Attached to, it does its work, and all of it is in the report.
+fn works_under_trace(engine: Engine, fixture: &Fixture) {
+    let mut target = fixture.start();
+    let tracing = attach(engine, target.pid(), &[]);
+    target.work();
+    let traced = tracing.detach();
+    exact(fixture, &traced, Mode::Attach);
+    target.end().succeeded();
+}
+
 engines! {
     fn a_library_is_known_before_its_first_call(engine) {
         let fixture = Fixture::new("loads_under_signals.c");
         let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
         exact(&fixture, &traced, Mode::Run);
-        let mut target = fixture.start();
-        let tracing = attach(engine, target.pid(), &[]);
-        target.work();
-        let traced = tracing.detach();
-        exact(&fixture, &traced, Mode::Attach);
-        target.end().succeeded();
+        works_under_trace(engine, &fixture);
     }
 
     fn where_system_calls_are_forbidden_too(engine) {
-        let fixture = Fixture::new("loads_filtered.c");
-        let mut target = fixture.start();
-        let tracing = attach(engine, target.pid(), &[]);
-        target.work();
-        let traced = tracing.detach();
-        exact(&fixture, &traced, Mode::Attach);
-        target.end().succeeded();
+        works_under_trace(engine, &Fixture::new("loads_filtered.c"));
     }
 
     fn an_int3_stays_where_there_is_no_room_for_a_jump(engine) {
