@@ -147,7 +147,7 @@ pub(crate) fn seize(tid: i32, options: c_int) -> Result<(), Errno> {
 }
 
 pub(crate) fn interrupt(tid: i32) -> Result<(), Errno> {
-    plain(libc::PTRACE_INTERRUPT, tid, 0)
+    plain(libc::PTRACE_INTERRUPT, tid, 0).map_err(ended)
 }
 
 pub(crate) fn resume(tid: i32, signal: c_int) -> Result<(), Errno> {
@@ -164,7 +164,17 @@ pub(crate) fn step(tid: i32, signal: c_int) -> Result<(), Errno> {
 }
 
 pub(crate) fn listen(tid: i32) -> Result<(), Errno> {
-    plain(libc::PTRACE_LISTEN, tid, 0)
+    plain(libc::PTRACE_LISTEN, tid, 0).map_err(ended)
+}
+
+/// These two requests say `EIO` in place of `ESRCH` of a thread that is taken apart between the
+/// kernel's look at who traces it and the request itself (`lock_task_sighand` in its
+/// `ptrace_request`): execve(2) of another thread does so to the leader, for instance.
+fn ended(errno: Errno) -> Errno {
+    match errno {
+        Errno::EIO => Errno::ESRCH,
+        other => other,
+    }
 }
 
 pub(crate) fn detach(tid: i32, signal: c_int) -> Result<(), Errno> {
