@@ -58,6 +58,7 @@ mod presets;
 mod programs;
 mod runtimes;
 mod safety;
+mod samples;
 mod servers;
 mod sharers;
 mod sigtrap;
