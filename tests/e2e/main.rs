@@ -44,6 +44,7 @@ mod killed;
 mod launch;
 mod leaving;
 mod limits;
+mod links;
 mod manual;
 mod mappings;
 mod misuse;

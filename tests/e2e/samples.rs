@@ -26,7 +26,8 @@ use self::varying::normalised;
 /// With this variable set, documents are changed, not checked.
 const RENEW: &str = "LEAKTAP_RENEW_SAMPLES";
 
-fn documents() -> Vec<PathBuf> {
+/// README.md and all of docs/.
+pub(crate) fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = ["", "docs", "docs/decisions"].map(|folder| root.join(folder));
     let entries = folders.into_iter().flat_map(fs::read_dir).flatten();
