@@ -271,6 +271,13 @@ impl ElfFile {
         self.source.read(offset, len as u64).ok()
     }
 
+    /// Bytes that the file has in its executable segments.
+    pub fn code_size(&self) -> u64 {
+        let segments = self.segments().iter().filter(|segment| segment.exec);
+        let sizes = segments.map(|segment| segment.file_size);
+        sizes.fold(0, u64::saturating_add)
+    }
+
     /// What the file has in its executable segments, in pieces of a megabyte, each with where it
     /// begins. A piece has up to `more` bytes of the next one, too: what is searched for may lie
     /// across. What cannot be read is left out.

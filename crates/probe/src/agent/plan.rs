@@ -344,8 +344,8 @@ pub(crate) fn call_code(
 }
 
 /// A place for which `search`, in the code of a module's file, finds what is in memory, too. The
-/// modules of `near` are
-/// searched first: they stay, and are smaller than many a program.
+/// modules of `near` are searched first: they stay. The smaller ones of them come before: a browser
+/// with an allocator of its own has 200 MB of code, and libc has what is searched for.
 fn find(
     image: &Image,
     memory: &impl ReadMemory,
@@ -356,7 +356,10 @@ fn find(
     const LEN: usize = 9;
     let modules = image.modules().iter().filter(|m| !m.is_vdso());
     let mut modules: Vec<_> = modules.collect();
-    modules.sort_by_key(|module| !near.iter().any(|&at| module.contains(at)));
+    modules.sort_by_cached_key(|module| {
+        let is_near = near.iter().any(|&at| module.contains(at));
+        (!is_near, module.file().code_size())
+    });
     modules.into_iter().find_map(|module| {
         module.file().code_in_pieces(LEN).find_map(|(at, code)| {
             let offset = search(&code)?;
