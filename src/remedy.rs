@@ -115,6 +115,7 @@ pub(crate) fn remedy(refusal: Refusal) -> &'static str {
             "another process runs in its memory (CLONE_VM); attach again when that has ended"
         }
         Refusal::ThreadInRegion => "a thread stands where a jump would be; attach again",
+        Refusal::BoundLater => "it came into use after the start of the trace; attach again",
         Refusal::MayUnwind => {
             "it may throw, and is not known to be malloc; should stops cost too much, leaktap \
              detaches (--max-overhead)"

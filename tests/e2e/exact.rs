@@ -176,6 +176,7 @@ exact! {
     mappings_of_threads_handlers_and_children: plain("own_maps.c");
     reserved_and_given_back: plain("reserved.c");
     allocator_in_the_program: plain("own_arena.c");
+    allocator_with_arenas: plain("moz_arenas.c");
     allocator_that_maps_before_main: plain("own_boot.c");
     allocator_of_a_program_not_pie_that_maps_before_main: flagged("own_boot.c", "-no-pie");
     no_frame_pointer: plain("frames.c");

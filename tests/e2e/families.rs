@@ -80,3 +80,20 @@ engines! {
         }
     }
 }
+
+/// What comes into use later has breakpoints, and the report says so.
+#[test]
+fn an_allocator_that_comes_later_says_why_it_has_no_detours() {
+    let fixture = Fixture::new("namespaces.c");
+    let program = [fixture.program().as_os_str(), "run".as_ref()];
+    let traced = run(Engine::Auto, &program);
+    let report = traced.succeeded();
+    let probes = report.at("/probes").as_array().expect("probes");
+    let mallocs = probes.iter().filter(|probe| probe["function"] == "malloc");
+    let told = mallocs.map(|probe| (probe["kind"].as_str(), probe["reason"].as_str()));
+    let expected = [
+        (Some("detour"), None),
+        (Some("breakpoint"), Some("BoundLater")),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected, "{probes:?}");
+}

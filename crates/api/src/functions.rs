@@ -173,6 +173,9 @@ mod tests {
         let of_heap = action("mi_heap_recalloc").expect("known");
         assert_eq!(of_heap.block(&[1, 2, 3, 4]), Some(2));
         assert_eq!(of_heap.size(&[1, 2, 3, 4]), Some(12));
+        let of_arena = action("moz_arena_realloc").expect("known");
+        assert_eq!(of_arena.block(&[1, 2, 3]), Some(2));
+        assert_eq!(of_arena.size(&[1, 2, 3]), Some(3));
         assert_eq!(of_heap.arguments(), 4);
     }
 

@@ -1,5 +1,6 @@
 //! Names, and what they do. Sources: malloc(3), posix_memalign(3), C23 7.24.3; the Itanium C++ ABI's
-//! names of the replaceable operators; jemalloc(3); `gperftools/tcmalloc.h`; `mimalloc.h` 2 and 3.
+//! names of the replaceable operators; jemalloc(3); `gperftools/tcmalloc.h`; `mimalloc.h` 2 and 3; Firefox's
+//! `mozmemory.h`.
 
 use crate::Action;
 
@@ -190,7 +191,7 @@ pub(crate) const PREFIXED: &[Prefixed] = &[
     },
 ];
 
-/// Forms of functions that take a heap first, by their prefix.
+/// Forms of functions that take a heap, or an arena, first, by their prefix.
 pub(crate) const SHIFTED: &[(&str, &[(&str, Action)])] = &[
     (
         "mi_heap_",
@@ -203,6 +204,16 @@ pub(crate) const SHIFTED: &[(&str, &[(&str, Action)])] = &[
         ],
     ),
     ("mi_heap_", OF_HEAP),
+    (
+        "moz_arena_",
+        &[
+            ("malloc", allocate(1)),
+            ("calloc", CALLOC),
+            ("realloc", realloc(2)),
+            ("memalign", ALIGNED),
+            ("free", free(1)),
+        ],
+    ),
 ];
 
 const TCMALLOC: &[(&str, Action)] = &[

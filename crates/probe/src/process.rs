@@ -164,14 +164,14 @@ impl Process {
             let ready = self.injection.mapped();
             let ready = ready.is_some_and(|agent| agent.has(&point));
             if point.kind == Kind::Breakpoint && !ready && self.is_left_unwatched() {
-                point.refusal = self.injection.refusal();
+                point.refusal = self.injection.refusal_from_now_on();
                 point.kind = Kind::None(Reason::WouldTrap);
             } else if point.kind == Kind::Breakpoint && !ready {
                 let entry = Purpose::Entry(point.function);
                 if self.breakpoints.insert(point.address, entry).is_err() {
                     point.kind = Kind::None(Reason::Unwritable);
                 } else {
-                    point.refusal = self.injection.refusal();
+                    point.refusal = self.injection.refusal_from_now_on();
                 }
             }
             self.points.push(point);

@@ -36,6 +36,8 @@ pub enum Refusal {
     /// Another process runs in the same memory (CLONE_VM): it has threads that the agent cannot
     /// tell apart.
     MemoryShared,
+    /// Nobody was bound to the function when the agent was made.
+    BoundLater,
     /// The function may throw through the frame that a detour would put below it.
     MayUnwind,
 }

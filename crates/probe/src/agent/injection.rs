@@ -77,6 +77,14 @@ impl Injection {
         }
     }
 
+    /// Why a function that is found only now has no detour, as far as that is known.
+    pub(crate) fn refusal_from_now_on(&self) -> Option<Refusal> {
+        match self {
+            Injection::Leading(_) => Some(Refusal::BoundLater),
+            _ => self.refusal(),
+        }
+    }
+
     /// The agent that functions led to until now.
     pub(crate) fn take_agent(&mut self) -> Option<Agent> {
         match std::mem::take(self) {

@@ -30,7 +30,7 @@ pub(super) fn group(name: &str) -> Group {
 
 /// True of allocation functions that stand on malloc unless one module defines both.
 pub(super) fn is_beside_malloc(name: &str) -> bool {
-    name.starts_with("_Z") || name.ends_with("allocx")
+    name.starts_with("_Z") || name.ends_with("allocx") || name.starts_with("moz_arena_")
 }
 
 /// What the allocator that has these names in that module is called.
@@ -49,10 +49,11 @@ pub(super) fn of_family(image: &Image, module: usize, group: Group) -> String {
 
 /// By a function that no other allocator has.
 fn by_functions(module: &Module) -> Option<&'static str> {
-    const KNOWN: [(&str, &str); 4] = [
+    const KNOWN: [(&str, &str); 5] = [
         ("mallctl", "jemalloc"),
         ("tc_version", "tcmalloc"),
         ("mi_version", "mimalloc"),
+        ("moz_arena_malloc", "mozjemalloc"),
         ("__libc_start_main", "libc"),
     ];
     let has = |name: &str| !module.file().functions(name).is_empty();
