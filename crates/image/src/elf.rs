@@ -3,7 +3,6 @@
 mod by_address;
 mod calls;
 mod cfi;
-mod crc32;
 mod dynamic;
 mod header;
 mod linking;
@@ -20,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use leaktap_memory::Svma;
 
 use self::by_address::ByAddress;
-use self::crc32::Crc32;
 use self::dynamic::Dynamic;
 use self::header::Header;
 use self::relocations::Relocations;
@@ -310,6 +308,11 @@ impl ElfFile {
         Cfi::read(&self.header, self.base(), &self.source)
     }
 
+    /// Whether it has a section of that name, with bytes in the file.
+    pub fn has_section(&self, name: &str) -> bool {
+        self.header.section(name).is_some()
+    }
+
     /// The contents of a section, decompressed.
     pub(crate) fn section(&self, name: &str) -> Option<Vec<u8>> {
         cfi::contents(self.header.section(name)?, &self.source)
@@ -328,14 +331,14 @@ impl ElfFile {
 
     /// The checksum that `.gnu_debuglink` has of a debug file.
     pub(crate) fn checksum(&self) -> Option<u32> {
-        let mut crc = Crc32::new();
+        let mut crc = crc32fast::Hasher::new();
         let (mut at, end) = (0, self.source.len().ok()?);
         while at < end {
             let len = (end - at).min(1 << 20);
             crc.update(&self.source.read(at, len).ok()?);
             at += len;
         }
-        Some(crc.value())
+        Some(crc.finalize())
     }
 
     fn dynamic(&self) -> Option<&Dynamic> {
