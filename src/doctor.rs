@@ -8,6 +8,7 @@ use leaktap_tracee::{Options, Tid, Tracer};
 
 use crate::cli::Engine;
 use crate::error::Error;
+use crate::guests;
 use crate::patience::patiently;
 use crate::remedy;
 use crate::session::attach_at_rest;
@@ -107,6 +108,9 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
     let allocator = watched.any(|point| point.known.allocates());
     for family in target.process().unwatched() {
         writeln!(out, "not watched     {family}")?;
+    }
+    if let Some(unseen) = guests::unseen(image) {
+        writeln!(out, "not seen        {unseen}")?;
     }
     if !allocator {
         writeln!(

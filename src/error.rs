@@ -91,15 +91,14 @@ pub(crate) enum Error {
         pid: Tid,
     },
     /// It calls no allocator that leaktap knows.
-    #[error(
-        "no allocator found in {program} (pid {pid}): none of its modules has one that leaktap knows; \
-         a static program needs its symbol table (not stripped)"
-    )]
+    #[error("no allocator found in {program} (pid {pid}): {why}")]
     NoAllocator {
         /// The process.
         pid: Tid,
         /// Its executable.
         program: String,
+        /// What is known of that.
+        why: &'static str,
         /// No dynamic linker could bring one yet.
         is_static: bool,
     },

@@ -10,6 +10,7 @@ mod detaching;
 mod doctor;
 mod error;
 mod guard;
+mod guests;
 mod job;
 mod manual;
 mod misuse;

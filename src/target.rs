@@ -17,6 +17,7 @@ use crate::children::Children;
 use crate::cli::Engine;
 use crate::error::{Error, cause};
 use crate::guard;
+use crate::guests;
 use crate::progress::Now;
 
 mod mappings;
@@ -641,11 +642,15 @@ impl Target {
         }
         let (pid, program) = (self.tid(), self.program.display().to_string());
         Err(if self.exit.is_some() || self.process.is_linked() {
-            let is_static = self.process.modules().image().is_static();
+            let image = self.process.modules().image();
             Error::NoAllocator {
                 pid,
                 program,
-                is_static,
+                why: guests::unseen(image).unwrap_or(
+                    "none of its modules has one that leaktap knows; a static program needs its \
+                     symbol table (not stripped)",
+                ),
+                is_static: image.is_static(),
             }
         } else {
             Error::Unlinked { pid, program }

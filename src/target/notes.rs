@@ -6,6 +6,7 @@ use procfs::{CpuInfo, Current, LoadAverage};
 
 use super::Target;
 use crate::cli::Engine;
+use crate::guests;
 use crate::remedy;
 
 impl Target {
@@ -69,6 +70,8 @@ impl Target {
     pub(super) fn note_end(&mut self) {
         self.notes.extend(self.process.departure().map(ended_by));
         self.note_unwatched();
+        let unseen = guests::unseen(self.process.modules().image());
+        self.notes.extend(unseen.map(str::to_owned));
         let unwatched = self.breakpoints_and_remedy();
         let unwatched = unwatched.filter(|_| self.how.detours_only);
         self.notes

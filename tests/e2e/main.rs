@@ -38,6 +38,7 @@ mod errors;
 mod exact;
 mod families;
 mod frozen;
+mod guests;
 mod harmless;
 mod hostile;
 mod killed;
