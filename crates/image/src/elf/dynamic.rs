@@ -1,10 +1,10 @@
-use object::LittleEndian;
-use object::elf::{self, DynamicTag, FileHeader64};
+use object::LittleEndian as LE;
+use object::elf::{self, Dyn64, DynamicTag, FileHeader64};
 use object::read::elf::{GnuHashTable, HashTable};
 
 use super::header::Header;
 use super::source::Source;
-use super::words::u64_at;
+use super::words::records;
 
 /// More entries than any dynamic section has.
 const MOST_ENTRIES: u64 = 1 << 16;
@@ -46,12 +46,10 @@ impl Dynamic {
             .read(header.offset_of(range.start, size)?, size)
             .ok()?;
         let mut dynamic = Dynamic::default();
-        for entry in bytes.chunks_exact(16) {
-            let tag = DynamicTag(u64_at(entry, 0)?.cast_signed());
-            if tag == elf::DT_NULL {
-                break;
-            }
-            dynamic.set(tag, u64_at(entry, 8)?);
+        let entries = records::<Dyn64<LE>>(&bytes).iter();
+        let entries = entries.map(|entry| (entry.d_tag.get(LE), entry.d_val.get(LE)));
+        for (tag, value) in entries.take_while(|(tag, _)| *tag != elf::DT_NULL) {
+            dynamic.set(tag, value);
         }
         Some(dynamic)
     }
@@ -101,12 +99,12 @@ impl Dynamic {
 
     fn hashed(&self, header: &Header, source: &Source) -> Option<u32> {
         if let Some(bytes) = self.hash.and_then(|at| rest_at(at, header, source)) {
-            let table = HashTable::<FileHeader64<LittleEndian>>::parse(LittleEndian, &bytes);
+            let table = HashTable::<FileHeader64<LE>>::parse(LE, &bytes);
             return Some(table.ok()?.symbol_table_length());
         }
         let bytes = rest_at(self.gnu_hash?, header, source)?;
-        let table = GnuHashTable::<FileHeader64<LittleEndian>>::parse(LittleEndian, &bytes);
-        table.ok()?.symbol_table_length(LittleEndian)
+        let table = GnuHashTable::<FileHeader64<LE>>::parse(LE, &bytes);
+        table.ok()?.symbol_table_length(LE)
     }
 }
 

@@ -1,14 +1,12 @@
-use object::elf::{self, RelocationType};
+use object::LittleEndian as LE;
+use object::elf::{self, Rela64, Sym64, Versym};
 
 use super::dynamic::Dynamic;
 use super::header::Header;
 use super::source::Source;
 use super::symbols::hash;
-use super::words::{short_string_at, string_at, u16_at, u32_at, u64_at};
+use super::words::{records, short_string_at, string_at};
 use leaktap_memory::Svma;
-
-/// Bytes of a relocation in the file (`Elf64_Rela`).
-const RELA_SIZE: usize = 24;
 
 /// A word that the dynamic linker fills with the address of a function: a relocation of type
 /// JUMP_SLOT, GLOB_DAT or 64 (psABI x86-64, section 4.4.1).
@@ -74,26 +72,21 @@ impl Relocations {
     }
 
     fn add(&mut self, table: &[u8], symbols: &Symbols, strings: &[u8]) {
-        for rela in table.chunks_exact(RELA_SIZE) {
-            let (Some(at), Some(info), Some(addend)) =
-                (u64_at(rela, 0), u64_at(rela, 8), u64_at(rela, 16))
-            else {
-                return;
-            };
-            let lazy = match RelocationType(info as u32) {
+        for rela in records::<Rela64<LE>>(table) {
+            let at = Svma(rela.r_offset.get(LE));
+            let lazy = match rela.r_type(LE, false) {
                 elf::R_X86_64_IRELATIVE => {
-                    self.irelative.push((Svma(at), Svma(addend)));
+                    let addend = rela.r_addend.get(LE).cast_unsigned();
+                    self.irelative.push((at, Svma(addend)));
                     continue;
                 }
                 elf::R_X86_64_JUMP_SLOT => true,
                 elf::R_X86_64_GLOB_DAT | elf::R_X86_64_64 => false,
                 _ => continue,
             };
-            let slot = Slot {
-                svma: Svma(at),
-                lazy,
-            };
-            self.named.extend(named(slot, info >> 32, symbols, strings));
+            let slot = Slot { svma: at, lazy };
+            let symbol = rela.r_sym(LE, false);
+            self.named.extend(named(slot, symbol, symbols, strings));
         }
     }
 
@@ -143,16 +136,19 @@ impl Symbols {
     }
 }
 
-fn named(slot: Slot, symbol: u64, symbols: &Symbols, strings: &[u8]) -> Option<Named> {
+fn named(slot: Slot, symbol: u32, symbols: &Symbols, strings: &[u8]) -> Option<Named> {
     let symbol = usize::try_from(symbol).ok()?;
-    let name = u32_at(&symbols.entries, symbol.checked_mul(24)?)?;
+    let name = records::<Sym64<LE>>(&symbols.entries).get(symbol)?;
+    let name = name.st_name.get(LE);
     if name == 0 {
         return None;
     }
     Some(Named {
         hash: hash(short_string_at(strings, name as usize)?),
         name,
-        version: u16_at(&symbols.versions, symbol.checked_mul(2)?).unwrap_or(0),
+        version: records::<Versym<LE>>(&symbols.versions)
+            .get(symbol)
+            .map_or(0, |version| version.0.get(LE).0),
         slot,
     })
 }

@@ -1,15 +1,16 @@
 use std::collections::HashMap;
 
-use object::elf;
+use object::LittleEndian as LE;
+use object::elf::{self, Sym64, Versym};
 
 use super::dynamic::{Dynamic, rest_at};
 use super::header::Header;
 use super::source::Source;
 use super::versions;
-use super::words::{string_at, u16_at, u32_at, u64_at};
+use super::words::{records, string_at};
 
-/// Bytes of a symbol in the file (`Elf64_Sym`).
-const SYMBOL_SIZE: usize = 24;
+/// Bytes of a symbol in the file.
+const SYMBOL_SIZE: usize = size_of::<Sym64<LE>>();
 /// More symbols than any file has.
 const MOST_SYMBOLS: u64 = 1 << 24;
 /// Set in a version index: not the default version of that name (`name@VER`, not `name@@VER`).
@@ -188,8 +189,10 @@ fn by_hash(entries: &[Entry]) -> Vec<u32> {
 fn entries(symbols: &[u8], strings: &[u8], versions: &[u8]) -> Vec<Entry> {
     let mut left = strings.len().saturating_mul(8);
     let mut entries = Vec::new();
-    for (index, symbol) in symbols.chunks_exact(SYMBOL_SIZE).enumerate() {
-        let version = u16_at(versions, index * 2).unwrap_or(0);
+    let versions = records::<Versym<LE>>(versions);
+    for (index, symbol) in records(symbols).iter().enumerate() {
+        let version = versions.get(index);
+        let version = version.map_or(0, |version| version.0.get(LE).0);
         let Some((entry, name)) = entry(symbol, strings, version) else {
             continue;
         };
@@ -204,10 +207,10 @@ fn entries(symbols: &[u8], strings: &[u8], versions: &[u8]) -> Vec<Entry> {
 }
 
 /// A symbol that is defined and loaded, and how long its name is, version included.
-fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> {
-    let (name, section) = (u32_at(symbol, 0)?, u16_at(symbol, 6)?);
-    let (info, visibility) = (symbol.get(4)?, symbol.get(5)? & 3);
-    let kind = match elf::SymbolType(info & 0xf) {
+fn entry(symbol: &Sym64<LE>, strings: &[u8], version: u16) -> Option<(Entry, usize)> {
+    let (name, section) = (symbol.st_name.get(LE), symbol.st_shndx.get(LE));
+    let visibility = symbol.st_visibility();
+    let kind = match symbol.st_type() {
         elf::STT_FUNC => Type::Function,
         elf::STT_GNU_IFUNC => Type::Resolver,
         elf::STT_OBJECT => Type::Object,
@@ -215,22 +218,22 @@ fn entry(symbol: &[u8], strings: &[u8], version: u16) -> Option<(Entry, usize)> 
         _ => return None,
     };
     // Undefined, or a constant rather than an address.
-    let absent = section == elf::SHN_UNDEF.0 || section == elf::SHN_ABS.0;
-    if absent || name == 0 || visibility == elf::STV_INTERNAL.0 {
+    let absent = section == elf::SHN_UNDEF || section == elf::SHN_ABS;
+    if absent || name == 0 || visibility == elf::STV_INTERNAL {
         return None;
     }
     let full = string_at(strings, name as usize)?;
     let text = base_name(full);
     let entry = Entry {
-        svma: u64_at(symbol, 8)?,
-        size: u64_at(symbol, 16)?,
+        svma: symbol.st_value.get(LE),
+        size: symbol.st_size.get(LE),
         hash: hash(text),
         name,
-        section,
+        section: section.0,
         version,
         kind,
-        binding: info >> 4,
-        invisible: visibility == elf::STV_HIDDEN.0,
+        binding: symbol.st_bind().0,
+        invisible: visibility == elf::STV_HIDDEN,
     };
     Some((entry, full.len()))
 }

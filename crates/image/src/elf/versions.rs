@@ -1,70 +1,74 @@
 //! Symbol versions (DT_VERDEF, DT_VERNEED), and which definition a reference gets.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 
-use object::elf;
+use object::LittleEndian as LE;
+use object::elf::{self, Verdaux, Verdef, Vernaux, Verneed};
+use object::pod::Pod;
 
 use super::symbols::{Entry, HIDDEN, Table};
-use super::words::{short_string_at, u16_at, u32_at};
-
-/// Offsets of the fields of a record: all of it, then of its first auxiliary record.
-struct Layout {
-    aux: usize,
-    next: usize,
-}
-
-const DEFINED: Layout = Layout { aux: 12, next: 16 };
-const NEEDED: Layout = Layout { aux: 8, next: 12 };
-/// Of the auxiliary records of those, which have none themselves.
-const OF_ONE: Layout = Layout { aux: 12, next: 12 };
+use super::words::{record_at, short_string_at};
 
 /// Most versions read: there are no more indices.
 const MOST: usize = 1 << 16;
 
-/// Names of the versions that a file defines (`Elf64_Verdef`) and needs (`Elf64_Verneed`), by
-/// index.
+/// Names of the versions that a file defines and needs, by index.
 pub(crate) fn names(definitions: &[u8], needs: &[u8], strings: &[u8]) -> HashMap<u16, String> {
     let mut names = HashMap::new();
-    let text = |at| Some(String::from_utf8_lossy(short_string_at(strings, at)?).into_owned());
-    for (at, aux) in records_at(definitions, 0, &DEFINED).take(MOST) {
-        let name = || text(u32_at(definitions, aux)? as usize);
-        if let Some(index) = u16_at(definitions, at + 4)
-            && !names.contains_key(&index)
-            && let Some(name) = name()
-        {
-            names.insert(index, name);
-        }
+    let text = |at: u32| {
+        let name = short_string_at(strings, at as usize)?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    };
+    let defined = list(definitions, 0, |one: &Verdef<LE>| one.vd_next.get(LE));
+    for (at, one) in defined.take(MOST) {
+        let name = || {
+            let first = at.checked_add(one.vd_aux.get(LE) as usize)?;
+            text(
+                record_at::<Verdaux<LE>>(definitions, first)?
+                    .vda_name
+                    .get(LE),
+            )
+        };
+        add(&mut names, one.vd_ndx.get(LE).0, name);
     }
     // Index 1 is the file's own name, not a version.
     names.remove(&elf::VER_NDX_GLOBAL.0);
-    let files = records_at(needs, 0, &NEEDED).take(MOST);
-    let versions = files.flat_map(|(_, first)| records_at(needs, first, &OF_ONE));
-    for (at, _) in versions.take(MOST) {
-        let name = || text(u32_at(needs, at.checked_add(8)?)? as usize);
-        if let Some(index) = u16_at(needs, at + 6).map(|index| index & !HIDDEN)
-            && !names.contains_key(&index)
-            && let Some(name) = name()
-        {
-            names.insert(index, name);
-        }
+    let files = list(needs, 0, |file: &Verneed<LE>| file.vn_next.get(LE));
+    let versions = files.take(MOST).flat_map(|(at, file)| {
+        let first = at.saturating_add(file.vn_aux.get(LE) as usize);
+        list(needs, first, |one: &Vernaux<LE>| one.vna_next.get(LE))
+    });
+    for (_, one) in versions.take(MOST) {
+        let index = one.vna_other.get(LE).0 & !HIDDEN;
+        add(&mut names, index, || text(one.vna_name.get(LE)));
     }
     names
 }
 
-/// Where the records of a list are, and where the auxiliary records of each begin. There are no
-/// more than fit into `bytes`: offsets only lead forwards.
-fn records_at<'a>(
+/// The first name of an index counts.
+fn add(names: &mut HashMap<u16, String>, index: u16, name: impl FnOnce() -> Option<String>) {
+    if let Place::Vacant(vacant) = names.entry(index)
+        && let Some(name) = name()
+    {
+        vacant.insert(name);
+    }
+}
+
+/// The records of a list, and where each is; `next` says how far it is to the one behind. There are
+/// no more than fit into `bytes`: offsets only lead forwards.
+fn list<'a, T: Pod>(
     bytes: &'a [u8],
     first: usize,
-    layout: &'a Layout,
-) -> impl Iterator<Item = (usize, usize)> + 'a {
-    let mut next = Some(first);
+    next: impl Fn(&T) -> u32 + 'a,
+) -> impl Iterator<Item = (usize, &'a T)> {
+    let mut rest = Some(first);
     std::iter::from_fn(move || {
-        let at = next?;
-        let field = |offset: usize| Some(u32_at(bytes, at.checked_add(offset)?)? as usize);
-        let (aux, step) = (field(layout.aux)?, field(layout.next)?);
-        next = at.checked_add(step).filter(|_| step > 0);
-        Some((at, at.checked_add(aux)?))
+        let at = rest?;
+        let record = record_at(bytes, at)?;
+        let step = next(record) as usize;
+        rest = at.checked_add(step).filter(|_| step > 0);
+        Some((at, record))
     })
 }
 

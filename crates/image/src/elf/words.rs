@@ -1,4 +1,6 @@
-//! Little-endian numbers and strings in bytes that nobody vouches for.
+//! Records, little-endian numbers and strings in bytes that nobody vouches for.
+
+use object::pod::{Pod, from_bytes, slice_from_bytes};
 
 /// Longer than the names of allocation functions and of versions.
 const LONGEST_NAME: usize = 1 << 10;
@@ -28,6 +30,18 @@ pub(crate) fn string_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
 pub(crate) fn short_string_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let rest = bytes.get(at..)?;
     string_at(rest.get(..LONGEST_NAME).unwrap_or(rest), 0)
+}
+
+/// All whole records of which `bytes` are an array.
+pub(crate) fn records<T: Pod>(bytes: &[u8]) -> &[T] {
+    let whole = slice_from_bytes(bytes, bytes.len() / size_of::<T>());
+    whole.map_or(&[], |(records, _)| records)
+}
+
+/// The record at `at`.
+pub(crate) fn record_at<T: Pod>(bytes: &[u8], at: usize) -> Option<&T> {
+    let (record, _) = from_bytes(bytes.get(at..)?).ok()?;
+    Some(record)
 }
 
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
