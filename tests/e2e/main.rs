@@ -13,7 +13,8 @@
     reason = "what a failed test saw goes to standard error"
 )]
 
-mod child;
+use leaktap_testing as child;
+
 mod clean;
 mod compare;
 mod compile;

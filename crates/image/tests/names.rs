@@ -125,19 +125,8 @@ fn cpp_names_are_demangled() {
     let source = "namespace shop { template <class T> struct Cart { T *add(int n); };\n\
         template <class T> T *Cart<T>::add(int n) { return new T[n]; }\n\
         template struct Cart<double>; }\nint main() { return 0; }\n";
-    for flags in [&["-x", "c++", "-g"][..], &["-x", "c++"][..]] {
-        // gcc takes the language from an option that stands before the file.
-        let code = dir.path().join("cart.cc");
-        std::fs::write(&code, source).unwrap();
-        let out = dir.path().join("cart");
-        let gcc = Command::new("gcc")
-            .args(flags)
-            .arg(&code)
-            .arg("-o")
-            .arg(&out)
-            .arg("-lstdc++")
-            .status();
-        assert!(gcc.unwrap().success());
+    for flags in [&["-g"][..], &[]] {
+        let out = leaktap_testing::compile("g++", dir.path(), "cart", source, flags);
         let file = open(&out);
         let add = function(&file, "_ZN4shop4CartIdE3addEi");
         let names = Symbolizer::new().names(&file, add);

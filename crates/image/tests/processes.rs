@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use leaktap_image::{Code, Error, Image};
-use support::{Memory, Target, compile, compile_with};
+use support::{Memory, Target, compile};
 
 /// A step: wait for a line, do it, print.
 const STEPS: &str = r#"
@@ -229,7 +229,7 @@ fn expect_mapped(target: &mut Target, grab: leaktap_memory::Addr, library: &Path
 fn musl_programs() {
     let dir = tempfile::tempdir().unwrap();
     let musl = |name, source: &str, flags: &[&str]| {
-        compile_with("musl-gcc", dir.path(), name, source, flags)
+        leaktap_testing::compile("musl-gcc", dir.path(), name, source, flags)
     };
     let library = musl("libgrab.so", LIBRARY, &["-shared", "-fPIC"]);
     let main = r#"step((void *)malloc);

@@ -4,13 +4,13 @@
     reason = "helpers of tests may unwrap as tests do"
 )]
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use leaktap_api::Functions;
 use leaktap_image::{FileCache, Image};
 use leaktap_probe::{Families, Family, User};
+use leaktap_testing::{Watched, compile};
 use leaktap_tracee::{Memory, Tid};
 
 /// A heap that is no other's: `FN` is `malloc`, or what it is called.
@@ -33,39 +33,13 @@ const MAIN: &str = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdio.h>\
     int main(int argc, char **argv) { char c; WORK; write(1, \"ready\\n\", 6); read(0, &c, 1); }";
 
 struct Running {
-    child: Child,
+    process: Watched,
     folder: tempfile::TempDir,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn compiled(compiler: &str, folder: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let extension = if compiler == "g++" { "cpp" } else { "c" };
-    let (code, out) = (
-        folder.join(format!("{name}.{extension}")),
-        folder.join(name),
-    );
-    std::fs::write(&code, source).unwrap();
-    let mut command = Command::new(compiler);
-    let common = ["-g", "-O1", "-fno-builtin", "-w", "-o"];
-    let done = command
-        .args(common)
-        .args([&out, &code])
-        .args(flags)
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    out
+    let flags = [&["-g", "-O1", "-fno-builtin", "-w"], flags].concat();
+    compile(compiler, folder, name, source, &flags)
 }
 
 /// Libraries by name, source and flags; the program is linked with those that begin with `lib`.
@@ -97,18 +71,14 @@ fn started(work: &str, libraries: &[(&str, &str, &[&str])], preload: Option<&str
 }
 
 fn run(command: &mut Command, folder: tempfile::TempDir) -> Running {
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    let mut line = String::new();
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
-    lines.read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    Running { child, folder }
+    let process = Watched::spawn(command);
+    process.stdout_line("ready");
+    Running { process, folder }
 }
 
 impl Running {
     fn families(&self) -> (Image, Vec<Family>) {
-        let pid = self.child.id().cast_signed();
+        let pid = self.process.pid().as_raw();
         let memory = Memory::open(Tid::new(pid)).unwrap();
         let image = Image::load(pid, &memory, &mut FileCache::new()).unwrap();
         let mut families = Families::new(Vec::new());

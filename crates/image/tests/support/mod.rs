@@ -2,13 +2,13 @@
 #![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use leaktap_image::{FileCache, Image};
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_testing::Watched;
 
 /// The memory of a process through `/proc/PID/mem`.
 pub(crate) struct Memory(File);
@@ -33,77 +33,39 @@ pub(crate) fn this_process() -> (i32, Memory) {
 
 /// Compiles C into `dir/name`.
 pub(crate) fn compile(dir: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    compile_with("gcc", dir, name, source, flags)
-}
-
-/// The same with another compiler: `musl-gcc` is in Debian's musl-tools.
-pub(crate) fn compile_with(
-    compiler: &str,
-    dir: &Path,
-    name: &str,
-    source: &str,
-    flags: &[&str],
-) -> PathBuf {
-    let (code, out) = (dir.join(format!("{name}.c")), dir.join(name));
-    std::fs::write(&code, source).unwrap();
-    let done = Command::new(compiler)
-        .arg("-o")
-        .args([&out, &code])
-        .args(flags)
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "{compiler} {name}: {}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    out
+    leaktap_testing::compile("gcc", dir, name, source, flags)
 }
 
 /// A running fixture: it prints a line a step, and ends when its input does.
 pub(crate) struct Target {
-    child: Child,
-    lines: BufReader<ChildStdout>,
+    process: Watched,
     pub(crate) memory: Memory,
     pub(crate) files: FileCache,
 }
 
 impl Target {
     pub(crate) fn start(command: &mut Command) -> Target {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut target = Target {
-            memory: Memory::of(child.id().cast_signed()),
-            child,
-            lines,
-            files: FileCache::new(),
-        };
-        assert_eq!(target.line(), "ready");
+        let mut process = Watched::spawn(command);
+        assert_eq!(process.next_line(), "ready");
         // Opened before exec, the file would show the memory of before.
-        target.memory = Memory::of(target.pid());
-        target
+        Target {
+            memory: Memory::of(process.pid().as_raw()),
+            process,
+            files: FileCache::new(),
+        }
     }
 
     pub(crate) fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
+        self.process.pid().as_raw()
     }
 
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        self.process.next_line()
     }
 
     /// Lets it go on, and returns its next line.
     pub(crate) fn step(&mut self) -> String {
-        use std::io::Write;
-        let stdin = self.child.stdin.as_mut().unwrap();
-        stdin.write_all(b"\n").unwrap();
-        stdin.flush().unwrap();
+        self.process.send(b"\n");
         self.line()
     }
 
@@ -120,13 +82,5 @@ impl Target {
     pub(crate) fn refresh(&mut self, image: &mut Image) -> leaktap_image::Changes {
         let changes = image.refresh(&self.memory, &mut self.files).unwrap();
         changes.unwrap_or_default()
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -1,6 +1,3 @@
-//! Processes that the suite starts: their streams are read as they come, and each dies at its
-//! deadline.
-
 use std::fmt::Display;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -16,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// How long a process may live, unless a test says otherwise.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(90);
+pub const LIFETIME: Duration = Duration::from_secs(90);
 
 /// How much of a stream a failure shows.
 const SHOWN: usize = 6000;
@@ -24,13 +21,15 @@ const SHOWN: usize = 6000;
 /// A process in a group of its own, killed with that group at its deadline or when this is dropped.
 /// If a test fails
 /// meanwhile, the process and its streams are shown.
-pub(crate) struct Watched {
+pub struct Watched {
     command: String,
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Arc<Stream>,
     stderr: Arc<Stream>,
     fate: Arc<Mutex<Fate>>,
+    /// Lines of standard output that [`next_line`](Watched::next_line) has returned.
+    taken: usize,
     /// Dropped when the deadline no longer counts.
     _watchdog: Sender<()>,
 }
@@ -47,21 +46,24 @@ enum Fate {
 }
 
 /// A process that has ended, and what it wrote.
-pub(crate) struct Finished {
+pub struct Finished {
     command: String,
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard output.
+    pub stdout: Vec<u8>,
+    /// All of its standard error.
+    pub stderr: Vec<u8>,
 }
 
 impl Watched {
     /// Starts `command` with pipes for its three streams.
-    pub(crate) fn spawn(command: &mut Command) -> Watched {
+    pub fn spawn(command: &mut Command) -> Watched {
         Watched::spawn_for(command, LIFETIME)
     }
 
     /// As [`spawn`](Watched::spawn), with another deadline.
-    pub(crate) fn spawn_for(command: &mut Command, lifetime: Duration) -> Watched {
+    pub fn spawn_for(command: &mut Command, lifetime: Duration) -> Watched {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -81,40 +83,52 @@ impl Watched {
             command: shown,
             child,
             fate,
+            taken: 0,
         }
     }
 
-    pub(crate) fn pid(&self) -> Pid {
+    /// Its id.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Writes to its standard input; a process that no longer reads is found out by other means.
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(bytes).and_then(|()| stdin.flush());
         }
     }
 
-    pub(crate) fn close_stdin(&mut self) {
+    /// Ends its standard input.
+    pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
     /// Sends a signal to the process, not to its group.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         if *locked(&self.fate) != Fate::Reaped {
             let _ = kill(self.pid(), signal); // fails if it has ended: its status tells
         }
     }
 
+    /// The next line of standard output; waits for it.
+    pub fn next_line(&mut self) -> String {
+        let at = self.taken;
+        self.taken += 1;
+        let next = |bytes: &[u8]| complete_lines(bytes).nth(at).map(str::to_owned);
+        let line = self.stdout.find(next);
+        line.unwrap_or_else(|| panic!("no line {at} on standard output"))
+    }
+
     /// The first complete line of standard output that contains `text`; waits for it.
-    pub(crate) fn stdout_line(&self, text: &str) -> String {
+    pub fn stdout_line(&self, text: &str) -> String {
         self.stdout
             .line(text)
             .unwrap_or_else(|| panic!("no line with `{text}` on standard output"))
     }
 
     /// Waits until standard output has had that many complete lines that contain `text`.
-    pub(crate) fn stdout_lines(&self, text: &str, count: usize) {
+    pub fn stdout_lines(&self, text: &str, count: usize) {
         let has = |bytes: &[u8]| {
             let lines = complete_lines(bytes).filter(|line| line.contains(text));
             lines.count() >= count
@@ -126,30 +140,30 @@ impl Watched {
     }
 
     /// Waits until standard output has had `text`, in whatever line.
-    pub(crate) fn stdout_text(&self, text: &str) {
+    pub fn stdout_text(&self, text: &str) {
         let has = |bytes: &[u8]| contains(bytes, text);
         assert!(self.stdout.wait(has), "no {text:?} on standard output");
     }
 
     /// Whether standard output has had `text` so often by now.
-    pub(crate) fn stdout_has(&self, times: usize, text: &str) -> bool {
+    pub fn stdout_has(&self, times: usize, text: &str) -> bool {
         let all = self.stdout.so_far();
         String::from_utf8_lossy(&all).matches(text).count() >= times
     }
 
     /// As [`stdout_line`](Watched::stdout_line) for standard error, or nothing if the stream ends
     /// without it.
-    pub(crate) fn stderr_line(&self, text: &str) -> Option<String> {
+    pub fn stderr_line(&self, text: &str) -> Option<String> {
         self.stderr.line(text)
     }
 
     /// Waits until nobody can write to its standard output any more.
-    pub(crate) fn stdout_end(&self) {
+    pub fn stdout_end(&self) {
         self.stdout.to_the_end();
     }
 
     /// Waits for its end.
-    pub(crate) fn finish(mut self) -> Finished {
+    pub fn finish(mut self) -> Finished {
         self.wait_until_over();
         let command = self.described();
         let status = self.reap().expect("it is reaped here or when dropped");
@@ -220,27 +234,31 @@ impl Drop for Watched {
 }
 
 impl Finished {
-    pub(crate) fn stdout_text(&self) -> String {
+    /// Standard output; what is not UTF-8 is replaced.
+    pub fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub(crate) fn stderr_text(&self) -> String {
+    /// Standard error; what is not UTF-8 is replaced.
+    pub fn stderr_text(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
     /// Fails the test unless it ended with exit status 0.
-    pub(crate) fn succeeded(self) -> Finished {
+    pub fn succeeded(self) -> Finished {
         match self.status.code() {
             Some(0) => self,
             _ => self.fail("exit status 0 expected"),
         }
     }
 
-    pub(crate) fn fail(&self, what: impl Display) -> ! {
+    /// Fails the test, and shows the process.
+    pub fn fail(&self, what: impl Display) -> ! {
         panic!("{what}\n{}", self.shown())
     }
 
-    pub(crate) fn shown(&self) -> String {
+    /// Command, status and streams.
+    pub fn shown(&self) -> String {
         streams(
             &self.command,
             &self.status.to_string(),
@@ -276,18 +294,20 @@ impl Stream {
     }
 
     fn line(&self, text: &str) -> Option<String> {
+        let has = |line: &&str| line.contains(text);
+        self.find(|bytes| complete_lines(bytes).find(has).map(str::to_owned))
+    }
+
+    /// What `find` finds in what has come, as soon as it does; nothing if the stream ends before.
+    fn find(&self, find: impl Fn(&[u8]) -> Option<String>) -> Option<String> {
         let mut state = locked(&self.state);
         loop {
-            if let Some(line) = complete_lines(&state.0).find(|line| line.contains(text)) {
-                return Some(line.to_owned());
+            let found = find(&state.0);
+            if found.is_some() || state.1 {
+                return found;
             }
-            if state.1 {
-                return None;
-            }
-            state = self
-                .more
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            let more = self.more.wait(state);
+            state = more.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
