@@ -14,7 +14,7 @@ use leaktap_probe::Pool;
 use leaktap_report::{By, Kind, Pattern, Sort};
 
 pub(crate) use values::Process;
-use values::{bytes, duration, leak_check, pattern, pid, pool};
+use values::{bytes, duration, leak_check, lossy, pattern, pid, pool};
 
 /// Finds memory leaks in running Linux programs
 #[derive(Debug, Parser)]
@@ -185,10 +185,10 @@ pub(crate) struct Listing {
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) by: Option<Grouping>,
     /// Count this as your own code, repeatable: a file or folder, a module, a crate
-    #[arg(long, value_name = "PATH|MODULE", hide_short_help = true)]
+    #[arg(long, value_name = "PATH|MODULE", value_parser = OsStringValueParser::new().map(lossy), hide_short_help = true)]
     pub(crate) own: Vec<String>,
     /// Do not count this as your own code, repeatable
-    #[arg(long, value_name = "PATH|MODULE", hide_short_help = true)]
+    #[arg(long, value_name = "PATH|MODULE", value_parser = OsStringValueParser::new().map(lossy), hide_short_help = true)]
     pub(crate) not_own: Vec<String>,
     /// Exit with N, which is not 0, if leaks remain
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
@@ -248,9 +248,13 @@ pub(crate) enum Grouping {
     Caller,
     /// The whole stack
     Stack,
+    /// Function, file and line of the innermost frame
     Site,
+    /// The function of the first frame outside the C library and the runtimes
     Function,
+    /// The file of that frame
     File,
+    /// The module of that frame
     Module,
 }
 

@@ -53,6 +53,11 @@ pub(super) fn pattern(text: OsString) -> Result<Pattern, String> {
     Pattern::parse(&text)
 }
 
+/// As a report has it: what is not UTF-8 is replaced.
+pub(super) fn lossy(text: OsString) -> String {
+    text.to_string_lossy().into_owned()
+}
+
 /// More allocator functions.
 pub(super) fn pool(spec: &str) -> Result<Pool, String> {
     Pool::parse(spec).map_err(|error| error.to_string())

@@ -2,7 +2,9 @@
 //! options that decide when it
 //! reports and what it exits with.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -57,14 +59,29 @@ engines! {
         let echo = Fixture::new("echo.c");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let input: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        let arguments = ["", "two words", "--duration", "-x", "'\"$", "\u{e4}"];
-        let without = fed(Command::new(echo.program()).args(arguments), &input);
+        let texts = ["", "two words", "--duration", "-x", "'\"$", "\u{e4}"].map(OsStr::new);
+        let arguments = [&texts[..], &[OsStr::from_bytes(b"not \xff UTF-8")]].concat();
+        let without = fed(Command::new(echo.program()).args(&arguments), &input);
         let mut command = under_leaktap(engine, &directory.path().join("report"));
-        let with = fed(command.arg(echo.program()).args(arguments), &input);
+        let with = fed(command.arg(echo.program()).args(&arguments), &input);
         assert_eq!(with.status.code(), Some(11), "{}", with.shown());
         assert!(with.stdout == without.stdout, "{} bytes instead of {}", with.stdout.len(), without.stdout.len());
         let group = |text: String| text.replace("group 1", "group 0"); // leads its own without leaktap
         assert_eq!(group(with.stderr_text()), group(without.stderr_text()));
+    }
+
+    fn names_need_not_be_utf8(engine) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let odd = |name: &[u8]| directory.path().join(OsStr::from_bytes(name)).into_os_string();
+        let (program, capture, report) = (odd(b"p\xff"), odd(b"c\xfe"), odd(b"r\xfd"));
+        fs::copy(Fixture::new("recursion.c").program(), &program).expect("a copy");
+        let own = ["run", "--engine", &engine.to_string(), "--own"].map(OsString::from);
+        let outputs = ["-o".into(), capture.clone(), "--report-file".into(), report.clone()];
+        let rest = ["--".into(), program.clone(), "run".into()];
+        leaktap_with(own.iter().chain([&program]).chain(&outputs).chain(&rest)).succeeded();
+        let text = fs::read_to_string(&report).expect("a report");
+        assert!(text.contains("recursion.c:6") && text.contains("p\u{fffd} (pid "), "{text}");
+        leaktap_with(["report".into(), capture]).succeeded();
     }
 
     /// The report of `run` comes on standard error, after the program's own.
@@ -95,7 +112,7 @@ engines! {
         let more = ["-o", &capture, "-F", "json", "--report-file", &first];
         leaktap_with(run_words(&engine.to_string(), &more, fixture.program())).succeeded();
         leaktap_with(["report", "-F", "json", "--report-file", &second, &capture]).succeeded();
-        let read = |name: &str| std::fs::read_to_string(name).expect("a report");
+        let read = |name: &str| fs::read_to_string(name).expect("a report");
         assert_eq!(read(&first), read(&second));
         let text = leaktap_with(["report", &capture]).succeeded();
         assert!(text.stdout_text().contains("recursion.c:6"), "{}", text.shown());
