@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_unwind::{Frame, Memo, Remembered, RuleCache, Start};
+use leaktap_unwind::{Frame, Memo, Missed, Remembered, RuleCache, Start};
 
 use crate::agent::{Agent, stripe};
 use crate::frees::Freeing;
@@ -43,7 +43,7 @@ pub(crate) enum Sought {
     /// Nothing.
     NotYet,
     /// It was not found among those that are remembered.
-    InVain,
+    InVain(Missed),
     /// All.
     Found(StackId),
 }
@@ -88,8 +88,7 @@ impl Agent {
         // SAFETY: the caller says that nobody else uses `state`.
         let state = unsafe { &*state };
         let generation = self.control.live.generation.load(Acquire);
-        let stack = self.remembered(state, call, generation);
-        let stack = stack.ok_or(Sought::InVain)?;
+        let stack = self.remembered(state, call, generation)?;
         let stripe = state.index.load(Relaxed) as usize;
         let block = self.block(call, stack);
         match near(state, call.key) {
@@ -168,16 +167,24 @@ impl Agent {
     }
 
     /// The stack, if it lies in memory that is known and the walk is remembered.
+    ///
+    /// # Errors
+    /// How far it was sought.
     #[inline(always)]
-    fn remembered(self, state: &Thread, call: &Allocated, generation: u32) -> Option<StackId> {
-        let words = Words::known(self, &state.stack, call.sp)?;
+    fn remembered(
+        self,
+        state: &Thread,
+        call: &Allocated,
+        generation: u32,
+    ) -> Result<StackId, Sought> {
+        let words = Words::known(self, &state.stack, call.sp).ok_or(Sought::NotYet)?;
         // SAFETY: there is at least this one: the return address.
         let start = call.start(unsafe { words.get(0) });
         let above = words.len - 1;
         // SAFETY: the memo asks for none but the first `above` words behind it.
         let word = |index: u32| unsafe { words.get(u64::from(index) + 1) };
         let found = state.walks.find(start, call.key(generation), above, word);
-        found.map(StackId)
+        found.map(StackId).map_err(Sought::InVain)
     }
 
     pub(crate) fn stack(
@@ -189,15 +196,16 @@ impl Agent {
         let generation = self.control.live.generation.load(Acquire);
         // SAFETY: the caller says that nobody else uses `state`.
         let state = unsafe { &mut *state };
-        let remembered = match sought {
-            Sought::NotYet => self.remembered(state, call, generation),
-            Sought::InVain => None,
-            Sought::Found(stack) => Some(stack),
+        let sought = match sought {
+            Sought::NotYet => match self.remembered(state, call, generation) {
+                Ok(stack) => Sought::Found(stack),
+                Err(sought) => sought,
+            },
+            other => other,
         };
-        if remembered.is_some() {
-            return remembered;
+        if let Sought::Found(stack) = sought {
+            return Some(stack);
         }
-        let words = Words::known(self, &state.stack, call.sp);
         let mut work = Work {
             walks: &mut state.walks,
             rules: &mut state.rules,
@@ -207,17 +215,20 @@ impl Agent {
         let memory = Stack::new(self, state.stack, call.sp, Some(&state.window));
         let ip = memory.read_u64(Addr::new(call.sp)).unwrap_or(0);
         let (start, key) = (call.start(ip), call.key(generation));
-        let may_be_there = words.is_none_or(|words| {
-            let reach = words.len.wrapping_sub(1);
-            work.walks.is_out_of_reach(start, key, reach)
-        });
-        let found = match may_be_there {
-            true => work.walks.find_in(start, key, &memory),
-            false => None,
+        let missed = match sought {
+            Sought::InVain(missed) => missed,
+            _ => Missed::nothing_yet(start, key),
+        };
+        let found = match missed.is_out_of_reach() {
+            true => work.walks.find_in(start, key, &memory, missed),
+            false => Err(missed),
         };
         let id = match found {
-            Some(id) => Some(StackId(id)),
-            None => self.walk_anew(&mut work, (start, key), &memory, generation, call.kind),
+            Ok(id) => Some(StackId(id)),
+            Err(missed) => {
+                let start = (start, key, missed);
+                self.walk_anew(&mut work, start, &memory, generation, call.kind)
+            }
         };
         state.stack = memory.known();
         id
@@ -226,7 +237,7 @@ impl Agent {
     fn walk_anew(
         self,
         work: &mut Work<'_>,
-        (start, key): (Start, u32),
+        start: (Start, u32, Missed),
         memory: &Stack<'_>,
         generation: u32,
         kind: u8,
@@ -237,7 +248,7 @@ impl Agent {
         };
         let frames = work.frames.get_mut(..self.control.depth as usize);
         let frames = frames.unwrap_or_default();
-        let (walk, keep) = work.walks.walk(start, key, memory, &mut rows, frames);
+        let (walk, keep) = work.walks.walk(start, memory, &mut rows, frames);
         let frames = frames.get_mut(..walk.depth).unwrap_or_default();
         let kept = self.without_own(frames);
         let raw = frames.get(..kept).unwrap_or_default();

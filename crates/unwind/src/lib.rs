@@ -36,7 +36,7 @@ pub use build::{Built, CfiSections, functions, functions_at, may_unwind, rows, s
 pub use cache::{Remembered, RuleCache};
 pub use end::{End, UnknownEnd};
 pub use frame::Frame;
-pub use memo::{Keep, Memo};
+pub use memo::{Keep, Memo, Missed};
 pub use row::{Found, ModuleRows, Row, Rules};
 pub use rule::{Cfa, Rule, SavedBp, Step};
 #[cfg(feature = "build")]

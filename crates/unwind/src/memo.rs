@@ -9,9 +9,18 @@ use crate::{End, Frame, Rules, Start, Walk};
 /// Walks that one set of slots can name.
 const WAYS: usize = 8;
 
-/// Most quads of a remembered walk. It has a word for each frame, and one more for each frame whose
-/// rbp an outer one needs.
-const MOST: usize = 32;
+/// Most quads of a remembered walk: of 256 frames. It has a word for each frame, and one more for
+/// each frame whose rbp an outer one needs.
+const MOST: usize = 128;
+
+/// Entries that a search goes on to, from the one that its hash names first.
+const HOPS: u32 = 16;
+
+/// In place of a word's number: the rbp that a walk starts with. Such a word would be 16 GiB away.
+const BP: u32 = i32::MIN.cast_unsigned();
+
+/// What a word is taken for that cannot be read.
+const UNREADABLE: u64 = 0x5bd1_e995_7fb5_d329;
 
 /// Parts of the quads that are forgotten at a time, the oldest first.
 const PARTS: usize = 8;
@@ -41,6 +50,11 @@ struct Quad {
 /// One per thread, and for one limit of frames: the limit is not part of the key. Plain integers;
 /// zeroed memory is an empty memo.
 ///
+/// *Search.* The registers and the generation make the hash by which the first entry is found. Where
+/// a word is not what that walk read, the search goes on under a hash of the old one, the word's
+/// place and what is there now: so walks that start alike part where they differ, and each is at the
+/// end of a path of its own, mostly of one or two entries.
+///
 /// *Layout.* Entries lie behind one another in `quads`, none in two of their parts; what was in a
 /// part is forgotten
 /// when it is written to again. A slot names an entry: 16 bits of its key's hash, and the quad
@@ -53,6 +67,23 @@ pub struct Memo<const SETS: usize, const QUADS: usize> {
     quads: [Quad; QUADS],
     /// The quad before the next entry: 0 names none.
     used: u32,
+}
+
+/// Where a search has ended in vain: there its walk is to be remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    hash: u64,
+    out_of_reach: bool,
+}
+
+/// What an entry is to a search.
+enum Look {
+    /// All words are what they were.
+    Holds,
+    /// Some are where the search does not look.
+    OutOfReach,
+    /// The first that is another, by number, and what it is now.
+    Differs(u32, u64),
 }
 
 /// A walk recorded but not yet in force; dropped, it is forgotten.
@@ -86,7 +117,7 @@ impl Key {
     fn hash(self) -> u64 {
         let Start { ip, sp, .. } = self.start;
         let mixed = ip.get() ^ sp.get().rotate_left(32) ^ u64::from(self.generation);
-        mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        mixed.wrapping_mul(MIX)
     }
 
     /// What a slot looks like that names an entry of this hash, but for the low 16 bits.
@@ -103,15 +134,44 @@ impl Key {
         }
     }
 
-    /// Whether the entry behind `header` is this key's.
+    /// Whether the entry behind `header` is this key's, but for rbp.
     #[inline]
     fn matches(self, header: &Quad) -> bool {
         let Key { start, generation } = self;
-        let ([of, .., uses_bp], [ip, sp, bp, _]) = (header.numbers, header.words);
-        ip == start.ip.get()
-            && sp == start.sp.get()
-            && of == generation
-            && (uses_bp == 0 || bp == start.bp)
+        let ([of, ..], [ip, sp, ..]) = (header.numbers, header.words);
+        ip == start.ip.get() && sp == start.sp.get() && of == generation
+    }
+
+    /// Whether that entry's walk depended on another rbp.
+    #[inline]
+    fn has_other_bp(self, header: &Quad) -> bool {
+        let ([.., uses_bp], [_, _, bp, _]) = (header.numbers, header.words);
+        uses_bp != 0 && bp != self.start.bp
+    }
+}
+
+/// The golden ratio's digits: odd, and as good as random.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The hash under which a search goes on that finds `now` at word `number`.
+fn next(hash: u64, number: u32, now: u64) -> u64 {
+    let mixed = hash ^ now.rotate_left(32) ^ u64::from(number);
+    mixed.wrapping_mul(MIX)
+}
+
+impl Missed {
+    /// Nobody has searched yet.
+    pub fn nothing_yet(start: Start, generation: u32) -> Missed {
+        Missed {
+            hash: Key { start, generation }.hash(),
+            out_of_reach: true,
+        }
+    }
+
+    /// Whether the search has ended at an entry with words that are not among those it looks at:
+    /// [`Memo::find_in`] goes on from there.
+    pub fn is_out_of_reach(self) -> bool {
+        self.out_of_reach
     }
 }
 
@@ -125,6 +185,13 @@ impl Quad {
     #[inline(always)]
     fn each(&self) -> impl Iterator<Item = (&u32, &u64)> {
         self.numbers.iter().zip(&self.words)
+    }
+
+    /// What the first word that is not as `word` says does to a search.
+    fn difference(&self, word: impl Fn(u32) -> u64) -> Look {
+        let mut words = self.each().map(|(&at, was)| (at, *was, word(at)));
+        let other = words.find(|(_, was, now)| was != now);
+        other.map_or(Look::Holds, |(at, _, now)| Look::Differs(at, now))
     }
 
     /// Makes the words behind `index` the same as that one.
@@ -152,8 +219,15 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
 
     const PART: usize = QUADS / PARTS;
 
+    /// Most quads of an entry, behind its header.
+    const MOST: usize = if Self::PART < MOST + 2 {
+        Self::PART - 2
+    } else {
+        MOST
+    };
+
     /// Quads have to be named by 16 bits, and an entry has to fit.
-    const FITS: () = assert!(QUADS <= 1 << 16 && Self::PART >= 2 + MOST);
+    const FITS: () = assert!(QUADS <= 1 << 16 && Self::PART > 2);
 
     /// The bits of a slot by which it names a quad.
     const NAME: usize = QUADS.next_power_of_two() - 1;
@@ -166,6 +240,9 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
     ///
     /// Whoever changes the rules (dlopen, dlclose) changes the generation, and all that was kept
     /// before is not found.
+    ///
+    /// # Errors
+    /// Where the search has ended.
     #[inline(always)]
     pub fn find(
         &self,
@@ -173,85 +250,127 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         generation: u32,
         reach: u64,
         word: impl Fn(u32) -> u64,
-    ) -> Option<u32> {
-        self.entry(Key { start, generation }, |header, quads| {
-            let [.., end] = header.words;
-            // The loads do not wait for each other, as those of a walk do.
-            end <= reach
-                && quads
-                    .iter()
-                    .all(|q| q.each().all(|(at, was)| word(*at) == *was))
-        })
-    }
-
-    /// The same, with all words read from `mem`, as guesses: in the walk's order up to the first
-    /// difference, so that nothing is
-    /// read that the walk would not have read.
-    pub fn find_in(&self, start: Start, generation: u32, mem: &impl ReadMemory) -> Option<u32> {
-        self.entry(Key { start, generation }, |_, quads| {
-            let mut words = quads.iter().flat_map(Quad::each);
-            words.all(|(at, was)| {
-                let at = i64::from(at.cast_signed()).wrapping_mul(8);
-                mem.guess_u64(start.sp.wrapping_offset(at)) == Ok(*was)
-            })
-        })
-    }
-
-    /// Whether [`Memo::find`] may have passed over an entry because of its words that are not among
-    /// the `reach` ones.
-    pub fn is_out_of_reach(&self, start: Start, generation: u32, reach: u64) -> bool {
+    ) -> Result<u32, Missed> {
         let key = Key { start, generation };
-        let found = self.entry(key, |header, _| header.words.last() > Some(&reach));
-        found.is_some()
+        self.search(key, key.hash(), |header, quads| {
+            let [.., end] = header.words;
+            if end > reach {
+                return Look::OutOfReach;
+            }
+            // The loads do not wait for each other, as those of a walk do.
+            let holds = |quad: &&Quad| quad.each().all(|(at, was)| word(*at) == *was);
+            match quads.iter().find(|quad| !holds(quad)) {
+                None => Look::Holds,
+                Some(quad) => quad.difference(&word),
+            }
+        })
     }
 
-    /// The payload of an entry under `key` that `holds`.
+    /// Goes on where [`Memo::find`] has `missed` an entry, with all words read from `mem`, as
+    /// guesses: in the walk's order up to the first difference, so that nothing is read that the
+    /// walk would not have read.
+    ///
+    /// # Errors
+    /// Where this search has ended.
+    pub fn find_in(
+        &self,
+        start: Start,
+        generation: u32,
+        mem: &impl ReadMemory,
+        missed: Missed,
+    ) -> Result<u32, Missed> {
+        let word = |at: u32| {
+            let at = i64::from(at.cast_signed()).wrapping_mul(8);
+            let word = mem.guess_u64(start.sp.wrapping_offset(at));
+            word.unwrap_or(UNREADABLE)
+        };
+        self.search(Key { start, generation }, missed.hash, |_, quads| {
+            let looks = quads.iter().map(|quad| quad.difference(word));
+            let mut others = looks.filter(|look| !matches!(look, Look::Holds));
+            others.next().unwrap_or(Look::Holds)
+        })
+    }
+
+    /// The payload of the entry under `key` that holds, from the one on that `hash` names.
     #[inline(always)]
-    fn entry(&self, key: Key, holds: impl Fn(&Quad, &[Quad]) -> bool) -> Option<u32> {
-        let hash = key.hash();
+    fn search(
+        &self,
+        key: Key,
+        mut hash: u64,
+        look: impl Fn(&Quad, &[Quad]) -> Look,
+    ) -> Result<u32, Missed> {
+        let missed = |hash, out_of_reach| Missed { hash, out_of_reach };
+        let mut hops = 0;
+        while let Some((header, quads)) = self.entry(key, hash) {
+            let look = match key.has_other_bp(header) {
+                true => Look::Differs(BP, key.start.bp),
+                false => look(header, quads),
+            };
+            let (at, now) = match look {
+                Look::Holds => return Ok(header.numbers[1]),
+                Look::OutOfReach => return Err(missed(hash, true)),
+                Look::Differs(at, now) => (at, now),
+            };
+            // The last one's place is the new walk's.
+            if hops == HOPS {
+                break;
+            }
+            hops += 1;
+            hash = next(hash, at, now);
+        }
+        Err(missed(hash, false))
+    }
+
+    /// The entry of `key` that is named by `hash`.
+    #[inline(always)]
+    fn entry(&self, key: Key, hash: u64) -> Option<(&Quad, &[Quad])> {
         let tag = Key::tag(hash);
         for &slot in self.sets.get(slot(hash, SETS))? {
-            if (slot ^ tag) > 0xffff {
+            if !is_tagged(slot, tag) {
                 continue;
             }
             let (header, quads) = self
                 .quads
                 .get(slot as usize & Self::NAME..)?
                 .split_first()?;
-            let [_, payload, len, _] = header.numbers;
-            if key.matches(header) && holds(header, quads.get(..len as usize)?) {
-                return Some(payload);
+            let [_, _, len, _] = header.numbers;
+            if key.matches(header) {
+                return Some((header, quads.get(..len as usize)?));
             }
         }
         None
     }
 
-    /// Walks, as [`walk`](crate::walk()) does, and records what the walk read.
+    /// Walks, as [`walk`](crate::walk()) does, and records what the walk read, to be found where the
+    /// search for it has `missed` it.
     ///
     /// Not recorded are walks that end in unreadable memory (which may be readable next time), read
     /// words
     /// that are not aligned or more than 16 GiB from rsp, or read too many.
     pub fn walk(
         &mut self,
-        start: Start,
-        generation: u32,
+        (start, generation, missed): (Start, u32, Missed),
         mem: &impl ReadMemory,
         rules: &mut impl Rules,
         frames: &mut [Frame],
     ) -> (Walk, Keep<'_>) {
         let () = Self::FITS;
-        if self.used as usize % Self::PART + 2 + MOST > Self::PART {
+        if self.used as usize % Self::PART + 2 + Self::MOST > Self::PART {
             self.begin_part();
         }
         let key = Key { start, generation };
         let at = self.used as usize + 1;
-        let set = self.sets.get_mut(slot(key.hash(), SETS));
+        let set = self.sets.get_mut(slot(missed.hash, SETS));
         let entry = self.quads.get_mut(at..).and_then(<[Quad]>::split_first_mut);
         let Some((set, (header, quads))) = set.zip(entry) else {
             let walk = Walker::new(start, mem).fill(rules, frames);
             return (walk, Keep { place: None });
         };
-        let recorder = Recorder::new(mem, start.sp, quads.get_mut(..MOST).unwrap_or_default());
+        let recorder = Recorder::new(
+            mem,
+            start.sp,
+            quads.get_mut(..Self::MOST).unwrap_or_default(),
+        );
         let mut walker = Walker::new(start, &recorder);
         let walk = walker.fill(rules, frames);
         let used_bp = walker.used_start_bp();
@@ -261,12 +380,14 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         };
         *header = key.header(len, used_bp, end);
         let [_, payload, ..] = &mut header.numbers;
-        let any = at % WAYS;
-        let way = set.iter().position(|&slot| slot == 0).unwrap_or(any);
+        let tag = Key::tag(missed.hash);
+        let same = set.iter().position(|&slot| is_tagged(slot, tag));
+        let free = || set.iter().position(|&slot| slot == 0);
+        let way = same.or_else(free).unwrap_or(at % WAYS);
         let place = set.get_mut(way).map(|slot| Place {
             payload,
             slot,
-            name: Key::tag(key.hash()) & !0xffff | at as u32,
+            name: tag & !0xffff | at as u32,
             used: &mut self.used,
             quads: 1 + len,
         });
@@ -285,6 +406,12 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         }
         self.used = first as u32;
     }
+}
+
+/// Whether `slot` names an entry of a hash with this tag.
+#[inline(always)]
+fn is_tagged(slot: u32, tag: u32) -> bool {
+    slot ^ tag <= 0xffff
 }
 
 impl Keep<'_> {

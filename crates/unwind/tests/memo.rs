@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use common::program::{BASE, STACK, Thread, program};
 use common::{Random, Words};
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
-use leaktap_unwind::{End, Frame, Memo, ModuleRows, Row, Start, Walk, walk};
+use leaktap_unwind::{End, Frame, Memo, Missed, ModuleRows, Row, Start, Walk, walk};
 
 /// One of so many sets, and room for so many quads.
 type Small = Memo<64, 1024>;
@@ -56,9 +56,24 @@ fn find<const S: usize, const Q: usize>(
     memo: &Memo<S, Q>,
     (start, generation, lent): (Start, u32, usize),
     mem: &Words,
-) -> Option<u32> {
+) -> Result<u32, Missed> {
     let lent = lend(start, mem, lent);
     memo.find(start, generation, lent.len() as u64, |at| lent[at as usize])
+}
+
+/// What it finds with all of memory to read, from the first entry on.
+fn find_in<const S: usize, const Q: usize>(
+    memo: &Memo<S, Q>,
+    start: Start,
+    generation: u32,
+    mem: &impl ReadMemory,
+) -> Result<u32, Missed> {
+    memo.find_in(
+        start,
+        generation,
+        mem,
+        Missed::nothing_yet(start, generation),
+    )
 }
 
 /// The stack as the memo has it, and whether it was a hit.
@@ -71,20 +86,33 @@ fn by_memo<const S: usize, const Q: usize>(
 ) -> (Stack, bool) {
     let (start, generation, _) = at;
     let found = find(memo, at, mem);
-    let anywhere = memo.find_in(start, generation, mem);
-    assert!(found.is_none() || found == anywhere);
-    let reach = lend(start, mem, at.2).len() as u64;
-    let out_of_reach = memo.is_out_of_reach(start, generation, reach);
-    assert!(found == anywhere || out_of_reach, "{found:?} {anywhere:?}");
-    if let Some(payload) = anywhere {
-        return (stacks.all[payload as usize].clone(), true);
-    }
+    let anywhere = find_in(memo, start, generation, mem);
+    let missed = match found {
+        Ok(payload) => {
+            assert_eq!(anywhere.ok(), Some(payload));
+            None
+        }
+        Err(missed) if missed.is_out_of_reach() => {
+            let found = memo.find_in(start, generation, mem, missed);
+            assert_eq!(found.ok(), anywhere.ok());
+            found.err()
+        }
+        Err(missed) => {
+            assert_eq!(anywhere.ok(), None);
+            Some(missed)
+        }
+    };
+    let Some(missed) = missed else {
+        return (stacks.all[anywhere.expect("found") as usize].clone(), true);
+    };
+    assert!(!missed.is_out_of_reach());
     let mut frames = [Frame::from_raw(0); DEPTH];
     let mut rules = ModuleRows {
         base: Addr::new(BASE),
         rows: program,
     };
-    let (Walk { depth, end }, keep) = memo.walk(start, generation, mem, &mut rules, &mut frames);
+    let at = (start, generation, missed);
+    let (Walk { depth, end }, keep) = memo.walk(at, mem, &mut rules, &mut frames);
     keep.keep(stacks.intern(&frames[..depth], end));
     ((frames[..depth].to_vec(), end), false)
 }
@@ -137,11 +165,11 @@ fn a_memo_that_is_full_again_and_again_forgets_and_says_nothing_wrong() {
     }
 }
 
-/// Parts of sixty quads; an entry has three, and each part keeps room for a long one.
+/// Parts of 160 quads; an entry has three, and each part keeps room for a long one.
 #[test]
 fn a_full_memo_forgets_the_oldest_walks() {
     let (program, thread) = simple();
-    let mut memo = Memo::<64, 480>::EMPTY;
+    let mut memo = Memo::<64, 1280>::EMPTY;
     let mut stacks = Stacks::default();
     for last in 1..500 {
         let at = (thread.start(), last, ALL);
@@ -149,13 +177,13 @@ fn a_full_memo_forgets_the_oldest_walks() {
         for generation in last.saturating_sub(40).max(1)..=last {
             let at = (thread.start(), generation, ALL);
             assert!(
-                find(&memo, at, &thread.stack).is_some(),
+                find(&memo, at, &thread.stack).is_ok(),
                 "{generation} of {last}"
             );
         }
     }
     let oldest = (thread.start(), 1, ALL);
-    assert!(find(&memo, oldest, &thread.stack).is_none());
+    assert!(find(&memo, oldest, &thread.stack).is_err());
 }
 
 #[test]
@@ -195,7 +223,7 @@ fn simple() -> (Vec<Row>, Thread) {
 }
 
 fn hit(memo: &Small, start: Start, generation: u32, mem: &impl ReadMemory) -> bool {
-    memo.find_in(start, generation, mem).is_some()
+    find_in(memo, start, generation, mem).is_ok()
 }
 
 #[test]
@@ -217,8 +245,9 @@ fn every_word_that_the_walk_read_matters_and_no_other() {
         changed.words[index] ^= 8;
         let same = plain(start, &changed, &program) == plain(start, &thread.stack, &program);
         let hit = hit(&memo, start, 1, &changed);
-        assert_eq!(find(&memo, (start, 1, ALL), &changed).is_some(), hit);
-        assert_eq!(find(&memo, (start, 1, 2), &changed), None);
+        assert_eq!(find(&memo, (start, 1, ALL), &changed).is_ok(), hit);
+        let cut = find(&memo, (start, 1, 2), &changed);
+        assert!(cut.is_err_and(Missed::is_out_of_reach));
         assert!(!hit || same);
         mattering += usize::from(!hit);
     }
@@ -258,14 +287,15 @@ fn what_was_not_kept_or_cannot_be_compared_is_not_remembered() {
         base: Addr::new(BASE),
         rows: &program,
     };
-    let (walk, _) = memo.walk(start, 1, &thread.stack, &mut rules, &mut frames);
+    let at = (start, 1, Missed::nothing_yet(start, 1));
+    let (walk, _) = memo.walk(at, &thread.stack, &mut rules, &mut frames);
     assert_eq!(walk.end, End::Root);
     assert!(!hit(&memo, start, 1, &thread.stack));
 
     // Cut off inside the stack: next time the rest may be readable.
     let mut cut = thread.stack.clone();
     cut.words.truncate(((thread.sp - STACK) / 8) as usize + 2);
-    let (walk, keep) = memo.walk(start, 1, &cut, &mut rules, &mut frames);
+    let (walk, keep) = memo.walk(at, &cut, &mut rules, &mut frames);
     assert_eq!(walk.end, End::Unreadable);
     keep.keep(1);
     assert!(!hit(&memo, start, 1, &cut));
@@ -307,4 +337,31 @@ fn a_lookup_reads_nothing_past_the_first_difference() {
     changed.set(thread.sp, 0);
     let mem = Forbidden(&changed, vec![start.sp]);
     assert!(!hit(&memo, start, 1, &mem));
+}
+
+/// As of a recursion: every call path of a parser comes to its allocator at one rsp.
+#[test]
+fn walks_that_start_alike_part_where_they_differ() {
+    let (program, mut stacks) = (program(), Stacks::default());
+    let mut memo = Memo::<64, 8192>::EMPTY;
+    let paths: Vec<Thread> = (0..200)
+        .map(|path| {
+            let mut thread = Thread::new();
+            for bit in 0..8 {
+                thread.call(2, &mut Random(0x51_7cc1 * (1 + (path >> bit & 1))));
+            }
+            thread
+        })
+        .collect();
+    let starts: std::collections::HashSet<_> = paths.iter().map(|path| path.start().sp).collect();
+    assert_eq!(starts.len(), 1);
+    for round in 0..3 {
+        for path in &paths {
+            let at = (path.start(), 1, ALL);
+            let (seen, hit) = by_memo(&mut memo, &mut stacks, at, &path.stack, &program);
+            assert_eq!(seen, plain(path.start(), &path.stack, &program));
+            assert!(hit || round == 0);
+        }
+    }
+    assert!(stacks.all.len() >= 100, "{}", stacks.all.len());
 }
