@@ -2,6 +2,7 @@
 
 mod debug_file;
 mod lines;
+mod mangled;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -131,6 +132,11 @@ impl Known {
         let mut symbols = files.into_iter().flatten();
         let symbol = symbols.find_map(|file| file.symbol_at(at))?;
         let name = Cow::Borrowed(symbol.name.as_str());
-        Some(addr2line::demangle_auto(name, None).into_owned())
+        Some(readable(addr2line::demangle_auto(name, None)))
     }
+}
+
+/// A name that was demangled, if that has worked.
+fn readable(demangled: Cow<'_, str>) -> String {
+    mangled::beginning(&demangled).unwrap_or_else(|| demangled.into_owned())
 }

@@ -60,7 +60,7 @@ fn name(frame: &Frame<'_, Reader>) -> Name {
     Name {
         function: function
             .and_then(|function| function.demangle().ok())
-            .map(|name| name.into_owned()),
+            .map(super::readable),
         file: location
             .and_then(|location| location.file)
             .map(str::to_owned),
