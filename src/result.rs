@@ -10,8 +10,8 @@ use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
-    Age, Exit, Family, Heap, Hex, Kind, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source,
-    Stopped, Target as Process, Totals, mark_runtime,
+    Age, Exit, Family, Heap, Hex, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source,
+    Stopped, Target as Process, Totals,
 };
 
 use crate::books::{live_blocks, live_bytes};
@@ -47,10 +47,9 @@ fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
         .map(|(key, sum)| site(namer, key, sum))
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
-    mark_runtime(&mut sites, namer.tables());
     let mut notes = notes(target, &sites);
     notes.extend(namer.misuses());
-    Report {
+    let mut report = Report {
         schema: SCHEMA,
         leaktap: env!("CARGO_PKG_VERSION").to_owned(),
         target: process(target),
@@ -72,7 +71,9 @@ fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
         timeline: Vec::new(),
         children: target.children.list(),
         notes,
-    }
+    };
+    report.mark_runtime();
+    report
 }
 
 /// `sums`, with those of stacks that are none as one.
@@ -177,7 +178,6 @@ fn heap(target: &Target, id: FamilyId) -> Heap {
 fn totals(target: &Target, sites: &[Site]) -> Totals {
     let regions = || target.books.regions.live();
     let heaps = target.families().map(|id| heap(target, id));
-    let kept = || sites.iter().filter(|site| site.kind == Kind::Runtime);
     // The first of the largest.
     let heap = heaps.rev().max_by_key(|heap| heap.allocations);
     Totals {
@@ -186,8 +186,8 @@ fn totals(target: &Target, sites: &[Site]) -> Totals {
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,
         suppressed_bytes: 0,
-        runtime_blocks: Some(kept().map(|site| site.blocks).sum()),
-        runtime_bytes: Some(kept().map(|site| site.bytes).sum()),
+        runtime_blocks: None,
+        runtime_bytes: None,
         before_blocks: None,
         before_bytes: None,
         mapped_regions: regions().count() as u64,

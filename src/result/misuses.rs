@@ -8,7 +8,7 @@ use leaktap_agent::layout::FREE_STACKS;
 use leaktap_image::Module;
 use leaktap_ledger::{Block, FamilyId, Key, Misfree, Pair};
 use leaktap_memory::Addr;
-use leaktap_report::one_line;
+use leaktap_report::{FrameId, one_line};
 use leaktap_unwind as unwind;
 
 use super::namer::Namer;
@@ -191,7 +191,12 @@ impl Namer<'_> {
 
     fn place_of(&mut self, stack: u32) -> String {
         let frames = self.stack(stack).frames;
-        one_line(&self.tables().stack(&frames))
+        self.line(&frames)
+    }
+
+    fn line(&self, frames: &[FrameId]) -> String {
+        let program = self.target.program.display().to_string();
+        one_line(&program, &self.tables().stack(frames))
     }
 
     /// Who has freed a block, by what the ledger was told: a stack, or half of a return address.
@@ -228,7 +233,7 @@ impl Namer<'_> {
     fn place_of_return(&mut self, ret: u64) -> String {
         let frame = unwind::Frame::returning_to(Addr::new(ret));
         let frames: Vec<_> = self.names(frame.raw()).collect();
-        one_line(&self.tables().stack(&frames))
+        self.line(&frames)
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use leaktap_api::FunctionId;
 use leaktap_image::{Module as Loaded, Name, Symbolizer};
-use leaktap_report::{Frame, FrameId, Hex, Module, ModuleId, Tables, caller_of_allocator};
+use leaktap_report::{
+    Frame, FrameId, Hex, Module, ModuleId, Tables, caller_of_allocator, is_whole,
+};
 use leaktap_unwind as unwind;
 use leaktap_unwind::End;
 
@@ -96,11 +98,13 @@ impl<'a> Namer<'a> {
         };
         self.frames_left = left;
         let mut allocator: Vec<_> = raw.into_iter().flat_map(|raw| self.names(raw)).collect();
-        let begin = caller_of_allocator(&self.tables().stack(&allocator));
+        let places = self.tables().stack(&allocator);
+        let begin = caller_of_allocator(&places);
+        let is_cut = end != End::Root && !is_whole(&places);
         Stack {
             frames: allocator.split_off(begin),
             allocator,
-            truncated: (end != End::Root).then(|| end.to_string()),
+            truncated: is_cut.then(|| end.to_string()),
             function,
         }
     }

@@ -23,6 +23,7 @@ mod reading;
 mod rename;
 mod runtime;
 mod selection;
+mod whole;
 
 pub use allocator::caller_of_allocator;
 pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
@@ -40,5 +41,5 @@ pub use names::printable;
 pub use numbers::{bytes, count, grouped};
 pub use own::Own;
 pub use pattern::{OutputName, Pattern};
-pub use runtime::mark_runtime;
 pub use selection::{Selection, Sort};
+pub use whole::is_whole;

@@ -2,24 +2,24 @@
 
 use crate::Place;
 use crate::names::{last_part, up_to_main};
+use crate::own::home::Home;
+use crate::own::origin::{Class, Origin};
 
 /// Most frames.
 const FRAMES: usize = 3;
 
-/// Where modules and headers are that are not the program's own.
-const SYSTEM: &[&str] = &["/usr/include/", "/usr/lib", "/lib"];
-
-/// `frames` from the first that is the program's own, innermost first, as far as a line takes them:
-/// `open (x.c:3) < main (x.c:9)`.
-pub fn one_line(frames: &[Place<'_>]) -> String {
+/// `frames` from the one to blame on, as far as a line takes them: `open (x.c:3) < main (x.c:9)`.
+/// The process is one of `program`.
+pub fn one_line(program: &str, frames: &[Place<'_>]) -> String {
     let frames = up_to_main(frames);
-    let is_system = |path: Option<&str>| {
-        let path = path.unwrap_or_default();
-        SYSTEM.iter().any(|start| path.starts_with(start))
+    let home = Home::of_program(program);
+    let class = |place: &Place<'_>| match Origin::foreign(place) {
+        Some(origin) => origin.class,
+        None if home.has(place) => Class::Own,
+        None => Class::Library,
     };
-    let is_own =
-        |place: &Place<'_>| !is_system(module(place)) && !is_system(place.frame.file.as_deref());
-    let first = frames.iter().position(is_own).unwrap_or(0);
+    let culprit = (0..).zip(frames).min_by_key(|(_, place)| class(place));
+    let first = culprit.map_or(0, |(at, _): (usize, _)| at);
     let shown: Vec<_> = frames.iter().skip(first).take(FRAMES).map(one).collect();
     match shown.is_empty() {
         true => "an unknown place".to_owned(),
@@ -71,7 +71,8 @@ mod tests {
         let copy = frame("copy", "/home/x.c", "/home/x");
         let main = frame("main", "/home/x.c", "/home/x");
         let start = frame("__libc_start_main", "", "/usr/lib/libc.so.6");
-        let bare = frame("f", "", "/home/x");
+        let bare = frame("f", "", "/usr/bin/x");
+        let library = frame("xmlNewNode", "", "/usr/lib/libxml2.so.2");
         for (frames, expected) in [
             (
                 vec![&new, &copy, &main, &start],
@@ -79,6 +80,8 @@ mod tests {
             ),
             (vec![&strdup, &main], "main (x.c:7)"),
             (vec![&strdup], "strdup (strdup.c:7)"),
+            (vec![&strdup, &library, &bare], "f (x)"),
+            (vec![&strdup, &library], "xmlNewNode (libxml2.so.2)"),
             (
                 vec![&bare, &copy, &bare, &bare],
                 "f (x) < copy (x.c:7) < f (x)",
@@ -90,7 +93,7 @@ mod tests {
                 module: Some(module),
             });
             let places: Vec<_> = places.collect();
-            assert_eq!(one_line(&places), expected);
+            assert_eq!(one_line("/usr/bin/x", &places), expected);
         }
     }
 }

@@ -24,6 +24,7 @@ impl Report {
             site.culprit = None;
         }
         self.sites = sites;
+        self.mark_runtime();
     }
 }
 
@@ -108,6 +109,7 @@ fn knowledge<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> (bool, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kind;
     use crate::formats::text::tests::{add, frame, report};
 
     /// `operator new` called by `f`, which was inlined into `main`; without lines.
@@ -159,6 +161,24 @@ mod tests {
         assert_eq!(names(&report), ["f", "main"]);
         let inner = report.tables().frame(report.sites[0].frames[0]);
         assert_eq!(inner.map(|frame| frame.offset), Some(Some(Hex(0x20))));
+    }
+
+    /// What runtimes keep is known by names.
+    #[test]
+    fn what_is_a_runtimes_is_told_anew() {
+        let mut report = stripped();
+        report.rename(|_, at| {
+            let name = match at {
+                0x40_000f => "_IO_file_doallocate",
+                _ => "_IO_doallocbuf",
+            };
+            vec![frame(name, "/x.c", 1)]
+        });
+        assert_eq!(report.sites[0].kind, Kind::Runtime);
+        assert_eq!(report.totals.runtime_blocks, Some(1));
+        report.rename(|_, _| vec![frame("main", "/x.c", 1)]);
+        assert_eq!(report.sites[0].kind, Kind::Unmatched);
+        assert_eq!(report.totals.runtime_blocks, Some(0));
     }
 
     #[test]

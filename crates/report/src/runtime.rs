@@ -80,7 +80,7 @@ const KEPT: &[Kept] = &[
 ];
 
 /// Finds out which of `sites`, whose frames are in `tables`, are runtimes' own.
-pub fn mark_runtime(sites: &mut [Site], tables: Tables<'_>) {
+fn mark(sites: &mut [Site], tables: Tables<'_>) {
     let ids = (0..).map(FrameId).take(tables.frames.len());
     let names: Vec<_> = ids.map(|id| tables.place(id).map_or("", name)).collect();
     let is_listed = |name: &&str| KEPT.iter().any(|kept| any_fits(kept.functions, name));
@@ -140,6 +140,21 @@ fn any_fits(patterns: &[&str], name: &str) -> bool {
 }
 
 impl Report {
+    /// Finds out which sites are runtimes' own, by the names that frames have now.
+    pub fn mark_runtime(&mut self) {
+        let mut sites = std::mem::take(&mut self.sites);
+        let kept = |site: &&mut Site| site.kind == Kind::Runtime;
+        for site in sites.iter_mut().filter(kept) {
+            site.kind = Kind::Unmatched;
+        }
+        mark(&mut sites, self.tables());
+        self.sites = sites;
+        let kept = || self.sites.iter().filter(|site| site.kind == Kind::Runtime);
+        let sum = |of: fn(&Site) -> u64| Some(kept().map(of).fold(0, u64::saturating_add));
+        let (blocks, bytes) = (sum(|site| site.blocks), sum(|site| site.bytes));
+        (self.totals.runtime_blocks, self.totals.runtime_bytes) = (blocks, bytes);
+    }
+
     /// Without what runtimes keep: neither sites nor sums have it, but those of `runtime` themselves.
     #[must_use]
     pub fn without_runtime(mut self) -> Report {
@@ -179,9 +194,8 @@ mod tests {
                 &[(100.0 - f64::from(age), *blocks, 10)],
             );
         }
-        let (mut sites, tables) = (report.sites.clone(), report.tables());
-        mark_runtime(&mut sites, tables);
-        sites.iter().map(|site| site.kind).collect()
+        report.mark_runtime();
+        report.sites.iter().map(|site| site.kind).collect()
     }
 
     #[test]
@@ -236,10 +250,9 @@ mod tests {
             &[frame(0), frame(0), frame(1)],
             &[(1.0, 1, 64)],
         );
-        let mut sites = std::mem::take(&mut report.sites);
-        mark_runtime(&mut sites, report.tables());
-        assert_eq!(sites[0].kind, Kind::Runtime);
-        report.sites = sites;
+        report.mark_runtime();
+        assert_eq!(report.sites[0].kind, Kind::Runtime);
+        assert_eq!(report.totals.runtime_bytes, Some(64));
         let (blocks, bytes) = (
             report.totals.heap.live_blocks,
             report.totals.heap.live_bytes,

@@ -37,7 +37,7 @@ const WITHIN: &[&str] = &["src", "source", "app", "bin", "cmd", "main"];
 
 /// Where what belongs to a program lies.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     /// The executable.
     program: String,
     /// The folder of its sources, with a slash at its end.
@@ -45,6 +45,13 @@ pub(super) struct Home {
 }
 
 impl Home {
+    /// That of a program whose sources are not known.
+    pub(crate) fn of_program(program: &str) -> Home {
+        let program = program.to_owned();
+        let sources = None;
+        Home { program, sources }
+    }
+
     /// That of the program that `report` is about.
     pub(super) fn of(report: &Report) -> Home {
         let program = report.target.program.clone();
@@ -62,7 +69,7 @@ impl Home {
     }
 
     /// Whether a place that is no foreign code belongs to the program.
-    pub(super) fn has(&self, place: &Place<'_>) -> bool {
+    pub(crate) fn has(&self, place: &Place<'_>) -> bool {
         let file = place.frame.file.as_deref().unwrap_or_default();
         let is_package = |path: &str| PACKAGES.iter().any(|part| path.contains(part));
         let is_source = self.sources.as_deref().is_some_and(|tree| {
