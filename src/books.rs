@@ -17,6 +17,7 @@ use leaktap_memory::Addr;
 use leaktap_probe::{Allocator, Freed, Lost, Mapped, OWN_STRIPE, Recorder, Stack};
 use leaktap_unwind::End;
 
+pub(crate) use self::looks::Look;
 use self::looks::{Looks, MOST_BLOCKS};
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
@@ -126,23 +127,30 @@ impl Books {
         }
     }
 
-    /// Notes which stacks have live blocks, if it is time to, and these are not too many.
+    /// Notes how many live blocks stacks have, if it is time to, and these are not too many.
     pub(crate) fn look(&mut self) {
         let now = self.now;
-        let totals = FamilyId::all(FamilyId::MOST).map(|family| self.totals(family));
-        let live = totals.map(|totals| live_blocks(&totals));
-        let live = live.fold(0, u64::saturating_add);
+        let totals: Vec<_> = FamilyId::all(FamilyId::MOST)
+            .map(|family| self.totals(family))
+            .collect();
+        let sum = |of: fn(&Totals) -> u64| totals.iter().map(of).fold(0, u64::saturating_add);
+        let (live, unmatched) = (sum(live_blocks), sum(|totals| totals.unmatched_frees));
         if live > MOST_BLOCKS as u64 || !self.looks.is_due(now) {
             return;
         }
         let mut looks = std::mem::take(&mut self.looks);
-        looks.look(self.memory().blocks(), now);
+        looks.look(self.memory().blocks(), now, (live, unmatched));
         self.looks = looks;
     }
 
     /// When a look has first found live blocks of a stack.
     pub(crate) fn first_seen(&self, stack: u32) -> Option<Duration> {
         self.looks.first(stack)
+    }
+
+    /// The last looks, in order.
+    pub(crate) fn recent_looks(&self) -> impl Iterator<Item = &Look> {
+        self.looks.recent()
     }
 
     /// Time since the trace began.

@@ -178,9 +178,9 @@ pub(crate) struct Listing {
     /// Only the N first groups; 0: all [default: 20 in text, else all]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
-    /// Which groups come first; rate: what grows
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Order::Bytes)]
-    pub(crate) sort: Order,
+    /// Which groups come first; rate: what grows [default: rate in text, else bytes]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) sort: Option<Order>,
     /// What makes a group [default: caller in text, else stack]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) by: Option<Grouping>,
@@ -276,6 +276,15 @@ impl From<Order> for Sort {
 }
 
 impl Listing {
+    /// Which groups come first.
+    pub(crate) fn sort(&self) -> Sort {
+        let order = self.sort.unwrap_or(match self.format {
+            Format::Text => Order::Rate,
+            Format::Json => Order::Bytes,
+        });
+        order.into()
+    }
+
     /// What makes a group.
     pub(crate) fn by(&self) -> By {
         let by = self.by.unwrap_or(match self.format {

@@ -117,7 +117,7 @@ impl<'a> Output<'a> {
             older: older.map(|age| age.as_secs_f64()),
             min_size: self.listing.min_size,
             by: self.listing.by(),
-            sort: self.listing.sort.into(),
+            sort: self.listing.sort(),
         };
         // Text has one line for all that runtimes keep, but for who wants to see all.
         let is_brief = self.listing.format == Format::Text && !self.listing.verbose;

@@ -10,7 +10,7 @@ use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
-    Age, Exit, Family, Heap, Hex, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source,
+    Age, Exit, Family, Heap, Hex, Look, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source,
     Stopped, Target as Process, Totals,
 };
 
@@ -65,6 +65,7 @@ fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
         modules: std::mem::take(&mut namer.modules),
         frames: std::mem::take(&mut namer.frames),
         sites,
+        looks: target.books.recent_looks().map(look).collect(),
         snapshots: Vec::new(),
         checked: None,
         memory: None,
@@ -246,6 +247,14 @@ fn without_agent(refusal: Refusal) -> String {
     format!("breakpoints were used, not detours, and cost some 50 µs a call: {refusal}, {why}")
 }
 
+fn look(look: &crate::books::Look) -> Look {
+    Look {
+        at: look.at.as_secs_f64(),
+        live_blocks: look.live,
+        unmatched_frees: look.unmatched,
+    }
+}
+
 fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
     let target = namer.target;
     // In milliseconds, as times are noted.
@@ -257,6 +266,8 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
         bytes,
     });
     let ages: Vec<_> = ages.collect();
+    let counts = target.books.recent_looks();
+    let counts: Vec<_> = counts.map(|look| look.blocks(key.stack)).collect();
     let stack = namer.stack(key.stack);
     let function = target.process().functions().display(stack.function);
     Site {
@@ -275,6 +286,10 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
             .books
             .first_seen(key.stack)
             .map(|at| at.as_secs_f64()),
+        counts: match counts.iter().all(|count| *count == 0) {
+            true => Vec::new(),
+            false => counts,
+        },
         allocator: stack.allocator,
         truncated: stack.truncated,
         ages,

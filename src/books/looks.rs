@@ -1,28 +1,57 @@
-//! Which stacks had live blocks, and when that was seen first.
+//! Which stacks had how many live blocks, at some moments of a trace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use leaktap_ledger::Block;
 
-/// When the first look is. The second is at twice that time, and so on.
+/// When the first look is. Three more follow until twice that time, and so on.
 const FIRST: Duration = Duration::from_millis(250);
+const EACH_TIME: u32 = 4;
+
+/// Most looks that are remembered: those since an eighth of the trace.
+const MOST: usize = 3 * EACH_TIME as usize;
 
 /// Most blocks that are looked at: some milliseconds, in which no stop is answered.
 pub(super) const MOST_BLOCKS: usize = 100_000;
 
-/// When stacks were first seen to have live blocks.
+/// What there was at a moment.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// When.
+    pub(crate) at: Duration,
+    /// All live blocks.
+    pub(crate) live: u64,
+    /// Frees so far of blocks from before the trace.
+    pub(crate) unmatched: u64,
+    /// By stack, live blocks.
+    blocks: HashMap<u32, u64>,
+}
+
+impl Look {
+    /// Live blocks of a stack.
+    pub(crate) fn blocks(&self, stack: u32) -> u64 {
+        self.blocks.get(&stack).copied().unwrap_or_default()
+    }
+}
+
+/// When stacks were first seen to have live blocks, and how many they had lately.
 #[derive(Debug)]
 pub(super) struct Looks {
     first: HashMap<u32, Duration>,
+    recent: VecDeque<Look>,
     next: Duration,
+    /// From look to look.
+    step: Duration,
 }
 
 impl Default for Looks {
     fn default() -> Looks {
         Looks {
             first: HashMap::new(),
+            recent: VecDeque::new(),
             next: FIRST,
+            step: FIRST / EACH_TIME,
         }
     }
 }
@@ -32,21 +61,47 @@ impl Looks {
     pub(super) fn is_due(&mut self, now: Duration) -> bool {
         let is_due = now >= self.next;
         while now >= self.next {
-            self.next = self.next.saturating_mul(2);
+            self.next = self.next.saturating_add(self.step);
+            if self.next >= self.step.saturating_mul(2 * EACH_TIME) {
+                self.step = self.step.saturating_mul(2);
+            }
         }
         is_due
     }
 
-    /// These live `now`.
-    pub(super) fn look(&mut self, blocks: impl Iterator<Item = Block>, now: Duration) {
+    /// These live `now`, of which there are `live` in all; so many were freed from before.
+    pub(super) fn look(
+        &mut self,
+        blocks: impl Iterator<Item = Block>,
+        now: Duration,
+        (live, unmatched): (u64, u64),
+    ) {
+        let mut look = Look {
+            at: now,
+            live,
+            unmatched,
+            blocks: HashMap::new(),
+        };
         for block in blocks.take(MOST_BLOCKS) {
-            self.first.entry(block.stack.0).or_insert(now);
+            *look.blocks.entry(block.stack.0).or_default() += 1;
         }
+        for &stack in look.blocks.keys() {
+            self.first.entry(stack).or_insert(now);
+        }
+        if self.recent.len() == MOST {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(look);
     }
 
     /// When this stack was first seen to have live blocks.
     pub(super) fn first(&self, stack: u32) -> Option<Duration> {
         self.first.get(&stack).copied()
+    }
+
+    /// The last ones, in order.
+    pub(super) fn recent(&self) -> impl Iterator<Item = &Look> {
+        self.recent.iter()
     }
 }
 
@@ -55,23 +110,47 @@ mod tests {
     use super::*;
     use leaktap_ledger::{FamilyId, Key, StackId};
 
-    #[test]
-    fn the_first_look_that_finds_a_stack_counts() {
-        let mut looks = Looks::default();
-        let ms = Duration::from_millis;
-        let due = [0, 249, 250, 300, 499, 500, 4100, 4200, 8000];
-        let due = due.map(|now| looks.is_due(ms(now)));
-        let expected = [false, false, true, false, false, true, true, false, true];
-        assert_eq!(due, expected);
-        let block = |stack| Block {
+    fn block(stack: u32) -> Block {
+        Block {
             key: Key::new(FamilyId::FIRST, 16),
             size: 1,
             stack: StackId(stack),
             time: 0,
-        };
-        looks.look([block(1), block(1)].into_iter(), ms(250));
-        looks.look([block(1), block(2)].into_iter(), ms(500));
+        }
+    }
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    #[test]
+    fn looks_are_close_together_at_first() {
+        let mut looks = Looks::default();
+        let due = [0, 249, 250, 300, 313, 499, 500, 600, 625, 4100, 4500, 5000];
+        let due = due.map(|now| looks.is_due(MS(now)));
+        let expected = [
+            false, false, true, false, true, true, true, false, true, true, false, true,
+        ];
+        assert_eq!(due, expected);
+    }
+
+    #[test]
+    fn the_first_look_that_finds_a_stack_counts() {
+        let mut looks = Looks::default();
+        looks.look([block(1), block(1)].into_iter(), MS(250), (2, 0));
+        looks.look([block(1), block(2)].into_iter(), MS(500), (2, 0));
         let first = [1, 2, 3].map(|stack| looks.first(stack));
-        assert_eq!(first, [Some(ms(250)), Some(ms(500)), None]);
+        assert_eq!(first, [Some(MS(250)), Some(MS(500)), None]);
+        let counts = looks.recent().map(|look| [look.blocks(1), look.blocks(2)]);
+        assert_eq!(counts.collect::<Vec<_>>(), [[2, 0], [1, 1]]);
+    }
+
+    #[test]
+    fn only_the_last_looks_are_kept() {
+        let mut looks = Looks::default();
+        for at in 0..100 {
+            looks.look([block(1)].into_iter(), MS(at), (1, at));
+        }
+        assert_eq!(looks.recent().count(), MOST);
+        assert_eq!(looks.first(1), Some(MS(0)));
+        assert_eq!(looks.recent().last().map(|look| look.unmatched), Some(99));
     }
 }

@@ -1,5 +1,6 @@
-//! What the ages of blocks prove of how a site grows.
+//! What the ages and numbers of blocks prove of how a site grows.
 
+use crate::counts::{Point, Trace, rates};
 use crate::numbers::seconds;
 use crate::{Age, Course, Growth, Mode, Site};
 
@@ -10,25 +11,40 @@ const SHORTEST: f64 = 2.0;
 const SOME: u64 = 3;
 
 /// How much more one quarter may have than another, if both have about as many.
-const ALIKE: u64 = 4;
+const ALIKE: f64 = 4.0;
 
 /// What is known of the blocks of a site, or of a group of these.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
     ages: Vec<Age>,
     seen: Option<f64>,
+    /// At each look.
+    counts: Vec<u64>,
 }
 
 impl Evidence {
+    /// That of one site.
+    pub(crate) fn of(site: &Site) -> Evidence {
+        let mut evidence = Evidence::default();
+        evidence.add(site);
+        evidence
+    }
+
     /// Of another site, too.
     pub(crate) fn add(&mut self, site: &Site) {
         self.ages.extend(&site.ages);
         let seen = self.seen.into_iter().chain(site.seen);
         self.seen = seen.reduce(f64::min);
+        let length = self.counts.len().max(site.counts.len());
+        self.counts.resize(length, 0);
+        for (count, more) in self.counts.iter_mut().zip(&site.counts) {
+            *count = count.saturating_add(*more);
+        }
     }
 
-    /// What it proves of a trace of so many seconds, if anything.
-    pub(crate) fn growth(&self, duration: f64, mode: Mode) -> Option<Growth> {
+    /// What it proves of `trace`, if anything.
+    pub(crate) fn growth(&self, trace: &Trace) -> Option<Growth> {
+        let duration = trace.duration;
         let ages = |pick: fn(f64, f64) -> f64| self.ages.iter().map(|age| age.age).reduce(pick);
         let (youngest, oldest) = (ages(f64::min)?, ages(f64::max)?);
         if duration < SHORTEST {
@@ -37,148 +53,174 @@ impl Evidence {
         let last = (duration - youngest).max(0.0);
         let first = duration - oldest;
         let is_replaced = self.seen.is_some_and(|seen| seen < first);
-        let (pattern, text) = if last <= duration / 10.0 && mode == Mode::Run {
+        if last <= duration / 10.0 && trace.mode == Mode::Run {
             let text = format!("start-up: none is of later than {}", seconds(last));
-            (Course::StartUp, text)
-        } else if last <= duration / 2.0 {
-            (Course::Stopped, format!("stopped after {}", seconds(last)))
-        } else if oldest <= duration / 2.0 && is_replaced {
+            return Some(proven(Course::StartUp, text));
+        }
+        if last <= duration / 2.0 {
+            let text = format!("stopped after {}", seconds(last));
+            return Some(proven(Course::Stopped, text));
+        }
+        if oldest <= duration / 2.0 && is_replaced {
             let (oldest, all) = (seconds(oldest), seconds(duration));
             let text = format!("turns over: none older than {oldest} of {all}");
-            (Course::TurnsOver, text)
-        } else {
-            let rate = self.rate(duration)?;
-            (Course::Growing, format!("growing: {rate} in each quarter"))
-        };
-        Some(Growth {
-            bytes_per_second: None,
-            p: None,
-            pattern,
-            text: Some(text),
+            return Some(proven(Course::TurnsOver, text));
+        }
+        self.full(trace).or_else(|| self.growing(trace, first))
+    }
+
+    /// Whether it grows.
+    pub(crate) fn is_growing(&self, trace: &Trace) -> bool {
+        self.growth(trace).as_ref().is_some_and(is_growth)
+    }
+
+    /// It keeps as many blocks as are freed, a second, in each quarter but the first.
+    fn replaces(&self, freed: [f64; 3], trace: &Trace) -> bool {
+        let points = trace.points(0.0, &self.counts, self.blocks());
+        points.is_some_and(|points| {
+            let mut pairs = rates(&points).into_iter().zip(freed);
+            pairs.all(|(kept, freed)| freed >= kept * 0.8 && freed <= kept * 1.25)
         })
     }
 
-    /// How many blocks a second it keeps, if it keeps about as many of each quarter of the trace
-    /// but the first, and some of that.
-    fn rate(&self, duration: f64) -> Option<String> {
-        let mut quarters = [0u64; 4];
-        for age in &self.ages {
-            let quarter = (4.0 * (1.0 - age.age / duration)).clamp(0.0, 3.0);
-            if let Some(blocks) = quarters.get_mut(quarter as usize) {
-                *blocks = blocks.saturating_add(age.blocks);
-            }
+    /// In the second half of the trace it had no more blocks than in its middle, though some of
+    /// those that it had were freed.
+    fn full(&self, trace: &Trace) -> Option<Growth> {
+        let points = trace.points(0.0, &self.counts, self.blocks())?;
+        let [_, middle, late, end] = points;
+        let kept = self.blocks_from(0.0, middle.at, trace);
+        let replaced = middle.blocks.saturating_sub(kept);
+        // Some were just being replaced, in the middle or at the end.
+        let moving = (4 + middle.blocks.min(replaced) / 100).min(middle.blocks / 10);
+        let is_more = |point: Point| point.blocks > middle.blocks.saturating_add(moving);
+        let is_less = |point: Point| point.blocks < middle.blocks - middle.blocks / 10;
+        let is_other = |point: Point| is_more(point) || is_less(point);
+        (replaced >= SOME && !is_other(late) && !is_other(end)).then(|| {
+            let at = seconds(middle.at);
+            let text = format!("full: as many as at {at}, {replaced} of these are replaced");
+            proven(Course::Full, text)
+        })
+    }
+
+    /// Blocks are left of each quarter of the trace, or of the time since the first one; and as
+    /// far as that was seen, there were more of them at the end of each.
+    fn growing(&self, trace: &Trace, first: f64) -> Option<Growth> {
+        let duration = trace.duration;
+        let is_late = first > duration / 8.0 && self.seen.is_some_and(|seen| seen >= first);
+        let begin = if is_late { first } else { 0.0 };
+        let time = duration - begin;
+        if time < SHORTEST || time < duration / 2.0 {
+            return None;
         }
-        let [first, rest @ ..] = quarters;
-        let (least, most) = (*rest.iter().min()?, *rest.iter().max()?);
-        let is_steady = most <= least.saturating_mul(ALIKE);
-        let is_some = first.min(least) >= SOME;
-        (is_some && is_steady).then(|| rates(least, most, duration / 4.0))
+        let quarter = time / 4.0;
+        let of = |number: f64| {
+            let start = begin + number * quarter;
+            self.blocks_from(start, start + quarter, trace)
+        };
+        let rest = [of(1.0), of(2.0), of(3.0)];
+        let by_age = rest.map(|blocks| blocks as f64 / quarter);
+        let points = trace.points(begin, &self.counts, self.blocks());
+        let rates = points.map_or(by_age, |points| rates(&points));
+        let (least, most) = (
+            rates.iter().copied().reduce(f64::min)?,
+            rates.iter().copied().reduce(f64::max)?,
+        );
+        let is_some = of(0.0) >= SOME && rest.iter().all(|blocks| *blocks >= SOME);
+        let is_steady = least > 0.0 && most <= least * ALIKE;
+        (is_some && is_steady).then(|| {
+            let since = match is_late {
+                true => format!("since {}", seconds(begin)),
+                false => "in each quarter".to_owned(),
+            };
+            let text = format!("growing: {} {since}", range(least, most));
+            proven(Course::Growing, text)
+        })
+    }
+
+    fn blocks(&self) -> u64 {
+        let blocks = self.ages.iter().map(|age| age.blocks);
+        blocks.fold(0, u64::saturating_add)
+    }
+
+    /// Those that were made in that time.
+    fn blocks_from(&self, start: f64, end: f64, trace: &Trace) -> u64 {
+        let is_last = end >= trace.duration;
+        let is_within = |age: &&Age| {
+            let made = (trace.duration - age.age).max(0.0);
+            made >= start && (made < end || is_last)
+        };
+        let blocks = self.ages.iter().filter(is_within).map(|age| age.blocks);
+        blocks.fold(0, u64::saturating_add)
     }
 }
 
-/// `least` to `most` in `time`, as a rate: `1.4/s`, `2.0 to 3.5/min`.
-fn rates(least: u64, most: u64, time: f64) -> String {
-    let per_second = least as f64 / time;
-    let (factor, unit) = match per_second {
+/// What is proven of each of these, which are all that there is in `trace`.
+///
+/// A cache that was full before frees a block from before for each new one, and looks like growth.
+/// If it is one of them alone that keeps as many as are freed, it is told to be full. If the process
+/// has no more blocks than before, none of them is told to grow.
+pub(crate) fn growths<'e>(
+    all: impl Iterator<Item = &'e Evidence>,
+    trace: &Trace,
+) -> Vec<Option<Growth>> {
+    let all: Vec<_> = all.collect();
+    let mut growths: Vec<_> = all.iter().map(|one| one.growth(trace)).collect();
+    let Some(freed) = trace.freed().filter(|_| trace.mode == Mode::Attach) else {
+        return growths;
+    };
+    let mut growing: Vec<_> = (all.iter().zip(&mut growths))
+        .filter(|(_, growth)| growth.as_ref().is_some_and(is_growth))
+        .collect();
+    let mut replacing: Vec<_> = growing
+        .iter_mut()
+        .filter(|(one, _)| one.replaces(freed, trace))
+        .collect();
+    if let [(_, growth)] = &mut replacing[..] {
+        let rate = freed.iter().sum::<f64>() / 3.0;
+        let text = format!(
+            "full: {} are new, and as many from before are freed",
+            range(rate, rate)
+        );
+        **growth = Some(proven(Course::Full, text));
+    } else if trace.is_flat(SOME) {
+        for (_, growth) in growing {
+            *growth = None;
+        }
+    }
+    growths
+}
+
+fn is_growth(growth: &Growth) -> bool {
+    growth.pattern == Course::Growing
+}
+
+fn proven(pattern: Course, text: String) -> Growth {
+    Growth {
+        bytes_per_second: None,
+        p: None,
+        pattern,
+        text: Some(text),
+    }
+}
+
+/// From `least` to `most` blocks a second: `1.4/s`, `2.0 to 3.5/min`.
+fn range(least: f64, most: f64) -> String {
+    let (factor, unit) = match least {
         rate if rate >= 0.1 => (1.0, "s"),
         rate if rate >= 0.1 / 60.0 => (60.0, "min"),
         _ => (3600.0, "h"),
     };
-    let shown = |blocks: u64| match blocks as f64 / time * factor {
+    let shown = |rate: f64| match rate * factor {
         rate if rate >= 10.0 => format!("{rate:.0}"),
         rate => format!("{rate:.1}"),
     };
     // A tenth more or less is chance.
-    match most as f64 <= least as f64 * 1.2 {
-        true => format!(
-            "{}/{unit}",
-            shown(least / 2 + most / 2 + (least % 2 + most % 2) / 2)
-        ),
+    match most <= least * 1.2 {
+        true => format!("{}/{unit}", shown(least.midpoint(most))),
         false => format!("{} to {}/{unit}", shown(least), shown(most)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn growth(ages: &[(f64, u64)], seen: Option<f64>, duration: f64, mode: Mode) -> Option<String> {
-        let ages = ages.iter().map(|&(age, blocks)| Age {
-            age,
-            blocks,
-            bytes: blocks,
-        });
-        let mut evidence = Evidence::default();
-        evidence.add(&Site {
-            ages: ages.collect(),
-            seen,
-            ..Site::default()
-        });
-        evidence.growth(duration, mode)?.text
-    }
-
-    #[test]
-    fn ages_say_what_they_prove() {
-        use Mode::{Attach, Run};
-        let quarters = |blocks: [u64; 4]| {
-            let ages = [55.0, 40.0, 25.0, 5.0].into_iter().zip(blocks);
-            ages.filter(|(_, blocks)| *blocks > 0).collect::<Vec<_>>()
-        };
-        for (ages, seen, mode, expected) in [
-            (
-                quarters([21, 21, 21, 21]),
-                None,
-                Attach,
-                "growing: 1.4/s in each quarter",
-            ),
-            (
-                quarters([900, 10, 12, 14]),
-                None,
-                Run,
-                "growing: 0.7 to 0.9/s in each quarter",
-            ),
-            (
-                quarters([3, 3, 3, 3]),
-                None,
-                Run,
-                "growing: 0.2/s in each quarter",
-            ),
-            (quarters([20, 10, 2, 0]), None, Run, "-"),
-            (quarters([1, 3, 9, 27]), None, Run, "-"),
-            (quarters([2, 2, 2, 2]), None, Run, "-"),
-            // It may have begun late.
-            (vec![(12.0, 5), (1.0, 5)], None, Run, "-"),
-            (vec![(12.0, 5), (1.0, 5)], Some(50.0), Run, "-"),
-            (
-                vec![(12.0, 5), (1.0, 5)],
-                Some(4.0),
-                Run,
-                "turns over: none older than 12 s of 60 s",
-            ),
-            (
-                vec![(59.0, 5), (57.0, 5)],
-                None,
-                Attach,
-                "stopped after 3.0 s",
-            ),
-            (
-                vec![(59.9, 5), (59.8, 5)],
-                None,
-                Run,
-                "start-up: none is of later than 0.2 s",
-            ),
-            (vec![], None, Run, "-"),
-        ] {
-            let found = growth(&ages, seen, 60.0, mode);
-            assert_eq!(found.as_deref().unwrap_or("-"), expected, "{ages:?}");
-        }
-        let long = quarters([3, 3, 3, 3]);
-        let long: Vec<_> = long
-            .iter()
-            .map(|(age, blocks)| (age * 60.0, *blocks))
-            .collect();
-        let found = growth(&long, None, 3600.0, Attach);
-        assert_eq!(found.as_deref(), Some("growing: 0.2/min in each quarter"));
-        assert_eq!(growth(&[(0.5, 9)], None, 1.0, Run), None);
-    }
-}
+#[path = "course_tests.rs"]
+mod tests;

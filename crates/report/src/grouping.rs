@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::course::Evidence;
+use crate::counts::Trace;
+use crate::course::{Evidence, growths};
 use crate::own::origin::Class;
 use crate::own::{class, classes};
 use crate::reading::Reading;
@@ -74,6 +75,7 @@ impl By {
 /// Makes groups of the sites of `report`, each at the place of the first of its sites: of blocks at
 /// least so old. What is known of all their blocks says how they grow.
 pub(crate) fn grouped(report: &mut Report, by: By, older: Option<f64>) {
+    let trace = Trace::of(report);
     let mut frames = Representatives::new(by, report);
     let keys = Keys::new(by, report, &frames.modules);
     let mut numbers = HashMap::new();
@@ -86,22 +88,24 @@ pub(crate) fn grouped(report: &mut Report, by: By, older: Option<f64>) {
         }
         if let Some(group) = groups.get_mut(number) {
             group.evidence.add(&site);
+            let grows = by == By::Caller && Evidence::of(&site).is_growing(&trace);
             let site = match older {
                 Some(age) => at_least(site, age),
                 None => Some(site),
             };
             if let Some(site) = site {
                 let head = keys.head(&site);
-                group.add(site, head);
+                group.add(site, head, grows);
             }
         }
     }
-    let (duration, mode) = (report.duration, report.mode);
-    let sites = groups.into_iter().filter_map(|group| {
-        let growth = group.evidence.growth(duration, mode);
-        group.into_site(growth, by, &mut frames, &mut report.frames)
-    });
+    let growths = growths(groups.iter().map(|group| &group.evidence), &trace);
+    let sites = groups
+        .into_iter()
+        .zip(growths)
+        .filter_map(|(group, growth)| group.into_site(growth, by, &mut frames, &mut report.frames));
     report.sites = sites.collect();
+    report.looks.clear();
 }
 
 /// What of `site` is at least so old, if anything.
@@ -221,10 +225,13 @@ struct Group {
     head: Option<FrameId>,
     functions: BTreeSet<String>,
     stacks: Vec<Alike>,
+    /// The stack that it shows grows.
+    shows_growth: bool,
 }
 
 impl Group {
-    fn add(&mut self, site: Site, head: Option<FrameId>) {
+    /// What `grows` by itself shows its stack.
+    fn add(&mut self, site: Site, head: Option<FrameId>, grows: bool) {
         let functions = site.function.split(", ").map(str::to_owned);
         self.functions.extend(functions);
         match site.alike.is_empty() {
@@ -236,9 +243,16 @@ impl Group {
             false => self.stacks.extend(site.alike.iter().cloned()),
         }
         match &mut self.sum {
-            Some(group) => add(group, &site),
+            Some(group) => {
+                add(group, &site);
+                if grows && !self.shows_growth {
+                    (group.frames, group.culprit) = (site.frames, site.culprit);
+                    group.truncated = site.truncated;
+                }
+            }
             None => (self.sum, self.head) = (Some(site), head),
         }
+        self.shows_growth |= grows;
     }
 
     /// Without what only captures keep. None if there is nothing of it that is listed.
@@ -260,6 +274,7 @@ impl Group {
             alike: stacks,
             ages: Vec::new(),
             seen: None,
+            counts: Vec::new(),
             allocator: Vec::new(),
             function: functions.join(", "),
             growth: growth.or(sum.growth.clone()),

@@ -8,6 +8,7 @@
 mod allocator;
 mod capture;
 mod compact;
+mod counts;
 mod course;
 mod error;
 mod file;
@@ -34,8 +35,8 @@ pub use grouping::By;
 pub use line::one_line;
 pub use model::{
     Age, Alike, Checked, Child, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Kind,
-    Memory, Mode, Module, ModuleId, Moment, Part, Place, Probe, ProbeKind, Report, Rung, SCHEMA,
-    Shape, Site, Snapshot, Source, Stopped, Tables, Target, Totals, What,
+    Look, Memory, Mode, Module, ModuleId, Moment, Part, Place, Probe, ProbeKind, Report, Rung,
+    SCHEMA, Shape, Site, Snapshot, Source, Stopped, Tables, Target, Totals, What,
 };
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};

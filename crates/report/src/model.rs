@@ -10,7 +10,7 @@ mod site;
 use serde::{Deserialize, Serialize};
 
 pub use self::frames::{Frame, FrameId, Hex, Module, ModuleId, Place, Tables};
-pub use self::memory::{Checked, Child, Memory, Moment, Part, Rung, Snapshot, What};
+pub use self::memory::{Checked, Child, Look, Memory, Moment, Part, Rung, Snapshot, What};
 pub use self::site::{Age, Alike, Course, Growth, Kind, Shape, Site, Source};
 
 /// The schema that this crate writes and reads.
@@ -51,6 +51,9 @@ pub struct Report {
     pub frames: Vec<Frame>,
     /// What is left, largest first.
     pub sites: Vec<Site>,
+    /// How many blocks there were in the later part of the trace; captures only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<Look>,
     /// When memory was looked at.
     pub snapshots: Vec<Snapshot>,
     /// Whether the grades were right.

@@ -50,6 +50,7 @@ pub(crate) fn report() -> Report {
         modules: vec![module(None)],
         frames: Vec::new(),
         sites: Vec::new(),
+        looks: Vec::new(),
         snapshots: Vec::new(),
         checked: None,
         memory: None,

@@ -102,6 +102,34 @@ pub struct Moment {
     pub vm_size: u64,
 }
 
+/// What there was of blocks at a moment of the trace: `[at, live, unmatched]` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(f64, u64, u64)", into = "(f64, u64, u64)")]
+pub struct Look {
+    /// When, from the beginning of the trace.
+    pub at: f64,
+    /// Live blocks of all allocators.
+    pub live_blocks: u64,
+    /// Frees so far that found no live block: from before the trace.
+    pub unmatched_frees: u64,
+}
+
+impl From<(f64, u64, u64)> for Look {
+    fn from((at, live_blocks, unmatched_frees): (f64, u64, u64)) -> Look {
+        Look {
+            at,
+            live_blocks,
+            unmatched_frees,
+        }
+    }
+}
+
+impl From<Look> for (f64, u64, u64) {
+    fn from(of: Look) -> (f64, u64, u64) {
+        (of.at, of.live_blocks, of.unmatched_frees)
+    }
+}
+
 /// A process that the traced one has made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {

@@ -44,6 +44,10 @@ pub struct Site {
     /// When it was first seen to have blocks, in seconds from the beginning; captures only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<f64>,
+    /// How many blocks it had at each of [`Report::looks`](crate::Report::looks), if any; captures
+    /// only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<u64>,
     /// How many stacks it sums up, if these have more in common than is listed: the frames are
     /// those of the largest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
