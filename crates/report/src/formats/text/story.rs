@@ -66,6 +66,10 @@ pub(super) fn story(site: &Site, tables: Tables<'_>, classes: &[Class]) -> Optio
         let is_all = inner.len() == 1;
         (called, (!is_all).then(|| folded(inner, tables)))
     });
+    let outer = match site.truncated {
+        None => without_start(outer, tables, classes),
+        Some(_) => outer,
+    };
     let outer = without_entry(outer, class(classes, culprit), classes);
     let mut callers = lines(outer, tables, classes);
     let more = callers.split_off(callers.len().min(MOST));
@@ -87,6 +91,22 @@ fn folded(frames: &[FrameId], tables: Tables<'_>) -> Folded {
         folded.add(&Origin::of(&place).label);
     }
     folded
+}
+
+/// Without `_start` of a stripped program: it calls the C library, which calls `main`.
+fn without_start<'f>(outer: &'f [FrameId], tables: Tables<'_>, classes: &[Class]) -> &'f [FrameId] {
+    let is_nameless = |&id: &FrameId| {
+        let frame = tables.frame(id);
+        frame.is_some_and(|frame| frame.function.is_none() && frame.file.is_none())
+    };
+    match outer {
+        [rest @ .., caller, start]
+            if is_nameless(start) && class(classes, *caller) == Class::System =>
+        {
+            outer.get(..=rest.len()).unwrap_or(outer)
+        }
+        _ => outer,
+    }
 }
 
 /// Without what programs and threads begin with: runtimes, behind all other code.
