@@ -82,7 +82,7 @@ fn produce(name: &str, build: &Build, output: &Path) -> Result<(), String> {
     let directory = output.parent().unwrap_or(output);
     fs::create_dir_all(directory).map_err(|error| error.to_string())?;
     let folder = tempfile::tempdir_in(directory).map_err(|error| error.to_string())?;
-    let temporary = folder.path().join(name).with_extension("out");
+    let temporary = folder.path().join("program");
     let source = sources().join(name);
     let header = header(&fs::read_to_string(&source).map_err(|error| format!("{name}: {error}"))?);
     let usual = match header.language.as_str() {
@@ -134,7 +134,7 @@ fn cache() -> PathBuf {
 fn content_hash(name: &str, header: &Header, build: &Build) -> u64 {
     let mut hasher = DefaultHasher::new();
     build.hash(&mut hasher);
-    let shared = ["fixture.h", "fixture.rs"];
+    let shared = ["fixture.h", "fixture.rs", "planted/pace.h"];
     for file in shared
         .into_iter()
         .chain([name])
@@ -166,8 +166,8 @@ mod tests {
     #[test]
     fn every_fixture_is_short_and_says_how_it_is_compiled() {
         let entries = |folder: PathBuf| fs::read_dir(folder).expect("fixtures/");
-        let storms = entries(sources().join("campaign"));
-        for entry in entries(sources()).chain(storms) {
+        let folders = ["campaign", "planted"].map(|folder| entries(sources().join(folder)));
+        for entry in entries(sources()).chain(folders.into_iter().flatten()) {
             let path = entry.expect("an entry").path();
             if !path
                 .extension()

@@ -55,6 +55,7 @@ mod others;
 mod outputs;
 mod overhead;
 mod patience;
+mod planted;
 mod pools;
 mod preload;
 mod presets;
