@@ -1,7 +1,6 @@
 //! Runs the commands of a sample, and writes down what a reader would see.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,11 +53,15 @@ pub(super) fn run(sample: &Sample) -> String {
     documented(&text, pid, &folder)
 }
 
-/// A program that is called as its source.
+/// A program that is called as its source. By another process: while this one has the copy open,
+/// what other tests start has it open, too, and it cannot be executed.
 fn copy(name: &str, folder: &Path) {
     let program = compile(name, &Build::default()).unwrap_or_else(|error| panic!("{error}"));
     let file = program.file_name().expect("a name");
-    fs::copy(&program, folder.join(file)).expect("a copy");
+    let status = Command::new("cp")
+        .args([&program, &folder.join(file)])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "cp {name}");
 }
 
 /// Works already when this returns.
