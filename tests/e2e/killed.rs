@@ -4,9 +4,13 @@ use std::fs;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::libc::SYS_ptrace;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill as send};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::clean::Snapshot;
 use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Tracing, attach, begin_to_attach};
@@ -58,7 +62,64 @@ fn die(engine: Engine, target: &Target, draw: u64) {
     kill(tracing, draw);
 }
 
+/// The request of ptrace(2) that takes a thread from one end of a system call to the other.
+const PTRACE_SYSCALL: u64 = 24;
+
+/// Attaches for a moment, and is killed where it would make that request for the `n`th time. False
+/// if it makes it less often.
+fn is_killed_at(n: usize, engine: Engine, target: &Target) -> bool {
+    let tracing = begin_to_attach(engine, target.pid(), &["--duration", "1ms"]);
+    let leaktap = tracing.process().pid();
+    ptrace::seize(leaktap, Options::PTRACE_O_TRACESYSGOOD).expect("leaktap can be traced");
+    ptrace::interrupt(leaktap).expect("it lives");
+    let is_killed = run_to_request(leaktap, n);
+    tracing.wait();
+    is_killed
+}
+
+fn run_to_request(leaktap: Pid, n: usize) -> bool {
+    let (mut is_entry, mut count) = (false, 0);
+    loop {
+        let is_over = WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED;
+        let id = nix::sys::wait::Id::Pid(leaktap);
+        let now = nix::sys::wait::waitid(id, is_over | WaitPidFlag::__WALL).expect("a child");
+        if let WaitStatus::Exited(..) | WaitStatus::Signaled(..) = now {
+            return false; // whoever started it reaps it
+        }
+        let signal = match waitpid(leaktap, Some(WaitPidFlag::__WALL)).expect("a stop") {
+            WaitStatus::PtraceSyscall(_) => {
+                is_entry = !is_entry;
+                let call = ptrace::getregs(leaktap).expect("registers");
+                let is_it = call.orig_rax == SYS_ptrace as u64 && call.rdi == PTRACE_SYSCALL;
+                count += usize::from(is_entry && is_it);
+                None
+            }
+            WaitStatus::Stopped(_, signal) => Some(signal),
+            _ => None,
+        };
+        if count == n {
+            send(leaktap, Signal::SIGKILL).expect("it lives");
+            return true;
+        }
+        let _ = ptrace::syscall(leaktap, signal); // it has been killed
+    }
+}
+
 engines! {
+    /// Whatever a leaktap has made before it was killed, the next one takes out.
+    fn nothing_stays_of_a_leaktap_that_was_killed_at_any_call(engine) {
+        let target = Fixture::new("realloc.c").start_for(ALL_DRAWS);
+        let before = Snapshot::of(target.pid());
+        let mut n = 1;
+        while is_killed_at(n, engine, &target) {
+            attach(engine, target.pid(), &["--duration", "1ms"]).wait().succeeded();
+            let changes = before.changes_of_idle(target.pid());
+            assert!(changes.is_empty(), "request {n}: {changes:#?}");
+            n += 1;
+        }
+        target.end().succeeded();
+    }
+
     fn a_target_that_looks_at_itself_stays_whole(engine) {
         let mut target = Fixture::new("whole.c").start_for(ALL_DRAWS);
         for draw in 0..DRAWS {

@@ -244,7 +244,8 @@ impl Tracer {
 }
 
 impl RemoteCalls<'_> {
-    /// So many bytes below the red zone of a thread's stack are left to the caller.
+    /// So many bytes below the red zone of a thread's stack are left to the caller:
+    /// [`RemoteCalls::scratch`].
     pub const SCRATCH: u64 = 256;
 
     /// Makes the system call `number` (`SYS_*`) and returns its result.
@@ -279,6 +280,17 @@ impl RemoteCalls<'_> {
     pub fn has_way_back(&mut self) -> Result<bool, Died> {
         let (_, way_back) = self.begin()?;
         Ok(way_back.is_some())
+    }
+
+    /// Where they begin. They may be part of a stack that the thread has left for a while: what was
+    /// there is to be put back.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn scratch(&mut self) -> Result<Addr, Died> {
+        let (registers, _) = self.begin()?;
+        let below = way_back::RED_ZONE + RemoteCalls::SCRATCH;
+        Ok(registers.sp().wrapping_offset(-below.cast_signed()))
     }
 
     /// Puts the thread back to where it was. Dropping does the same, without a word if it died.

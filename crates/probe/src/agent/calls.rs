@@ -14,6 +14,9 @@ impl Agent {
     /// The stack pointers, at their entries, of all calls that may return to the agent. Nothing if
     /// some are not on record.
     pub(super) fn calls(&self) -> Option<Vec<Addr>> {
+        if self.regions.shared.is_empty() {
+            return Some(Vec::new()); // nothing was ever led here
+        }
         let mut keys = vec![0; (KEYS << KEY_BITS) * WORD];
         self.memory.read(self.at(KEYS_AT), &mut keys).ok()?;
         let mut calls = Vec::new();

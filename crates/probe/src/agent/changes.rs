@@ -39,6 +39,9 @@ impl Agent {
 
     /// As [`Agent::stop_serving`] for an agent that another tracer has left, whose memory is not ours.
     pub(super) fn stop_waits(&self) {
+        if self.regions.shared.is_empty() {
+            return; // nobody waits
+        }
         let gone = self.memory.write(self.served_at(), &0_u32.to_le_bytes());
         let _ = gone; // with the whole process
     }

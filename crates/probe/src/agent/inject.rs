@@ -52,7 +52,7 @@ impl Agent {
         };
         let (regions, shared) = made?;
         let shared = Arc::new(shared);
-        let agent = Agent {
+        Ok(Agent {
             memory: memory.clone(),
             room: Room::new(Arc::clone(&shared), regions.shared.start),
             shared,
@@ -67,12 +67,7 @@ impl Agent {
             unread: 0,
             seen: 0,
             waker: None,
-        };
-        remains::note(&agent, &agent.regions.codes);
-        for code in &agent.regions.codes {
-            unled::unmark(memory, code.start);
-        }
-        Ok(agent)
+        })
     }
 
     /// Whether the process has locked its memory since, and with it what is reserved here: the next

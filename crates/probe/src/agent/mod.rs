@@ -22,6 +22,7 @@ mod place;
 mod plan;
 mod remains;
 mod remote;
+mod reserved;
 mod room;
 mod shape;
 mod stacks;

@@ -16,7 +16,7 @@ use super::remote::Regions;
 use super::room::Room;
 use super::shape::way;
 use super::stacks::Stacks;
-use super::{Agent, Detour, Plan, REGIONS, unled};
+use super::{Agent, Detour, Plan, REGIONS, reserved, unled};
 use crate::detour::JUMP_LEN;
 use crate::probepoint::{Kind, Probepoint};
 use crate::unpatched::Unpatched;
@@ -27,9 +27,6 @@ const MAGIC: u64 = u64::from_le_bytes(*b"leaktap4");
 
 /// What the first word of any leaktap's note begins with.
 const ANY: &[u8] = b"leaktap";
-
-/// What the kernel calls the shared memory in /proc/PID/maps.
-const NAME: &str = "/memfd:leaktap";
 
 const WORD: usize = size_of::<u64>();
 /// Words before the entries: the magic one, checksum, shared memory, code regions, how many
@@ -61,6 +58,9 @@ pub(super) fn note(agent: &Agent, codes: &[Range<Addr>]) {
     let detours = agent.detours.iter().filter(is_there);
     let detours: Vec<_> = detours.collect();
     let shared = agent.regions.shared.start;
+    if agent.regions.shared.is_empty() {
+        return; // it was never made
+    }
     let words = noted(shared, codes, &detours);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let at = shared.wrapping_offset(REMAINS_AT as i64);
@@ -114,9 +114,15 @@ pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
     };
     let mut found = shared(&all).map(found);
     let found = found.find(|remains| *remains != Remains::None);
-    found.unwrap_or_else(|| match unled::marked(memory, &all).is_empty() {
-        true => Remains::None,
-        false => Remains::Known,
+    found.unwrap_or_else(|| {
+        let is_clean = unled::marked(memory, &all).is_empty()
+            && reserved::codes(&all).next().is_none()
+            && reserved::shared(&all).is_none()
+            && reserved::empty(thread).is_empty();
+        match is_clean {
+            true => Remains::None,
+            false => Remains::Known,
+        }
     })
 }
 
@@ -127,13 +133,48 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
         let is_its = |words: &Vec<u64>| is_ours(words) && is_of(words, mapping);
         Some((mapping, words(memory, mapping).filter(is_its)?))
     });
-    let Some((mapping, words)) = noted else {
-        return unfinished(memory, image, &all);
+    let mut codes = match &noted {
+        Some((_, words)) => codes(words.get(CODES_AT..ENTRIES_AT)?),
+        None => Vec::new(),
     };
-    let mut codes = codes(words.get(CODES_AT..ENTRIES_AT)?);
     let unled = unled::marked(memory, &all).into_iter();
+    let unled = unled.chain(reserved::codes(&all));
     let unled: Vec<_> = unled.filter(|code| !codes.contains(code)).collect();
     codes.extend(unled);
+    let led = noted.filter(|(mapping, _)| mapping.perms.write);
+    let agent = match led {
+        Some((mapping, words)) => {
+            let shared = mapping.start..mapping.end;
+            led_by(memory, image, Regions { codes, shared }, &words)?
+        }
+        None => unfinished(memory, image, codes, &all)?,
+    };
+    let open = match agent.regions.parts().is_empty() {
+        true => reserved::empty(memory.process()),
+        false => reserved::descriptors(memory.process()),
+    };
+    Some(Agent { open, ..agent })
+}
+
+/// What was to become one. What is reserved for shared memory is but another region: it is the
+/// first to go, and the note with it, which cannot be written to.
+fn unfinished(
+    memory: &Memory,
+    image: &Image,
+    mut codes: Vec<Range<Addr>>,
+    all: &[Mapping],
+) -> Option<Agent> {
+    for code in &codes {
+        unled::mark(memory, code.start);
+    }
+    codes.extend(reserved::shared(all));
+    let plan = Plan::new(memory.process(), image, memory, &[]);
+    let shared = Range::default();
+    another(memory, plan, Regions { codes, shared })
+}
+
+/// One to which functions lead, or may, as `words` say.
+fn led_by(memory: &Memory, image: &Image, regions: Regions, words: &[u64]) -> Option<Agent> {
     let count = *words.get(ENTRIES_AT)?;
     let functions = Functions::default();
     let entries = words.get(HEAD..)?.chunks_exact(ENTRY);
@@ -168,28 +209,8 @@ pub(super) fn adopt(memory: &Memory, image: &Image) -> Option<Agent> {
     });
     let detours: Vec<_> = detours.collect();
     let is_known = detours.len() == entries.len();
-    let shared = mapping.start..mapping.end;
-    let agent = another(memory, plan, Regions { codes, shared })?;
+    let agent = another(memory, plan, regions)?;
     is_known.then_some(Agent { detours, ..agent })
-}
-
-/// What a leaktap has left that was killed before it could note anything.
-fn unfinished(memory: &Memory, image: &Image, all: &[Mapping]) -> Option<Agent> {
-    let codes = unled::marked(memory, all);
-    let at = codes.first()?.start;
-    let plan = Plan::new(memory.process(), image, memory, &[]);
-    let agent = another(
-        memory,
-        plan,
-        Regions {
-            codes,
-            shared: at..at,
-        },
-    )?;
-    Some(Agent {
-        open: unled::descriptors(memory.process()),
-        ..agent
-    })
 }
 
 /// Another leaktap's agent, without detours.
@@ -215,10 +236,7 @@ fn another(memory: &Memory, plan: Plan, regions: Regions) -> Option<Agent> {
 }
 
 fn shared(all: &[Mapping]) -> impl Iterator<Item = &Mapping> {
-    let is_it = |mapping: &&Mapping| {
-        let path = mapping.path().and_then(|path| path.to_str());
-        mapping.perms.shared && path == Some(NAME)
-    };
+    let is_it = |mapping: &&Mapping| mapping.perms.shared && reserved::is_named(mapping);
     all.iter().filter(is_it)
 }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::ops::Range;
 
 use leaktap_agent::{HEADER_LEN, SHARED_LEN, Shared};
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{CallError, Memory, RemoteCalls, Tid};
 
-use super::{remains, unled};
+use super::{remains, reserved, unled};
 use crate::refusal::Refusal;
 
 // Numbers of x86-64 (syscalls(2)), and arguments as in mmap(2), madvise(2), memfd_create(2).
@@ -25,6 +25,7 @@ const WRITE: u64 = 2;
 const EXEC: u64 = 4;
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
+const MAP_FIXED: u64 = 0x10;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_NORESERVE: u64 = 0x4000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
@@ -35,9 +36,6 @@ const NOHUGEPAGE: u64 = 15;
 const WIPEONFORK: u64 = 18;
 const MFD_CLOEXEC: u64 = 1;
 const MFD_ALLOW_SEALING: u64 = 2;
-
-/// Name of the shared memory, as /proc/PID/maps shows it.
-const NAME: &[u8] = b"leaktap\0";
 
 /// The agent's memory in a process.
 #[derive(Debug)]
@@ -67,6 +65,9 @@ impl Regions {
 }
 
 /// Makes the agent's memory, its code regions at `at`. What was made is unmade if something fails.
+///
+/// All of it begins as a reservation that has our name ([`reserved`]). Code takes its place when a
+/// note says where it is: whenever we are killed, another leaktap knows what is ours.
 pub(crate) fn map(
     calls: &mut RemoteCalls<'_>,
     tid: Tid,
@@ -74,52 +75,95 @@ pub(crate) fn map(
     at: &[Addr],
     len: u64,
 ) -> Result<(Regions, Shared), Refusal> {
+    let fd = create(calls, memory)?;
     let mut codes = Vec::new();
     let mut each = at.iter();
-    let mapped = each.try_for_each(|at| map_code(calls, memory, *at, len, &mut codes));
-    let header = at.first().copied().ok_or(Refusal::NoMemoryInReach);
-    let made = mapped
-        .and(header)
-        .and_then(|header| share(calls, tid, memory, header, &codes));
-    match made {
-        Ok((shared, own)) => Ok((Regions { codes, shared }, own)),
+    let reserved = each.try_for_each(|at| reserve(calls, fd, *at, len, &mut codes));
+    let shared = reserved.and_then(|()| share(calls, tid, fd, &codes));
+    close(calls, fd);
+    let (shared, own) = match shared {
+        Ok(shared) => shared,
         Err(refusal) => {
             for code in &codes {
-                // Killed, or stopped for long: it says so the first time.
-                let _ = unmap(calls, code);
+                let _ = unmap(calls, code); // killed, or stopped for long: it says so before
             }
+            return Err(refusal);
+        }
+    };
+    let regions = Regions { codes, shared };
+    let mut codes = regions.codes.iter();
+    let made = codes.try_for_each(|code| make_code(calls, code));
+    match made.and_then(|()| open_up(calls, &regions.shared)) {
+        Ok(()) => Ok((regions, own)),
+        Err(refusal) => {
+            unmake(calls, memory, &own, &regions);
             Err(refusal)
         }
     }
 }
 
-/// Makes a code region at `at`, whose header page can be written to, and is wiped in a forked
-/// child. What there is to be unmade is among `made`, even if something fails.
-fn map_code(
+/// Takes away what has been made; nothing is led there.
+fn unmake(calls: &mut RemoteCalls<'_>, memory: &Memory, own: &Shared, regions: &Regions) {
+    let mut left = &regions.codes[..];
+    while let [others @ .., code] = left {
+        // As when it is withdrawn: the note names nothing that may be gone.
+        unled::mark(memory, code.start);
+        remains::note_first(own, regions.shared.start, others);
+        let _ = unmap(calls, code); // as in `map`
+        left = others;
+    }
+    let _ = unmap(calls, &regions.shared); // as in `map`
+}
+
+/// Makes the file that is shared. Its name is read from the thread's stack.
+fn create(calls: &mut RemoteCalls<'_>, memory: &Memory) -> Result<u64, Refusal> {
+    let name = reserved::name();
+    let at = calls.scratch().map_err(|_| Refusal::InjectionForbidden)?;
+    let mut before = vec![0; name.len()];
+    let is_read = memory.read(at, &mut before).is_ok();
+    if !is_read || memory.write(at, &name).is_err() {
+        return Err(Refusal::InjectionForbidden); // no stack is there
+    }
+    let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    let fd = calls.call(MEMFD_CREATE, [at.get(), flags, 0, 0, 0, 0]);
+    let _ = memory.write(at, &before); // killed meanwhile
+    fd.map_err(refused)
+}
+
+/// Reserves a code region at `at`. What there is to be unmade is among `made`, even if something
+/// fails.
+fn reserve(
     calls: &mut RemoteCalls<'_>,
-    memory: &Memory,
+    fd: u64,
     at: Addr,
     len: u64,
     made: &mut Vec<Range<Addr>>,
 ) -> Result<(), Refusal> {
-    let page = at.get();
-    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
-    let place = [page, len, READ | EXEC, flags, u64::MAX, 0];
-    let mapped = calls.call(MMAP, place).map_err(refused)?;
-    let code = Addr::new(mapped)..Addr::new(mapped.wrapping_add(len));
-    made.push(code.clone());
-    if mapped != page {
-        return Err(Refusal::NoMemoryInReach); // the kernel does not know the flag
+    let flags = MAP_PRIVATE | MAP_FIXED_NOREPLACE;
+    let mapped = calls.call(MMAP, [at.get(), len, NONE, flags, fd, 0]);
+    let mapped = Addr::new(mapped.map_err(refused)?);
+    made.push(mapped..mapped.wrapping_offset(len.cast_signed()));
+    match mapped == at {
+        true => Ok(()),
+        false => Err(Refusal::NoMemoryInReach), // the kernel does not know the flag
     }
-    if !unled::mark(memory, at) {
-        return Err(Refusal::InjectionForbidden);
+}
+
+/// Makes a code region of what is reserved: its header page can be written to, and is wiped in a
+/// forked child.
+fn make_code(calls: &mut RemoteCalls<'_>, code: &Range<Addr>) -> Result<(), Refusal> {
+    let page = code.start.get();
+    let len = code.end.offset_from(code.start).unwrap_or(0);
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    let (text, rest) = (page + HEADER_LEN, len - HEADER_LEN);
+    let text = [text, rest, READ | EXEC, flags, u64::MAX, 0];
+    let header = [page, HEADER_LEN, READ | WRITE, flags, u64::MAX, 0];
+    for mapping in [text, header] {
+        calls.call(MMAP, mapping).map_err(refused)?;
     }
-    unlock(calls, &code)?;
-    let rights = [page, HEADER_LEN, READ | WRITE, 0, 0, 0];
-    calls.call(MPROTECT, rights).map_err(refused)?;
+    unlock(calls, code)?;
     let wipe = [page, HEADER_LEN, WIPEONFORK, 0, 0, 0];
-    calls.call(MADVISE, wipe).map_err(refused)?;
-    Ok(())
+    calls.call(MADVISE, wipe).map(drop).map_err(refused)
 }
 
 /// Takes a region away.
@@ -137,37 +181,14 @@ fn unlock(calls: &mut RemoteCalls<'_>, range: &Range<Addr>) -> Result<(), Refusa
     unlocked.map(drop).map_err(refused)
 }
 
-fn share(
-    calls: &mut RemoteCalls<'_>,
-    tid: Tid,
-    memory: &Memory,
-    header: Addr,
-    codes: &[Range<Addr>],
-) -> Result<(Range<Addr>, Shared), Refusal> {
-    let forbidden = |_| Refusal::InjectionForbidden;
-    memory.write(header, NAME).map_err(forbidden)?;
-    let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-    let fd = calls.call(MEMFD_CREATE, [header.get(), flags, 0, 0, 0, 0]);
-    let fd = fd.map_err(refused)?;
-    let mapped = share_fd(calls, tid, fd, codes);
-    close(calls, fd);
-    let zeros = [0; NAME.len()];
-    let (range, own) = mapped?;
-    let wiped = memory.write(header, &zeros).map_err(forbidden);
-    if let Err(refusal) = wiped.and_then(|()| open_up(calls, &range)) {
-        let _ = unmap(calls, &range); // as in `map`
-        return Err(refusal);
-    }
-    Ok((range, own))
-}
-
 /// Closes a descriptor of the shared memory.
 pub(crate) fn close(calls: &mut RemoteCalls<'_>, fd: u64) {
     let _ = calls.call(CLOSE, [fd, 0, 0, 0, 0, 0]); // killed, or stopped for long
 }
 
-/// Maps the file `fd`, and notes for another leaktap where it is as soon as it is there.
-fn share_fd(
+/// Maps the file `fd`, and notes for another leaktap where it is as soon as it is there, with
+/// `codes`.
+fn share(
     calls: &mut RemoteCalls<'_>,
     tid: Tid,
     fd: u64,

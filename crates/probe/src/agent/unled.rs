@@ -1,33 +1,24 @@
-//! Code regions that a tracer was making, or unmapping, when it was killed: nothing leads there, and
-//! nothing is noted of them yet, or any more.
+//! Code regions that a tracer was unmapping when it was killed: nothing leads there, and nothing is
+//! noted of them any more.
 //!
-//! Each has a mark, in its header page, from the moment that it is there until the note is written
-//! which another tracer takes out the agent by, and again from before it leaves that note.
+//! Each has a mark, in its header page, from before it leaves the note by which another tracer takes
+//! out the agent.
 
-use std::fs;
 use std::ops::Range;
 
-use leaktap_agent::{HEADER_LEN, SHARED_LEN};
+use leaktap_agent::HEADER_LEN;
 use leaktap_image::{Kind, Mapping};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Tid};
+use leaktap_tracee::Memory;
 
 use super::CODE_LEN;
 
 /// No program has this by chance.
 const MARK: [u8; 16] = *b"leaktap unfinish";
 
-/// What a descriptor of the shared memory leads to, in /proc/PID/fd.
-const FILE: &str = "/memfd:leaktap (deleted)";
-
-/// Marks the region at `code`; false if that is gone already.
-pub(super) fn mark(memory: &Memory, code: Addr) -> bool {
-    memory.write(place(code), &MARK).is_ok()
-}
-
-/// Takes the mark away: the region is noted elsewhere.
-pub(super) fn unmark(memory: &Memory, code: Addr) {
-    let _ = memory.write(place(code), &[0; MARK.len()]); // the memory has gone
+/// Marks the region at `code`.
+pub(super) fn mark(memory: &Memory, code: Addr) {
+    let _ = memory.write(place(code), &MARK); // it has gone
 }
 
 /// The regions with a mark, among `mappings`, which are in order.
@@ -54,18 +45,6 @@ fn headers(mappings: &[Mapping]) -> impl Iterator<Item = Addr> {
         may_be.then(|| before.end.wrapping_offset(-(HEADER_LEN as i64)))
     });
     whole.chain(ended)
-}
-
-/// Descriptors of shared memory in `process`, where a region is marked.
-pub(super) fn descriptors(process: Tid) -> Vec<u64> {
-    let entries = fs::read_dir(format!("/proc/{process}/fd"));
-    let ours = entries.into_iter().flatten().flatten().filter_map(|entry| {
-        let is_named = fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == FILE);
-        // Whatever a program calls like that is not as long; ours has no length at first.
-        let is_ours = is_named && [0, SHARED_LEN].contains(&fs::metadata(entry.path()).ok()?.len());
-        entry.file_name().to_str()?.parse().ok().filter(|_| is_ours)
-    });
-    ours.collect()
 }
 
 fn place(code: Addr) -> Addr {

@@ -14,7 +14,7 @@ use super::{Before, CallCode, RESTART, RemoteCalls};
 use crate::{Registers, Tid, procfs, restart, sys};
 
 /// Bytes below the stack pointer that belong to the function that runs (System V psABI 3.2.2).
-const RED_ZONE: u64 = 128;
+pub(super) const RED_ZONE: u64 = 128;
 
 /// `FP_XSTATE_MAGIC1` and `FP_XSTATE_MAGIC2` of asm/sigcontext.h: between them is what XSAVE has
 /// written, extended features included.
