@@ -326,6 +326,12 @@ fn a_target_that_changes_its_code_and_signals_survives_a_killed_leaktap() {
     survives_deaths("own_code_busy.c", 0);
 }
 
+/// Nor where a thread gets signals in the agent's code that nobody handles: it is not stepped out.
+#[test]
+fn a_target_whose_children_end_survives_a_killed_leaktap() {
+    survives_deaths("children_end.c", 0);
+}
+
 /// A fixture that has mapped, at any moment, so many regions at most.
 fn survives_deaths(fixture: &str, held: u64) {
     let mut target = Fixture::new(fixture).start_for(ALL_CYCLES);

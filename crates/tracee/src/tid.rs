@@ -106,6 +106,13 @@ impl Tid {
         }
     }
 
+    /// Whether the program has a handler for `signal`: `SigCgt`. True of a thread that is gone.
+    pub fn catches(self, signal: Signal) -> bool {
+        let status = procfs::Status::of(self);
+        let caught = status.and_then(|status| status.bits("SigCgt"));
+        caught.is_none_or(|caught| caught & (1 << (signal.number() - 1)) != 0)
+    }
+
     /// The signals that the thread blocks, unless it is gone: `SigBlk`.
     pub fn blocked_signals(self) -> Option<u64> {
         procfs::Status::of(self)?.bits("SigBlk")

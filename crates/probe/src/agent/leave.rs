@@ -26,7 +26,7 @@ use leaktap_agent::layout::{ALL, Call, Descriptor};
 use leaktap_agent::{BACKS, EXIT_LEN, EXITS, Exit, GATE_PASS, OPEN, PUSH_LEN, SHUT};
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
+use leaktap_tracee::{Memory, Registers, SignalInfo, Stopped, Tid, Tracer};
 
 use super::Agent;
 use super::held::Held;
@@ -50,10 +50,6 @@ impl Agent {
         if self.is_overwritten() {
             return Err(Held::Overwritten);
         }
-        // Who waits for us is on its way out.
-        if let Some(change) = self.change() {
-            self.has_seen(change);
-        }
         let mut threads = Vec::new();
         if stopped.iter().any(|thread| self.is_at_work(thread)) {
             return Err(Held::AtWork);
@@ -71,6 +67,9 @@ impl Agent {
         }
         let calls = self.calls().ok_or(Held::NotOnRecord)?;
         let mut slots = self.slots(&calls, &self.memory)?;
+        if let Some(change) = self.change() {
+            self.has_seen(change); // nobody is left who waits for that
+        }
         self.restore(&self.memory);
         self.shared.put_all_back(OWN_STRIPE);
         for (thread, registers, ip) in threads {
@@ -128,9 +127,11 @@ impl Agent {
     /// Returns whether it did.
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
         let is_out = |ip: Addr| !self.regions.is_code(ip) || self.is_gate(ip);
-        // A fault in there is no signal of somebody's: it would occur again.
-        let is_fault = stopped.signal_info().is_ok_and(|info| info.is_fault());
-        if !self.is_at(stopped) || is_fault {
+        // A fault in there is no signal of somebody's: it would occur again. And what nobody handles
+        // has no frame: children end all the time, and few programs look at SIGCHLD.
+        let is_handled =
+            |info: SignalInfo| !info.is_fault() && stopped.tid().catches(info.signal());
+        if !self.is_at(stopped) || !stopped.signal_info().is_ok_and(is_handled) {
             return false;
         }
         let deadline = Instant::now() + STEPPING;
