@@ -238,12 +238,12 @@ impl<'a> Tracing<'a> {
             target.keep_sigtrap(tracer, &mut stopped, at, &registers);
         }
         let is_linker = self.target.process().is_linker(at);
-        if is_linker {
-            self.target.modules_changed();
-            // All threads have to be stopped for this.
-            if self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty() {
-                self.target.inject(&mut self.tracer, &mut stopped);
-            }
+        // All threads have to be stopped for an agent.
+        let is_alone = self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty();
+        match is_alone {
+            true if is_linker => self.target.inject(&mut self.tracer, &mut stopped),
+            false if is_linker => self.target.modules_changed(),
+            _ => {}
         }
         if trap == Trap::Wait {
             self.parked.push(stopped);

@@ -271,10 +271,19 @@ impl Process {
     /// Brings modules and probes up to date if the dynamic linker's list is consistent. The thread
     /// that called the linker must be stopped; others may run.
     pub fn modules_changed(&mut self, files: &mut Files) {
-        let debug = self.modules.image().r_debug(&self.memory);
-        if debug.is_some_and(|debug| debug.state == LinkState::Consistent) {
-            self.update(files);
+        if self.look_at_modules(files) {
+            self.arm();
         }
+    }
+
+    /// Brings modules alone up to date if that list is consistent. Returns whether it is.
+    pub fn look_at_modules(&mut self, files: &mut Files) -> bool {
+        let debug = self.modules.image().r_debug(&self.memory);
+        let is_consistent = debug.is_some_and(|debug| debug.state == LinkState::Consistent);
+        if is_consistent {
+            self.look(files);
+        }
+        is_consistent
     }
 
     /// A thread stopped for a reason of its own: if it is inside a slot, moves `registers` to the
