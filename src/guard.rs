@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use leaktap_probe::{Change, INT3, SHUT};
+use leaktap_probe::Change;
 use leaktap_tracee::{Memory, Tid};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -94,17 +94,21 @@ pub(crate) fn run() -> io::Result<()> {
             break;
         }
         match Change::from_bytes(&change) {
-            Change::Set { at, original } => {
-                int3s.insert(at, original);
+            Change::Set {
+                at,
+                original,
+                written,
+            } => {
+                int3s.insert(at, (original, written));
             }
             Change::Lifted { at } => {
                 int3s.remove(&at);
             }
         }
     }
-    for (at, original) in int3s {
+    for (at, (original, written)) in int3s {
         let mut now = [0];
-        if memory.read_exact_at(&mut now, at.get()).is_ok() && [INT3, SHUT].contains(&now[0]) {
+        if memory.read_exact_at(&mut now, at.get()).is_ok() && now == [written] {
             let _ = memory.write_all_at(&[original], at.get()); // the memory has gone
         }
     }

@@ -17,7 +17,7 @@ use crate::unpatched::Unpatched;
 use leaktap_api::FunctionId;
 
 /// The instruction of one byte.
-pub const INT3: u8 = 0xcc;
+pub(crate) const INT3: u8 = 0xcc;
 
 /// Bytes of the longest instruction (Intel SDM volume 2, 2.3.11).
 const LONGEST: usize = 15;
@@ -117,7 +117,11 @@ impl Breakpoints {
         if !self.sites.contains_key(&at) {
             let site = self.new_site(at)?;
             let original = site.original[0];
-            self.journal.note(Change::Set { at, original });
+            self.journal.note(Change::Set {
+                at,
+                original,
+                written: INT3,
+            });
             self.memory.write(at, &[INT3]).map_err(|_| Refused)?;
             self.sites.insert(at, site);
         }
@@ -134,11 +138,21 @@ impl Breakpoints {
         Ok(())
     }
 
-    /// What we write at these places, in code of our own, comes, with what is there else, or goes.
-    pub(crate) fn note_own(&mut self, places: impl Iterator<Item = (Addr, u8)>, come: bool) {
-        for (at, original) in places {
+    /// What we write at these places, in code of our own, comes over `original`, or goes.
+    pub(crate) fn note_own(
+        &mut self,
+        places: impl Iterator<Item = Addr>,
+        original: u8,
+        written: u8,
+        come: bool,
+    ) {
+        for at in places {
             self.journal.note(match come {
-                true => Change::Set { at, original },
+                true => Change::Set {
+                    at,
+                    original,
+                    written,
+                },
                 false => Change::Lifted { at },
             });
         }
@@ -152,10 +166,7 @@ impl Breakpoints {
 
     /// What is 0 at `at` when the tracer has gone is an int3's byte, or not any longer.
     pub(crate) fn note_presence(&mut self, at: Addr, come: bool) {
-        self.journal.note(match come {
-            true => Change::Set { at, original: 0 },
-            false => Change::Lifted { at },
-        });
+        self.note_own(std::iter::once(at), 0, INT3, come);
     }
 
     /// Takes the breakpoint at `at` away; no thread runs.

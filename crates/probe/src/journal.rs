@@ -8,12 +8,14 @@ use leaktap_memory::Addr;
 /// A change of a process's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// An int3, or what shuts an exit of the agent, is about to be written over this byte.
+    /// A byte is about to be written over another one.
     Set {
         /// Where.
         at: Addr,
-        /// The byte.
+        /// What is there now.
         original: u8,
+        /// What will be.
+        written: u8,
     },
     /// The byte is there again, or the memory is gone.
     Lifted {
@@ -24,25 +26,33 @@ pub enum Change {
 
 impl Change {
     /// Bytes of a change, as written to a pipe: at once, or not at all (pipe(7)).
-    pub const LEN: usize = 10;
+    pub const LEN: usize = 11;
 
     /// As it is written.
     pub fn to_bytes(self) -> [u8; Change::LEN] {
-        let (kind, at, original) = match self {
-            Change::Set { at, original } => (1, at, original),
-            Change::Lifted { at } => (0, at, 0),
+        let (kind, at, original, written) = match self {
+            Change::Set {
+                at,
+                original,
+                written,
+            } => (1, at, original, written),
+            Change::Lifted { at } => (0, at, 0, 0),
         };
         let [a, b, c, d, e, f, g, h] = at.get().to_le_bytes();
-        [kind, original, a, b, c, d, e, f, g, h]
+        [kind, original, written, a, b, c, d, e, f, g, h]
     }
 
     /// As it was written.
     pub fn from_bytes(bytes: &[u8; Change::LEN]) -> Change {
-        let [kind, original, at @ ..] = *bytes;
+        let [kind, original, written, at @ ..] = *bytes;
         let at = Addr::new(u64::from_le_bytes(at));
         match kind {
             0 => Change::Lifted { at },
-            _ => Change::Set { at, original },
+            _ => Change::Set {
+                at,
+                original,
+                written,
+            },
         }
     }
 }
@@ -70,7 +80,12 @@ mod tests {
     #[test]
     fn changes_survive_a_pipe() {
         let at = Addr::new(0x7fff_1234_5678);
-        for change in [Change::Set { at, original: 0x55 }, Change::Lifted { at }] {
+        let set = Change::Set {
+            at,
+            original: 0x55,
+            written: 0xcc,
+        };
+        for change in [set, Change::Lifted { at }] {
             assert_eq!(Change::from_bytes(&change.to_bytes()), change);
         }
     }

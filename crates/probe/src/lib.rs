@@ -28,13 +28,11 @@ mod tails;
 mod unpatched;
 
 pub use agent::{Held, OWN_STRIPE, Remains};
-pub use breakpoints::INT3;
 pub use detour::{
     JUMP_LEN, LongBranch, Moved, Site, Write, has_branch, long_branches, may_have_branch, patch,
 };
 pub use families::{Families, Family, Member, Pool, User};
 pub use journal::Change;
-pub use leaktap_agent::SHUT;
 pub use modules::{Files, Modules};
 pub use probepoint::{Kind, Probepoint, Reason};
 pub use process::{Departure, Process, Trap};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 
 use leaktap_agent::layout::{MARKS, NOTED, TAKEN, UNDER, key_of_number};
-use leaktap_agent::{OPEN, Shared};
+use leaktap_agent::{OPEN, SHUT, Shared};
 use leaktap_api::{Action, Entered, Innermost, Nested, Place, Standing, State, standing};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
@@ -366,12 +366,12 @@ impl Process {
         let Some(agent) = self.injection.agent() else {
             return;
         };
-        let exits = agent.exits().map(|at| (at, OPEN));
+        let exits = agent.exits();
         if open {
             agent.open_exits(true);
-            self.breakpoints.note_own(exits, false);
+            self.breakpoints.note_own(exits, OPEN, SHUT, false);
         } else {
-            self.breakpoints.note_own(exits, true);
+            self.breakpoints.note_own(exits, OPEN, SHUT, true);
             agent.open_exits(false);
         }
     }
