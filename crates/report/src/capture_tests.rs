@@ -74,10 +74,10 @@ fn what_cannot_be_read_is_one_line_that_says_why() {
     let half = seal(&half.as_bytes()[..half.len() / 2]);
     let raw = checked(b"leaktap-capture 2\n{}".to_vec());
     let cases: &[(&[u8], &str)] = &[
-        (b"", "x is no capture"),
-        (b"what is this", "x is no capture"),
-        (b"{}", "x is no capture"),
-        (&[0xff; 4000], "x is no capture"),
+        (b"", "x is not a capture"),
+        (b"what is this", "x is not a capture"),
+        (b"{}", "x is not a capture"),
+        (&[0xff; 4000], "x is not a capture"),
         (b"{\"schema\": 77}", "capture x has version 77"),
         (b"{\"schema\": 1}", "capture x has version 1"),
         (b"{\"schema\": 2}", "capture x is corrupt: missing field"),

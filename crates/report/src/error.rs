@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// It is something else.
     #[error(
-        "{} is no capture: neither a file that `leaktap -o` wrote nor a JSON report",
+        "{} is not a capture: neither a file that `leaktap -o` wrote nor a JSON report",
         path.display()
     )]
     NotACapture {

@@ -48,7 +48,7 @@ pub enum AttachError {
         process: Tid,
     },
     /// A process has one tracer at most.
-    #[error("process {process} is being traced by process {by} ({name}): end that first")]
+    #[error("process {process} is being traced by process {by} ({name}): detach it first")]
     Traced {
         /// The process asked for.
         process: Tid,
@@ -144,7 +144,7 @@ impl fmt::Display for Denied {
             ),
             Denied::Yama { scope } => write!(
                 f,
-                "Yama's ptrace_scope is {scope} (nobody may trace): it can be changed by a reboot only"
+                "Yama's ptrace_scope is {scope} (no process may trace): only a reboot changes that"
             ),
             Denied::OtherUser { uid } => {
                 write!(
