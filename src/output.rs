@@ -1,9 +1,13 @@
 //! Where reports and captures go, and what exit status they mean.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anstream::AutoStream;
+use anstream::stream::RawStream;
+use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
     Error as Failed, Format as _, Json, Kind, OutputName, Own, Pattern, Report, Selection, Style,
@@ -11,7 +15,7 @@ use leaktap_report::{
 };
 use leaktap_tracee::Tid;
 
-use crate::cli::{Color, Format, Listing, Trace};
+use crate::cli::{Format, Listing, Trace};
 use crate::error::Error;
 use crate::result::{self, Asked};
 use crate::target::Target;
@@ -182,7 +186,7 @@ impl<'a> Output<'a> {
             Some(first) => filled(pattern, first),
             None => return Ok(()), // a capture has a report or more
         };
-        match replace(&path, |out| self.render(reports, self.style(None), out)) {
+        match replace(&path, |out| self.render(reports, self.style_in_file(), out)) {
             Ok(replaced) => {
                 self.name(&path, replaced);
                 Ok(())
@@ -220,10 +224,10 @@ impl<'a> Output<'a> {
 
     fn to_default(&self, reports: &[Report]) -> Result<(), Error> {
         if self.to_stderr {
-            let style = self.style(terminal::columns(&io::stderr()));
+            let style = self.style_on(&io::stderr());
             self.to_stream(reports, style, &mut io::stderr().lock())
         } else {
-            let style = self.style(terminal::columns(&io::stdout()));
+            let style = self.style_on(&io::stdout());
             self.to_stream(reports, style, &mut io::stdout().lock())
         }
     }
@@ -256,21 +260,25 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// For a terminal of so many columns, or for none.
-    fn style(&self, columns: Option<usize>) -> Style {
+    /// For a stream that may be a terminal. NO_COLOR, CLICOLOR and TERM count as everywhere.
+    fn style_on(&self, stream: &(impl RawStream + AsFd + IsTerminal)) -> Style {
+        let color = match self.listing.color {
+            ColorChoice::Auto => AutoStream::choice(stream) != anstream::ColorChoice::Never,
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
         Style {
-            color: self.color(columns.is_some()),
+            color,
             verbose: self.listing.verbose,
-            width: columns,
+            width: terminal::columns(stream),
         }
     }
 
-    fn color(&self, terminal: bool) -> bool {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        match self.listing.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => terminal && !unwanted,
+    fn style_in_file(&self) -> Style {
+        Style {
+            color: self.listing.color == ColorChoice::Always,
+            verbose: self.listing.verbose,
+            width: None,
         }
     }
 }

@@ -107,7 +107,9 @@ fn scale(unit: &str) -> Result<u64, String> {
         "mb" => Ok(1_000_000),
         "gb" => Ok(1_000_000_000),
         "tb" => Ok(1_000_000_000_000),
-        _ => Err(format!("{unit:?} is not a unit of size: K, KB, KiB, M, ...")),
+        _ => Err(format!(
+            "{unit:?} is not a unit of size: K, KB, KiB, M, ..."
+        )),
     }
 }
 

@@ -8,6 +8,8 @@ mod summary;
 
 use std::io::{self, Write};
 
+use anstyle::Effects;
+
 use self::columns::wrapped;
 use self::left::last_line;
 use self::site::Sites;
@@ -107,16 +109,17 @@ fn notes(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
 
 impl Style {
     fn strong(self, text: &str) -> String {
-        self.wrap("1", text)
+        self.wrap(Effects::BOLD, text)
     }
 
     fn dim(self, text: &str) -> String {
-        self.wrap("2", text)
+        self.wrap(Effects::DIMMED, text)
     }
 
-    fn wrap(self, code: &str, text: &str) -> String {
+    fn wrap(self, effect: Effects, text: &str) -> String {
+        let style = anstyle::Style::from(effect);
         match self.color && !text.is_empty() {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            true => format!("{style}{text}{style:#}"),
             false => text.to_owned(),
         }
     }
