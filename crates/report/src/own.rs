@@ -2,6 +2,7 @@
 
 pub(crate) mod home;
 pub(crate) mod origin;
+mod wrappers;
 
 use std::collections::HashSet;
 
@@ -22,7 +23,8 @@ pub struct Own {
 
 impl Own {
     /// Says of each frame whether it is the user's own, and of each site who the culprit is: the
-    /// first frame of the user's own; else the first outside of all runtimes; else the first
+    /// first frame of the user's own, wrappers of malloc(3) left out; else the first outside of all
+    /// runtimes; else the first
     /// outside of the C library. What is said already stays, unless the user says something.
     pub fn mark(&self, report: &mut Report) {
         let home = Home::of(report);
@@ -45,6 +47,7 @@ impl Own {
                 .copied()
                 .min_by_key(|&id| class(&classes, id));
         }
+        wrappers::blame_callers(report, &classes);
     }
 
     fn is_own(&self, home: &Home, place: &Place<'_>) -> bool {

@@ -127,3 +127,21 @@ fn rusts_c_main_is_not_the_users() {
     let own: Vec<_> = report.frames.iter().map(|frame| frame.own).collect();
     assert_eq!(own, [Some(false); 3]);
 }
+
+#[test]
+fn who_allocates_for_several_is_not_to_blame() {
+    let at = |function| (function, "", APP);
+    let (zmalloc, usable) = (at("zmalloc"), at("ztrymalloc_usable"));
+    let (main, malloc) = (at("main"), at("leak_malloc"));
+    let stacks: [&[_]; 5] = [
+        &[usable, zmalloc, at("create"), main],
+        &[usable, zmalloc, at("insert"), main],
+        &[usable, at("expand"), main],
+        // Only one function calls it.
+        &[malloc, main],
+        // Nobody else is there.
+        &[zmalloc],
+    ];
+    let expected = ["create", "insert", "expand", "leak_malloc", "zmalloc"];
+    assert_eq!(culprits(&Own::default(), &stacks), expected);
+}
