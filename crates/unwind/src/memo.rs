@@ -261,7 +261,11 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
             let holds = |quad: &&Quad| quad.each().all(|(at, was)| word(*at) == *was);
             match quads.iter().find(|quad| !holds(quad)) {
                 None => Look::Holds,
-                Some(quad) => quad.difference(&word),
+                Some(quad) => match quad.difference(&word) {
+                    // It changed meanwhile, back to what it was.
+                    Look::Holds => Look::OutOfReach,
+                    other => other,
+                },
             }
         })
     }
