@@ -60,7 +60,7 @@ impl<'a> Sites<'a> {
         self.heading(number, site, out)?;
         let tables = self.report.tables();
         if let Some(story) = story(site, tables, &self.classes) {
-            self.culprit(story.culprit, out)?;
+            self.culprit(&story, out)?;
             match self.style.verbose {
                 true => self.whole(site, out)?,
                 false => self.story(&story, tables, out)?,
@@ -106,14 +106,19 @@ impl<'a> Sites<'a> {
         writeln!(out, "\n{line}")
     }
 
-    fn culprit(&mut self, id: FrameId, out: &mut dyn Write) -> io::Result<()> {
+    fn culprit(&mut self, story: &Story, out: &mut dyn Write) -> io::Result<()> {
+        let id = story.culprit;
         let named = self.named(id);
         let style = self.style;
         self.frame(INDENT, &named, 0, |name| style.strong(name), out)?;
         // What a runtime has there, nobody has to know.
         let is_of_interest = class(&self.classes, id) <= Class::Library;
         let place = self.report.tables().place(id).filter(|_| is_of_interest);
-        match place.and_then(|place| command(&place)) {
+        let callers = story.callers.iter().filter_map(|line| match line {
+            Line::Frame(id, _) => self.report.tables().place(*id),
+            Line::Folded(_) => None,
+        });
+        match place.and_then(|place| command(&place, callers)) {
             Some(command) => writeln!(out, "{SEE}{}", printable(&command)),
             None => Ok(()),
         }
@@ -248,25 +253,31 @@ fn marks(place: &Place<'_>, style: Style) -> String {
     format!("{id}{inlined}{guessed}")
 }
 
-/// What names a place that has no name, with a file that has its symbols.
-fn command(place: &Place<'_>) -> Option<String> {
+/// What names a place that has no name, and those of its callers in the same module, with a file
+/// that has its symbols.
+fn command<'a>(place: &Place<'a>, callers: impl Iterator<Item = Place<'a>>) -> Option<String> {
+    let (first, module) = (address(place)?, place.module?);
+    let callers = callers.filter(|caller| caller.module == place.module);
+    let callers = callers.filter_map(|caller| address(&caller));
+    let addresses: Vec<_> = [first].into_iter().chain(callers).collect();
+    let id = module.build_id.as_deref();
+    let id = id.map(|id| format!(", build id {id}")).unwrap_or_default();
+    let (path, addresses) = (&module.path, addresses.join(" "));
+    Some(format!(
+        "addr2line -Cfipe {path} {addresses} (with its symbols{id})"
+    ))
+}
+
+/// Where the call of a frame without a name is in the file of its module.
+fn address(place: &Place<'_>) -> Option<String> {
     let (frame, module) = (place.frame, place.module?);
     if frame.function.is_some() || frame.file.is_some() {
         return None;
     }
     let at = frame.offset?.0.wrapping_add(module.svma.0);
     // The call is before the address that it returns to.
-    let at = if frame.interrupted {
-        at
-    } else {
-        at.wrapping_sub(1)
-    };
-    let id = module.build_id.as_deref();
-    let id = id.map(|id| format!(", build id {id}")).unwrap_or_default();
-    let path = &module.path;
-    Some(format!(
-        "addr2line -Cfipe {path} {at:#x} (with its symbols{id})"
-    ))
+    let back = u64::from(!frame.interrupted);
+    Some(format!("{:#x}", at.wrapping_sub(back)))
 }
 
 fn growth(site: &Site) -> String {
