@@ -109,6 +109,7 @@ engines! {
         for (function, course) in [
             ("growing", ", growing: "),
             ("turning_over", ", turns over: none older than "),
+            ("replacing", ", full: as many as at "),
             ("for_a_while", ", stopped after "),
             ("at_start", ", start-up: none is of later than "),
         ] {

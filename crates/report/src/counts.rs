@@ -64,6 +64,13 @@ impl Trace {
         points.is_sorted_by(|a, b| a.at < b.at).then_some(points)
     }
 
+    /// What `counts` has of each look since then.
+    pub(crate) fn later(&self, since: f64, counts: &[u64]) -> impl Iterator<Item = u64> {
+        let looks = self.looks.iter().zip(counts);
+        let later = looks.filter(move |(look, _)| look.at > since);
+        later.map(|(_, count)| *count)
+    }
+
     /// How many blocks from before the trace were freed a second, in each quarter but the first.
     pub(crate) fn freed(&self) -> Option<[f64; 3]> {
         let counts = self.looks.iter().map(|look| look.unmatched_frees);

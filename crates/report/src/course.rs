@@ -83,20 +83,30 @@ impl Evidence {
         })
     }
 
-    /// In the second half of the trace it had no more blocks than in its middle, though some of
-    /// those that it had were freed.
+    /// Since the middle of the trace, or since its last quarter, it had as many blocks at each look,
+    /// though some of those that it had then were freed.
     fn full(&self, trace: &Trace) -> Option<Growth> {
-        let points = trace.points(0.0, &self.counts, self.blocks())?;
-        let [_, middle, late, end] = points;
-        let kept = self.blocks_from(0.0, middle.at, trace);
-        let replaced = middle.blocks.saturating_sub(kept);
-        // Some were just being replaced, in the middle or at the end.
-        let moving = (4 + middle.blocks.min(replaced) / 100).min(middle.blocks / 10);
-        let is_more = |point: Point| point.blocks > middle.blocks.saturating_add(moving);
-        let is_less = |point: Point| point.blocks < middle.blocks - middle.blocks / 10;
-        let is_other = |point: Point| is_more(point) || is_less(point);
-        (replaced >= SOME && !is_other(late) && !is_other(end)).then(|| {
-            let at = seconds(middle.at);
+        let [_, middle, late, _] = trace.points(0.0, &self.counts, self.blocks())?;
+        // In less time more has to be replaced, to be no accident.
+        let some = late.blocks / 8;
+        self.full_since(middle, SOME, trace)
+            .or_else(|| self.full_since(late, some.max(SOME), trace))
+    }
+
+    fn full_since(&self, start: Point, some: u64, trace: &Trace) -> Option<Growth> {
+        let kept = self.blocks_from(0.0, start.at, trace);
+        let replaced = start.blocks.saturating_sub(kept);
+        // Some were just being replaced when somebody looked.
+        let moving = (4 + start.blocks.min(replaced) / 100).min(start.blocks / 10);
+        let most = start.blocks.saturating_add(moving);
+        let least = start.blocks - start.blocks / 10;
+        let mut later = trace.later(start.at, &self.counts).peekable();
+        let is_seen = later.peek().is_some();
+        let is_level = later
+            .chain([self.blocks()])
+            .all(|blocks| (least..=most).contains(&blocks));
+        (replaced >= some && is_seen && is_level).then(|| {
+            let at = seconds(start.at);
             let text = format!("full: as many as at {at}, {replaced} of these are replaced");
             proven(Course::Full, text)
         })
@@ -109,7 +119,7 @@ impl Evidence {
         let is_late = first > duration / 8.0 && self.seen.is_some_and(|seen| seen >= first);
         let begin = if is_late { first } else { 0.0 };
         let time = duration - begin;
-        if time < SHORTEST || time < duration / 2.0 {
+        if time < SHORTEST || time < duration / 4.0 {
             return None;
         }
         let quarter = time / 4.0;
@@ -133,13 +143,23 @@ impl Evidence {
                 false => "in each quarter".to_owned(),
             };
             let text = format!("growing: {} {since}", range(least, most));
-            proven(Course::Growing, text)
+            Growth {
+                bytes_per_second: Some(self.bytes_from(begin + quarter, trace) / (time - quarter)),
+                ..proven(Course::Growing, text)
+            }
         })
     }
 
     fn blocks(&self) -> u64 {
         let blocks = self.ages.iter().map(|age| age.blocks);
         blocks.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of those that were made since.
+    fn bytes_from(&self, start: f64, trace: &Trace) -> f64 {
+        let is_later = |age: &&Age| trace.duration - age.age >= start;
+        let bytes = self.ages.iter().filter(is_later).map(|age| age.bytes);
+        bytes.fold(0, u64::saturating_add) as f64
     }
 
     /// Those that were made in that time.

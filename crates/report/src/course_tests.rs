@@ -105,46 +105,42 @@ fn ages_say_what_they_prove() {
     assert_eq!(by_ages(&[(0.5, 9)], None, 1.0, Run), "-");
 }
 
-/// Looks at the ends of quarters, more or less, of a trace of a minute.
-const LOOKS: [(f64, u64, u64); 4] = [(8.0, 0, 0), (16.0, 0, 0), (28.0, 0, 0), (44.0, 0, 0)];
+/// Looks at the ends of quarters, more or less, of a trace of a minute, and one near its end.
+const LOOKS: [(f64, u64, u64); 4] = [(16.0, 0, 0), (28.0, 0, 0), (44.0, 0, 0), (52.0, 0, 0)];
 
 #[test]
 fn numbers_tell_a_cache_from_a_leak() {
     let trace = trace(60.0, Mode::Run, &LOOKS, (0, 0));
+    let full =
+        |at, replaced| format!("full: as many as at {at} s, {replaced} of these are replaced");
+    let growing = |rate| format!("growing: {rate}/s in each quarter");
+    let nothing = || "-".to_owned();
     for (ages, counts, expected) in [
         // First in, first out, a third of the trace later; and at random.
-        (
-            quarters([1, 33, 33, 33]),
-            [50, 100, 100, 100],
-            "full: as many as at 28 s, 66 of these are replaced",
-        ),
-        (
-            quarters([3, 9, 27, 61]),
-            [50, 95, 100, 101],
-            "full: as many as at 28 s, 88 of these are replaced",
-        ),
-        (
-            quarters([10; 4]),
-            [5, 10, 20, 30],
-            "growing: 0.6 to 0.8/s in each quarter",
-        ),
+        (quarters([1, 33, 33, 33]), [50, 100, 100, 100], full(28, 66)),
+        (quarters([3, 9, 27, 61]), [50, 99, 100, 101], full(28, 87)),
+        // It was full late: enough has been replaced since, or too little.
+        (quarters([0, 30, 35, 35]), [60, 90, 100, 100], full(44, 35)),
+        (quarters([25, 30, 38, 12]), [50, 80, 100, 102], nothing()),
+        (quarters([10; 4]), [10, 20, 30, 35], growing("0.6 to 0.8")),
         // Some requests are at work at each time.
         (
             quarters([10, 10, 10, 60]),
-            [55, 60, 70, 80],
-            "growing: 0.6 to 0.8/s in each quarter",
+            [60, 70, 80, 85],
+            growing("0.6 to 0.8"),
         ),
-        // It has got smaller, or it grows by half of what is replaced.
-        (quarters([10; 4]), [40, 60, 60, 50], "-"),
+        // It grows by less than what is replaced.
         (
             quarters([10, 10, 10, 40]),
-            [50, 55, 60, 64],
-            "growing: 0.2 to 0.4/s in each quarter",
+            [55, 60, 64, 68],
+            growing("0.2 to 0.4"),
         ),
+        // It has got smaller.
+        (quarters([10; 4]), [60, 60, 50, 45], nothing()),
         // It grew once, and little was replaced since.
-        (quarters([40, 40, 1, 1]), [20, 40, 82, 82], "-"),
+        (quarters([40, 40, 1, 1]), [40, 82, 82, 82], nothing()),
     ] {
-        let found = evidence(&ages, Some(8.0), &counts).growth(&trace);
+        let found = evidence(&ages, Some(16.0), &counts).growth(&trace);
         assert_eq!(told(found), expected, "{ages:?} {counts:?}");
     }
 }

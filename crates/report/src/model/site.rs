@@ -164,14 +164,14 @@ pub enum Source {
 /// How a site grows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
-    /// By so much.
+    /// By so much, if that is known.
     pub bytes_per_second: Option<f64>,
     /// How likely it is to look so by chance.
     pub p: Option<f64>,
     /// In a word.
     pub pattern: Course,
-    /// In some words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// In some words; only while there are ages of which to say them.
+    #[serde(skip)]
     pub text: Option<String>,
 }
 
