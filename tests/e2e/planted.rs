@@ -80,27 +80,40 @@ impl Planted {
     }
 
     /// Fails the test unless the first site that grows names the place.
-    fn is_found(&self, engine: Engine) {
+    fn is_found(&self, engine: Engine) -> [String; 2] {
         let places = self.places();
-        for report in self.reports(engine) {
-            let site = first_growing(&report);
+        let reports = self.reports(engine);
+        for report in &reports {
+            let site = first_growing(report);
             let names = |place: &String| site.iter().any(|line| line.ends_with(place));
             assert!(places.iter().any(names), "{places:?} in {report}");
         }
+        reports
     }
 }
 
-/// The first site that grows, in lines.
+/// A report's sites, in lines.
+fn sites(report: &str) -> impl Iterator<Item = Vec<&str>> {
+    let paragraphs = report.split("\n\n");
+    paragraphs.map(|site| site.lines().collect())
+}
+
+/// Its first site that grows.
 fn first_growing(report: &str) -> Vec<&str> {
-    let mut sites = report.split("\n\n").map(|site| site.lines().collect());
     let grows = |site: &Vec<&str>| site[0].contains(", growing: ");
-    let site = sites.find(grows);
+    let site = sites(report).find(grows);
     site.unwrap_or_else(|| panic!("nothing grows: {report}"))
 }
 
 engines! {
     fn beside_a_cache_that_is_full(engine) {
-        Planted::new("catalog.cpp").is_found(engine);
+        let reports = Planted::new("catalog.cpp").is_found(engine);
+        for report in reports {
+            let is_of_cache = |site: &Vec<&str>| site.iter().any(|line| line.contains("Cache::"));
+            let of_cache: Vec<_> = sites(&report).filter(is_of_cache).collect();
+            assert_eq!(of_cache.len(), 3, "{report}");
+            assert!(of_cache.iter().all(|site| !site[0].contains("growing")), "{report}");
+        }
     }
 
     fn on_an_error_path(engine) {
@@ -128,12 +141,16 @@ engines! {
     }
 
     fn in_a_module_for_python(engine) {
-        if tools::program("python3").is_none() {
+        let Some(python) = tools::program("python3") else {
             return;
-        }
+        };
+        // What is called so may be a script that looks for it.
+        let itself = ["-c", "import sys; print(sys.executable)"];
+        let itself = Command::new(python).args(itself).output().expect("Python");
+        let python = String::from_utf8(itself.stdout).expect("UTF-8").trim().to_owned();
         let mut planted = Planted::new("tokens.c");
         let script = sources().join("planted/search.py").display().to_string();
-        planted.words = vec!["python3".to_owned(), script, planted.words.remove(0)];
+        planted.words = vec![python, script, planted.words.remove(0)];
         planted.is_found(engine);
     }
 
