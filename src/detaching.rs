@@ -480,9 +480,11 @@ impl Tracing<'_> {
         if kind == Child::Copy {
             self.target.copy_begins(parent, child);
         }
-        self.expected.insert(child, kind);
         if let Some(stopped) = self.unborn.remove(&child) {
+            self.expected.insert(child, kind);
             self.halt(stopped, halted);
+        } else if self.tracer.has(child) {
+            self.expected.insert(child, kind);
         }
     }
 

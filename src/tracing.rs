@@ -277,7 +277,7 @@ impl<'a> Tracing<'a> {
         self.target.inherits_mask(child, stopped.tid());
         if let Some(first_stop) = self.unborn.remove(&child) {
             self.born(first_stop, kind);
-        } else if !self.tasks.contains_key(&child) {
+        } else if !self.tasks.contains_key(&child) && self.tracer.has(child) {
             self.expected.insert(child, kind);
         }
         self.resume(stopped)

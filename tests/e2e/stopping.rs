@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use crate::clean::left_behind;
 use crate::engines::engines;
 use crate::fixture::Fixture;
 use crate::leaktap::attach;
@@ -90,6 +91,23 @@ engines! {
         tracing.detach().succeeded();
         target.work();
         target.end().succeeded();
+    }
+
+    /// Some of its threads stay stopped in the injected code: nobody else gets them out.
+    fn a_busy_process_that_is_stopped_is_left_clean(engine) {
+        for _ in 0..5 {
+            let mut target = Fixture::new("busy.c").start();
+            let pid = target.pid();
+            let tracing = attach(engine, pid, &[]);
+            kill(pid, Signal::SIGSTOP).expect("alive");
+            stopped(pid);
+            tracing.detach().succeeded();
+            kill(pid, Signal::SIGCONT).expect("alive");
+            continued(pid);
+            assert_eq!(left_behind(pid), Vec::<String>::new());
+            target.work();
+            target.end().succeeded();
+        }
     }
 
     /// Attaching to a stopped process does not wake it up, and detaching leaves it stopped.

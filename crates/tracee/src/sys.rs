@@ -85,6 +85,15 @@ fn look_at(tid: i32, flags: c_int) -> Option<(c_int, c_int)> {
     (found == 0 && pid == tid).then_some((info.si_code, status))
 }
 
+/// Whether `tid` is a child or tracee of ours whose end waitid(2) has not told us yet.
+pub(crate) fn is_ours(tid: i32) -> bool {
+    let mut info = MaybeUninit::<siginfo_t>::zeroed();
+    let flags = libc::WNOWAIT | libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: the kernel fills `info`, which nobody reads, or leaves it as it is.
+    let found = unsafe { libc::waitid(libc::P_PID, tid.unsigned_abs(), info.as_mut_ptr(), flags) };
+    found == 0 || Errno::last() != Errno::ECHILD
+}
+
 /// Waits for one child that is no tracee.
 pub(crate) fn reap(child: i32) {
     // SAFETY: a null status pointer is allowed.

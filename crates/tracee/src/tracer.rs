@@ -138,6 +138,12 @@ impl Tracer {
         }
     }
 
+    /// Whether more is to come of `tid`, one of its tracees, than what it keeps. A child that is
+    /// killed at once may end before its parent tells of it.
+    pub fn has(&self, tid: Tid) -> bool {
+        sys::is_ours(tid.get())
+    }
+
     /// The next event if there is one by now.
     pub fn poll(&mut self) -> Option<Event> {
         self.kept.pop_front().or_else(|| next(libc::WNOHANG))

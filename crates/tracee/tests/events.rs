@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use common::{Target, run_out};
 use leaktap_tracee::{Died, Event, Options, Stop, Tid, Tracer};
-use nix::sys::signal::Signal as NixSignal;
+use nix::sys::signal::{Signal as NixSignal, kill};
+use nix::unistd::Pid;
 
 fn follow(tracer: &mut Tracer, process: Tid, options: Options) {
     for stopped in tracer.attach(process, options).unwrap().stopped {
@@ -49,6 +50,27 @@ fn children_stop_before_they_run_and_their_parents_are_told() {
         let executed = stops.contains(&(child, Stop::Exec { former: child }));
         assert_eq!(executed, child != forked);
     }
+}
+
+#[test]
+fn of_a_child_that_was_killed_at_once_nothing_is_to_come() {
+    let mut target = Target::start("children", &[]);
+    let mut tracer = Tracer::new();
+    follow(&mut tracer, target.tid, Options::follow());
+    target.tell("x");
+    let child = loop {
+        if let Event::Stopped(stopped) = tracer.wait(100) {
+            match stopped.stop() {
+                Stop::Fork(child) => break child,
+                _ => drop(stopped.resume().unwrap()),
+            }
+        }
+    };
+    assert!(tracer.has(child));
+    kill(Pid::from_raw(child.get()), NixSignal::SIGKILL).unwrap();
+    assert_eq!(tracer.wait_for(child).unwrap_err(), Died { tid: child });
+    common::assert_killed(&tracer.wait(100));
+    assert!(!tracer.has(child));
 }
 
 #[test]

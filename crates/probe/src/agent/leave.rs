@@ -26,7 +26,7 @@ use leaktap_agent::layout::{ALL, Call, Descriptor};
 use leaktap_agent::{BACKS, EXIT_LEN, EXITS, Exit, GATE_PASS, OPEN, PUSH_LEN, SHUT};
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers, SignalInfo, Stopped, Tid, Tracer};
+use leaktap_tracee::{Memory, Registers, SignalInfo, Stop, Stopped, Tid, Tracer};
 
 use super::Agent;
 use super::held::Held;
@@ -128,10 +128,15 @@ impl Agent {
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
         let is_out = |ip: Addr| !self.regions.is_code(ip) || self.is_gate(ip);
         // A fault in there is no signal of somebody's: it would occur again. And what nobody handles
-        // has no frame: children end all the time, and few programs look at SIGCHLD.
+        // has no frame: children end all the time, and few programs look at SIGCHLD. Who stays
+        // stopped does not come out by itself.
         let is_handled =
             |info: SignalInfo| !info.is_fault() && stopped.tid().catches(info.signal());
-        if !self.is_at(stopped) || !stopped.signal_info().is_ok_and(is_handled) {
+        let is_due = match stopped.stop() {
+            Stop::Group(_) => true,
+            _ => stopped.signal_info().is_ok_and(is_handled),
+        };
+        if !self.is_at(stopped) || !is_due {
             return false;
         }
         let deadline = Instant::now() + STEPPING;
