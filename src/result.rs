@@ -11,7 +11,7 @@ use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
     Age, Exit, Family, Heap, Hex, Look, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source,
-    Stopped, Target as Process, Totals,
+    Stopped, Target as Process, Totals, count,
 };
 
 use crate::books::{live_blocks, live_bytes};
@@ -205,17 +205,15 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
     truncated.sort_unstable();
     for group in truncated.chunk_by(|a, b| a == b) {
         let why = group.first().copied().unwrap_or_default();
-        notes.push(format!(
-            "{} call sites have truncated stacks: {why}",
-            group.len()
-        ));
+        let sites = count(group.len() as u64, "call site");
+        notes.push(format!("{sites} with truncated stacks: {why}"));
     }
     notes.extend(target.mapping_notes());
     notes.extend(target.children.note());
     notes.extend(target.process().refused().map(without_agent));
     let lost = target.books.lost();
     if lost > 0 {
-        notes.push(format!("{lost} calls were seen and could not be counted"));
+        notes.push(format!("seen, but not counted: {}", count(lost, "call")));
     }
     let retried = target.books.retried();
     if retried > 0 {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::compile::Build;
-use crate::engines::engines;
+use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
 use crate::leaktap::{leaktap_with, run};
 
@@ -44,6 +44,18 @@ engines! {
         let traced = run(engine, &words);
         let notes = traced.succeeded().notes();
         assert!(notes.iter().any(|note| note.starts_with("Java's heap is not seen")), "{notes:?}");
+    }
+
+    /// Code with another view to be written by: an int3 cannot be put where its calls return to.
+    fn calls_that_cannot_be_counted_are_named(engine) {
+        let program = Fixture::new("other_view.c").program().display().to_string();
+        let finished = leaktap_with(["run", "--engine", &engine.to_string(), "--", &program, "run"]);
+        let expected = match engine {
+            Engine::Auto => "leaktap: 1,000 B in 10 blocks left, at 1 call site\n",
+            Engine::Breakpoint => "leaktap: no unfreed blocks were seen; not counted: 10 calls\n",
+        };
+        let report = finished.succeeded().stderr_text();
+        assert!(report.ends_with(expected), "{report}");
     }
 
     fn without_an_allocator_of_its_own_the_reason_is_told(engine) {

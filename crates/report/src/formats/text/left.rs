@@ -21,7 +21,13 @@ pub(super) fn last_line(
     let sites = count(shown.len() as u64, "call site");
     let exceeds = |of: &str, left: &Amount| left.exceeds(listed.get(of).unwrap_or(&NOTHING));
     let line = match shown.len() {
-        0 if left.values().all(Amount::is_empty) => "nothing is left".to_owned(),
+        0 if left.values().all(Amount::is_empty) => match report.totals.lost_events {
+            0 => "no unfreed blocks".to_owned(),
+            lost => format!(
+                "no unfreed blocks were seen; not counted: {}",
+                count(lost, "call")
+            ),
+        },
         0 => format!("none of {} left is listed", text(&left)),
         _ if left.iter().any(|(of, left)| exceeds(of, left)) => {
             format!(
