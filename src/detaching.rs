@@ -11,7 +11,7 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 
 use crate::target;
-use crate::tracing::{Child, Tracing, is_int3};
+use crate::tracing::{Child, Task, Tracing, is_int3};
 
 /// How long threads may take to get out of the agent, and those that are asleep to wake up.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -41,6 +41,10 @@ const STARVED: Duration = Duration::from_secs(2);
 /// How long those are that get no processor. One that is given up may stand in a slot, and dies
 /// when that is emptied.
 const RUNNABLE: Duration = Duration::from_secs(10);
+
+/// So many threads that have yet to stop are waited for together. For that the kernel goes through
+/// all tracees, and again for each stop: more are asked for one by one.
+const FEW: usize = 8;
 
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -345,25 +349,63 @@ impl Tracing<'_> {
             }
         }
         let begun = Instant::now();
-        while self.awaits(&halted) {
-            match self.tracer.wait(0) {
-                Event::Stopped(stopped) => self.halt(stopped, &mut halted),
+        loop {
+            let awaited = self.awaited(&halted);
+            let Some(one) = awaited.get(awaited.len() / 2) else {
+                return halted;
+            };
+            let event = if awaited.len() <= FEW {
+                self.tracer.wait(0)
+            } else if self.halt_some(&awaited, &mut halted) {
+                continue;
+            } else {
+                // Half of the others have stopped by then, more or less.
+                self.tracer.wait_of(*one)
+            };
+            match event {
                 Event::Interrupted => {
-                    self.give_up_on_sleepers();
-                    if begun.elapsed() > STARVED {
-                        self.give_up_on_all_but(&halted, begun.elapsed() > RUNNABLE);
-                    }
+                    self.halt_any(&mut halted);
+                    self.give_up(&halted, begun.elapsed());
                 }
-                Event::NoChildren => break,
-                ended => {
-                    self.on_event(ended);
-                    halted.retain(|tid, _| self.tasks.contains_key(tid));
-                }
+                Event::NoChildren => return halted,
+                event => self.on_halting(event, &mut halted),
             }
         }
-        halted
     }
 
+    /// One of `awaited` has stopped, or another thread, or has ended.
+    fn on_halting(&mut self, event: Event, halted: &mut HashMap<Tid, Halted>) {
+        match event {
+            Event::Stopped(stopped) => self.halt(stopped, halted),
+            ended => {
+                self.on_event(ended);
+                halted.retain(|tid, _| self.tasks.contains_key(tid));
+            }
+        }
+    }
+
+    /// What there is by now of any thread: an exec(2) waits until the ends of all others have been
+    /// taken.
+    fn halt_any(&mut self, halted: &mut HashMap<Tid, Halted>) {
+        while let Some(event) = self.tracer.poll() {
+            if let Event::NoChildren = event {
+                return;
+            }
+            self.on_halting(event, halted);
+        }
+    }
+
+    /// Those of `awaited` that have stopped by now. True if there was one.
+    fn halt_some(&mut self, awaited: &[Tid], halted: &mut HashMap<Tid, Halted>) -> bool {
+        let mut found = false;
+        for tid in awaited {
+            if let Some(event) = self.tracer.poll_of(*tid) {
+                found = true;
+                self.on_halting(event, halted);
+            }
+        }
+        found
+    }
     /// Lets all run for so long that those get on who have to. They have been stopped since
     /// `begun`.
     fn let_run_for(&mut self, pause: Duration, halted: HashMap<Tid, Halted>, begun: Instant) {
@@ -405,12 +447,11 @@ impl Tracing<'_> {
         asleep.map(|(tid, _)| *tid)
     }
 
-    fn awaits(&self, halted: &HashMap<Tid, Halted>) -> bool {
-        let task_runs = self
-            .tasks
-            .iter()
-            .any(|(tid, task)| !task.unstoppable && !halted.contains_key(tid));
-        task_runs || !self.expected.is_empty()
+    /// The threads that have yet to stop.
+    fn awaited(&self, halted: &HashMap<Tid, Halted>) -> Vec<Tid> {
+        let has_to = |(tid, task): &(&Tid, &Task)| !task.unstoppable && !halted.contains_key(*tid);
+        let tasks = self.tasks.iter().filter(has_to).map(|(tid, _)| tid);
+        tasks.chain(self.expected.keys()).copied().collect()
     }
 
     fn halt(&mut self, stopped: Stopped, halted: &mut HashMap<Tid, Halted>) {
@@ -448,7 +489,7 @@ impl Tracing<'_> {
                 let _ = self.on_end(stopped); // its end is reported next
                 return;
             }
-            Stop::Interrupt | Stop::Group(_) if target::has_pending_trap(tid) => {
+            Stop::Interrupt | Stop::Group(_) if has_pending_trap(&stopped) => {
                 let _ = self.resume(stopped); // its int3 is reported next, or its death
                 return;
             }
@@ -488,17 +529,27 @@ impl Tracing<'_> {
         }
     }
 
+    /// Some threads will not stop soon, or never will.
+    fn give_up(&mut self, halted: &HashMap<Tid, Halted>, waited: Duration) {
+        self.give_up_on_sleepers(halted);
+        if waited > STARVED {
+            self.give_up_on_all_but(halted, waited > RUNNABLE);
+        }
+    }
+
     /// Threads that sleep where no signal reaches them do not stop until they wake up. And of a
     /// leader that has ended before other
     /// threads, the kernel says nothing until they have.
-    fn give_up_on_sleepers(&mut self) {
+    fn give_up_on_sleepers(&mut self, halted: &HashMap<Tid, Halted>) {
         let leader = self.target.tid();
-        let mut others = self.tasks.keys().filter(|tid| **tid != leader);
-        let lives_on = others.any(|tid| !target::has_ended(*tid));
+        let has_ended_first = !halted.contains_key(&leader) && target::has_ended(leader) && {
+            let mut others = self.tasks.keys().filter(|tid| **tid != leader);
+            others.any(|tid| !target::has_ended(*tid))
+        };
         for (tid, task) in &mut self.tasks {
-            task.asleep |= !task.unstoppable && target::sleeps_uninterruptibly(*tid);
-            let ended_first = *tid == leader && lives_on && target::has_ended(leader);
-            task.unstoppable |= task.asleep || ended_first;
+            let is_awaited = !task.unstoppable && !halted.contains_key(tid);
+            task.asleep |= is_awaited && target::sleeps_uninterruptibly(*tid);
+            task.unstoppable |= task.asleep || *tid == leader && has_ended_first;
         }
     }
 
@@ -534,6 +585,14 @@ impl Tracing<'_> {
         }
         Ok(())
     }
+}
+
+/// True of a thread that has hit an int3 whose SIGTRAP has not been reported.
+fn has_pending_trap(stopped: &Stopped) -> bool {
+    // That of an int3 is not blocked: the kernel opens the mask for it. One that is may wait for
+    // ever.
+    let is_open = |mask: u64| mask & (1 << (Signal::TRAP.number() - 1)) == 0;
+    stopped.has_pending(Signal::TRAP) == Ok(true) && stopped.signal_mask().is_ok_and(is_open)
 }
 
 /// How long the threads of `process` have had a processor.

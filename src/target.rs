@@ -24,7 +24,7 @@ mod mappings;
 mod notes;
 mod states;
 
-pub(crate) use states::{has_ended, has_pending_trap, is_runnable, sleeps_uninterruptibly};
+pub(crate) use states::{has_ended, is_runnable, sleeps_uninterruptibly};
 
 /// How often the agent's sums are looked at.
 const SAMPLING: Duration = Duration::from_millis(45);

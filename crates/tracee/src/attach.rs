@@ -14,6 +14,9 @@ use crate::{Event, Options, Running, Stop, Stopped, Tid, Tracer, sys};
 /// none: most threads stop within microseconds.
 const POLLS_PER_LOOK: u32 = 64;
 
+/// More threads than that are not asked for without a pause once none has reported anything.
+const MANY: usize = 64;
+
 /// The pause after that. It leaves the processor to threads that have to run in order to stop.
 /// Not a wait for their events, because there may be none: a leader that ends before its threads
 /// reports nothing, nor does a thread that sleeps uninterruptibly.
@@ -270,32 +273,58 @@ impl Attaching<'_> {
     /// Interrupts what runs and collects its stops. Reaps what has ended, even if nothing has to be
     /// waited for: an exec(2) may wait for that.
     fn stop_all(&mut self) {
-        while let Some(event) = self.tracer.poll_kernel() {
-            let is_last = matches!(event, Event::NoChildren);
-            self.enter(event);
-            if is_last {
-                break;
-            }
-        }
+        self.enter_all();
         for tid in self.missing() {
             // One that has ended is found out below.
             let _ = sys::interrupt(tid.get());
         }
         let since = Instant::now();
         let mut polls = 0;
-        while self.threads.values().any(Option::is_none) {
-            match self.tracer.poll_kernel() {
-                Some(event) => self.enter(event),
-                None => {
-                    polls += 1;
-                    if polls % POLLS_PER_LOOK == 0 {
-                        self.look(since.elapsed());
-                        // There may be no event to wait for: see PAUSE.
-                        thread::sleep(PAUSE);
-                    }
-                }
+        loop {
+            let missing = self.missing();
+            if missing.is_empty() {
+                return;
+            }
+            if self.poll(&missing) || self.enter_all() {
+                continue;
+            }
+            polls += 1;
+            let must_look = polls % POLLS_PER_LOOK == 0;
+            if must_look {
+                self.look(&missing, since.elapsed());
+            }
+            if must_look || missing.len() > MANY {
+                // There may be no event to wait for: see PAUSE.
+                thread::sleep(PAUSE);
             }
         }
+    }
+
+    /// Each by itself: the kernel goes through all tracees for one that asks for any. True if one
+    /// had something to report.
+    fn poll(&mut self, threads: &[Tid]) -> bool {
+        let mut found = false;
+        for &tid in threads {
+            if let Some(event) = self.tracer.poll_of(tid) {
+                found = true;
+                self.enter(event);
+            }
+        }
+        found
+    }
+
+    /// What is there of any thread; true if there was something.
+    fn enter_all(&mut self) -> bool {
+        let mut found = false;
+        while let Some(event) = self.tracer.poll_kernel() {
+            found = true;
+            let is_last = matches!(event, Event::NoChildren);
+            self.enter(event);
+            if is_last {
+                break;
+            }
+        }
+        found
     }
 
     fn missing(&self) -> Vec<Tid> {
@@ -321,9 +350,9 @@ impl Attaching<'_> {
 
     /// Gives up those that cannot report: the ended, the renamed by an exec, a leader that ended
     /// before its threads; and, after `waited`, those that sleep uninterruptibly or do not run.
-    fn look(&mut self, waited: Duration) {
-        for tid in self.missing() {
-            let state = Status::of(tid).map_or('X', |status| status.state());
+    fn look(&mut self, missing: &[Tid], waited: Duration) {
+        for &tid in missing {
+            let state = procfs::state(tid).map_or('?', |state| state.unwrap_or('X'));
             let has_ended = matches!(state, 'Z' | 'X');
             let is_late = waited > LONG_PATIENCE || state == 'D' && waited > PATIENCE;
             if is_late && !has_ended {

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use leaktap_memory::Addr;
+use nix::libc;
 
 use crate::Tid;
 
@@ -207,7 +208,28 @@ fn guarded_in(maps: &[u8], at: u64) -> Option<Range<u64>> {
 
 /// `PF_*` of linux/sched.h: the ninth field of /proc/TID/stat.
 fn flags(tid: Tid) -> Option<u32> {
-    flags_in(&fs::read(format!("/proc/{tid}/stat")).ok()?)
+    flags_in(&own_stat(tid).ok()?)
+}
+
+/// The letter of a thread's state: R, S, D, T, t, Z, X, ... Nothing if there is no such thread.
+///
+/// # Errors
+/// As for open(2) and read(2).
+pub(crate) fn state(tid: Tid) -> io::Result<Option<char>> {
+    let is_gone = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+    };
+    match own_stat(tid) {
+        Ok(stat) => Ok(stat_field(&stat, 3).and_then(|state| state.chars().next())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The text of /proc/TID/task/TID/stat. For /proc/TID/stat, the kernel goes through all threads of
+/// the process, to sum up.
+fn own_stat(tid: Tid) -> io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{tid}/task/{tid}/stat"))
 }
 
 fn flags_in(stat: &[u8]) -> Option<u32> {

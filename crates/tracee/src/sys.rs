@@ -12,9 +12,11 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 mod nice;
+mod pending;
 mod spawn;
 
 pub(crate) use nice::{has_other_policy, nice, restore_nice, set_nice_alone};
+pub(crate) use pending::has_pending;
 pub use spawn::raise_file_limit;
 pub(crate) use spawn::{Image, fork_exec, ignored_at_start};
 
@@ -45,13 +47,17 @@ pub(crate) struct RseqConfiguration {
     padding: u32,
 }
 
-/// One waitpid(2) for any tracee or child of this thread: its id and raw status; none with
-/// `WNOHANG` and nothing to report. Never takes what belongs to other threads.
-pub(crate) fn wait(flags: c_int) -> Result<Option<(i32, i32)>, Errno> {
+/// Any tracee or child of this thread, to [`wait`] for.
+pub(crate) const ANY: i32 = -1;
+
+/// One waitpid(2) for `of`, a tracee or child of this thread: its id and raw status; none with
+/// `WNOHANG` and nothing to report. Never takes what belongs to other threads. For [`ANY`], the
+/// kernel goes through all of them, at each call.
+pub(crate) fn wait(of: i32, flags: c_int) -> Result<Option<(i32, i32)>, Errno> {
     let mut status = 0;
     let flags = flags | libc::__WALL | libc::__WNOTHREAD;
     // SAFETY: `status` is a live c_int for the duration of the call.
-    let tid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+    let tid = unsafe { libc::waitpid(of, &raw mut status, flags) };
     Errno::result(tid).map(|tid| (tid != 0).then_some((tid, status)))
 }
 

@@ -1,5 +1,6 @@
 use leaktap_memory::Addr;
 use std::fmt;
+use std::io;
 
 use crate::{Signal, procfs};
 
@@ -58,6 +59,14 @@ impl Tid {
     /// itself, as long as it lives.
     pub fn living_thread(self) -> Tid {
         procfs::living_thread(self)
+    }
+
+    /// The letter of its state, by proc_pid_stat(5): R, S, D, T, t, Z, X. Nothing of one that is gone.
+    ///
+    /// # Errors
+    /// As for open(2) and read(2).
+    pub fn state(self) -> io::Result<Option<char>> {
+        procfs::state(self)
     }
 
     /// Kilobytes of its process's memory that are locked (mlock(2)).

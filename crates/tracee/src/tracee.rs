@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -5,7 +6,7 @@ use std::marker::PhantomData;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::{Options, Registers, SignalInfo, Stop, Tid, restart, sys};
+use crate::{Options, Registers, Signal, SignalInfo, Stop, Tid, restart, sys};
 
 /// ptrace(2) answers only the thread that attached.
 pub(crate) type OfThisThread = PhantomData<*const ()>;
@@ -58,6 +59,8 @@ pub struct Stopped {
     pub(crate) stop: Stop,
     /// Set when the thread has left the group-stop of its process for us, and has to go back.
     pub(crate) rejoin: bool,
+    /// As read since it stopped, or was last changed by us: nobody else changes them.
+    registers: Cell<Option<Registers>>,
     of_this_thread: OfThisThread,
 }
 
@@ -73,6 +76,7 @@ impl Stopped {
             tid,
             stop,
             rejoin: false,
+            registers: Cell::new(None),
             of_this_thread: PhantomData,
         }
     }
@@ -87,14 +91,23 @@ impl Stopped {
         self.stop
     }
 
-    /// Its registers.
+    /// Its registers. The kernel is asked once a stop, and again after a change.
     ///
     /// # Errors
     /// [`Died`].
     pub fn registers(&self) -> Result<Registers, Died> {
-        self.tid
-            .alive(sys::registers(self.tid.get()))
-            .map(Registers)
+        if let Some(known) = self.registers.get() {
+            return Ok(known);
+        }
+        let found = self.tid.alive(sys::registers(self.tid.get()));
+        let found = found.map(Registers)?;
+        self.registers.set(Some(found));
+        Ok(found)
+    }
+
+    /// It is about to run, and will stop again as this one.
+    pub(crate) fn forget_registers(&self) {
+        self.registers.set(None);
     }
 
     /// Changes its registers. They must have been read from a thread of the same program: the
@@ -103,6 +116,8 @@ impl Stopped {
     /// # Errors
     /// [`Died`].
     pub fn set_registers(&self, registers: &Registers) -> Result<(), Died> {
+        // The kernel keeps some flags as they are.
+        self.forget_registers();
         self.tid
             .alive(sys::set_registers(self.tid.get(), &registers.0))
     }
@@ -116,6 +131,16 @@ impl Stopped {
         self.tid
             .alive(sys::signal_info(self.tid.get()))
             .map(SignalInfo)
+    }
+
+    /// Whether `signal` waits for this thread alone: one that the thread itself has raised, or that
+    /// tgkill(2) has sent it.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn has_pending(&self, signal: Signal) -> Result<bool, Died> {
+        self.tid
+            .alive(sys::has_pending(self.tid.get(), signal.number()))
     }
 
     /// Its signal mask, as the kernel has it: signal N is bit N - 1.

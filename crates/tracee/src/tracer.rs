@@ -76,7 +76,7 @@ impl Tracer {
             return event;
         }
         for _ in 0..spins {
-            if let Some(event) = next(libc::WNOHANG) {
+            if let Some(event) = next(sys::ANY, libc::WNOHANG) {
                 return event;
             }
             // Else the signal that came meanwhile would wake nobody.
@@ -146,7 +146,37 @@ impl Tracer {
 
     /// The next event if there is one by now.
     pub fn poll(&mut self) -> Option<Event> {
-        self.kept.pop_front().or_else(|| next(libc::WNOHANG))
+        self.kept
+            .pop_front()
+            .or_else(|| next(sys::ANY, libc::WNOHANG))
+    }
+
+    /// What `tid` has reported by now. What others have stays where it is, and is not gone through:
+    /// of many threads, each is asked for by itself.
+    pub fn poll_of(&mut self, tid: Tid) -> Option<Event> {
+        let event = self.take_of(tid);
+        let event = event.or_else(|| next(tid.get(), libc::WNOHANG));
+        event.filter(|event| !matches!(event, Event::NoChildren))
+    }
+
+    /// The next that `tid` reports; of any thread, if that is no tracee any longer.
+    pub fn wait_of(&mut self, tid: Tid) -> Event {
+        if let Some(event) = self.take_of(tid) {
+            return event;
+        }
+        loop {
+            match next(tid.get(), 0) {
+                Some(Event::NoChildren) => return self.wait(0),
+                Some(event) => return event,
+                None => {}
+            }
+        }
+    }
+
+    fn take_of(&mut self, tid: Tid) -> Option<Event> {
+        let is_its = |event: &Event| event.tid() == Some(tid);
+        let index = self.kept.iter().position(is_its)?;
+        self.kept.remove(index)
     }
 
     /// The next stop of `tid`, for as long as it takes.
@@ -177,7 +207,7 @@ impl Tracer {
             if let Some(found) = self.kept_of(tid) {
                 return found.map(Some);
             }
-            match next(libc::WNOHANG) {
+            match next(sys::ANY, libc::WNOHANG) {
                 Some(Event::Interrupted) => {}
                 Some(Event::NoChildren) => return Err(Died { tid }),
                 Some(event) => self.kept.push_back(event),
@@ -209,7 +239,7 @@ impl Tracer {
 
     /// The event kept for `tid`, if there is one, else the next that the kernel has by now.
     pub(crate) fn poll_kernel(&mut self) -> Option<Event> {
-        next(libc::WNOHANG)
+        next(sys::ANY, libc::WNOHANG)
     }
 
     /// Takes the end of `child` out of what is kept.
@@ -238,6 +268,15 @@ impl Event {
             Status::Exited { code } => Some(Event::Exited { tid, code }),
             Status::Killed { signal, core } => Some(Event::Killed { tid, signal, core }),
             Status::Stopped { .. } => None,
+        }
+    }
+
+    /// Of whom it tells.
+    fn tid(&self) -> Option<Tid> {
+        match self {
+            Event::Stopped(stopped) => Some(stopped.tid()),
+            Event::Exited { tid, .. } | Event::Killed { tid, .. } => Some(*tid),
+            Event::Interrupted | Event::NoChildren => None,
         }
     }
 
@@ -271,16 +310,16 @@ fn pause(polls: u32) {
 
 fn block() -> Event {
     loop {
-        if let Some(event) = next(0) {
+        if let Some(event) = next(sys::ANY, 0) {
             return event;
         }
     }
 }
 
-/// One look. None with nothing to report, or for a stop that has been overtaken by the thread's
-/// end.
-fn next(flags: i32) -> Option<Event> {
-    let (tid, status) = match sys::wait(flags) {
+/// One look at `of`. None with nothing to report, or for a stop that has been overtaken by the
+/// thread's end.
+fn next(of: i32, flags: i32) -> Option<Event> {
+    let (tid, status) = match sys::wait(of, flags) {
         Ok(found) => found?,
         Err(Errno::EINTR) => return Some(Event::Interrupted),
         Err(_) => return Some(Event::NoChildren),

@@ -30,12 +30,10 @@ use leaktap_tracee::{Memory, Registers, SignalInfo, Stop, Stopped, Tid, Tracer};
 
 use super::Agent;
 use super::held::Held;
+use super::words::Words;
 
 /// The tracer's own sums in the ledger: no thread's number is as high.
 pub const OWN_STRIPE: usize = STRIPES - 1;
-
-/// Bytes of a stack that are searched.
-const SEARCHED: usize = 256 << 10;
 
 /// How long a thread may take from where it is in the agent to an exit, step by step. Most take a
 /// hundredth of that.
@@ -242,7 +240,7 @@ impl Agent {
     /// ss as 64-bit code has them).
     fn has_signal_frame(&self, memory: &Memory, sp: Addr) -> bool {
         const SEGMENTS: u64 = 0x002b_0000_0000_0033;
-        let words: Vec<Addr> = words_on_stack(memory, sp).collect();
+        let words: Vec<Addr> = Words::new(memory).above(sp).collect();
         words.windows(3).any(|frame| match frame {
             [ip, _, segments] => {
                 self.regions.is_code(*ip) && segments.get() & !0xffff_0000 == SEGMENTS
@@ -344,15 +342,3 @@ impl Agent {
 
 /// Bytes of `call [r11 + 8]`, and of `call [rsp - 8]`.
 const CALL_LEN: i64 = 4;
-
-/// What lies on a stack from `from` up.
-pub(crate) fn words_on_stack(memory: &Memory, from: Addr) -> impl Iterator<Item = Addr> {
-    let mut stack = vec![0; SEARCHED];
-    let len = memory.read_partial(from, &mut stack);
-    stack.truncate(len);
-    let words: Vec<_> = stack
-        .chunks_exact(8)
-        .filter_map(|word| Some(Addr::new(u64::from_le_bytes(*word.first_chunk()?))))
-        .collect();
-    words.into_iter()
-}

@@ -30,6 +30,7 @@ mod twin;
 mod unled;
 mod unwinding;
 mod waker;
+mod words;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,7 +54,6 @@ pub use held::Held;
 pub(crate) use inject::refusal;
 pub(crate) use injection::Injection;
 pub use leave::OWN_STRIPE;
-pub(crate) use leave::words_on_stack;
 pub(crate) use mappings::Unread;
 pub(crate) use plan::{Plan, call_code};
 pub use remains::Remains;
@@ -63,6 +63,8 @@ use remote::Regions;
 use room::Room;
 use stacks::Stacks;
 pub(crate) use waker::Waker;
+use words::Ranges;
+pub(crate) use words::Words;
 
 /// Bytes of a code region: header page, text and constants, stubs.
 const CODE_LEN: u64 = 64 << 10;
@@ -156,10 +158,9 @@ impl Agent {
         &self.plan
     }
 
-    /// Whether a thread that goes on at `at` would run into the middle of a jump to be written.
-    pub(crate) fn replaces(&self, at: Addr) -> bool {
-        let mut detours = self.detours.iter();
-        detours.any(|detour| detour.site.inner().contains(&at))
+    /// Where a thread that went on would run into the middle of a jump to be written.
+    pub(crate) fn replaced(&self) -> Ranges {
+        Ranges::new(self.detours.iter().map(|detour| detour.site.inner()))
     }
 
     /// What it shares with us.

@@ -13,7 +13,7 @@ const PAGE: u64 = 4096;
 /// it is used is part of the stack.
 const BELOW_MAIN_STACK: u64 = 128 << 20;
 
-/// Stacks of threads, lowest first.
+/// Stacks of threads, lowest first; no two have bytes in common.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stacks(Vec<Range<Addr>>);
 
@@ -25,10 +25,12 @@ impl Stacks {
 
     /// Whether `sp` is on a stack that is known.
     pub(crate) fn contains(&self, sp: Addr) -> bool {
-        self.0.iter().any(|range| range.contains(&sp))
+        let after = self.0.partition_point(|range| range.start <= sp);
+        let before = after.checked_sub(1).and_then(|index| self.0.get(index));
+        before.is_some_and(|range| sp < range.end)
     }
 
-    /// Adds the one that the thread of `registers` is on, one of `mappings`, if it is the thread's
+    /// Adds the one that the thread of `registers` is on, one of `mappings`, lowest first, if it is the thread's
     /// own: the first thread's, or one
     /// behind which are the thread's own data (so glibc and musl have it), where it ends. A
     /// coroutine's is not, nor what the kernel
@@ -38,7 +40,9 @@ impl Stacks {
     }
 
     fn add_at(&mut self, sp: Addr, fs: Addr, mappings: &[Mapping]) {
-        let Some(mapping) = mappings.iter().find(|mapping| mapping.contains(sp)) else {
+        let after = mappings.partition_point(|mapping| mapping.start <= sp);
+        let before = after.checked_sub(1).and_then(|index| mappings.get(index));
+        let Some(mapping) = before.filter(|mapping| mapping.contains(sp)) else {
             return;
         };
         if self.contains(sp) || !mapping.perms.read {
@@ -55,8 +59,8 @@ impl Stacks {
     /// Adds one, in the place of those that have bytes in common with it.
     pub(crate) fn insert(&mut self, range: Range<Addr>) {
         self.remove(&range);
-        self.0.push(range);
-        self.0.sort_unstable_by_key(|range| range.start);
+        let index = self.0.partition_point(|known| known.start < range.start);
+        self.0.insert(index, range);
     }
 
     /// Forgets the one that begins at `start`, and returns it.
@@ -67,10 +71,13 @@ impl Stacks {
 
     /// Forgets those that have bytes in common with `range`. Returns whether there were any.
     pub(crate) fn remove(&mut self, range: &Range<Addr>) -> bool {
-        let before = self.0.len();
-        let apart = |known: &Range<Addr>| known.end <= range.start || range.end <= known.start;
-        self.0.retain(apart);
-        self.0.len() < before
+        let first = self.0.partition_point(|known| known.end <= range.start);
+        let after = self.0.partition_point(|known| known.start < range.end);
+        let has_any = first < after;
+        if has_any {
+            self.0.drain(first..after);
+        }
+        has_any
     }
 }
 

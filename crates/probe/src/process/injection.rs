@@ -13,7 +13,7 @@ use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
-use crate::agent::{self, Agent, Held, Injection, Plan, Remains, Waker, words_on_stack};
+use crate::agent::{self, Agent, Held, Injection, Plan, Remains, Waker, Words};
 use crate::breakpoints::{Breakpoints, INT3, Purpose};
 use crate::modules::Files;
 use crate::probepoint::{Kind, Probepoint, Reason};
@@ -198,9 +198,10 @@ impl Process {
         let places = awake.map(|now| (now.sp(), now.ip()));
         let asleep = asleep_at.iter().copied();
         let mut returned_to: Vec<Addr> = asleep.clone().map(|(_, ip)| ip).collect();
+        let (mut words, replaced) = (Words::new(&self.memory), agent.replaced());
         for (sp, _) in places.chain(asleep) {
-            let words = words_on_stack(&self.memory, sp);
-            returned_to.extend(words.filter(|word| agent.replaces(*word)));
+            let words = words.above(sp);
+            returned_to.extend(words.filter(|word| replaced.contains(*word)));
         }
         agent.modules_changed(self.modules.rules(), &[]);
         for at in agent.keep(&self.points) {

@@ -96,6 +96,7 @@ impl RemoteCalls<'_> {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut signal = 0;
         loop {
+            self.stopped.forget_registers();
             tid.alive(how(tid.get(), signal))?;
             let (now, is_late) = self.next_stop(deadline)?;
             if is_end(&now)? {
