@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use leaktap_report::{Child as Listed, grouped, printable};
 use leaktap_tracee::Tid;
-use procfs::process::Process as ProcInfo;
 
 /// Most children that are listed, and that a note names.
 const MOST_LISTED: usize = 1000;
@@ -35,7 +34,7 @@ impl Children {
         if self.first.len() < MOST_LISTED {
             self.first.push(Child {
                 pid,
-                started: started(pid).unwrap_or_default(),
+                started: pid.start_time().unwrap_or_default(),
                 program: program(pid).unwrap_or_default(),
                 is_copy,
             });
@@ -80,7 +79,7 @@ impl Child {
     /// Its program as far as that is known, and whether it may be no more than a copy of its parent:
     /// it may have run another one since.
     fn program_now(&self) -> (PathBuf, bool) {
-        let is_there = self.is_copy && started(self.pid) == Some(self.started);
+        let is_there = self.is_copy && self.pid.start_time() == Some(self.started);
         let now = program(self.pid).filter(|now| is_there && *now != self.program);
         let is_copy = self.is_copy && now.is_none();
         (now.unwrap_or_else(|| self.program.clone()), is_copy)
@@ -89,11 +88,6 @@ impl Child {
 
 fn program(pid: Tid) -> Option<PathBuf> {
     std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("exe")).ok()
-}
-
-fn started(pid: Tid) -> Option<u64> {
-    let stat = ProcInfo::new(pid.get()).and_then(|process| process.stat());
-    stat.ok().map(|stat| stat.starttime)
 }
 
 #[cfg(test)]

@@ -30,9 +30,7 @@ const WORKING: Duration = Duration::from_millis(300);
 /// more signal to be told apart.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// How long threads that are asleep may take to wake up, before breakpoints have to do. Each
-/// attempt takes as long as a thread
-/// is waited for.
+/// How long threads that are asleep may take to wake up, before breakpoints have to do.
 const ASLEEP: Duration = Duration::from_millis(500);
 
 /// How long threads that do not sleep are waited for when all are being stopped.
@@ -281,12 +279,14 @@ impl Tracing<'_> {
     /// how long
     /// they were stopped.
     pub(crate) fn arm(&mut self) -> Duration {
-        let begun = Instant::now();
-        let mut halted = self.stop_all(HashMap::new());
+        let (mut begun, mut halt) = (Instant::now(), Duration::ZERO);
         let deadline = begun + ASLEEP;
+        let mut halted = self.stop_all(HashMap::new());
         while self.asleep().next().is_some() && Instant::now() < deadline {
             self.let_run(halted);
-            std::thread::yield_now();
+            halt += begun.elapsed();
+            self.let_wake_up(deadline);
+            begun = Instant::now();
             halted = self.stop_all(HashMap::new());
         }
         if self.target.exit.is_none() && self.target.is_replaced {
@@ -299,7 +299,7 @@ impl Tracing<'_> {
                 .lead_to_agent(&mut self.tracer, &mut threads, &asleep);
         }
         self.let_run(halted);
-        begun.elapsed()
+        halt + begun.elapsed()
     }
 
     /// Lets those run that are in the agent's own code, and no other thread, to its exits: until
@@ -413,6 +413,20 @@ impl Tracing<'_> {
         self.target.halted(begun.elapsed());
         let until = Instant::now() + pause;
         while Instant::now() < until {
+            self.target.pass_time();
+            match self.tracer.poll() {
+                Some(Event::NoChildren) => return,
+                Some(event) => self.on_event(event),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Until none of those that are asleep is so any longer: to stop all others costs as long as one
+    /// is waited for, each time.
+    fn let_wake_up(&mut self, deadline: Instant) {
+        let sleeps = |tid: Tid| target::sleeps_uninterruptibly(tid);
+        while self.asleep().any(sleeps) && Instant::now() < deadline {
             self.target.pass_time();
             match self.tracer.poll() {
                 Some(Event::NoChildren) => return,

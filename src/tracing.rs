@@ -297,13 +297,22 @@ impl<'a> Tracing<'a> {
         if flags.is_some_and(fs_shared) {
             self.fs_shared.insert(child);
         }
-        let thread = child.process() == parent.tid().process();
         Ok(match flags {
-            Some(_) if named == Child::Thread && thread => Child::Thread,
+            Some(_) if named == Child::Thread && self.is_beside(child, parent.tid()) => {
+                Child::Thread
+            }
             Some(flags) if flags & CLONE_VM != 0 => Child::SharesMemory,
             Some(_) => Child::Copy,
             None => named,
         })
+    }
+
+    /// Whether `child` is a thread of the process of `parent`.
+    fn is_beside(&self, child: Tid, parent: Tid) -> bool {
+        match self.is_child(parent) {
+            false => child.is_of(self.target.tid()),
+            true => parent.process().is_some_and(|process| child.is_of(process)),
+        }
     }
 
     /// A new thread or process at its first stop, before it has run.

@@ -1,13 +1,13 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::{Tid, procfs, sys};
+use crate::{Area, Tid, procfs, sys};
 
 /// So few bytes are read sooner through /proc/PID/mem than by process_vm_readv(2), which pins their
 /// pages first.
@@ -49,6 +49,8 @@ pub struct Memory {
     thread: Tid,
     /// /proc/PID/mem: also reads pages without `PROT_READ` and outlives the leader thread.
     file: Arc<File>,
+    /// Its /proc/PID/maps, once it has been asked for.
+    maps: Arc<OnceLock<Option<File>>>,
 }
 
 impl Memory {
@@ -64,6 +66,7 @@ impl Memory {
             process,
             thread,
             file: Arc::new(file),
+            maps: Arc::default(),
         })
     }
 
@@ -90,30 +93,67 @@ impl Memory {
         }
     }
 
+    /// Reads `len` bytes at each of `places`, one behind the other, in few system calls: up to the
+    /// first that cannot be read.
+    pub fn read_each(&self, places: &[Addr], len: usize) -> Vec<u8> {
+        /// `UIO_MAXIOV` of linux/uio.h.
+        const AT_A_TIME: usize = 1024;
+        let mut all = Vec::new();
+        for places in places.chunks(AT_A_TIME) {
+            let at: Vec<u64> = places.iter().map(|at| at.get()).collect();
+            let mut bytes = vec![0; places.len() * len];
+            let read = sys::read_each(self.thread.get(), &at, len, &mut bytes);
+            let read = read.unwrap_or(0);
+            all.extend(bytes.iter().take(read));
+            if read < bytes.len() {
+                break;
+            }
+        }
+        all
+    }
+
+    /// The mapping at `at`, or the next one above, if there is one.
+    ///
+    /// # Errors
+    /// `ENOTTY` before Linux 6.11; `ESRCH` of a process that has ended, and what open(2) says of
+    /// /proc/PID/maps.
+    pub fn area_from(&self, at: Addr) -> io::Result<Option<Area>> {
+        let open = || File::open(format!("/proc/{}/maps", self.thread)).ok();
+        let maps = self.maps.get_or_init(open).as_ref();
+        let maps = maps.ok_or(io::ErrorKind::PermissionDenied)?;
+        Ok(sys::area_from(maps, at.get())?)
+    }
+
     /// Writes `bytes` at `at`, also to pages that the process itself may only read or execute (a
     /// private copy of them is made first), and reads them back.
     ///
     /// # Errors
     /// [`WriteError`]; some of the bytes may have been written then.
     pub fn write(&self, at: Addr, bytes: &[u8]) -> Result<(), WriteError> {
+        self.put(at, bytes)?;
         let process = self.process;
-        if let Err(source) = self.file.write_all_at(bytes, at.get()) {
-            // Linux 6.12 can be told to refuse this file, but not ptrace(2) itself.
-            self.poke(at, bytes).map_err(|_| {
-                let len = bytes.len();
-                WriteError::Refused {
-                    process,
-                    at,
-                    len,
-                    source,
-                }
-            })?;
-        }
         let mut found = vec![0; bytes.len()];
         match self.read(at, &mut found) {
             Ok(()) if found == bytes => Ok(()),
             _ => Err(WriteError::NotKept { process, at }),
         }
+    }
+
+    /// As [`Memory::write`], for what may be lost: it is not read back.
+    ///
+    /// # Errors
+    /// [`WriteError::Refused`].
+    pub fn put(&self, at: Addr, bytes: &[u8]) -> Result<(), WriteError> {
+        let Err(source) = self.file.write_all_at(bytes, at.get()) else {
+            return Ok(());
+        };
+        // Linux 6.12 can be told to refuse this file, but not ptrace(2) itself.
+        self.poke(at, bytes).map_err(|_| WriteError::Refused {
+            process: self.process,
+            at,
+            len: bytes.len(),
+            source,
+        })
     }
 
     /// Writes by `PTRACE_POKEDATA` through any thread that is stopped.

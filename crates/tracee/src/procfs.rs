@@ -1,13 +1,14 @@
 //! The few facts about a thread that only /proc tells (proc_pid_status(5), proc_pid_stat(5)).
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::Range;
 
 use leaktap_memory::Addr;
+use nix::errno::Errno;
 use nix::libc;
 
-use crate::Tid;
+use crate::{SeccompMode, Tid, sys};
 
 /// The text of /proc/TID/status.
 pub(crate) struct Status(String);
@@ -15,7 +16,7 @@ pub(crate) struct Status(String);
 impl Status {
     /// None if there is no such thread (any more).
     pub(crate) fn of(tid: Tid) -> Option<Status> {
-        fs::read(format!("/proc/{tid}/status"))
+        contents(&format!("/proc/{tid}/status"), [0; STATUS_LEN])
             .ok()
             // The name of the program may be any bytes.
             .map(|bytes| Status(String::from_utf8_lossy(&bytes).into_owned()))
@@ -55,6 +56,20 @@ impl Status {
         u64::from_str_radix(self.field(name)?, 16).ok()
     }
 
+    /// The thread's seccomp mode.
+    pub(crate) fn seccomp(&self) -> Option<SeccompMode> {
+        match self.number("Seccomp")? {
+            0 => Some(SeccompMode::Disabled),
+            1 => Some(SeccompMode::Strict),
+            _ => Some(SeccompMode::Filter),
+        }
+    }
+
+    /// Whether its return addresses are checked against a shadow stack.
+    pub(crate) fn has_shadow_stack(&self) -> bool {
+        self.has_word("x86_Thread_features", "shstk")
+    }
+
     /// The letter of the thread's state: R, S, D, T, t, Z, X, ...
     pub(crate) fn state(&self) -> char {
         self.field("State")
@@ -65,6 +80,27 @@ impl Status {
     /// True of a thread that has ended, but has not been reaped.
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state(), 'Z' | 'X')
+    }
+}
+
+/// Most statuses, and most lines of stat, are shorter.
+const STATUS_LEN: usize = 4096;
+const STAT_LEN: usize = 1024;
+
+/// What a file says whose end a short read is at: each of those that the kernel writes as one
+/// piece. One read, of most.
+fn contents<const N: usize>(path: &str, mut buffer: [u8; N]) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut all = Vec::new();
+    loop {
+        let len = match file.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        all.extend(buffer.iter().take(len));
+        if len < N {
+            return Ok(all);
+        }
     }
 }
 
@@ -116,7 +152,7 @@ pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
 /// ended,
 /// /proc tells nothing of the memory.
 pub(crate) fn living_thread(process: Tid) -> Tid {
-    let lives = |tid: &Tid| Status::of(*tid).is_some_and(|status| !status.is_dead());
+    let lives = |tid: &Tid| matches!(state(*tid), Ok(Some(state)) if !matches!(state, 'Z' | 'X'));
     if lives(&process) {
         return process;
     }
@@ -173,11 +209,11 @@ pub(crate) fn is_kernel_worker(tid: Tid) -> bool {
 pub(crate) fn main_stack(tid: Tid) -> Option<Range<u64>> {
     /// Linux maps nothing so near below it (`mmap_base` in arch/x86/mm/mmap.c).
     const NOTHING_ELSE: u64 = 128 << 20;
-    let top = main_stack_in(&fs::read(format!("/proc/{tid}/stat")).ok()?)?;
+    let top = main_stack_in(&own_stat(tid).ok()?)?;
     Some(top.saturating_sub(NOTHING_ELSE)..top)
 }
 
-/// The twenty-eighth field of /proc/TID/stat, which is zero for others than its tracer.
+/// The twenty-eighth field of /proc/TID/task/TID/stat, which is zero for others than its tracer.
 fn main_stack_in(stat: &[u8]) -> Option<u64> {
     stat_field(stat, 28)?.parse().ok()
 }
@@ -185,7 +221,29 @@ fn main_stack_in(stat: &[u8]) -> Option<u64> {
 /// The mapping of `tid` that `at` is in, if it can be written to and is next to one, below, that
 /// can neither be read nor written: a guard.
 pub(crate) fn guarded(tid: Tid, at: u64) -> Option<Range<u64>> {
-    guarded_in(&fs::read(format!("/proc/{tid}/maps")).ok()?, at)
+    let maps = File::open(format!("/proc/{tid}/maps")).ok()?;
+    match guarded_by(&maps, at) {
+        Ok(stack) => stack,
+        // Before Linux 6.11.
+        Err(_) => guarded_in(&fs::read(format!("/proc/{tid}/maps")).ok()?, at),
+    }
+}
+
+/// As the kernel says of the two mappings alone.
+fn guarded_by(maps: &File, at: u64) -> Result<Option<Range<u64>>, Errno> {
+    let covering = |at: u64| {
+        let area = sys::area_from(maps, at)?;
+        Ok(area.filter(|area| (area.start..area.end).contains(&at)))
+    };
+    let Some(stack) = covering(at)?.filter(|area| area.read && area.write) else {
+        return Ok(None);
+    };
+    let below = match stack.start.checked_sub(1) {
+        Some(below) => covering(below)?,
+        None => None,
+    };
+    let is_guard = below.is_some_and(|area| !(area.read || area.write || area.exec));
+    Ok(is_guard.then_some(stack.start..stack.end))
 }
 
 fn guarded_in(maps: &[u8], at: u64) -> Option<Range<u64>> {
@@ -204,6 +262,11 @@ fn guarded_in(maps: &[u8], at: u64) -> Option<Range<u64>> {
         guard = Some(range.end).filter(|_| perms.starts_with("---"));
     }
     None
+}
+
+/// When a thread began, in clock ticks since the machine did; nothing if there is none.
+pub(crate) fn start_time(tid: Tid) -> Option<u64> {
+    stat_field(&own_stat(tid).ok()?, 22)?.parse().ok()
 }
 
 /// `PF_*` of linux/sched.h: the ninth field of /proc/TID/stat.
@@ -229,7 +292,7 @@ pub(crate) fn state(tid: Tid) -> io::Result<Option<char>> {
 /// The text of /proc/TID/task/TID/stat. For /proc/TID/stat, the kernel goes through all threads of
 /// the process, to sum up.
 fn own_stat(tid: Tid) -> io::Result<Vec<u8>> {
-    fs::read(format!("/proc/{tid}/task/{tid}/stat"))
+    contents(&format!("/proc/{tid}/task/{tid}/stat"), [0; STAT_LEN])
 }
 
 fn flags_in(stat: &[u8]) -> Option<u32> {
@@ -309,7 +372,18 @@ mod tests {
         assert!(is_proc_ours());
         let on_stack = std::ptr::from_ref(&own) as u64;
         // Tests run in threads.
-        assert!(guarded(own, on_stack).is_some_and(|stack| stack.contains(&on_stack)));
+        let stack = guarded(own, on_stack);
+        assert!(
+            stack
+                .as_ref()
+                .is_some_and(|stack| stack.contains(&on_stack))
+        );
+        assert_eq!(
+            stack,
+            guarded_in(&fs::read("/proc/self/maps").unwrap(), on_stack)
+        );
+        let code = knows_this_process as *const () as u64;
+        assert!(guarded(own, code).is_none());
         assert!(main_stack(own).is_some_and(|stack| !stack.contains(&on_stack)));
         assert!(threads(own).unwrap().contains(&own));
         assert_eq!(own.process(), Some(own));

@@ -4,6 +4,7 @@ use std::time::Instant;
 use leaktap_memory::Addr;
 use thiserror::Error;
 
+use crate::procfs::Status;
 use crate::signal::FORCED;
 use crate::{
     Died, OptionsError, Registers, SeccompMode, SignalInfo, Stop, Stopped, Tid, Tracer, sys,
@@ -113,6 +114,8 @@ pub struct RemoteCalls<'a> {
     tracer: &'a mut Tracer,
     stopped: &'a mut Stopped,
     code: CallCode,
+    /// No shadow stack is in its way.
+    may_return: bool,
     /// The thread's filters are, and have to be put in force again.
     suspended: bool,
     /// Before the first call.
@@ -191,7 +194,10 @@ impl Tracer {
         code: CallCode,
     ) -> Result<RemoteCalls<'a>, CallError> {
         let mut calls = self.borrow(stopped, code)?;
-        calls.suspend_filters()?;
+        let status = Status::of(calls.stopped.tid);
+        // Of a thread that has gone nothing is known, and nothing is made in it.
+        calls.may_return = status.as_ref().is_some_and(|now| !now.has_shadow_stack());
+        calls.suspend_filters(status.and_then(|status| status.seccomp()))?;
         Ok(calls)
     }
 
@@ -214,6 +220,7 @@ impl Tracer {
             tracer: self,
             stopped,
             code,
+            may_return: false,
             suspended: false,
             before: None,
             sent: None,
@@ -313,9 +320,9 @@ impl RemoteCalls<'_> {
         }
     }
 
-    fn suspend_filters(&mut self) -> Result<(), CallError> {
+    fn suspend_filters(&mut self, mode: Option<SeccompMode>) -> Result<(), CallError> {
         let tid = self.stopped.tid;
-        if tid.seccomp() == Some(SeccompMode::Disabled) {
+        if mode == Some(SeccompMode::Disabled) {
             return Ok(());
         }
         let suspending = self.tracer.options_of(tid).suspend_seccomp();
@@ -347,7 +354,9 @@ impl RemoteCalls<'_> {
             way_back: None,
             covered: None,
         };
-        (before.way_back, before.covered) = WayBack::lay(tid, self.code, &before).unzip();
+        if self.may_return {
+            (before.way_back, before.covered) = WayBack::lay(tid, self.code, &before).unzip();
+        }
         let found = (before.registers, before.way_back);
         self.before = Some(before);
         Ok(found)

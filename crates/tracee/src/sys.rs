@@ -13,10 +13,13 @@ use nix::unistd::Pid;
 
 mod nice;
 mod pending;
+mod procmap;
 mod spawn;
 
 pub(crate) use nice::{has_other_policy, nice, restore_nice, set_nice_alone};
 pub(crate) use pending::has_pending;
+pub use procmap::Area;
+pub(crate) use procmap::area_from;
 pub use spawn::raise_file_limit;
 pub(crate) use spawn::{Image, fork_exec, ignored_at_start};
 
@@ -297,6 +300,22 @@ pub(crate) fn read(tid: i32, at: u64, bytes: &mut [u8]) -> Result<usize, Errno> 
         len: bytes.len(),
     };
     process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(bytes)], &[remote])
+}
+
+/// process_vm_readv(2) of `len` bytes at each of `places`, one behind the other in `bytes`. Returns
+/// how much: up to the first that cannot be read.
+pub(crate) fn read_each(
+    tid: i32,
+    places: &[u64],
+    len: usize,
+    bytes: &mut [u8],
+) -> Result<usize, Errno> {
+    let piece = |at: &u64| RemoteIoVec {
+        base: *at as usize,
+        len,
+    };
+    let remote: Vec<_> = places.iter().map(piece).collect();
+    process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(bytes)], &remote)
 }
 
 /// Fails with `EIO` before Linux 5.13.

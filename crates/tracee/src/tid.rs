@@ -1,8 +1,10 @@
-use leaktap_memory::Addr;
 use std::fmt;
 use std::io;
 
-use crate::{Signal, procfs};
+use leaktap_memory::Addr;
+use nix::errno::Errno;
+
+use crate::{Signal, procfs, sys};
 
 /// A thread's id in our pid namespace. A process is named by the id of its leader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -69,6 +71,18 @@ impl Tid {
         procfs::state(self)
     }
 
+    /// When it began, in clock ticks since the machine did: by that it is told from a later thread
+    /// of the same id. Nothing of one that is gone.
+    pub fn start_time(self) -> Option<u64> {
+        procfs::start_time(self)
+    }
+
+    /// Whether it is a thread of `process`. Without a look at /proc.
+    pub fn is_of(self, process: Tid) -> bool {
+        // Not sent: only checked, and whose it is first.
+        sys::send(process.0, self.0, 0) != Err(Errno::ESRCH)
+    }
+
     /// Kilobytes of its process's memory that are locked (mlock(2)).
     pub fn locked_kilobytes(self) -> Option<i32> {
         procfs::Status::of(self.living_thread())?.number("VmLck")
@@ -88,7 +102,7 @@ impl Tid {
     /// Whether return addresses are checked against a shadow stack (CET; `x86_Thread_features`).
     pub fn has_shadow_stack(self) -> bool {
         let status = procfs::Status::of(self.living_thread());
-        status.is_some_and(|status| status.has_word("x86_Thread_features", "shstk"))
+        status.is_some_and(|status| status.has_shadow_stack())
     }
 
     /// Whether a seccomp filter watches any thread of the process.
@@ -135,11 +149,7 @@ impl Tid {
 
     /// The thread's seccomp mode, unless it is gone.
     pub fn seccomp(self) -> Option<SeccompMode> {
-        match procfs::Status::of(self)?.number("Seccomp")? {
-            0 => Some(SeccompMode::Disabled),
-            1 => Some(SeccompMode::Strict),
-            _ => Some(SeccompMode::Filter),
-        }
+        procfs::Status::of(self)?.seccomp()
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Stopped {
     /// Set when the thread has left the group-stop of its process for us, and has to go back.
     pub(crate) rejoin: bool,
     /// As read since it stopped, or was last changed by us: nobody else changes them.
-    registers: Cell<Option<Registers>>,
+    registers: Cell<Option<Box<Registers>>>,
     of_this_thread: OfThisThread,
 }
 
@@ -96,13 +96,16 @@ impl Stopped {
     /// # Errors
     /// [`Died`].
     pub fn registers(&self) -> Result<Registers, Died> {
-        if let Some(known) = self.registers.get() {
-            return Ok(known);
-        }
-        let found = self.tid.alive(sys::registers(self.tid.get()));
-        let found = found.map(Registers)?;
-        self.registers.set(Some(found));
-        Ok(found)
+        let known = match self.registers.take() {
+            Some(known) => known,
+            None => {
+                let found = self.tid.alive(sys::registers(self.tid.get()));
+                Box::new(found.map(Registers)?)
+            }
+        };
+        let registers = *known;
+        self.registers.set(Some(known));
+        Ok(registers)
     }
 
     /// It is about to run, and will stop again as this one.

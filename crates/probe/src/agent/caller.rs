@@ -21,7 +21,10 @@ pub(super) fn with_calls<T>(
 ) -> Result<T, Refusal> {
     // The first thread has a stack that is known to be its own.
     stopped.sort_unstable_by_key(|thread| (thread.stop() != Stop::Interrupt, thread.tid()));
-    if let Some(best) = best(tracer, stopped, code) {
+    // With one alone there is nothing to choose.
+    if stopped.len() > 1
+        && let Some(best) = best(tracer, stopped, code)
+    {
         stopped.swap(0, best);
     }
     for thread in stopped {

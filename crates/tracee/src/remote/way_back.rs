@@ -70,11 +70,11 @@ impl Covered {
 
 impl WayBack {
     /// Lays the frame for a thread that is to go on as `before` says. None where that cannot be
-    /// done without harm: on a stack that is not known to be the thread's own, with a shadow stack,
-    /// or with features that we do not know.
+    /// done without harm: on a stack that is not known to be the thread's own, or with features that
+    /// we do not know. The thread has no shadow stack.
     pub(super) fn lay(tid: Tid, code: CallCode, before: &Before) -> Option<(WayBack, Covered)> {
         let sigreturn = code.sigreturn?;
-        if !is_code(tid, code) || tid.has_shadow_stack() {
+        if !is_code(tid, code) {
             return None;
         }
         let registers = going_on(tid, before);
