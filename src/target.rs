@@ -259,11 +259,13 @@ impl Target {
     /// All of it, at once: while a program is being launched, `stopped` is its only thread. Modules
     /// may have changed. What there will be a detour for never has an int3.
     pub(crate) fn inject(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
-        self.process.look_at_modules(&mut self.files);
+        let is_consistent = self.process.look_at_modules(&mut self.files);
         if self.map_agent(tracer, &mut [stopped]) {
             self.fill_agent();
         }
-        self.modules_changed();
+        if is_consistent {
+            self.process.arm();
+        }
         self.lead_to_agent(tracer, &mut [stopped], &[]);
         self.read_ahead();
     }

@@ -30,6 +30,7 @@ mod truth;
 
 mod blocked;
 mod changes;
+mod costs;
 mod culprit;
 mod detours;
 mod doctor;

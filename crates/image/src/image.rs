@@ -2,7 +2,7 @@ use leaktap_memory::{Addr, ReadMemory};
 
 use crate::auxv::Auxv;
 use crate::files::{FileCache, Opener};
-use crate::link_map::{LinkState, RDebug};
+use crate::link_map::{Link, LinkState, RDebug};
 use crate::maps::{Mapping, Maps};
 use crate::module::Module;
 use crate::scan::{self, Scan, Skipped};
@@ -15,15 +15,17 @@ use crate::{ElfFile, Error};
 /// list that is damaged, or not there yet, costs the order only.
 #[derive(Debug)]
 pub struct Image {
-    pid: i32,
-    auxv: Auxv,
-    maps: Maps,
-    modules: Vec<Module>,
-    namespaces: Vec<Vec<usize>>,
-    has_program: bool,
+    pub(crate) pid: i32,
+    pub(crate) auxv: Auxv,
+    pub(crate) maps: Maps,
+    pub(crate) modules: Vec<Module>,
+    /// The dynamic linker's lists.
+    pub(crate) links: Vec<Link>,
+    pub(crate) namespaces: Vec<Vec<usize>>,
+    pub(crate) has_program: bool,
     /// The dynamic linker was not changing its list.
-    at_rest: bool,
-    skipped: Vec<Skipped>,
+    pub(crate) at_rest: bool,
+    pub(crate) skipped: Vec<Skipped>,
 }
 
 /// What a refresh has found.
@@ -118,6 +120,7 @@ impl Image {
             auxv,
             maps,
             modules,
+            links,
             namespaces,
             has_program,
             at_rest,
@@ -211,6 +214,16 @@ fn of_files(maps: &Maps) -> impl Iterator<Item = &Mapping> {
 
 /// Those of `these` that are not among `those`.
 fn missing(these: &[Module], those: &[Module]) -> Vec<Module> {
-    let absent = |module: &&Module| !those.iter().any(|other| other.same_as(module));
+    let of_bias = |module: &Module| module.bias();
+    let mut biases: Vec<(u64, &Module)> = those.iter().map(|m| (of_bias(m), m)).collect();
+    biases.sort_unstable_by_key(|(bias, _)| *bias);
+    let absent = |module: &&Module| {
+        let first = biases.partition_point(|(bias, _)| *bias < module.bias());
+        let mut others = biases.iter().skip(first);
+        let mut others = others
+            .by_ref()
+            .take_while(|(bias, _)| *bias == module.bias());
+        !others.any(|(_, other)| other.same_as(module))
+    };
     these.iter().filter(absent).cloned().collect()
 }

@@ -1,11 +1,13 @@
 //! The dynamic linker's own list of what it has loaded (`<link.h>`, the debugger interface).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use leaktap_memory::{Addr, ReadMemory};
 
 use crate::elf::{u32_at, u64_at};
 
+/// Bytes of an entry, up to `l_next`.
+pub(crate) const LINK_LEN: usize = 32;
 /// Most entries followed: a list of the target may be as long as its memory.
 const MOST_MODULES: usize = 1 << 16;
 /// Most namespaces; glibc has 16.
@@ -47,8 +49,10 @@ pub enum LinkState {
 }
 
 /// `struct link_map`, as far as it is public and used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Link {
+    /// Where the entry itself is.
+    pub at: Addr,
     /// The dynamic section of the module (`l_ld`).
     pub dynamic: Addr,
     /// Which list it is in: 0 for that of the program, others for those of dlmopen(3).
@@ -113,17 +117,29 @@ impl RDebug {
     /// The modules of all namespaces, in the order of the lists. A list that is unreadable ends
     /// there, and so does one that leads back to itself.
     pub fn links(self, memory: &dyn ReadMemory) -> Vec<Link> {
+        self.links_read(memory, &HashMap::new())
+    }
+
+    /// As [`RDebug::links`], of whose entries some have been read.
+    pub(crate) fn links_read(
+        self,
+        memory: &dyn ReadMemory,
+        read: &HashMap<Addr, [u8; LINK_LEN]>,
+    ) -> Vec<Link> {
         let mut links = Vec::new();
         let mut seen = HashSet::new();
         for (namespace, debug) in self.namespaces(memory).into_iter().enumerate() {
             let mut at = debug.map;
-            let mut bytes = [0; 32];
             while !at.is_null() && links.len() < MOST_MODULES && seen.insert(at) {
-                if memory.read(at, &mut bytes).is_err() {
-                    break;
+                let mut bytes = [0; LINK_LEN];
+                match read.get(&at) {
+                    Some(read) => bytes = *read,
+                    None if memory.read(at, &mut bytes).is_err() => break,
+                    None => {}
                 }
                 let word = |offset| u64_at(&bytes, offset).unwrap_or(0);
                 links.push(Link {
+                    at,
                     dynamic: Addr::new(word(16)),
                     namespace,
                 });
@@ -201,10 +217,17 @@ mod tests {
         words.extend([0, 0, 7, 0x1050, 0, 0, 8, 0x1030]);
         let memory = Words(words);
         let first = RDebug::read(Addr::new(0x1000), &memory).unwrap();
-        let links = [7, 8].map(Addr::new).map(|dynamic| Link {
-            dynamic,
+        let links = [(0x1030, 7), (0x1050, 8)].map(|(at, dynamic)| Link {
+            at: Addr::new(at),
+            dynamic: Addr::new(dynamic),
             namespace: 0,
         });
         assert_eq!(first.links(&memory), links);
+        // What has been read is not read again.
+        let mut other = [0; LINK_LEN];
+        other[16] = 9;
+        let read = HashMap::from([(Addr::new(0x1050), other)]);
+        let links = first.links_read(&memory, &read);
+        assert_eq!(links.last().unwrap().dynamic, Addr::new(9));
     }
 }

@@ -1,5 +1,6 @@
 use std::ffi::OsStr;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -121,7 +122,8 @@ impl Mapping {
 }
 
 impl Kind {
-    fn of(name: &[u8]) -> Kind {
+    /// What the kernel calls so.
+    pub fn of(name: &[u8]) -> Kind {
         match name {
             b"" => Kind::Anonymous,
             b"[heap]" => Kind::Heap,
@@ -193,6 +195,20 @@ impl Maps {
         }
         let mappings = parse(&text).map_err(|error| Error::proc(pid, "maps", error))?;
         Ok(Some(Maps { text, mappings }))
+    }
+}
+
+impl Maps {
+    /// Only in `range` has been looked: `now` is what has bytes in common with it, lowest first.
+    pub(crate) fn replace(&mut self, range: &Range<Addr>, now: Vec<Mapping>) {
+        self.text.clear();
+        let first = now
+            .first()
+            .map_or(range.start, |map| map.start.min(range.start));
+        let end = now.last().map_or(range.end, |map| map.end.max(range.end));
+        let from = self.mappings.partition_point(|map| map.end <= first);
+        let to = self.mappings.partition_point(|map| map.start < end);
+        self.mappings.splice(from..to.max(from), now);
     }
 }
 

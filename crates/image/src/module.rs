@@ -23,7 +23,8 @@ pub struct Module {
 }
 
 impl Module {
-    /// The module that `mapping` is a part of. `maps` are all mappings of the process.
+    /// The module that `mapping` is a part of. `maps` are the mappings of the process, lowest first:
+    /// all of them, or those about it.
     ///
     /// # Errors
     /// [`Error::NoSegment`] if the file does not explain the mapping.
@@ -38,6 +39,7 @@ impl Module {
             path: path.to_path_buf(),
             offset: mapping.offset,
         })?;
+        let maps = overlapping(maps, &claimed);
         let range = match mapping.inode {
             0 => claimed, // the vdso
             _ => mapped(&claimed, mapping, maps),
@@ -156,7 +158,7 @@ pub(crate) fn bias(file: &ElfFile, mapping: &Mapping) -> Option<u64> {
 }
 
 /// First and last page of all segments, or nothing if that is no range of addresses.
-fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
+pub(crate) fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
     let segments = file.segments();
     let pages: Vec<Range<u64>> = segments.iter().map(pages).collect::<Option<_>>()?;
     let first = pages.iter().map(|pages| pages.start).min()?;
@@ -209,7 +211,14 @@ fn mapped(claimed: &Range<Addr>, mapping: &Mapping, maps: &[Mapping]) -> Range<A
     start.max(claimed.start)..end.min(claimed.end)
 }
 
-fn is_same_file(one: &Mapping, other: &Mapping) -> bool {
+/// Those of `maps`, lowest first, that have bytes in common with `range`.
+pub(crate) fn overlapping<'m>(maps: &'m [Mapping], range: &Range<Addr>) -> &'m [Mapping] {
+    let first = maps.partition_point(|map| map.end <= range.start);
+    let end = maps.partition_point(|map| map.start < range.end);
+    maps.get(first..end).unwrap_or_default()
+}
+
+pub(crate) fn is_same_file(one: &Mapping, other: &Mapping) -> bool {
     (one.dev, one.inode) == (other.dev, other.inode)
 }
 

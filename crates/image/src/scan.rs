@@ -1,5 +1,6 @@
 //! Finds the modules of a process: from its mappings, in the order of its link map.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -55,12 +56,15 @@ impl<'a> Scan<'a> {
     /// Libraries without code, and those whose code is no longer mapped from the file.
     pub(crate) fn listed(&mut self, links: &[Link]) {
         let maps = self.opener.maps;
+        let by_address = ByAddress::new(&self.modules);
+        let found = self.modules.len();
         for link in links {
             let known = |module: &Module| module.contains(link.dynamic);
-            let mapped = maps.iter().find(|map| map.contains(link.dynamic));
-            if let Some(mapping) = mapped
+            let is_known = by_address.at(&self.modules, link.dynamic).is_some()
+                || self.modules.iter().skip(found).any(known);
+            if let Some(mapping) = mapping_at(maps, link.dynamic)
                 && mapping.path().is_some()
-                && !self.modules.iter().any(known)
+                && !is_known
             {
                 self.add(mapping);
             }
@@ -119,6 +123,34 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Which of `maps`, lowest first, is at `at`.
+pub(crate) fn mapping_at(maps: &[Mapping], at: Addr) -> Option<&Mapping> {
+    let after = maps.partition_point(|map| map.start <= at);
+    let before = maps.get(after.checked_sub(1)?)?;
+    Some(before).filter(|map| map.contains(at))
+}
+
+/// Modules by address: where each begins, and its index.
+pub(crate) struct ByAddress(Vec<(Addr, usize)>);
+
+impl ByAddress {
+    pub(crate) fn new(modules: &[Module]) -> ByAddress {
+        let starts = modules.iter().map(|module| module.range().start);
+        let mut all: Vec<_> = starts.zip(0..).collect();
+        all.sort_unstable();
+        ByAddress(all)
+    }
+
+    /// The index of the module at `at`; `modules` begins with those that this was made of.
+    pub(crate) fn at(&self, modules: &[Module], at: Addr) -> Option<usize> {
+        let after = self.0.partition_point(|(start, _)| *start <= at);
+        let before = self.0.get(..after).unwrap_or_default();
+        let contains = |index: &usize| modules.get(*index).is_some_and(|m| m.contains(at));
+        // The last one that begins before, unless another lies within one of its holes.
+        before.iter().rev().map(|(_, index)| *index).find(contains)
+    }
+}
+
 fn overlap(one: &Module, other: &Module) -> bool {
     let (one, other) = (one.range(), other.range());
     one.start < other.end && other.start < one.end
@@ -127,24 +159,23 @@ fn overlap(one: &Module, other: &Module) -> bool {
 /// The main program first, then as the dynamic linker lists them, the rest by address. Also says
 /// whether the first is the main program.
 pub(crate) fn order(found: Vec<Module>, links: &[Link], auxv: Auxv) -> (Vec<Module>, bool) {
-    let mut left: Vec<Option<Module>> = found.into_iter().map(Some).collect();
-    let mut take = |wanted: &dyn Fn(&Module) -> bool| {
-        let slot = left
-            .iter_mut()
-            .find(|slot| slot.as_ref().is_some_and(wanted));
-        slot.and_then(Option::take)
-    };
+    let by_address = ByAddress::new(&found);
     // A dynamic linker that was run as a program (`ld.so PROGRAM`) lists the program first.
     // In a static program the list begins with an entry that says nothing.
-    let listed = links.first();
-    let program = listed
-        .and_then(|link| take(&|module| module.contains(link.dynamic)))
-        .or_else(|| take(&|module| module.contains(auxv.entry)));
+    let listed = links
+        .iter()
+        .skip(1)
+        .map(|link| by_address.at(&found, link.dynamic));
+    let listed: Vec<usize> = listed.flatten().collect();
+    let first = links.first();
+    let program = first
+        .and_then(|link| by_address.at(&found, link.dynamic))
+        .or_else(|| by_address.at(&found, auxv.entry));
+    let mut left: Vec<Option<Module>> = found.into_iter().map(Some).collect();
+    let mut take = |index: usize| left.get_mut(index).and_then(Option::take);
     let is_program = program.is_some();
-    let mut modules: Vec<Module> = program.into_iter().collect();
-    for link in links.iter().skip(1) {
-        modules.extend(take(&|module| module.contains(link.dynamic)));
-    }
+    let mut modules: Vec<Module> = program.and_then(&mut take).into_iter().collect();
+    modules.extend(listed.into_iter().filter_map(take));
     modules.extend(left.into_iter().flatten());
     (modules, is_program)
 }
@@ -154,13 +185,14 @@ pub(crate) fn order(found: Vec<Module>, links: &[Link], auxv: Auxv) -> (Vec<Modu
 pub(crate) fn namespaces(modules: &[Module], links: &[Link], has_program: bool) -> Vec<Vec<usize>> {
     let mut found: Vec<Vec<usize>> = vec![Vec::new()];
     found[0].extend(has_program.then_some(0));
+    let by_address = ByAddress::new(modules);
+    let mut seen: HashSet<(usize, usize)> = has_program.then_some((0, 0)).into_iter().collect();
     for link in links {
         if found.len() <= link.namespace {
             found.resize(link.namespace + 1, Vec::new());
         }
-        let mut all = modules.iter();
-        if let Some(module) = all.position(|module| module.contains(link.dynamic))
-            && !found[link.namespace].contains(&module)
+        if let Some(module) = by_address.at(modules, link.dynamic)
+            && seen.insert((link.namespace, module))
         {
             found[link.namespace].push(module);
         }

@@ -12,6 +12,7 @@ mod calls;
 mod detour;
 mod extents;
 mod families;
+mod glance;
 mod journal;
 mod mapping;
 mod masks;

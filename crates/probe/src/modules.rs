@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use crate::extents::sections;
 use crate::families::{Families, Family, Pool};
+use crate::glance::Kernel;
 use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory, Svma};
-use leaktap_tracee::stand_by;
+use leaktap_tracee::{Memory, stand_by};
 use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
 
 /// Files that processes map: each is opened once, and its unwind rows are made once.
@@ -113,6 +114,19 @@ pub struct Modules {
     /// See [`Modules::may_map`].
     may_map: bool,
     gone: Vec<Module>,
+    /// See [`Modules::look_at_all`].
+    looks_at_all: bool,
+    /// The families are those of the last look, which has just been made.
+    has_families: bool,
+}
+
+/// What is looked at when modules are brought up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Look {
+    /// All that is mapped.
+    All,
+    /// What the dynamic linker lists, of which each change has been told.
+    Listed,
 }
 
 impl Modules {
@@ -148,7 +162,14 @@ impl Modules {
             allocators,
             families,
             gone: Vec::new(),
+            looks_at_all: false,
+            has_families: false,
         }
+    }
+
+    /// The program has mapped code itself: the next look is at all mappings.
+    pub(crate) fn look_at_all(&mut self) {
+        self.looks_at_all = true;
     }
 
     /// The modules that are loaded.
@@ -161,9 +182,12 @@ impl Modules {
         &self.families
     }
 
-    /// Looks for them again: more functions may be bound now.
+    /// Looks for them again, unless a look at the modules has just done so: more functions may be
+    /// bound now.
     pub fn look_for_families(&mut self, memory: &dyn ReadMemory) {
-        self.families.update(&self.image, memory);
+        if !std::mem::take(&mut self.has_families) {
+            self.families.update(&self.image, memory);
+        }
     }
 
     /// The modules that are loaded, and those that were.
@@ -180,7 +204,7 @@ impl Modules {
     /// The files in which the outermost frames of nearly all stacks are: the program's, and the C
     /// library's.
     pub fn outermost(&self) -> impl Iterator<Item = &Arc<ElfFile>> {
-        let starts = |module: &&Module| !module.file().functions("__libc_start_main").is_empty();
+        let starts = |module: &&Module| starts_programs(module);
         let library = self.image.modules().iter().find(starts);
         self.image
             .program()
@@ -319,20 +343,36 @@ impl Modules {
         noted.and_then(Result::ok).unwrap_or(0)
     }
 
+    /// Whether the C library need not be the one that is known: all others stay where they are, and
+    /// what is searched first goes on to be.
+    fn may_have_other_c_library(&self, added: &[Module], gone: &[Range<Addr>]) -> bool {
+        let linker = self
+            .image
+            .program()
+            .and_then(|exe| exe.file().interpreter());
+        let is_its = |module: &Module| starts_programs(module) || Some(module.path()) == linker;
+        self.c_library.is_empty()
+            || added.iter().any(is_its)
+            || gone.iter().any(|range| self.c_library.contains(range))
+    }
+
     /// Reads the list of modules again; returns where modules were that are gone, or nothing if all
     /// is as it
     /// was. The rows of new ones are made from now on.
-    pub fn refresh(
+    pub(crate) fn refresh(
         &mut self,
-        memory: &dyn ReadMemory,
+        memory: &Memory,
         files: &mut Files,
+        look: Look,
     ) -> Option<Vec<Range<Addr>>> {
-        // An error means that the process is being killed: its end comes next.
-        let changes = self
-            .image
-            .refresh(memory, &mut files.opened)
-            .ok()
-            .flatten()?;
+        self.has_families = false;
+        let is_told = look == Look::Listed && !std::mem::take(&mut self.looks_at_all);
+        let followed = is_told.then(|| self.image.follow(&Kernel(memory), &mut files.opened));
+        let changes = match followed.flatten() {
+            Some(changes) => changes,
+            // An error means that the process is being killed: its end comes next.
+            None => self.image.refresh(memory, &mut files.opened).ok()??,
+        };
         let gone: Vec<_> = changes.removed.iter().map(Module::range).collect();
         for range in changes.removed.iter().flat_map(Module::executable) {
             self.rules.remove(range.clone());
@@ -345,13 +385,20 @@ impl Modules {
         let added = files.insert(&changes.added, &mut self.rules);
         files.maker.make_ahead(added);
         self.families.update(&self.image, memory);
-        self.c_library = c_library(&self.image, memory);
+        self.has_families = true;
+        if self.may_have_other_c_library(&changes.added, &gone) {
+            self.c_library = c_library(&self.image, memory);
+        }
         self.system = system(&self.image, &self.families, &self.c_library);
         let mut added = changes.added.iter();
         self.may_map |= added.any(|module| maps(module, &self.system));
         self.allocators = allocators(&self.image, &self.families);
         Some(gone)
     }
+}
+
+fn starts_programs(module: &Module) -> bool {
+    !module.file().functions("__libc_start_main").is_empty()
 }
 
 fn maps(module: &Module, system: &[Range<Addr>]) -> bool {
@@ -403,7 +450,7 @@ fn code_returns(file: &ElfFile) -> Vec<Svma> {
 fn c_library(image: &Image, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
     let linker = image.program().and_then(|exe| exe.file().interpreter());
     let is_linker = |module: &&Module| Some(module.path()) == linker;
-    let is_libc = |module: &&Module| !module.file().functions("__libc_start_main").is_empty();
+    let is_libc = |module: &&Module| starts_programs(module);
     let mmap = image.resolve("mmap", memory);
     let found = [
         mmap.and_then(|mmap| image.modules().get(mmap.module)),

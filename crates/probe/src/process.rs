@@ -23,7 +23,7 @@ use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 use crate::agent::{Injection, Waker};
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
 use crate::calls::{Call, Entry};
-use crate::modules::{Files, Modules, is_linked};
+use crate::modules::{Files, Look, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::{Freed, Lost, Recorder};
@@ -271,17 +271,25 @@ impl Process {
     /// Brings modules and probes up to date if the dynamic linker's list is consistent. The thread
     /// that called the linker must be stopped; others may run.
     pub fn modules_changed(&mut self, files: &mut Files) {
-        if self.look_at_modules(files) {
+        self.look_at_change(files, Look::Listed);
+    }
+
+    pub(crate) fn look_at_change(&mut self, files: &mut Files, look: Look) {
+        if self.look_if_consistent(files, look) {
             self.arm();
         }
     }
 
     /// Brings modules alone up to date if that list is consistent. Returns whether it is.
     pub fn look_at_modules(&mut self, files: &mut Files) -> bool {
+        self.look_if_consistent(files, Look::Listed)
+    }
+
+    fn look_if_consistent(&mut self, files: &mut Files, look: Look) -> bool {
         let debug = self.modules.image().r_debug(&self.memory);
         let is_consistent = debug.is_some_and(|debug| debug.state == LinkState::Consistent);
         if is_consistent {
-            self.look(files);
+            self.look(files, look);
         }
         is_consistent
     }
@@ -375,13 +383,13 @@ impl Process {
 
     /// Brings the modules up to date, and arms them.
     pub fn update(&mut self, files: &mut Files) {
-        self.look(files);
+        self.look(files, Look::All);
         self.arm();
     }
 
     /// Brings the modules up to date.
-    fn look(&mut self, files: &mut Files) {
-        if let Some(gone) = self.modules.refresh(&self.memory, files) {
+    fn look(&mut self, files: &mut Files, look: Look) {
+        if let Some(gone) = self.modules.refresh(&self.memory, files, look) {
             self.found = None;
             for gone in &gone {
                 self.points.retain(|point| !gone.contains(&point.address));
@@ -436,6 +444,7 @@ impl Process {
             return;
         };
         self.swallowed.entered(function);
+        self.note_code(action, [0, 1, 2].map(|n| registers.argument(n)));
         let (family, is_told) = self.family_at(registers.ip());
         match action.shape() {
             Action::PROTECT => return self.protects(registers, recorder),

@@ -91,11 +91,16 @@ impl Pool {
 impl Slots {
     /// Adds the unused bytes of modules that are new. Those in `staying` ranges are never unloaded.
     pub(crate) fn set_modules(&mut self, image: &Image, staying: &[Range<Addr>]) {
+        let ranges = self
+            .pools
+            .iter()
+            .map(|(first, pool)| (pool.range.clone(), *first));
+        let known: HashMap<Range<Addr>, usize> = ranges.collect();
         let modules = image.modules().iter().filter(|m| !m.is_vdso());
         for (module, range) in modules.flat_map(|m| unused(m).into_iter().map(|r| (m.range(), r))) {
             let stays = staying.contains(&module);
-            let mut pools = self.pools.values_mut();
-            match pools.find(|pool| pool.range == range) {
+            let known = known.get(&range);
+            match known.and_then(|first| self.pools.get_mut(first)) {
                 Some(pool) => pool.stays = stays,
                 None => self.add(Pool::new(range, module, stays)),
             }

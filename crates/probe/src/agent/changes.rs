@@ -59,6 +59,12 @@ impl Agent {
         (told != self.seen).then_some(told)
     }
 
+    /// Whether only one has been told since the last that was seen, and awaited.
+    pub(crate) fn is_next(&self, change: u32) -> bool {
+        let is_served = self.shared.live().served.load(Acquire) == SERVED;
+        is_served && change == self.seen.wrapping_add(1)
+    }
+
     /// They have been seen: the threads that have told of them go on. False if one has done so
     /// before.
     pub(crate) fn has_seen(&mut self, change: u32) -> bool {

@@ -39,13 +39,14 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use leaktap_agent::layout::{KEYS, REGIONS, set_of_keys, shared_key};
 use leaktap_agent::{KEY_BITS, Shape, Shared};
-use leaktap_image::mappings;
+use leaktap_image::{Glance, mappings};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 use leaktap_unwind::Table;
 
 use crate::detour::{JUMP_LEN, Moved, Site, patch};
+use crate::glance::Kernel;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;
 use leaktap_api::{Function, FunctionId};
@@ -116,12 +117,20 @@ struct Detour {
 impl Detour {
     /// Puts the function back as it was, if the jump is there.
     fn restore(&self, memory: &Memory) {
-        if !self.is_there(memory) {
+        let mut now = [0; JUMP_LEN];
+        if memory.read(self.site.at(), &mut now).is_ok() {
+            self.restore_from(now, memory);
+        }
+    }
+
+    /// The same where the first bytes are `now`.
+    fn restore_from(&self, now: [u8; JUMP_LEN], memory: &Memory) {
+        if !self.is_jump(now) {
             return;
         }
         for write in patch(self.site.at(), self.site.replaced()) {
             // A failure means that the memory has just gone, with the whole process.
-            let _ = memory.write(write.at, &write.bytes);
+            let _ = memory.put(write.at, &write.bytes);
         }
     }
 
@@ -129,10 +138,12 @@ impl Detour {
     /// somebody else's.
     fn is_there(&self, memory: &Memory) -> bool {
         let mut now = [0; JUMP_LEN];
-        let (Ok(jump), Ok(())) = (
-            self.site.jump(self.stub),
-            memory.read(self.site.at(), &mut now),
-        ) else {
+        memory.read(self.site.at(), &mut now).is_ok() && self.is_jump(now)
+    }
+
+    /// Whether these bytes are the jump, or a part of it.
+    fn is_jump(&self, now: [u8; JUMP_LEN]) -> bool {
+        let Ok(jump) = self.site.jump(self.stub) else {
             return false;
         };
         // The first byte is an int3 for a while, and of the others some may have been written.
@@ -216,15 +227,17 @@ impl Agent {
 
     /// A thread with `registers` begins; it is stopped.
     pub(crate) fn thread_begins(&mut self, registers: &Registers) {
-        let process = self.memory.process();
+        let memory = &self.memory;
         self.room.change_stacks(&mut self.stacks, |stacks| {
             if stacks.contains(registers.sp()) {
                 return false;
             }
-            mappings(process.get()).is_ok_and(|mappings| {
-                stacks.add(registers, &mappings);
-                true
-            })
+            let mappings = match Kernel(memory).mapping_from(registers.sp()) {
+                Some(mapping) => mapping.into_iter().collect(),
+                None => mappings(memory.process().get()).unwrap_or_default(),
+            };
+            stacks.add(registers, &mappings);
+            true
         });
     }
 
@@ -264,7 +277,17 @@ impl Agent {
     /// Puts the functions back as they were, in this process's memory or in a copy of it.
     pub(crate) fn restore(&self, memory: &Memory) {
         let patched = self.detours.iter().filter(|detour| detour.patched);
-        patched.for_each(|detour| detour.restore(memory));
+        let patched: Vec<_> = patched.collect();
+        let places: Vec<_> = patched.iter().map(|detour| detour.site.at()).collect();
+        let bytes = memory.read_each(&places, JUMP_LEN);
+        let mut read = bytes.chunks_exact(JUMP_LEN).filter_map(<[u8]>::first_chunk);
+        for detour in patched {
+            match read.next() {
+                Some(now) => detour.restore_from(*now, memory),
+                // One before has been unmapped.
+                None => detour.restore(memory),
+            }
+        }
     }
 
     /// The number of the thread with `fs` as its fs base: a new one, if it has none yet.

@@ -15,7 +15,7 @@ use leaktap_unwind::Start;
 use super::Process;
 use crate::agent::{self, Agent, Held, Injection, Plan, Remains, Waker, Words};
 use crate::breakpoints::{Breakpoints, INT3, Purpose};
-use crate::modules::Files;
+use crate::modules::{Files, Look};
 use crate::probepoint::{Kind, Probepoint, Reason};
 use crate::record::Recorder;
 use crate::refusal::Refusal;
@@ -93,7 +93,7 @@ impl Process {
             },
             other => other,
         };
-        self.look(files);
+        self.look(files, Look::All);
     }
 
     /// Leads the functions that are armed to the agent. All threads of the process must be
@@ -449,7 +449,10 @@ impl Process {
         let change = self.injection.agent().and_then(Agent::change);
         self.read_mappings(recorder);
         if let Some(change) = change.filter(|_| self.departure.is_none()) {
-            self.modules_changed(files);
+            let agent = self.injection.agent();
+            let is_next = agent.is_some_and(|agent| agent.is_next(change));
+            let look = if is_next { Look::Listed } else { Look::All };
+            self.look_at_change(files, look);
             if let Some(agent) = self.injection.agent_mut() {
                 self.has_been_late |= !agent.has_seen(change);
             }

@@ -40,6 +40,17 @@ impl Process {
         }
     }
 
+    /// Code that the program itself maps is on no list of the dynamic linker's.
+    pub(super) fn note_code(&mut self, action: Action, arguments: [u64; 3]) {
+        /// Of mmap(2) and mprotect(2).
+        const PROT_EXEC: u64 = 4;
+        let [.., rights] = arguments;
+        let sets_rights = matches!(action.shape(), Action::MAP | Action::PROTECT);
+        if sets_rights && rights & PROT_EXEC != 0 {
+            self.modules.look_at_all();
+        }
+    }
+
     /// How many calls have mapped something, or may have.
     pub(super) fn moment(&self) -> u64 {
         moment(self.mapped, self.injection.agent())
@@ -50,6 +61,7 @@ impl Process {
         if self.injection.agent().is_some() {
             self.look_for_departure(noted.action, noted.arguments);
         }
+        self.note_code(noted.action, noted.arguments);
         let effect = effect(noted.action, &noted.arguments, noted.result);
         let mut mapping = Mapping {
             is_system: effect.maps() && self.is_allocators(noted),
