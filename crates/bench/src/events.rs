@@ -4,7 +4,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use crate::breakpoint::bare;
+use crate::bare;
+use crate::breakpoint;
 use crate::program::{Program, compile, modules};
 use crate::under::Leaktap;
 
@@ -29,11 +30,16 @@ pub(crate) fn run() -> Result<()> {
         compile("stops", folder.path())?,
         compile("events", folder.path())?,
     );
-    println!("microseconds a piece, medians of {ROUNDS} interleaved rounds; a bare stop is what");
-    println!("ptrace(2) itself costs: an int3, wait, GETREGS, SETREGS, CONT\n");
     println!(
-        "{:<28}{:>10}{:>10}{:>10}{:>12}",
-        "event", "native", "leaktap", "bare stop", "in stops"
+        "microseconds a piece, medians of {ROUNDS} interleaved rounds. A bare tracer lets go on"
+    );
+    println!(
+        "whatever stops; a bare stop is an int3, wait, GETREGS, SETREGS, CONT. Stops: how many of"
+    );
+    println!("these leaktap costs more than no tracer\n");
+    println!(
+        "{:<24}{:>10}{:>13}{:>10}{:>11}{:>8}",
+        "event", "native", "bare tracer", "leaktap", "bare stop", "stops"
     );
     for (what, count) in EVENTS {
         let program = || Program::start(&events, &[]);
@@ -57,35 +63,41 @@ fn compare(
     stops: &Path,
     program: impl Fn() -> Result<Program>,
 ) -> Result<()> {
-    let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+    let piece = |program: &mut Program| -> Result<f64> {
+        let figures = program.ask(order)?;
+        Ok(*figures.first().ok_or("a figure expected")?)
+    };
+    let mut rounds = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        let mut program = program()?;
-        let mut piece = || -> Result<f64> {
-            let figures = program.ask(order)?;
-            Ok(*figures.first().ok_or("a figure expected")?)
-        };
-        let native = piece()?;
-        let leaktap = Leaktap::attach(program.pid())?;
-        let traced = program.ask(order)?;
+        let mut one = program()?;
+        let native = piece(&mut one)?;
+        let leaktap = Leaktap::attach(one.pid())?;
+        let traced = piece(&mut one)?;
         leaktap.detach()?;
-        let traced = *traced.first().ok_or("a figure expected")?;
-        let bare = bare(stops, BOTH_CORES, BOTH_CORES)?;
-        for (list, value) in rounds.iter_mut().zip([native, traced, bare]) {
+        let mut other = program()?;
+        piece(&mut other)?;
+        bare::trace(other.pid())?;
+        let barely = piece(&mut other)?;
+        let stop = breakpoint::bare(stops, BOTH_CORES, BOTH_CORES)?;
+        for (list, value) in rounds.iter_mut().zip([native, barely, traced, stop]) {
             list.push(value);
         }
     }
-    let [native, traced, bare] = rounds.map(crate::median);
-    let stops = (traced - native) / bare;
-    println!("{name:<28}{native:>10.2}{traced:>10.2}{bare:>10.2}{stops:>12.2}");
+    let [native, barely, traced, stop] = rounds.map(crate::median);
+    let stops = (traced - native) / stop;
+    println!("{name:<24}{native:>10.2}{barely:>13.2}{traced:>10.2}{stop:>11.2}{stops:>8.1}");
     Ok(())
 }
 
 /// For how long a program of many threads is stopped, as it sees that itself.
 fn many_threads(folder: &Path) -> Result<()> {
     let watch: PathBuf = compile("watch", folder)?;
-    let (mut attach, mut detach) = (Vec::new(), Vec::new());
+    let (mut bare, mut attach, mut detach) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let mut program = Program::start(&watch, &[THREADS])?;
+        program.ask("spin")?;
+        bare::stop(program.pid())?;
+        bare.extend(program.ask("gaps")?.first());
         program.ask("spin")?;
         let leaktap = Leaktap::attach(program.pid())?;
         attach.extend(program.ask("gaps")?.first());
@@ -93,9 +105,8 @@ fn many_threads(folder: &Path) -> Result<()> {
         leaktap.detach()?;
         detach.extend(program.ask("gaps")?.first());
     }
-    let [attach, detach] = [attach, detach].map(crate::median);
-    println!(
-        "\n{THREADS} threads: stopped {attach:.1} ms by the attach, {detach:.1} by the detach"
-    );
+    let [bare, attach, detach] = [bare, attach, detach].map(crate::median);
+    println!("\n{THREADS} threads are stopped for milliseconds: {bare:.1} by a bare tracer, once;");
+    println!("{attach:.1} by leaktap's attach, which stops them twice; {detach:.1} by its detach");
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! what is compared and by medians.
 #![allow(clippy::print_stdout)] // printing is what this program is for
 
+mod bare;
 mod breakpoint;
 mod detour;
 mod events;
