@@ -10,12 +10,12 @@ use crate::reaper::Reaper;
 use crate::sharers::share;
 use crate::{Event, Options, Running, Stop, Stopped, Tid, Tracer, sys};
 
-/// How often the kernel is asked for stops, without a pause, before /proc is asked why there are
-/// none: most threads stop within microseconds.
-const POLLS_PER_LOOK: u32 = 64;
+/// How many threads are asked for stops, without a pause, before /proc is asked why there are none:
+/// most threads stop within microseconds.
+const POLLS_PER_PAUSE: usize = 64;
 
-/// More threads than that are not asked for without a pause once none has reported anything.
-const MANY: usize = 64;
+/// Of more threads than that, /proc is asked seldom: it takes some 10 µs for each.
+const PAUSES_PER_LOOK: u32 = 64;
 
 /// The pause after that. It leaves the processor to threads that have to run in order to stop.
 /// Not a wait for their events, because there may be none: a leader that ends before its threads
@@ -279,7 +279,7 @@ impl Attaching<'_> {
             let _ = sys::interrupt(tid.get());
         }
         let since = Instant::now();
-        let mut polls = 0;
+        let (mut polls, mut pauses) = (0, 0);
         loop {
             let missing = self.missing();
             if missing.is_empty() {
@@ -288,15 +288,16 @@ impl Attaching<'_> {
             if self.poll(&missing) || self.enter_all() {
                 continue;
             }
-            polls += 1;
-            let must_look = polls % POLLS_PER_LOOK == 0;
-            if must_look {
+            polls += missing.len();
+            if polls < POLLS_PER_PAUSE {
+                continue;
+            }
+            (polls, pauses) = (0, pauses + 1);
+            if missing.len() <= POLLS_PER_PAUSE || pauses % PAUSES_PER_LOOK == 0 {
                 self.look(&missing, since.elapsed());
             }
-            if must_look || missing.len() > MANY {
-                // There may be no event to wait for: see PAUSE.
-                thread::sleep(PAUSE);
-            }
+            // There may be no event to wait for: see PAUSE.
+            thread::sleep(PAUSE);
         }
     }
 
