@@ -119,6 +119,8 @@ fn numbers_tell_a_cache_from_a_leak() {
         // First in, first out, a third of the trace later; and at random.
         (quarters([1, 33, 33, 33]), [50, 100, 100, 100], full(28, 66)),
         (quarters([3, 9, 27, 61]), [50, 99, 100, 101], full(28, 87)),
+        // Of a hundred requests at a time two a quarter are never done.
+        (quarters([2, 2, 2, 100]), [101, 103, 104, 106], nothing()),
         // It was full late: enough has been replaced since, or too little.
         (quarters([0, 30, 35, 35]), [60, 90, 100, 100], full(44, 35)),
         (quarters([25, 30, 38, 12]), [50, 80, 100, 102], nothing()),

@@ -61,6 +61,23 @@ const KEPT: &[Kept] = &[
         ],
         most: 1,
     },
+    // The program's locale, for which setlocale(3) loads some twelve files, and the domain of its
+    // messages.
+    Kept {
+        functions: &["setlocale"],
+        callers: &["*"],
+        most: 256,
+    },
+    Kept {
+        functions: &[
+            "__bindtextdomain",
+            "bindtextdomain",
+            "__textdomain",
+            "textdomain",
+        ],
+        callers: &["*"],
+        most: 2,
+    },
     // Rust: where the first thread's stack ends, its handle, and the buffers of standard streams.
     Kept {
         functions: &["std::sys::pal::unix::stack_overflow::*"],
@@ -227,6 +244,32 @@ mod tests {
         ]);
         let unmatched = Kind::Unmatched;
         assert_eq!(found, [Kind::Runtime, unmatched, unmatched, unmatched]);
+    }
+
+    #[test]
+    fn a_locale_is_kept_and_a_string_is_not() {
+        let found = kinds(&[
+            (&["__GI___strdup", "__GI_setlocale", "main"], 12),
+            (
+                &[
+                    "_nl_make_l10nflist",
+                    "_nl_find_locale",
+                    "__GI_setlocale",
+                    "main",
+                ],
+                48,
+            ),
+            (&["set_binding_values", "__bindtextdomain", "main"], 1),
+            (
+                &["__GI___strdup", "__textdomain", "__textdomain", "main"],
+                1,
+            ),
+            (&["_nl_find_locale", "newlocale", "main"], 1),
+            (&["set_binding_values", "__bindtextdomain", "main"], 1),
+        ]);
+        let unmatched = Kind::Unmatched;
+        assert_eq!(found[..4], [Kind::Runtime; 4]);
+        assert_eq!(found[4..], [unmatched; 2]);
     }
 
     #[test]
