@@ -240,10 +240,11 @@ impl<'a> Tracing<'a> {
         let is_linker = self.target.process().is_linker(at);
         // All threads have to be stopped for an agent.
         let is_alone = self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty();
-        match is_alone {
-            true if is_linker => self.target.inject(&mut self.tracer, &mut stopped),
-            false if is_linker => self.target.modules_changed(),
-            _ => {}
+        if is_linker && is_alone && trap == Trap::StepOver {
+            return self.on_linked(stopped);
+        }
+        if is_linker {
+            self.target.modules_changed();
         }
         if trap == Trap::Wait {
             self.parked.push(stopped);
@@ -255,6 +256,15 @@ impl<'a> Tracing<'a> {
         self.running(running);
         // What the linker has loaded is read once, and counts no call.
         self.overhead.add(begun.filter(|_| !is_linker));
+        Ok(())
+    }
+
+    /// The only thread has been moved on from an int3, and its program may be linked now. It waits
+    /// for the agent where it goes on by itself should we be killed.
+    fn on_linked(&mut self, mut stopped: Stopped) -> Result<(), Died> {
+        self.tracer.swallow(&mut stopped)?;
+        self.target.inject(&mut self.tracer, &mut stopped);
+        self.on_stop(stopped);
         Ok(())
     }
 

@@ -70,11 +70,15 @@ const PTRACE_SYSCALL: u64 = 24;
 fn is_killed_at(n: usize, engine: Engine, target: &Target) -> bool {
     let tracing = begin_to_attach(engine, target.pid(), &["--duration", "1ms"]);
     let leaktap = tracing.process().pid();
-    ptrace::seize(leaktap, Options::PTRACE_O_TRACESYSGOOD).expect("leaktap can be traced");
-    ptrace::interrupt(leaktap).expect("it lives");
+    trace(leaktap);
     let is_killed = run_to_request(leaktap, n);
     tracing.wait();
     is_killed
+}
+
+fn trace(leaktap: Pid) {
+    ptrace::seize(leaktap, Options::PTRACE_O_TRACESYSGOOD).expect("leaktap can be traced");
+    ptrace::interrupt(leaktap).expect("it lives");
 }
 
 fn run_to_request(leaktap: Pid, n: usize) -> bool {
@@ -106,6 +110,28 @@ fn run_to_request(leaktap: Pid, n: usize) -> bool {
 }
 
 engines! {
+    /// Nor does a program that was executed under trace notice.
+    fn a_program_that_was_executed_goes_on_after_a_kill_at_any_call(engine) {
+        let fixture = Fixture::new("exec.c");
+        let mut n = 1;
+        loop {
+            let mut target = fixture.start();
+            let tracing = attach(engine, target.pid(), &["--duration", "5s"]);
+            let leaktap = tracing.process().pid();
+            trace(leaktap);
+            target.begin();
+            let is_killed = run_to_request(leaktap, n);
+            tracing.wait();
+            target.process().stdout_line("done");
+            target.end().succeeded();
+            if !is_killed {
+                break;
+            }
+            n += 1;
+        }
+        assert!(n > 20 || engine == Engine::Breakpoint, "{n} requests");
+    }
+
     /// Whatever a leaktap has made before it was killed, the next one takes out.
     fn nothing_stays_of_a_leaktap_that_was_killed_at_any_call(engine) {
         let target = Fixture::new("realloc.c").start_for(ALL_DRAWS);

@@ -210,11 +210,7 @@ impl Tracer {
         match stop {
             Stop::Vfork(_) | Stop::Exit { .. } => return Err(CallError::Unfit { tid, stop }),
             stop if stop.is_before_restart() => {}
-            _ => {
-                tid.alive(sys::interrupt(tid.get()))?;
-                tid.alive(sys::resume(tid.get(), 0))?;
-                *stopped = self.wait_for(tid)?;
-            }
+            _ => self.swallow(stopped)?,
         }
         Ok(RemoteCalls {
             tracer: self,
@@ -230,6 +226,20 @@ impl Tracer {
 }
 
 impl Tracer {
+    /// Takes a thread to its next stop on its way back to the program, where it runs no instruction
+    /// of that: to an event-stop, if no other signal comes first. The signal that it stands at is
+    /// not delivered, and nobody need know of that any longer.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn swallow(&mut self, stopped: &mut Stopped) -> Result<(), Died> {
+        let tid = stopped.tid;
+        tid.alive(sys::interrupt(tid.get()))?;
+        tid.alive(sys::resume(tid.get(), 0))?;
+        *stopped = self.wait_for(tid)?;
+        Ok(())
+    }
+
     /// Lets `stopped` run instruction by instruction, and no signal reach it, to one that `is_out`
     /// is true of. It has stopped as before then, and stands there. False if it did not get there
     /// before the deadline.

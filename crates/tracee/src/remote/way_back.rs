@@ -13,6 +13,9 @@ use nix::libc;
 use super::{Before, CallCode, RESTART, RemoteCalls};
 use crate::{Registers, Tid, procfs, restart, sys};
 
+/// The instruction of one byte.
+const INT3: u8 = 0xcc;
+
 /// Bytes below the stack pointer that belong to the function that runs (System V psABI 3.2.2).
 pub(super) const RED_ZONE: u64 = 128;
 
@@ -144,8 +147,11 @@ fn going_on(tid: Tid, before: &Before) -> Registers {
         registers.set_result(number);
         registers.set_ip(registers.ip().wrapping_offset(-2));
     }
-    if before.info.is_some_and(|info| info.is_int3()) {
-        registers.set_ip(registers.ip().wrapping_offset(-1));
+    // Unless the tracer has moved it on already.
+    let behind = registers.ip().wrapping_offset(-1);
+    let is_behind = || sys::peek(tid.get(), behind.get()).is_ok_and(|word| word as u8 == INT3);
+    if before.info.is_some_and(|info| info.is_int3()) && is_behind() {
+        registers.set_ip(behind);
     }
     if let Some((_, section)) = before.sequence
         && let Some(abort) = abort_of(tid, section, registers.ip())
