@@ -468,7 +468,7 @@ impl Tracing<'_> {
         tasks.chain(self.expected.keys()).copied().collect()
     }
 
-    fn halt(&mut self, stopped: Stopped, halted: &mut HashMap<Tid, Halted>) {
+    fn halt(&mut self, mut stopped: Stopped, halted: &mut HashMap<Tid, Halted>) {
         let tid = stopped.tid();
         if !self.tasks.contains_key(&tid) {
             match self.expected.remove(&tid) {
@@ -503,9 +503,17 @@ impl Tracing<'_> {
                 let _ = self.on_end(stopped); // its end is reported next
                 return;
             }
-            Stop::Interrupt | Stop::Group(_) if has_pending_trap(&stopped) => {
+            Stop::Interrupt if has_pending_trap(&stopped) => {
                 let _ = self.resume(stopped); // its int3 is reported next, or its death
                 return;
+            }
+            // As long as it stays there, nothing is.
+            Stop::Group(_) if has_pending_trap(&stopped) => {
+                while has_pending_trap(&stopped) {
+                    if self.tracer.take_signal(&mut stopped).is_err() {
+                        return; // killed, which is reported next
+                    }
+                }
             }
             _ => {}
         }

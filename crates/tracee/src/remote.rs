@@ -240,6 +240,19 @@ impl Tracer {
         Ok(())
     }
 
+    /// Takes a thread out of the group-stop of its process to the signal that waits for it, before
+    /// which it runs no instruction. When it is let go, it goes back.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn take_signal(&mut self, stopped: &mut Stopped) -> Result<(), Died> {
+        let tid = stopped.tid;
+        tid.alive(sys::resume(tid.get(), 0))?;
+        *stopped = self.wait_for(tid)?;
+        stopped.rejoin = true;
+        Ok(())
+    }
+
     /// Lets `stopped` run instruction by instruction, and no signal reach it, to one that `is_out`
     /// is true of. It has stopped as before then, and stands there. False if it did not get there
     /// before the deadline.

@@ -195,11 +195,14 @@ impl Stopped {
     }
 
     /// Lets it go on without the signal that it stopped for: for the SIGTRAP of an int3 of ours.
-    /// One system call.
+    /// One system call, unless it has to go back into a group-stop.
     ///
     /// # Errors
     /// [`Died`].
     pub fn resume_without(self) -> Result<Running, Died> {
+        if self.rejoin {
+            self.tid.alive(sys::interrupt(self.tid.get()))?; // as in `resume`
+        }
         self.go_on(0)
     }
 
