@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use leaktap_image::Elsewhere;
 use leaktap_probe::Pool;
 use leaktap_report::{By, Kind, Pattern, Sort};
 
@@ -106,12 +107,6 @@ pub(crate) struct Whom {
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) listing: Listing,
-    /// Debug files for better names, found by build id, path or name
-    #[arg(long, value_name = "DIR")]
-    pub(crate) debug_dir: Option<PathBuf>,
-    /// A copy of the target's files, for better names
-    #[arg(long, value_name = "DIR")]
-    pub(crate) sysroot: Option<PathBuf>,
     /// A file that `-o` wrote, or a JSON report; `-` for standard input
     pub(crate) capture: PathBuf,
 }
@@ -190,6 +185,12 @@ pub(crate) struct Listing {
     /// Do not count this as your own code, repeatable
     #[arg(long, value_name = "PATH|MODULE", value_parser = OsStringValueParser::new().map(lossy), hide_short_help = true)]
     pub(crate) not_own: Vec<String>,
+    /// Debug files for better names, found by build id, path or name
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub(crate) debug_dir: Option<PathBuf>,
+    /// A copy of the target's files, for better names
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub(crate) sysroot: Option<PathBuf>,
     /// Exit with N, which is not 0, if leaks remain
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) error_exitcode: Option<u8>,
@@ -206,6 +207,16 @@ pub(crate) struct Listing {
     /// Colours in the text report; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto, hide_short_help = true)]
     pub(crate) color: ColorChoice,
+}
+
+impl Listing {
+    /// Where files with better names are.
+    pub(crate) fn elsewhere(&self) -> Elsewhere {
+        Elsewhere {
+            debug_dir: self.debug_dir.clone(),
+            sysroot: self.sysroot.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -35,7 +35,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use leaktap_image::Elsewhere;
 use leaktap_report::{Mode, Needs, printable};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
@@ -168,19 +167,14 @@ fn attach(options: &Attach) -> Result<u8, Error> {
 
 fn report(options: &Report) -> Result<u8, Error> {
     let output = Output::of_report(&options.listing);
-    let elsewhere = Elsewhere {
-        debug_dir: options.debug_dir.clone(),
-        sysroot: options.sysroot.clone(),
-    };
+    let elsewhere = options.listing.elsewhere();
     let needs = Needs {
         ages: options.listing.older.is_some(),
         stacks: elsewhere.has_any(),
     };
     let mut reports = leaktap_report::read(&options.capture, needs)?;
-    if elsewhere.has_any() {
-        for report in &mut reports {
-            renaming::rename(report, &elsewhere);
-        }
+    for report in &mut reports {
+        renaming::rename(report, &elsewhere);
     }
     Ok(output.print(reports)?.unwrap_or(0))
 }

@@ -17,6 +17,7 @@ use leaktap_tracee::Tid;
 
 use crate::cli::{Format, Listing, Trace};
 use crate::error::Error;
+use crate::renaming;
 use crate::result::{self, Asked};
 use crate::target::Target;
 use crate::terminal;
@@ -98,6 +99,7 @@ impl<'a> Output<'a> {
     /// written does not keep the report from being printed.
     pub(crate) fn of_target(&self, target: &mut Target, asked: Asked) -> Result<Option<u8>, Error> {
         let mut report = result::report(target, asked);
+        renaming::rename(&mut report, &self.listing.elsewhere());
         self.own().mark(&mut report);
         let captured = match self.capture {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! Names for a capture's frames from files that are here, and were not where it was made.
+//! Names for frames from files that the user has elsewhere.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +9,9 @@ use leaktap_report::{Frame, Module, ModuleId, Report};
 
 /// Gives frames better names where a file in `elsewhere` has the build id of their module.
 pub(crate) fn rename(report: &mut Report, elsewhere: &Elsewhere) {
+    if !elsewhere.has_any() {
+        return;
+    }
     let file = |module: &Module| -> Option<Arc<ElfFile>> {
         let id = module.build_id.as_deref()?;
         let files = elsewhere.files(Path::new(&module.path), id);
@@ -16,8 +19,7 @@ pub(crate) fn rename(report: &mut Report, elsewhere: &Elsewhere) {
     };
     let files: Vec<_> = report.modules.iter().map(file).collect();
     if files.iter().all(Option::is_none) {
-        let note =
-            "no file in --debug-dir or --sysroot has the build id of a module of the capture";
+        let note = "no file in --debug-dir or --sysroot has the build id of a module";
         return report.notes.push(note.to_owned());
     }
     let mut symbolizer = Symbolizer::new();

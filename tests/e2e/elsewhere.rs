@@ -117,6 +117,22 @@ engines! {
         assert_eq!(sums(&renamed), sums(&bare));
     }
 
+    /// The report of a trace, and its capture, have them at once.
+    fn a_trace_has_names_of_files_that_are_elsewhere(engine) {
+        let moved = Moved::new(engine);
+        place(&moved.path("symbols/program.debug"), &moved.path("kept.debug"));
+        let (engine, symbols) = (engine.to_string(), moved.text("symbols"));
+        let (capture, program) = (moved.text("capture"), moved.text("program"));
+        let words = ["run", "-q", "--engine", &engine, "-F", "json", "--debug-dir", &symbols];
+        let words = words.into_iter().chain(["-o", &capture, "--", &program]);
+        let finished = leaktap_with(words).succeeded();
+        let report = Report::parse(&finished.stderr_text());
+        let report = report.unwrap_or_else(|error| finished.fail(error));
+        let full = names([("inlined", 8), ("leak_here", 12), ("main", 17)]);
+        assert_eq!(stack(&report), full);
+        assert_eq!(stack(&moved.shown(&[])), full);
+    }
+
     fn a_file_of_another_build_names_nothing(engine) {
         let moved = Moved::new(engine);
         let bare = moved.shown(&[]);
