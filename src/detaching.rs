@@ -406,6 +406,7 @@ impl Tracing<'_> {
         }
         found
     }
+
     /// Lets all run for so long that those get on who have to. They have been stopped since
     /// `begun`.
     fn let_run_for(&mut self, pause: Duration, halted: HashMap<Tid, Halted>, begun: Instant) {
@@ -508,7 +509,7 @@ impl Tracing<'_> {
                 return;
             }
             // As long as it stays there, nothing is.
-            Stop::Group(_) if has_pending_trap(&stopped) => {
+            Stop::Group(_) => {
                 while has_pending_trap(&stopped) {
                     if self.tracer.take_signal(&mut stopped).is_err() {
                         return; // killed, which is reported next
@@ -543,11 +544,12 @@ impl Tracing<'_> {
         if kind == Child::Copy {
             self.target.copy_begins(parent, child);
         }
-        if let Some(stopped) = self.unborn.remove(&child) {
+        let first_stop = self.unborn.remove(&child);
+        if first_stop.is_some() || self.tracer.has(child) {
             self.expected.insert(child, kind);
+        }
+        if let Some(stopped) = first_stop {
             self.halt(stopped, halted);
-        } else if self.tracer.has(child) {
-            self.expected.insert(child, kind);
         }
     }
 

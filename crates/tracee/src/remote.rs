@@ -235,9 +235,7 @@ impl Tracer {
     pub fn swallow(&mut self, stopped: &mut Stopped) -> Result<(), Died> {
         let tid = stopped.tid;
         tid.alive(sys::interrupt(tid.get()))?;
-        tid.alive(sys::resume(tid.get(), 0))?;
-        *stopped = self.wait_for(tid)?;
-        Ok(())
+        self.run_to_next_stop(stopped)
     }
 
     /// Takes a thread out of the group-stop of its process to the signal that waits for it, before
@@ -246,10 +244,15 @@ impl Tracer {
     /// # Errors
     /// [`Died`].
     pub fn take_signal(&mut self, stopped: &mut Stopped) -> Result<(), Died> {
+        self.run_to_next_stop(stopped)?;
+        stopped.rejoin = true;
+        Ok(())
+    }
+
+    fn run_to_next_stop(&mut self, stopped: &mut Stopped) -> Result<(), Died> {
         let tid = stopped.tid;
         tid.alive(sys::resume(tid.get(), 0))?;
         *stopped = self.wait_for(tid)?;
-        stopped.rejoin = true;
         Ok(())
     }
 

@@ -67,11 +67,11 @@ pub(crate) fn wait(of: i32, flags: c_int) -> Result<Option<(i32, i32)>, Errno> {
 /// The end of one thread that this process traces, reaped, as waitpid(2) has it; none if it has
 /// not ended. Leaves its stops alone, of which waitid(2) tells unasked.
 pub(crate) fn end_of(tid: i32) -> Option<i32> {
-    let (code, _) = look_at(tid, libc::WNOWAIT)?;
+    let (code, _) = look_at(tid, libc::WNOWAIT).ok()??;
     if !matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED) {
         return None;
     }
-    let (code, status) = look_at(tid, 0)?;
+    let (code, status) = look_at(tid, 0).ok()??;
     Some(match code {
         libc::CLD_EXITED => (status & 0xff) << 8,
         libc::CLD_DUMPED => status | 0x80,
@@ -80,7 +80,7 @@ pub(crate) fn end_of(tid: i32) -> Option<i32> {
 }
 
 /// `si_code` and `si_status` of waitid(2), if there is anything to tell of `tid`.
-fn look_at(tid: i32, flags: c_int) -> Option<(c_int, c_int)> {
+fn look_at(tid: i32, flags: c_int) -> Result<Option<(c_int, c_int)>, Errno> {
     let mut info = MaybeUninit::<siginfo_t>::zeroed();
     let flags = flags | libc::WEXITED | libc::WNOHANG | libc::__WALL;
     // SAFETY: the kernel fills `info`, which is made of integers, or leaves it as it is: zeroes.
@@ -91,16 +91,13 @@ fn look_at(tid: i32, flags: c_int) -> Option<(c_int, c_int)> {
     };
     // SAFETY: waitid(2) fills these fields, of zeroes else.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    (found == 0 && pid == tid).then_some((info.si_code, status))
+    Errno::result(found)?;
+    Ok((pid == tid).then_some((info.si_code, status)))
 }
 
 /// Whether `tid` is a child or tracee of ours whose end waitid(2) has not told us yet.
 pub(crate) fn is_ours(tid: i32) -> bool {
-    let mut info = MaybeUninit::<siginfo_t>::zeroed();
-    let flags = libc::WNOWAIT | libc::WEXITED | libc::WNOHANG | libc::__WALL;
-    // SAFETY: the kernel fills `info`, which nobody reads, or leaves it as it is.
-    let found = unsafe { libc::waitid(libc::P_PID, tid.unsigned_abs(), info.as_mut_ptr(), flags) };
-    found == 0 || Errno::last() != Errno::ECHILD
+    look_at(tid, libc::WNOWAIT) != Err(Errno::ECHILD)
 }
 
 /// Waits for one child that is no tracee.
