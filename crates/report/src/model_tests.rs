@@ -59,7 +59,19 @@ fn all_of_the_schema_is_read_and_written() {
     }
 }
 
-/// A reader finds each key, whether leaktap could tell its value or not.
+/// What leaktap cannot tell yet of any site: 19,000 of them would be 1.7 MB longer.
+const NOT_YET: [&str; 4] = [
+    "allocated_blocks",
+    "allocated_bytes",
+    "resident_bytes",
+    "shape",
+];
+
+/// Most bytes of a site of no frames: a compiler run of 19,000 sites makes less than 8 MB.
+const LONGEST: usize = 180;
+
+/// A reader finds each key, whether leaktap could tell its value or not; but for those that it can
+/// tell of no site yet.
 #[test]
 fn what_is_not_known_is_null_or_empty() {
     let report = crate::formats::text::tests::report();
@@ -69,8 +81,11 @@ fn what_is_not_known_is_null_or_empty() {
     }
     let site = serde_json::to_value(Site::default()).unwrap();
     for key in whole()["sites"][0].as_object().unwrap().keys() {
-        assert!(site.get(key).is_some() || key == "alike", "{key}");
+        let is_left_out = NOT_YET.contains(&key.as_str()) || key == "alike";
+        assert_eq!(site.get(key).is_none(), is_left_out, "{key}");
     }
+    let length = serde_json::to_string(&Site::default()).unwrap().len();
+    assert!(length <= LONGEST, "{length}");
     let frame = serde_json::to_value(Frame::default()).unwrap();
     for key in whole()["frames"][0].as_object().unwrap().keys() {
         assert!(frame.get(key).is_some(), "{key}");

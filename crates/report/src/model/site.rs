@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::FrameId;
 
 /// Blocks, or regions, of one stack.
+///
+/// There may be tens of thousands: what leaktap cannot tell yet of any is left out, not null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// What they are judged to be.
@@ -21,8 +23,10 @@ pub struct Site {
     /// Their bytes.
     pub bytes: u64,
     /// How many were allocated there in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocated_blocks: Option<u64>,
     /// Their bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocated_bytes: Option<u64>,
     /// Age of the youngest at the end of the trace.
     pub youngest: f64,
@@ -31,8 +35,10 @@ pub struct Site {
     /// How it grows.
     pub growth: Option<Growth>,
     /// How much of it is in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
     /// What the blocks look like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
     /// The first frame of the user's own code.
     pub culprit: Option<FrameId>,
@@ -167,6 +173,7 @@ pub struct Growth {
     /// By so much, if that is known.
     pub bytes_per_second: Option<f64>,
     /// How likely it is to look so by chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
     /// In a word.
     pub pattern: Course,
