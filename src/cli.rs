@@ -12,10 +12,11 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use leaktap_image::Elsewhere;
 use leaktap_probe::Pool;
-use leaktap_report::{By, Kind, Pattern, Sort};
+use leaktap_report::{By, Kind, Mode, Pattern, Sort};
+use leaktap_trace::{Engine, How, Settings};
 
 pub(crate) use values::Process;
-use values::{bytes, duration, leak_check, lossy, pattern, pid, pool};
+use values::{bytes, duration, engine, leak_check, lossy, pattern, pid, pool};
 
 /// Finds memory leaks in running Linux programs
 #[derive(Debug, Parser)]
@@ -59,7 +60,7 @@ pub(crate) enum Command {
         command: Option<String>,
     },
     /// The process that cleans up after a killed leaktap
-    #[command(hide = true, name = crate::guard::NAME)]
+    #[command(hide = true, name = leaktap_trace::guard::NAME)]
     Guard,
 }
 
@@ -126,7 +127,7 @@ pub(crate) struct Trace {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256), hide_short_help = true)]
     pub(crate) depth: u16,
     /// How functions are probed
-    #[arg(long, value_enum, default_value_t = Engine::Auto, hide_short_help = true)]
+    #[arg(long, default_value = "auto", value_parser = engine(), hide_short_help = true)]
     pub(crate) engine: Engine,
     /// Leave unwatched, and name, what would need a breakpoint
     #[arg(long, hide_short_help = true)]
@@ -209,27 +210,30 @@ pub(crate) struct Listing {
     pub(crate) color: ColorChoice,
 }
 
+impl Trace {
+    /// How a process that comes under trace so is to be traced.
+    pub(crate) fn settings(&self, mode: Mode) -> Settings {
+        Settings {
+            duration: self.duration,
+            how: How {
+                mode,
+                depth: usize::from(self.depth),
+                engine: self.engine,
+                detours_only: self.detours_only,
+                pools: self.alloc_fn.clone(),
+            },
+            max_overhead: self.max_overhead,
+            free_stacks: self.free_stacks,
+        }
+    }
+}
+
 impl Listing {
     /// Where files with better names are.
     pub(crate) fn elsewhere(&self) -> Elsewhere {
         Elsewhere {
             debug_dir: self.debug_dir.clone(),
             sysroot: self.sysroot.clone(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Engine {
-    Auto,
-    Breakpoint,
-}
-
-impl Engine {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Engine::Auto => "auto",
-            Engine::Breakpoint => "breakpoint",
         }
     }
 }

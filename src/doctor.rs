@@ -4,15 +4,10 @@ use std::fs;
 use std::io::{self, Write};
 
 use leaktap_probe::{Kind, Modules, Probepoint, Remains};
-use leaktap_tracee::{Options, Tid, Tracer};
+use leaktap_trace::{Target, unseen};
+use leaktap_tracee::Tid;
 
-use crate::cli::Engine;
 use crate::error::Error;
-use crate::guests;
-use crate::patience::patiently;
-use crate::remedy;
-use crate::session::attach_at_rest;
-use crate::target::{How, Target};
 
 /// Prints what holds for every process, and for `pid`. False if something is in the way.
 pub(crate) fn examine(pid: Option<Tid>, out: &mut dyn Write) -> Result<bool, Error> {
@@ -64,7 +59,7 @@ fn process(pid: Tid, out: &mut dyn Write) -> Result<bool, Error> {
         what: "print",
         source,
     };
-    match patiently(|| attachable(pid)) {
+    match leaktap_trace::examine(pid) {
         Ok(mut target) => write_process(pid, &mut target, out).map_err(printed),
         Err(refused) => {
             writeln!(out, "process {pid:<8}{refused}").map_err(printed)?;
@@ -99,7 +94,7 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
         )?;
     }
     write_points(target.process().modules(), &points, out)?;
-    for (names, why) in remedy::lines(&points, pid) {
+    for (names, why) in leaktap_trace::lines(&points, pid) {
         let names = names.map_or_else(String::new, |names| format!(" ({names})"));
         writeln!(out, "no detours      {why}{names}")?;
     }
@@ -109,7 +104,7 @@ fn write_process(pid: Tid, target: &mut Target, out: &mut dyn Write) -> io::Resu
     for family in target.process().unwatched() {
         writeln!(out, "not watched     {family}")?;
     }
-    if let Some(unseen) = guests::unseen(image) {
+    if let Some(unseen) = unseen(image) {
         writeln!(out, "not seen        {unseen}")?;
     }
     if !allocator {
@@ -146,34 +141,4 @@ fn write_points(modules: &Modules, points: &[Probepoint], out: &mut dyn Write) -
         writeln!(out, "  {name:<18}{how:<14} {module} {}", point.address)?;
     }
     Ok(())
-}
-
-/// Reads the process, and attaches for a moment, as `attach` does: nothing else tells all that may
-/// forbid it.
-fn attachable(pid: Tid) -> Result<Target, Error> {
-    leaktap_tracee::examine(pid)?;
-    let mut tracer = Tracer::new();
-    let how = How {
-        depth: 1,
-        engine: Engine::Auto,
-        detours_only: false,
-        pools: Vec::new(),
-    };
-    let mut target = match Target::prepare(pid, &how) {
-        Ok(target) => target,
-        // Whatever forbids to attach says it better.
-        Err(error) => {
-            tracer.attach(pid, Options::follow())?.let_go(&mut tracer);
-            return Err(error);
-        }
-    };
-    let process = target.process();
-    if !process.finds_allocator() && !process.is_linked() {
-        let program = target.program.display().to_string();
-        return Err(Error::Unlinked { pid, program });
-    }
-    let (attached, _) = attach_at_rest(&mut tracer, pid, &mut target, Engine::Auto)?;
-    target.refuse(&attached);
-    attached.let_go(&mut tracer);
-    Ok(target)
 }

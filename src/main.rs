@@ -1,33 +1,17 @@
 //! leaktap finds memory leaks in running Linux programs.
 //!
-//! From the command line to the exit status; [`session`] is where the trace is.
+//! From the command line to the exit status; the trace is in `crates/trace`.
 
-mod books;
-mod children;
 mod cli;
 mod demo;
-mod detaching;
 mod doctor;
 mod error;
-mod guard;
-mod guests;
-mod job;
 mod manual;
-mod misuse;
 mod named;
-mod orders;
 mod output;
-mod overhead;
-mod patience;
 mod progress;
-mod remedy;
 mod renaming;
-mod result;
-mod roots;
-mod session;
-mod target;
 mod terminal;
-mod tracing;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -36,15 +20,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use leaktap_report::{Mode, Needs, printable};
+use leaktap_trace::{Exit, Target, guard};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
 use crate::demo::Demo;
 use crate::error::Error;
 use crate::output::Output;
-use crate::result::Asked;
-use crate::session::Settings;
-use crate::target::{Exit, Target};
+use crate::progress::Progress;
 
 /// With what it takes to let the target go when memory runs out.
 #[global_allocator]
@@ -122,17 +105,15 @@ fn run(options: &Run) -> Result<u8, Error> {
     let output = Output::of_run(&options.trace, &options.listing);
     output.check(None, &last_part(Path::new(program)))?;
     let command = Launch::new(program).args(arguments);
-    let mut target = session::run(&command, &Settings::new(&options.trace, &options.listing))?;
+    let settings = options.trace.settings(Mode::Run);
+    let mut progress = Progress::new(&options.trace, &options.listing);
+    let mut target = leaktap_trace::run(&command, &settings, &mut progress)?;
     let status = match target.exit {
         None => 0,
         Some(Exit::Code(code)) => code as u8, // as waitpid(2) gives it: eight bits
         Some(Exit::Signal(signal)) => 128 + signal as u8,
     };
-    let asked = Asked {
-        mode: Mode::Run,
-        engine: options.trace.engine.name(),
-    };
-    let leaks = output.of_target(&mut target, asked)?;
+    let leaks = output.of_target(&mut target)?;
     target.forget_names();
     Ok(exit_status(
         &options.listing,
@@ -143,19 +124,16 @@ fn run(options: &Run) -> Result<u8, Error> {
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
-    let settings = Settings::new(&options.trace, &options.listing);
+    let settings = options.trace.settings(Mode::Attach);
     let output = Output::of_attach(&options.trace, &options.listing);
     let Some(pid) = named::process(&options.whom)? else {
         return Ok(error::USAGE); // clap requires it
     };
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     output.check(Some(pid), &last_part(&program))?;
-    let mut target = session::attach(pid, &settings)?;
-    let asked = Asked {
-        mode: Mode::Attach,
-        engine: options.trace.engine.name(),
-    };
-    let leaks = output.of_target(&mut target, asked)?;
+    let mut progress = Progress::new(&options.trace, &options.listing).announces(&options.listing);
+    let mut target = leaktap_trace::attach(pid, &settings, &mut progress)?;
+    let leaks = output.of_target(&mut target)?;
     target.forget_names();
     Ok(exit_status(
         &options.listing,

@@ -13,13 +13,12 @@ use leaktap_report::{
     Error as Failed, Format as _, Json, Kind, OutputName, Own, Pattern, Report, Selection, Style,
     Text, printable, replace, try_to_replace,
 };
+use leaktap_trace::Target;
 use leaktap_tracee::Tid;
 
 use crate::cli::{Format, Listing, Trace};
 use crate::error::Error;
 use crate::renaming;
-use crate::result::{self, Asked};
-use crate::target::Target;
 use crate::terminal;
 
 /// What is to be written, and where.
@@ -97,8 +96,8 @@ impl<'a> Output<'a> {
 
     /// Writes the capture, and prints the report, of a finished trace. A capture that cannot be
     /// written does not keep the report from being printed.
-    pub(crate) fn of_target(&self, target: &mut Target, asked: Asked) -> Result<Option<u8>, Error> {
-        let mut report = result::report(target, asked);
+    pub(crate) fn of_target(&self, target: &mut Target) -> Result<Option<u8>, Error> {
+        let mut report = target.report();
         renaming::rename(&mut report, &self.listing.elsewhere());
         self.own().mark(&mut report);
         let captured = match self.capture {

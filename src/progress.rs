@@ -4,23 +4,18 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use leaktap_report::{bytes, count, printable};
+use leaktap_trace::{Now, Observer, Target};
 
+use crate::cli::{Listing, Trace};
 use crate::terminal;
 
 /// Between two updates of the line.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// What the line shows.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Now {
-    /// Bytes allocated and not freed.
-    pub(crate) live_bytes: u64,
-    /// Allocations and frees so far.
-    pub(crate) events: u64,
-}
-
-/// A progress line, or none.
+/// The line that says that leaktap is attached, and a progress line after it, as far as these are
+/// wanted.
 pub(crate) struct Progress {
+    announces: bool,
     is_wanted: bool,
     what: String,
     begun: Instant,
@@ -29,19 +24,43 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A line on standard error, if that is a terminal.
-    pub(crate) fn new(is_wanted: bool, what: &str) -> Progress {
+    /// A line on standard error, if that is a terminal that the target does not use.
+    pub(crate) fn new(trace: &Trace, listing: &Listing) -> Progress {
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
+        let is_wanted = !trace.no_progress && !listing.quiet;
         Progress {
+            announces: false,
             is_wanted: is_wanted && !is_dumb && io::stderr().is_terminal(),
-            what: printable(what).into_owned(),
+            what: String::new(),
             begun: Instant::now(),
             drawn: None,
         }
     }
 
+    /// It also says that leaktap is attached.
+    pub(crate) fn announces(self, listing: &Listing) -> Progress {
+        Progress {
+            announces: !listing.quiet,
+            ..self
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn attached(&mut self, target: &Target) {
+        if self.announces {
+            let stops = target.breakpoints_and_remedy();
+            let stops = stops.map_or_else(String::new, |stops| format!(", {stops}"));
+            // Scripts wait for this line; where nobody can read it, the trace goes on.
+            let _ = writeln!(io::stderr(), "leaktap: attached to {}{stops}", target.tid());
+        }
+        self.is_wanted &= !terminal::is_used_by(target.tid());
+        self.what = printable(&target.program_name()).into_owned();
+        self.begun = Instant::now();
+    }
+
     /// Updates the line if that is due, and leaktap is not in the background.
-    pub(crate) fn show(&mut self, now: impl FnOnce() -> Now) {
+    fn sampled(&mut self, now: &dyn Fn() -> Now) {
         let (since, events) = self.drawn.unwrap_or((self.begun, 0));
         let is_due = self.drawn.is_none() || since.elapsed() >= PERIOD;
         if !self.is_wanted || !is_due {
@@ -66,7 +85,7 @@ impl Progress {
     }
 
     /// Takes the line away.
-    pub(crate) fn finish(self) {
+    fn ended(&mut self) {
         if self.drawn.is_some() {
             write("\r\x1b[J");
         }

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::SignedDuration;
 use leaktap_probe::Pool;
 use leaktap_report::Pattern;
+use leaktap_trace::Engine;
 
 use super::LeakCheck;
 
@@ -38,6 +40,14 @@ pub(super) fn pid(text: &str) -> Result<i32, String> {
         Ok(pid) if pid > 0 => Ok(pid),
         _ => Err("a process id is a positive number".to_owned()),
     }
+}
+
+/// How functions are probed.
+pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {
+    PossibleValuesParser::new(["auto", "breakpoint"]).map(|name| match name.as_str() {
+        "breakpoint" => Engine::Breakpoint,
+        _ => Engine::Auto,
+    })
 }
 
 pub(super) fn leak_check(text: &str) -> Result<LeakCheck, String> {

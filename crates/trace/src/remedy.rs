@@ -35,7 +35,7 @@ pub(crate) fn breakpoints(process: &Process) -> Option<String> {
 
 /// Each reason for breakpoints in `points`, with its remedy; and the functions, unless it is the
 /// one reason for all.
-pub(crate) fn lines(points: &[Probepoint], tid: Tid) -> Vec<(Option<String>, String)> {
+pub fn lines(points: &[Probepoint], tid: Tid) -> Vec<(Option<String>, String)> {
     let is_refused = |point: &&Probepoint| {
         matches!(point.kind, Kind::Breakpoint | Kind::None(Reason::WouldTrap))
     };

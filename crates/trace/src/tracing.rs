@@ -10,9 +10,9 @@ use leaktap_tracee::{
     has_run_out,
 };
 
+use crate::observer::Observer;
 use crate::orders::{OnSignal, Orders};
 use crate::overhead::Overhead;
-use crate::progress::Progress;
 use crate::target::{Exit, Target};
 
 mod end;
@@ -108,7 +108,7 @@ impl<'a> Tracing<'a> {
     }
 
     /// Traces until the target ends or has to be let go, and detaches.
-    pub(crate) fn run(mut self, orders: &mut Orders<'_>, progress: &mut Progress) {
+    pub(crate) fn run(mut self, orders: &mut Orders<'_>, observer: &mut dyn Observer) {
         let mut must_leave = false;
         self.overhead = Overhead::new(orders.max_overhead, Instant::now());
         while self.target.exit.is_none() && !self.tasks.is_empty() {
@@ -135,7 +135,7 @@ impl<'a> Tracing<'a> {
             if must_leave {
                 break;
             }
-            progress.show(|| self.target.progress());
+            observer.sampled(&|| self.target.progress());
         }
         self.detach();
         // The program that was launched runs on by itself.

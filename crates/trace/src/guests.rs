@@ -10,7 +10,7 @@ const NO_EMULATORS: [&str; 6] = ["system-", "img", "io", "nbd", "ga", "storage-d
 
 /// What is not seen of the heap of the process, and what would show it; none if all of it can be
 /// seen.
-pub(crate) fn unseen(image: &Image) -> Option<&'static str> {
+pub fn unseen(image: &Image) -> Option<&'static str> {
     let of_program = image.program().and_then(|program| emulator(program.path()));
     of_program.or_else(|| image.modules().iter().find_map(runtime))
 }

@@ -10,8 +10,8 @@ use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
-    Age, Exit, Family, Heap, Hex, Look, Mode, Probe, ProbeKind, Report, SCHEMA, Site, Source,
-    Stopped, Target as Process, Totals, count,
+    Age, Exit, Family, Heap, Hex, Look, Probe, ProbeKind, Report, SCHEMA, Site, Source, Stopped,
+    Target as Process, Totals, count,
 };
 
 use crate::books::{live_blocks, live_bytes};
@@ -21,25 +21,18 @@ use crate::result::namer::Namer;
 use crate::roots::Roots;
 use crate::target::{self, Target};
 
-/// How the trace was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    /// How the target came under leaktap.
-    pub(crate) mode: Mode,
-    /// `auto` or `breakpoint`.
-    pub(crate) engine: &'static str,
+impl Target {
+    /// The report of all that it holds, unfiltered, with the ages of its blocks. This changes
+    /// nothing but what is known of names: there can be another one later.
+    pub fn report(&mut self) -> Report {
+        let mut symbolizer = std::mem::take(&mut self.symbolizer);
+        let report = report_with(&mut Namer::new(self, &mut symbolizer));
+        self.symbolizer = symbolizer;
+        report
+    }
 }
 
-/// The report of all that `target` holds, unfiltered, with the ages of its blocks. It changes
-/// nothing but what is known of names: there can be another one later.
-pub(crate) fn report(target: &mut Target, asked: Asked) -> Report {
-    let mut symbolizer = std::mem::take(&mut target.symbolizer);
-    let report = report_with(&mut Namer::new(target, &mut symbolizer), asked);
-    target.symbolizer = symbolizer;
-    report
-}
-
-fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
+fn report_with(namer: &mut Namer<'_>) -> Report {
     let target = namer.target;
     let sums = known(sum(target.books.held()), target);
     let mut sites: Vec<_> = sums
@@ -53,8 +46,8 @@ fn report_with(namer: &mut Namer<'_>, asked: Asked) -> Report {
         schema: SCHEMA,
         leaktap: env!("CARGO_PKG_VERSION").to_owned(),
         target: process(target),
-        mode: asked.mode,
-        engine: asked.engine.to_owned(),
+        mode: target.how.mode,
+        engine: target.how.engine.name().to_owned(),
         started: started(target),
         duration: target.duration.as_secs_f64(),
         verdict: None,

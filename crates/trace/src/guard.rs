@@ -32,7 +32,7 @@ use procfs::process::Process as ProcInfo;
 const LOOK: u8 = 20;
 
 /// The name of the subcommand.
-pub(crate) const NAME: &str = "guard";
+pub const NAME: &str = "guard";
 
 /// Starts one for the process of `memory`. Returns what it is called, and where changes of
 /// breakpoints are to be written.
@@ -77,7 +77,10 @@ fn drop_all() {
 }
 
 /// What that process does.
-pub(crate) fn run() -> io::Result<()> {
+///
+/// # Errors
+/// Its orders, or the memory, cannot be had.
+pub fn run() -> io::Result<()> {
     let leaktap = getppid();
     drop_all();
     leaktap_tracee::raise_priority();

@@ -4,14 +4,15 @@ use leaktap_probe::{Departure, Held, Kind, Probepoint, Remains};
 use leaktap_report::count;
 use procfs::{CpuInfo, Current, LoadAverage};
 
+use super::Engine;
 use super::Target;
-use crate::cli::Engine;
 use crate::guests;
 use crate::remedy;
 
 impl Target {
-    /// See [`remedy::breakpoints`]; nothing where breakpoints were asked for.
-    pub(crate) fn breakpoints_and_remedy(&self) -> Option<String> {
+    /// Which functions have an int3, or no probe, although detours were wanted, why, and what would
+    /// help. None where breakpoints were asked for, or none has.
+    pub fn breakpoints_and_remedy(&self) -> Option<String> {
         let is_wanted = self.how.engine == Engine::Auto;
         is_wanted.then(|| remedy::breakpoints(&self.process))?
     }
@@ -29,7 +30,7 @@ impl Target {
 
     /// Whether calls of malloc were seen, or would have been; of a small program that has no malloc,
     /// those of what allocates in its place.
-    pub(crate) fn watches_allocator(&self) -> bool {
+    pub fn watches_allocator(&self) -> bool {
         let mut points = self.process.probepoints().iter();
         let first = points.find(|point| point.known.allocates());
         first.map_or(self.process.has_none_to_find(), |first| {
@@ -39,13 +40,13 @@ impl Target {
     }
 
     /// Whether any allocations were seen, or would have been.
-    pub(crate) fn watches_any(&self) -> bool {
+    pub fn watches_any(&self) -> bool {
         self.allocating().any(is_watched) || self.process.has_none_to_find()
     }
 
     /// Whether there are functions that allocate, and none is watched. Not so in a program that has
     /// just been executed, before it has loaded its libraries.
-    pub(crate) fn is_unwatched(&self) -> bool {
+    pub fn is_unwatched(&self) -> bool {
         self.allocating().next().is_some() && !self.allocating().any(is_watched)
     }
 

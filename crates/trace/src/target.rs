@@ -9,16 +9,16 @@ use leaktap_image::{Error as ImageError, Image, Symbolizer};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Pool, Probepoint, Process, Refusal, Trap};
+use leaktap_report::Mode;
 use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
 use crate::children::Children;
-use crate::cli::Engine;
 use crate::error::{Error, cause};
 use crate::guard;
 use crate::guests;
-use crate::progress::Now;
+use crate::observer::Now;
 
 mod mappings;
 mod notes;
@@ -29,9 +29,28 @@ pub(crate) use states::{has_ended, is_runnable, sleeps_uninterruptibly};
 /// How often the agent's sums are looked at.
 const SAMPLING: Duration = Duration::from_millis(45);
 
+/// How functions are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// By detours, and by breakpoints where there can be none.
+    Auto,
+    /// By breakpoints alone.
+    Breakpoint,
+}
+
+impl Engine {
+    /// What the report calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Engine::Auto => "auto",
+            Engine::Breakpoint => "breakpoint",
+        }
+    }
+}
+
 /// How the target ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// It called exit(2) with this.
     Code(i32),
     /// This signal killed it.
@@ -65,22 +84,24 @@ impl Halts {
 
 /// How a target is to be watched.
 #[derive(Clone, Debug)]
-pub(crate) struct How {
+pub struct How {
+    /// How it comes under trace.
+    pub mode: Mode,
     /// Most frames of a stack.
-    pub(crate) depth: usize,
+    pub depth: usize,
     /// Whether code may be injected.
-    pub(crate) engine: Engine,
+    pub engine: Engine,
     /// Whether what would need an int3 is left unwatched.
-    pub(crate) detours_only: bool,
+    pub detours_only: bool,
     /// Allocators beside those that leaktap knows.
-    pub(crate) pools: Vec<Pool>,
+    pub pools: Vec<Pool>,
 }
 
 /// A process under trace.
-pub(crate) struct Target {
+pub struct Target {
     process: Process,
     files: Files,
-    how: How,
+    pub(crate) how: How,
     /// When the agent's sums were last looked at.
     sampled: Duration,
     /// The process that stands by: see [`guard`].
@@ -92,7 +113,7 @@ pub(crate) struct Target {
     /// What it allocated and has not freed.
     pub(crate) books: Books,
     /// Set when it has ended.
-    pub(crate) exit: Option<Exit>,
+    pub exit: Option<Exit>,
     /// How long it was stopped.
     pub(crate) halts: Halts,
     /// Its executable file.
@@ -187,17 +208,17 @@ impl Target {
     }
 
     /// See [`Process::foresee`].
-    pub(crate) fn foresee(&mut self) -> Vec<Probepoint> {
+    pub fn foresee(&mut self) -> Vec<Probepoint> {
         self.process.foresee()
     }
 
     /// The process's leader.
-    pub(crate) fn tid(&self) -> Tid {
+    pub fn tid(&self) -> Tid {
         self.process.memory().process()
     }
 
     /// The probes.
-    pub(crate) fn process(&self) -> &Process {
+    pub fn process(&self) -> &Process {
         &self.process
     }
 
@@ -596,12 +617,12 @@ impl Target {
 
     /// There will be no other report, and leaktap is about to end: to take debug information apart
     /// piece by piece would take as long as some reports do.
-    pub(crate) fn forget_names(&mut self) {
+    pub fn forget_names(&mut self) {
         std::mem::forget(std::mem::take(&mut self.symbolizer));
     }
 
     /// The last part of the executable's path.
-    pub(crate) fn program_name(&self) -> String {
+    pub fn program_name(&self) -> String {
         let name = self.program.file_name().unwrap_or(self.program.as_os_str());
         name.to_string_lossy().into_owned()
     }

@@ -1,21 +1,20 @@
 //! From attach or launch to the end of the trace: reads as the data path.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use leaktap_probe::{Process, Remains};
+use leaktap_report::Mode;
 use leaktap_tracee::{
     AttachError, Attached, Command, Options, Running, Stop, Stopped, Tid, Tracer, Wakeups,
 };
 
-use crate::cli::{Engine, Listing, Trace};
 use crate::error::Error;
+use crate::observer::Observer;
 use crate::orders::{OnSignal, Orders};
 use crate::patience::patiently;
-use crate::progress::Progress;
-use crate::target::{self, How, Target};
-use crate::terminal;
+use crate::target::{self, Engine, How, Target};
 use crate::tracing::Tracing;
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
@@ -39,39 +38,19 @@ const OVERHEAD: u8 = 10;
 
 /// How a trace is made.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Let the target go after this long.
-    pub(crate) duration: Option<Duration>,
+    pub duration: Option<Duration>,
     /// How the target is watched.
-    pub(crate) how: How,
-    /// Let the target go when stops take more percent of its time; see [`Settings::most_overhead`].
-    pub(crate) max_overhead: Option<u8>,
+    pub how: How,
+    /// Let the target go when stops take more percent of its time. If it is not said: more than
+    /// 10, of a process that is attached to under [`Engine::Auto`]; else stops take what they take.
+    pub max_overhead: Option<u8>,
     /// Whether whole stacks of frees are kept.
-    pub(crate) free_stacks: bool,
-    /// No `attached` line.
-    pub(crate) quiet: bool,
-    /// A progress line, where standard error is a terminal that the target does not use.
-    pub(crate) progress: bool,
+    pub free_stacks: bool,
 }
 
 impl Settings {
-    /// What was asked for on the command line.
-    pub(crate) fn new(trace: &Trace, listing: &Listing) -> Settings {
-        Settings {
-            duration: trace.duration,
-            how: How {
-                depth: usize::from(trace.depth),
-                engine: trace.engine,
-                detours_only: trace.detours_only,
-                pools: trace.alloc_fn.clone(),
-            },
-            max_overhead: trace.max_overhead,
-            free_stacks: trace.free_stacks,
-            quiet: listing.quiet,
-            progress: !trace.no_progress && !listing.quiet,
-        }
-    }
-
     /// The most that stops may take of the target's time, in percent. Who launches a program, or
     /// asks for breakpoints, wants to know all, and
     /// has waited for that; a process that others use must not be slowed down unasked.
@@ -82,7 +61,10 @@ impl Settings {
 }
 
 /// Traces the live process `pid` until its end, a signal to leaktap, or the time set.
-pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
+///
+/// # Errors
+/// [`Error`]: nothing is traced then, and nothing is left in it.
+pub fn attach(pid: Tid, settings: &Settings, observer: &mut dyn Observer) -> Result<Target, Error> {
     let wakeups = wakeups(Ok)?;
     let mut tracer = Tracer::new();
     let held = match patiently(|| hold(&mut tracer, pid, settings)) {
@@ -113,13 +95,7 @@ pub(crate) fn attach(pid: Tid, settings: &Settings) -> Result<Target, Error> {
         let halt = tracing.arm();
         tracing.target.halts.add_attach(halt);
     }
-    if !settings.quiet {
-        let stops = tracing.target.breakpoints_and_remedy();
-        let stops = stops.map_or_else(String::new, |stops| format!(", {stops}"));
-        // Scripts wait for this line; where nobody can read it, the trace goes on.
-        let _ = writeln!(io::stderr(), "leaktap: attached to {pid}{stops}");
-    }
-    trace(tracing, settings, wakeups, OnSignal::Detach);
+    trace(tracing, settings, wakeups, (OnSignal::Detach, observer));
     target.dismiss_guard();
     Ok(target)
 }
@@ -175,7 +151,7 @@ fn hold_first(
 /// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker
 /// is at rest, since an agent can only be
 /// injected then; or at last all the same. Returns since when threads are stopped, too.
-pub(crate) fn attach_at_rest(
+fn attach_at_rest(
     tracer: &mut Tracer,
     pid: Tid,
     target: &mut Target,
@@ -239,7 +215,14 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
 }
 
 /// Launches a program and traces it until its end.
-pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Error> {
+///
+/// # Errors
+/// [`Error`].
+pub fn run(
+    command: &Command,
+    settings: &Settings,
+    observer: &mut dyn Observer,
+) -> Result<Target, Error> {
     let wakeups = wakeups(Wakeups::of_job)?;
     let mut tracer = Tracer::new();
     leaktap_tracee::raise_priority();
@@ -256,8 +239,46 @@ pub(crate) fn run(command: &Command, settings: &Settings) -> Result<Target, Erro
         sharers: BTreeSet::new(),
     };
     let tracing = Tracing::start(tracer, &mut target, attached);
-    trace(tracing, settings, wakeups, OnSignal::PassOn);
+    trace(tracing, settings, wakeups, (OnSignal::PassOn, observer));
     target.require_sight()
+}
+
+/// Reads the process, and attaches for a moment, as `attach` does: nothing else tells all that may
+/// forbid it.
+///
+/// # Errors
+/// [`Error`].
+pub fn examine(pid: Tid) -> Result<Target, Error> {
+    patiently(|| attachable(pid))
+}
+
+fn attachable(pid: Tid) -> Result<Target, Error> {
+    leaktap_tracee::examine(pid)?;
+    let mut tracer = Tracer::new();
+    let how = How {
+        mode: Mode::Attach,
+        depth: 1,
+        engine: Engine::Auto,
+        detours_only: false,
+        pools: Vec::new(),
+    };
+    let mut target = match Target::prepare(pid, &how) {
+        Ok(target) => target,
+        // Whatever forbids to attach says it better.
+        Err(error) => {
+            tracer.attach(pid, Options::follow())?.let_go(&mut tracer);
+            return Err(error);
+        }
+    };
+    let process = target.process();
+    if !process.finds_allocator() && !process.is_linked() {
+        let program = target.program.display().to_string();
+        return Err(Error::Unlinked { pid, program });
+    }
+    let (attached, _) = attach_at_rest(&mut tracer, pid, &mut target, Engine::Auto)?;
+    target.refuse(&attached);
+    attached.let_go(&mut tracer);
+    Ok(target)
 }
 
 /// Why `pid` could not even be read: whatever forbids to attach says it better than `error`.
@@ -274,19 +295,22 @@ fn explain(tracer: &mut Tracer, pid: Tid, error: Error) -> Error {
     }
 }
 
-fn trace(tracing: Tracing<'_>, settings: &Settings, wakeups: Wakeups, on_signal: OnSignal) {
+fn trace(
+    tracing: Tracing<'_>,
+    settings: &Settings,
+    wakeups: Wakeups,
+    (on_signal, observer): (OnSignal, &mut dyn Observer),
+) {
     let until = settings
         .duration
         .and_then(|duration| Instant::now().checked_add(duration));
-    let name = tracing.target.program_name();
-    let is_wanted = settings.progress && !terminal::is_used_by(tracing.target.tid());
-    let mut progress = Progress::new(is_wanted, &name);
     let max_overhead = settings.most_overhead(on_signal);
+    observer.attached(tracing.target);
     let mut orders = Orders::new(until, &wakeups, on_signal, max_overhead);
-    tracing.run(&mut orders, &mut progress);
+    tracing.run(&mut orders, observer);
     // Nobody waits for the report but its reader.
     leaktap_tracee::restore_priority();
-    progress.finish();
+    observer.ended();
     // A user who is late asks for what has been done: no reason to lose the report.
     wakeups.end();
 }
