@@ -40,6 +40,7 @@ engines! {
             with("keeps_nothing.cpp", &[]),
             with("keeps_nothing.cpp", &["-static"]),
             Fixture::new("keeps_nothing.rs"),
+            Fixture::new("asks_much.c"),
         ];
         for fixture in fixtures {
             let (status, report) = checked(&engine.to_string(), &fixture, &[]);
@@ -50,12 +51,32 @@ engines! {
         }
     }
 
+    fn what_a_program_asked_the_c_library_for_is_no_leak(engine) {
+        for program in ["cat /dev/null", "id"] {
+            let engine = engine.to_string();
+            let words = ["run", "--engine", &engine, "--error-exitcode", "42", "--"];
+            let finished = leaktap_with(words.into_iter().chain(program.split(' ')));
+            let report = finished.stderr_text();
+            assert_eq!(finished.status.code(), Some(0), "{program}: {report}");
+        }
+    }
+
     fn a_file_that_is_left_open_and_a_string_are_leaks(engine) {
         let fixture = Fixture::new("keeps_nothing.c");
         for leak in ["fopen", "strdup"] {
             let (status, report) = checked(&engine.to_string(), &fixture, &[leak]);
             assert_eq!(status, Some(42), "{report}");
             assert!(report.contains(leak), "{leak}: {report}");
+        }
+    }
+
+    fn what_a_caller_has_to_free_is_a_leak(engine) {
+        let fixture = Fixture::new("asks_much.c");
+        for leak in ["iconv_open", "newlocale"] {
+            let (status, report) = checked(&engine.to_string(), &fixture, &[leak]);
+            assert_eq!(status, Some(42), "{report}");
+            assert!(report.contains(leak), "{leak}: {report}");
+            assert!(report.contains("at 1 call site\n"), "{leak}: {report}");
         }
     }
 

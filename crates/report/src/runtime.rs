@@ -3,98 +3,11 @@
 //! A fixed list of functions and callers. Each may keep as many blocks as it does in a program that
 //! leaks nothing; should there be more, the younger ones are not excused.
 
+mod kept;
+
+use self::kept::{KEPT, Kept, MOST_OF_LOADER};
 use crate::names::last_part;
 use crate::{FrameId, Kind, Place, Report, Site, Source, Tables};
-
-/// What a function that was called by one of `callers` keeps. A `*` stands for what follows.
-struct Kept {
-    functions: &'static [&'static str],
-    callers: &'static [&'static str],
-    /// Most blocks in a process.
-    most: u64,
-}
-
-/// The threads whose stacks glibc keeps for later ones: 40 MiB of them, as Rust's, of 2 MiB.
-const THREADS: u64 = 20;
-
-const KEPT: &[Kept] = &[
-    // Buffers of stdin, stdout and stderr. A FILE that is left open is a block of its own.
-    Kept {
-        functions: &["_IO_file_doallocate", "_IO_wfile_doallocate"],
-        callers: &["_IO_doallocbuf", "_IO_wdoallocbuf"],
-        most: 3,
-    },
-    // Tables of thread-local storage; that of modules which are loaded later.
-    Kept {
-        functions: &["_dl_allocate_tls"],
-        callers: &["allocate_stack", "pthread_create*", "__pthread_create*"],
-        most: THREADS,
-    },
-    Kept {
-        functions: &["__tls_get_addr"],
-        callers: &["*"],
-        most: THREADS,
-    },
-    // Stacks, where the C library is the program's own: mappings of others are not listed.
-    Kept {
-        functions: &["allocate_stack", "pthread_create*", "__pthread_create*"],
-        callers: &["*"],
-        most: THREADS,
-    },
-    // What a static program's start notes for the dynamic linker: a few for each search path.
-    Kept {
-        functions: &["_dl_non_dynamic_init"],
-        callers: &["__libc_init_first", "__libc_init_secure", "__libc_start_*"],
-        most: 32,
-    },
-    // Memory for exceptions that are thrown when there is no other; a library without symbols calls
-    // for it from its initialisation.
-    Kept {
-        functions: &["_GLOBAL__sub_I_eh_alloc.cc", "libstdc++.so"],
-        callers: &[
-            "call_init*",
-            "_dl_init",
-            "ld-linux-x86-64.so",
-            "ld-musl-x86_64.so",
-            "__libc_csu_init",
-            "__libc_start_*",
-        ],
-        most: 1,
-    },
-    // The program's locale, for which setlocale(3) loads some twelve files, and the domain of its
-    // messages.
-    Kept {
-        functions: &["setlocale"],
-        callers: &["*"],
-        most: 256,
-    },
-    Kept {
-        functions: &[
-            "__bindtextdomain",
-            "bindtextdomain",
-            "__textdomain",
-            "textdomain",
-        ],
-        callers: &["*"],
-        most: 2,
-    },
-    // Rust: where the first thread's stack ends, its handle, and the buffers of standard streams.
-    Kept {
-        functions: &["std::sys::pal::unix::stack_overflow::*"],
-        callers: &["std::sys::pal::unix::init", "std::rt::*"],
-        most: 1,
-    },
-    Kept {
-        functions: &["std::thread::current::init_current"],
-        callers: &["*"],
-        most: 1,
-    },
-    Kept {
-        functions: &["std::io::stdio::stdin", "std::io::stdio::stdout"],
-        callers: &["*"],
-        most: 2,
-    },
-];
 
 /// Finds out which of `sites`, whose frames are in `tables`, are runtimes' own.
 fn mark(sites: &mut [Site], tables: Tables<'_>) {
@@ -102,19 +15,34 @@ fn mark(sites: &mut [Site], tables: Tables<'_>) {
     let names: Vec<_> = ids.map(|id| tables.place(id).map_or("", name)).collect();
     let is_listed = |name: &&str| KEPT.iter().any(|kept| any_fits(kept.functions, name));
     let listed: Vec<bool> = names.iter().map(is_listed).collect();
-    let mut left: Vec<u64> = KEPT.iter().map(|kept| kept.most).collect();
+    let limits = KEPT.iter().map(|kept| kept.most);
+    let mut left: Vec<u64> = limits.chain([MOST_OF_LOADER]).collect();
     let is_open = |site: &&mut Site| site.kind == Kind::Unmatched;
     let mut sites: Vec<_> = sites.iter_mut().filter(is_open).collect();
     sites.sort_by(|a, b| b.oldest.total_cmp(&a.oldest));
     for site in sites {
         let stack: Vec<_> = site.whole_stack().map(|FrameId(id)| id as usize).collect();
-        if let Some(left) = keeper(&stack, &names, &listed).and_then(|at| left.get_mut(at))
+        let of_loader = || is_loaders(&site.frames, tables).then_some(KEPT.len());
+        let keeper = keeper(&stack, &names, &listed).or_else(of_loader);
+        if let Some(left) = keeper.and_then(|at| left.get_mut(at))
             && *left >= site.blocks
         {
             *left -= site.blocks;
             site.kind = Kind::Runtime;
         }
     }
+}
+
+/// The dynamic linker itself has called for it: not a library's initialisation, which runs inside
+/// of dlopen(3), too.
+fn is_loaders(frames: &[FrameId], tables: Tables<'_>) -> bool {
+    let first = frames.first().and_then(|first| tables.place(*first));
+    first.is_some_and(|place| {
+        let module = place.module.map(|module| last_part(&module.path));
+        // The C library's part of dlopen(3) and dlsym(3), which notes what dlerror(3) will say.
+        let tells = place.frame.function.as_deref() == Some("_dlerror_run");
+        tells || module.is_some_and(|module| module.starts_with("ld-linux"))
+    })
 }
 
 /// Which of [`KEPT`] a stack is of, if any. `listed` are frames of functions that are in there.
@@ -265,11 +193,36 @@ mod tests {
                 1,
             ),
             (&["_nl_find_locale", "newlocale", "main"], 1),
-            (&["set_binding_values", "__bindtextdomain", "main"], 1),
+            (&["set_binding_values", "__bindtextdomain", "main"], 15),
         ]);
         let unmatched = Kind::Unmatched;
         assert_eq!(found[..4], [Kind::Runtime; 4]);
         assert_eq!(found[4..], [unmatched; 2]);
+    }
+
+    /// dlopen(3) keeps a library's names and places, and runs its constructors, which keep theirs.
+    #[test]
+    fn what_a_constructor_allocates_is_not_the_linkers() {
+        let mut report = report();
+        let program = report.modules[0].clone();
+        let linker = Module {
+            path: "/lib64/ld-linux-x86-64.so.2".to_owned(),
+            ..program.clone()
+        };
+        report.modules = vec![program, linker];
+        let of = |module, name: &str| Frame {
+            module: Some(ModuleId(module)),
+            function: Some(name.to_owned()),
+            ..Frame::default()
+        };
+        let opened = [of(1, "_dl_open"), of(0, "_dlerror_run"), of(0, "main")];
+        let bookkeeping = [&[of(1, "_dl_new_object")], &opened[..]].concat();
+        let constructor = [&[of(0, "library_init"), of(1, "call_init")], &opened[..]].concat();
+        add(&mut report, &bookkeeping, &[(2.0, 1, 64)]);
+        add(&mut report, &constructor, &[(1.0, 1, 64)]);
+        report.mark_runtime();
+        let kinds: Vec<_> = report.sites.iter().map(|site| site.kind).collect();
+        assert_eq!(kinds, [Kind::Runtime, Kind::Unmatched]);
     }
 
     #[test]
