@@ -129,8 +129,8 @@ fn attach(options: &Attach) -> Result<u8, Error> {
     let Some(pid) = named::process(&options.whom)? else {
         return Ok(error::USAGE); // clap requires it
     };
-    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    output.check(Some(pid), &last_part(&program))?;
+    let program = leaktap_trace::Program::of(pid).unwrap_or_default();
+    output.check(Some(pid), &program.name())?;
     let mut progress = Progress::new(&options.trace, &options.listing).announces(&options.listing);
     let mut target = leaktap_trace::attach(pid, &settings, &mut progress)?;
     let leaks = output.of_target(&mut target)?;

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::child::{Finished, Watched};
 use crate::compile::sources;
 use crate::engines::{Engine, engines};
-use crate::leaktap::reporting;
+use crate::leaktap::{leaktap_with, reporting};
 use crate::report::Report;
 use crate::tools;
 
@@ -150,6 +150,19 @@ engines! {
         let source = sources().join("rtsignals.c");
         let words: [&OsStr; 6] = [cc1.as_ref(), "-quiet".as_ref(), "-O2".as_ref(), source.as_os_str(), "-o".as_ref(), "-".as_ref()];
         plausible(&same(engine, &words, "", |_| {}).0, 1000);
+    }
+
+    /// A thousand and more stacks of an interpreter are a report that can be read.
+    fn python_with_numpy_makes_a_short_report(engine) {
+        let Some(python) = tools::python_with("numpy") else { return };
+        let script = "import numpy; kept = [numpy.ones((100, n)) for n in range(1, 50)]; print(len(kept))";
+        let engine = engine.to_string();
+        let words = ["run", "-q", "--engine", &engine, "--report-file", "/dev/stdout", "--", &python, "-c", script];
+        let finished = leaktap_with(words).succeeded();
+        let report = finished.stdout_text();
+        assert!(report.starts_with("49\n"), "{report}");
+        assert!(report.contains("(--top 0)"), "{report}");
+        assert!(report.lines().count() <= 300, "{report}");
     }
 
     fn a_shell_pipeline_works_the_same(engine) {

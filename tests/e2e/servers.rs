@@ -40,8 +40,9 @@ fn unchanged(before: &Snapshot, pid: Pid, traced: &Traced) {
     kill(pid, None).expect("the server lives");
 }
 
-/// Attaches to `pid` while `load` runs, and once more while nothing happens.
-fn under_load(engine: Engine, pid: Pid, load: impl Fn() -> Finished) {
+/// Attaches to `pid` while `load` runs, and once more while nothing happens. Returns what the server
+/// is called.
+fn under_load(engine: Engine, pid: Pid, load: impl Fn() -> Finished) -> String {
     load();
     let before = Snapshot::of(pid);
     let tracing = attach(engine, pid, &[]);
@@ -51,8 +52,9 @@ fn under_load(engine: Engine, pid: Pid, load: impl Fn() -> Finished) {
     unchanged(&before, pid, &traced);
     load();
     let idle = attach(engine, pid, &["--duration", "100ms"]).wait();
-    idle.succeeded();
+    let program = idle.succeeded().at("/target/program");
     unchanged(&before, pid, &idle);
+    program.as_str().unwrap_or_default().to_owned()
 }
 
 const PYTHON: &str = "
@@ -73,13 +75,15 @@ engines! {
         let port = free_port();
         let (Some(benchmark), Some(server)) = (tools::program("redis-benchmark"), redis(port)) else { return };
         let port = port.to_string();
-        under_load(engine, server.pid, || {
+        let program = under_load(engine, server.pid, || {
             let mut command = Command::new(&benchmark);
             let finished = client(command.args(["-p", &port, "-n", "2000", "-c", "20", "-r", "500", "--csv", "-t", "set,get,lpush,sadd,hset"]));
             assert!(!finished.stdout_text().to_lowercase().contains("error"), "{}", finished.shown());
             assert_eq!(finished.stderr_text().to_lowercase().matches("error").count(), 0, "{}", finished.shown());
             finished
         });
+        // Its file may be called redis-check-rdb.
+        assert!(program.ends_with("/redis-server"), "{program}");
         assert!(server.process.stdout_line("Ready").contains("Ready"));
     }
 

@@ -3,6 +3,7 @@
 use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The path of `program`, in PATH or where Debian keeps servers; without it the test is skipped, or
 /// fails if CI=true.
@@ -23,6 +24,18 @@ pub(crate) fn library(name: &str) -> Option<PathBuf> {
         .map(|directory| Path::new(directory).join(name))
         .find(|file| file.exists());
     found.or_else(|| skipped(name))
+}
+
+/// The system's Python, which has `package`; as [`program`] without it.
+pub(crate) fn python_with(package: &str) -> Option<String> {
+    let python = "/usr/bin/python3";
+    let mut import = Command::new(python);
+    let import = import.args(["-c", &format!("import {package}")]);
+    let found = import.stderr(Stdio::null()).status();
+    let has_it = found.is_ok_and(|status| status.success());
+    has_it
+        .then(|| python.to_owned())
+        .or_else(|| skipped(package))
 }
 
 /// Says that the present test is skipped for want of `what`, or fails it if CI=true.

@@ -113,8 +113,11 @@ pub struct Target {
     pub pid: i32,
     /// The traced process that made it, if one did.
     pub parent: Option<i32>,
-    /// Its executable.
+    /// Its executable, by the name that it was started by.
     pub program: String,
+    /// The file, where `program` is a link to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Its threads when the trace began.
@@ -123,6 +126,13 @@ pub struct Target {
     pub exit: Option<Exit>,
     /// It ran on when leaktap left it.
     pub detached: bool,
+}
+
+impl Target {
+    /// The path of its file.
+    pub(crate) fn file(&self) -> &str {
+        self.executable.as_deref().unwrap_or(&self.program)
+    }
 }
 
 /// How a process ended.

@@ -1,9 +1,11 @@
 //! Children that the target starts: they run untraced, and the report says which.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use leaktap_report::{Child as Listed, grouped, printable};
 use leaktap_tracee::Tid;
+
+use crate::program::Program;
 
 /// Most children that are listed, and that a note names.
 const MOST_LISTED: usize = 1000;
@@ -87,7 +89,7 @@ impl Child {
 }
 
 fn program(pid: Tid) -> Option<PathBuf> {
-    std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("exe")).ok()
+    Some(Program::of(pid).ok()?.called)
 }
 
 #[cfg(test)]

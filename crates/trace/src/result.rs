@@ -94,7 +94,8 @@ fn process(target: &Target) -> Process {
     Process {
         pid: target.tid().get(),
         parent: None,
-        program: target.program.display().to_string(),
+        program: target.program.called.display().to_string(),
+        executable: executable(target),
         args: target.args.clone(),
         threads: target.threads,
         exit: target.exit.map(|exit| match exit {
@@ -103,6 +104,13 @@ fn process(target: &Target) -> Process {
         }),
         detached: target.exit.is_none(),
     }
+}
+
+/// Its file, where that has another path than it is called by.
+fn executable(target: &Target) -> Option<String> {
+    let program = &target.program;
+    let is_other = program.file != program.called;
+    is_other.then(|| program.file.display().to_string())
 }
 
 fn stopped(target: &Target) -> Stopped {

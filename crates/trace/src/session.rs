@@ -272,7 +272,7 @@ fn attachable(pid: Tid) -> Result<Target, Error> {
     };
     let process = target.process();
     if !process.finds_allocator() && !process.is_linked() {
-        let program = target.program.display().to_string();
+        let program = target.program.called.display().to_string();
         return Err(Error::Unlinked { pid, program });
     }
     let (attached, _) = attach_at_rest(&mut tracer, pid, &mut target, Engine::Auto)?;

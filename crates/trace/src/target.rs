@@ -19,6 +19,7 @@ use crate::error::{Error, cause};
 use crate::guard;
 use crate::guests;
 use crate::observer::Now;
+use crate::program::Program;
 
 mod mappings;
 mod notes;
@@ -117,7 +118,7 @@ pub struct Target {
     /// How long it was stopped.
     pub(crate) halts: Halts,
     /// Its executable file.
-    pub(crate) program: PathBuf,
+    pub(crate) program: Program,
     /// Its arguments.
     pub(crate) args: Vec<String>,
     /// Its threads when the trace began.
@@ -185,7 +186,7 @@ impl Target {
             books: books()?,
             exit: None,
             halts: Halts::default(),
-            program: PathBuf::new(),
+            program: Program::default(),
             args: Vec::new(),
             threads: 1,
             started: SystemTime::now(),
@@ -581,7 +582,7 @@ impl Target {
                 .notes
                 .push(format!("after exec: {error}; nothing was counted")),
         }
-        self.execs.add(&self.program, blocks);
+        self.execs.add(&self.program.called, blocks);
     }
 
     /// Takes every probe out; every thread is stopped.
@@ -621,10 +622,9 @@ impl Target {
         std::mem::forget(std::mem::take(&mut self.symbolizer));
     }
 
-    /// The last part of the executable's path.
+    /// The last part of what its program is called.
     pub fn program_name(&self) -> String {
-        let name = self.program.file_name().unwrap_or(self.program.as_os_str());
-        name.to_string_lossy().into_owned()
+        self.program.name()
     }
 
     /// What a progress line shows.
@@ -666,7 +666,7 @@ impl Target {
         if self.process.finds_allocator() {
             return Ok(self);
         }
-        let (pid, program) = (self.tid(), self.program.display().to_string());
+        let (pid, program) = (self.tid(), self.program.called.display().to_string());
         Err(if self.exit.is_some() || self.process.is_linked() {
             let image = self.process.modules().image();
             Error::NoAllocator {
@@ -687,7 +687,7 @@ impl Target {
         let Ok(info) = ProcInfo::new(self.tid().living_thread().get()) else {
             return; // it has just been killed: its end is reported
         };
-        self.program = info.exe().unwrap_or_default();
+        self.program = Program::of(self.tid().living_thread()).unwrap_or_default();
         self.args = arguments(&info).unwrap_or_default();
         self.threads = info.tasks().map_or(1, Iterator::count);
     }

@@ -18,6 +18,7 @@ pub(crate) fn report() -> Report {
             args: vec!["x".to_owned()],
             threads: 8,
             exit: None,
+            executable: None,
             detached: true,
         },
         mode: Mode::Attach,

@@ -54,7 +54,7 @@ impl Home {
 
     /// That of the program that `report` is about.
     pub(super) fn of(report: &Report) -> Home {
-        let program = report.target.program.clone();
+        let program = report.target.file().to_owned();
         let is_programs = |place: &Place<'_>| {
             let module = place.module.map(|module| module.path.as_str());
             module == Some(program.as_str()) && Origin::foreign(place).is_none()

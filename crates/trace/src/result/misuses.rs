@@ -195,7 +195,7 @@ impl Namer<'_> {
     }
 
     fn line(&self, frames: &[FrameId]) -> String {
-        let program = self.target.program.display().to_string();
+        let program = self.target.program.file.display().to_string();
         one_line(&program, &self.tables().stack(frames))
     }
 

@@ -32,6 +32,9 @@ pub(super) fn summary(
         "{}",
         first.replacen(&*program, &style.strong(&program), 1)
     )?;
+    if let Some(file) = &target.executable {
+        writeln!(out, "  file       {}", printable(file))?;
+    }
     for family in &report.families {
         writeln!(out, "  {}", style.strong(&printable(&family.name)))?;
         heap(&family.heap, is_run, style, out)?;
