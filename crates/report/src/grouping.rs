@@ -225,8 +225,8 @@ struct Group {
     head: Option<FrameId>,
     functions: BTreeSet<String>,
     stacks: Vec<Alike>,
-    /// The stack that it shows grows.
-    shows_growth: bool,
+    /// So many of the stacks grow by themselves; the first of these is shown.
+    growing: u64,
 }
 
 impl Group {
@@ -234,6 +234,7 @@ impl Group {
     fn add(&mut self, site: Site, head: Option<FrameId>, grows: bool) {
         let functions = site.function.split(", ").map(str::to_owned);
         self.functions.extend(functions);
+        let before = self.stacks.len();
         match site.alike.is_empty() {
             true => self.stacks.push(Alike {
                 frames: site.frames.clone(),
@@ -245,14 +246,16 @@ impl Group {
         match &mut self.sum {
             Some(group) => {
                 add(group, &site);
-                if grows && !self.shows_growth {
+                if grows && self.growing == 0 {
                     (group.frames, group.culprit) = (site.frames, site.culprit);
                     group.truncated = site.truncated;
                 }
             }
             None => (self.sum, self.head) = (Some(site), head),
         }
-        self.shows_growth |= grows;
+        if grows {
+            self.growing += (self.stacks.len() - before) as u64;
+        }
     }
 
     /// Without what only captures keep. None if there is nothing of it that is listed.
@@ -283,6 +286,7 @@ impl Group {
         Some(match self.head {
             Some(_) if by == By::Caller => Site {
                 stacks: sum_of_stacks(site.stacks, count),
+                growing_stacks: self.growing,
                 ..site
             },
             Some(head) if !by.keeps_stacks() => Site {

@@ -63,8 +63,8 @@ fn sort(report: &mut Report, by: Sort) {
     report.sites = sites.into_iter().map(|site| *site).collect();
 }
 
-/// All in the same time.
-fn is_growing(site: &Site) -> bool {
+/// Whether it is proven to grow.
+pub(crate) fn is_growing(site: &Site) -> bool {
     let growth = site.growth.as_ref();
     growth.is_some_and(|growth| growth.pattern == Course::Growing)
 }

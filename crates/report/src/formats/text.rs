@@ -2,6 +2,7 @@
 
 mod columns;
 mod left;
+mod likeness;
 mod site;
 mod story;
 mod summary;

@@ -58,6 +58,9 @@ pub struct Site {
     /// those of the largest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stacks: Option<u64>,
+    /// How many of these grow by themselves; only while there are ages of which to say that.
+    #[serde(skip)]
+    pub growing_stacks: u64,
     /// The frames of the allocator, before these; captures only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allocator: Vec<FrameId>,

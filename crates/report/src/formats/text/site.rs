@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::Style;
-use super::columns::{fitted, joined};
+use super::columns::{fitted, joined, wrapped};
+use super::likeness::likeness;
 use super::story::{Line, Story, story};
 use crate::names::printable;
 use crate::numbers::{bytes, count, exact_bytes, seconds};
 use crate::own::class;
 use crate::own::origin::Class;
 use crate::reading::Reading;
+use crate::selection::is_growing;
 use crate::{FrameId, Place, Report, Site, Source, Tables};
 
 /// Widest column of function names.
@@ -65,6 +67,10 @@ impl<'a> Sites<'a> {
                 true => self.whole(site, out)?,
                 false => self.story(&story, tables, out)?,
             }
+            if let Some(text) = likeness(number, site, self.report, &self.classes) {
+                let text = wrapped(&format!("       {text}"), 9, self.style.width);
+                writeln!(out, "{}", self.style.dim(&text))?;
+            }
         }
         let Some(why) = &site.truncated else {
             return Ok(());
@@ -91,10 +97,7 @@ impl<'a> Sites<'a> {
             Some(family) => format!("{} of {family}", site.function),
             None => site.function.clone(),
         };
-        let stacks = site
-            .stacks
-            .map(|stacks| format!(", {}", count(stacks, "stack")));
-        let function = format!("({}{})", printable(&function), stacks.unwrap_or_default());
+        let function = format!("({}{})", printable(&function), stacks(site));
         let pieces = [
             format!("{number:>3}. {size}"),
             format!("{}, {}{}", site.kind.name(), ages(site), growth(site)),
@@ -127,8 +130,13 @@ impl<'a> Sites<'a> {
     fn story(&mut self, story: &Story, tables: Tables<'_>, out: &mut dyn Write) -> io::Result<()> {
         if let Some((called, folded)) = &story.calls {
             let name = tables.place(*called).map(|place| self.reading.name(&place));
-            let place = folded.as_ref().map(|folded| format!("… {folded}"));
-            let named = Named::new(name.unwrap_or_default(), place.unwrap_or_default());
+            let name = name.unwrap_or_default();
+            let place = match folded {
+                Some(folded) => format!("… {folded}"),
+                None if name.is_empty() => self.named(*called).place,
+                None => String::new(),
+            };
+            let named = Named::new(name, place);
             self.frame(CALLS, &named, 0, str::to_owned, out)?;
         }
         let names = story.callers.iter().map(|line| match line {
@@ -278,6 +286,22 @@ fn address(place: &Place<'_>) -> Option<String> {
     // The call is before the address that it returns to.
     let back = u64::from(!frame.interrupted);
     Some(format!("{:#x}", at.wrapping_sub(back)))
+}
+
+/// How many stacks lead to the culprit, and which of them grow, where some do.
+fn stacks(site: &Site) -> String {
+    let Some(stacks) = site.stacks else {
+        return String::new();
+    };
+    let text = site.growth.as_ref().and_then(|growth| growth.text.as_ref());
+    let which = match site.growing_stacks {
+        _ if text.is_none() || !is_growing(site) => "",
+        0 => ": they grow together",
+        1 => ": the one shown grows",
+        growing if growing < stacks => ": of those that grow, the largest is shown",
+        _ => ": all grow",
+    };
+    format!(", {}{which}", count(stacks, "stack"))
 }
 
 fn growth(site: &Site) -> String {

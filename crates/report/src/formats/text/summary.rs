@@ -7,7 +7,8 @@ use super::columns::wrapped;
 use crate::names::printable;
 use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
 use crate::reading::Reading;
-use crate::{Exit, Heap, Mode, Report};
+use crate::selection::is_growing;
+use crate::{Exit, Heap, Kind, Mode, Report, Site};
 
 pub(super) fn summary(
     report: &Report,
@@ -58,10 +59,25 @@ pub(super) fn summary(
             bytes(totals.mapped_bytes)
         )?;
     }
-    match reading.folder {
-        Some(folder) => writeln!(out, "  sources    in {}", printable(folder)),
+    if let Some(folder) = reading.folder {
+        writeln!(out, "  sources    in {}", printable(folder))?;
+    }
+    match meaning(&report.sites) {
+        Some(meaning) => writeln!(out, "{}", wrapped(&meaning, 13, style.width)),
         None => Ok(()),
     }
+}
+
+/// What is listed, and in what order, where that is not by size.
+fn meaning(sites: &[Site]) -> Option<String> {
+    let mut kinds = sites.iter().map(|site| site.kind);
+    let is_unmatched = kinds.any(|kind| kind == Kind::Unmatched);
+    let order = match sites {
+        [first, _, ..] if is_growing(first) => "; what grows is listed first",
+        _ => "",
+    };
+    let meaning = "  unmatched  allocated while leaktap watched, and not freed";
+    is_unmatched.then(|| format!("{meaning}{order}"))
 }
 
 fn heap(heap: &Heap, is_run: bool, style: Style, out: &mut dyn Write) -> io::Result<()> {
