@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill as send};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::clean::Snapshot;
+use crate::clean::{Snapshot, left_behind};
 use crate::engines::{Engine, engines};
 use crate::fixture::{Fixture, Target};
 use crate::leaktap::{Tracing, attach, begin_to_attach};
@@ -65,13 +65,16 @@ fn die(engine: Engine, target: &Target, draw: u64) {
 /// The request of ptrace(2) that takes a thread from one end of a system call to the other.
 const PTRACE_SYSCALL: u64 = 24;
 
+/// What comes before it where the call is ours: PTRACE_SETREGS, PTRACE_SETSIGMASK.
+const CHANGES: [u64; 2] = [13, 0x420b];
+
 /// Attaches for a moment, and is killed where it would make that request for the `n`th time. False
 /// if it makes it less often.
 fn is_killed_at(n: usize, engine: Engine, target: &Target) -> bool {
     let tracing = begin_to_attach(engine, target.pid(), &["--duration", "1ms"]);
     let leaktap = tracing.process().pid();
     trace(leaktap);
-    let is_killed = run_to_request(leaktap, n);
+    let is_killed = run_to_request(leaktap, n, is_of_our_call);
     tracing.wait();
     is_killed
 }
@@ -81,8 +84,19 @@ fn trace(leaktap: Pid) {
     ptrace::interrupt(leaktap).expect("it lives");
 }
 
-fn run_to_request(leaktap: Pid, n: usize) -> bool {
-    let (mut is_entry, mut count) = (false, 0);
+/// Whether the request of ptrace(2) that is `call`, and comes after `last`, takes a thread on its
+/// way through a call of ours.
+fn is_of_our_call(call: u64, last: u64) -> bool {
+    call == PTRACE_SYSCALL && CHANGES.contains(&last)
+}
+
+/// Whether it takes a thread to the next system call of a program that is being linked.
+fn is_of_linking(call: u64, last: u64) -> bool {
+    call == PTRACE_SYSCALL && !CHANGES.contains(&last)
+}
+
+fn run_to_request(leaktap: Pid, n: usize, is_it: fn(u64, u64) -> bool) -> bool {
+    let (mut is_entry, mut count, mut last) = (false, 0, 0);
     loop {
         let is_over = WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED;
         let id = nix::sys::wait::Id::Pid(leaktap);
@@ -94,8 +108,10 @@ fn run_to_request(leaktap: Pid, n: usize) -> bool {
             WaitStatus::PtraceSyscall(_) => {
                 is_entry = !is_entry;
                 let call = ptrace::getregs(leaktap).expect("registers");
-                let is_it = call.orig_rax == SYS_ptrace as u64 && call.rdi == PTRACE_SYSCALL;
-                count += usize::from(is_entry && is_it);
+                if is_entry && call.orig_rax == SYS_ptrace as u64 {
+                    count += usize::from(is_it(call.rdi, last));
+                    last = call.rdi;
+                }
                 None
             }
             WaitStatus::Stopped(_, signal) => Some(signal),
@@ -120,7 +136,7 @@ engines! {
             let leaktap = tracing.process().pid();
             trace(leaktap);
             target.begin();
-            let is_killed = run_to_request(leaktap, n);
+            let is_killed = run_to_request(leaktap, n, is_of_our_call);
             tracing.wait();
             target.process().stdout_line("done");
             target.end().succeeded();
@@ -154,5 +170,31 @@ engines! {
         attach(engine, target.pid(), &["--duration", "5ms"]).wait().succeeded();
         target.work();
         target.end().succeeded();
+    }
+}
+
+/// What awaits the end of a program's linking is code that stays if leaktap is killed, and is taken
+/// out by the next one.
+#[test]
+fn nothing_stays_of_a_leaktap_that_was_killed_while_a_program_is_linked() {
+    let fixture = Fixture::new("exec.c");
+    for n in (1..).step_by(7) {
+        let mut target = fixture.start();
+        let tracing = attach(Engine::Auto, target.pid(), &["--duration", "5s"]);
+        let leaktap = tracing.process().pid();
+        trace(leaktap);
+        target.begin();
+        let is_killed = run_to_request(leaktap, n, is_of_linking);
+        tracing.wait();
+        target.process().stdout_line("done");
+        let next = attach(Engine::Auto, target.pid(), &["--duration", "1ms"]);
+        next.wait().succeeded();
+        let left = left_behind(target.pid());
+        assert!(left.is_empty(), "request {n}: {left:#?}");
+        target.end().succeeded();
+        if !is_killed {
+            assert!(n > 20, "{n} requests");
+            break;
+        }
     }
 }

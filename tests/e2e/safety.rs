@@ -332,6 +332,23 @@ fn a_target_whose_children_end_survives_a_killed_leaktap() {
     survives_deaths("children_end.c", 0);
 }
 
+/// Nor where it executes itself all the time: nothing traps while it is linked.
+#[test]
+fn a_target_that_executes_itself_survives_a_killed_leaktap() {
+    let mut target = Fixture::new("execs.c").start_for(ALL_CYCLES);
+    target.begin();
+    for death in 0..DEATHS {
+        let tracing = attach(Engine::Auto, target.pid(), &[]);
+        let_run(moment(death, 20));
+        tracing.process().signal(Signal::SIGKILL);
+        tracing.wait();
+    }
+    let traced = attach(Engine::Auto, target.pid(), &["--duration", "100ms"]).wait();
+    let notes = traced.succeeded().at("/notes").to_string();
+    assert!(notes.contains(" called exec"), "{notes}");
+    target.end().succeeded();
+}
+
 /// A fixture that has mapped, at any moment, so many regions at most.
 fn survives_deaths(fixture: &str, held: u64) {
     let mut target = Fixture::new(fixture).start_for(ALL_CYCLES);

@@ -6,6 +6,7 @@
 
 mod departure;
 mod injection;
+mod linking;
 mod mappings;
 mod sigtrap;
 mod swallowed;
@@ -23,6 +24,7 @@ use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
 use crate::agent::{Injection, Waker};
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
 use crate::calls::{Call, Entry};
+use crate::linking::Linking;
 use crate::modules::{Files, Look, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
@@ -59,6 +61,8 @@ pub struct Process {
     /// Why a thread waits until we are gone.
     departure: Option<Departure>,
     injection: Injection,
+    /// By what the end of its linking is awaited.
+    linking: Option<Linking>,
     /// For the agent that is planned.
     waker: Option<Waker>,
     /// Slots of a tracer that was killed.
@@ -109,6 +113,7 @@ impl Process {
             has_been_late: false,
             departure: None,
             injection: Injection::None,
+            linking: None,
             waker: None,
             left: Vec::new(),
             fs_bases: HashMap::new(),
@@ -151,8 +156,11 @@ impl Process {
     }
 
     /// Puts probes on all functions found. All threads of the process must be stopped. May be called
-    /// again, when modules have changed.
+    /// again, when modules have changed. Of a program that is being linked there are none.
     pub fn arm(&mut self) {
+        if self.linking.is_some() {
+            return;
+        }
         let points = self.found.take().unwrap_or_else(|| self.find());
         for mut point in points {
             if self.points.iter().any(|old| old.address == point.address) {
@@ -280,9 +288,9 @@ impl Process {
         }
     }
 
-    /// Brings modules alone up to date if that list is consistent. Returns whether it is.
-    pub fn look_at_modules(&mut self, files: &mut Files) -> bool {
-        self.look_if_consistent(files, Look::Listed)
+    /// Brings modules alone up to date if that list is consistent.
+    pub fn look_at_modules(&mut self, files: &mut Files) {
+        self.look_if_consistent(files, Look::Listed);
     }
 
     fn look_if_consistent(&mut self, files: &mut Files, look: Look) -> bool {
@@ -303,6 +311,11 @@ impl Process {
         registers: &mut Registers,
         recorder: &mut dyn Recorder,
     ) -> bool {
+        if let Some(linking) = &self.linking
+            && linking.leave(registers)
+        {
+            return true;
+        }
         let Some(thread) = self.threads.get_mut(&tid) else {
             return false;
         };
@@ -341,6 +354,7 @@ impl Process {
             agent.all_gone();
         }
         self.injection.forget();
+        self.linking = None;
         self.breakpoints = Breakpoints::new(self.memory.clone());
         for (_, mut thread) in self.threads.drain() {
             abandon(&mut thread, self.injection.agent(), recorder);
@@ -403,6 +417,7 @@ impl Process {
 
     /// Restores every byte. All threads must be stopped, and [`Process::leave_slot`] asked of each.
     pub fn disarm(&mut self, recorder: &mut dyn Recorder) {
+        self.end_linking();
         self.breakpoints.restore(&self.memory);
         for (_, mut thread) in self.threads.drain() {
             abandon(&mut thread, self.injection.agent(), recorder);
@@ -422,6 +437,9 @@ impl Process {
         thread: &mut Stopped,
     ) -> Result<(), Refusal> {
         self.breakpoints.restore(memory);
+        if let Some(linking) = &self.linking {
+            linking.restore(memory);
+        }
         let calls = self.copies.remove(&thread.tid());
         if let Some(agent) = self.injection.agent() {
             agent.restore(memory);

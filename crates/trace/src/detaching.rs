@@ -290,7 +290,9 @@ impl Tracing<'_> {
             halted = self.stop_all(HashMap::new());
         }
         if self.target.exit.is_none() && self.target.is_replaced {
-            self.target.exec();
+            if let Some(leader) = halted.get_mut(&self.target.tid()) {
+                self.target.exec(&mut self.tracer, &mut leader.stopped);
+            }
         } else if self.target.exit.is_none() {
             self.target.arm();
             let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
@@ -448,7 +450,7 @@ impl Tracing<'_> {
             self.look_at_end_of(&thread.stopped);
             let running = match thread.our_trap {
                 true => thread.stopped.resume_without(),
-                false => thread.stopped.resume(),
+                false => self.go_on(thread.stopped),
             };
             if let (Ok(running), Some(task)) = (running, self.tasks.get_mut(&tid)) {
                 task.running = Some(running);

@@ -84,7 +84,9 @@ pub fn attach(pid: Tid, settings: &Settings, observer: &mut dyn Observer) -> Res
         && attached.sharers.is_empty()
         && target.map_agent(&mut tracer, &mut stopped);
     if !injects {
-        target.refuse(&attached);
+        if !target.process().is_linking() {
+            target.refuse(&attached);
+        }
         target.arm();
     }
     let mut tracing = Tracing::start(tracer, &mut target, attached);
@@ -118,9 +120,12 @@ fn hold(
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
     let is_replaced = attached.stopped.iter().any(executes) || !target.process().is_current();
-    if is_replaced && let Err(error) = target.reopen() {
-        attached.let_go(tracer);
-        return Err(error);
+    if is_replaced {
+        if let Err(error) = target.reopen() {
+            attached.let_go(tracer);
+            return Err(error);
+        }
+        target.await_first_link(&attached);
     }
     Ok((target, attached, begun))
 }
@@ -139,6 +144,7 @@ fn hold_first(
     match Target::prepare(pid, &settings.how) {
         Ok(mut target) => {
             target.guard();
+            target.await_first_link(&attached);
             Ok((target, attached, begun))
         }
         Err(error) => {
@@ -185,6 +191,10 @@ fn attach_at_rest(
 /// Prepares for `pid`. What a leaktap that was killed has left in it is taken out first.
 fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     let mut target = Target::prepare(pid, &settings.how)?;
+    if target.process().has_linking_left() {
+        take_linking_out(pid, &mut target)?;
+        target = Target::prepare(pid, &settings.how)?;
+    }
     if target.process().has_foreign_breakpoints() {
         let begun = Instant::now();
         while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
@@ -214,6 +224,18 @@ fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
     Ok(clean)
 }
 
+/// Takes out what has awaited the end of the target's linking, for a leaktap that was killed.
+fn take_linking_out(pid: Tid, target: &mut Target) -> Result<(), Error> {
+    let mut tracer = Tracer::new();
+    let mut attached = tracer.attach(pid, Options::follow())?;
+    if target.process().is_current() {
+        let stopped: Vec<_> = attached.stopped.iter_mut().collect();
+        target.take_linking_out(&stopped);
+    }
+    attached.let_go(&mut tracer);
+    Ok(())
+}
+
 /// Launches a program and traces it until its end.
 ///
 /// # Errors
@@ -228,6 +250,7 @@ pub fn run(
     leaktap_tracee::raise_priority();
     let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
     let mut target = Target::prepare(stopped.tid(), &settings.how)?;
+    target.end_with_us();
     target.sees_all();
     target.looks_at_frees(settings.free_stacks);
     target.ask_sigtrap(&mut tracer, &mut [&mut stopped]);

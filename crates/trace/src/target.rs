@@ -10,7 +10,7 @@ use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Pool, Probepoint, Process, Refusal, Trap};
 use leaktap_report::Mode;
-use leaktap_tracee::{Attached, Memory, Registers, Signal, Stopped, Tid, Tracer};
+use leaktap_tracee::{Attached, Died, Memory, Registers, Signal, Stopped, Tid, Tracer};
 use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
@@ -107,6 +107,8 @@ pub struct Target {
     sampled: Duration,
     /// The process that stands by: see [`guard`].
     guard: Option<Tid>,
+    /// See [`Target::end_with_us`].
+    ends_with_us: bool,
     /// It runs another program now, which has not been read.
     pub(crate) is_replaced: bool,
     /// Names the frames of its stacks.
@@ -181,6 +183,7 @@ impl Target {
             how: how.clone(),
             sampled: Duration::ZERO,
             guard: None,
+            ends_with_us: false,
             is_replaced: false,
             symbolizer: Symbolizer::new(),
             books: books()?,
@@ -278,14 +281,61 @@ impl Target {
         }
     }
 
+    /// See [`Process::await_link`]. Many system calls may be made until then, and each stops twice:
+    /// that is for programs that live on if we are killed.
+    fn await_link(&mut self) {
+        if self.how.engine == Engine::Auto && !self.ends_with_us {
+            self.process.await_link();
+        }
+    }
+
+    /// Should leaktap be killed, it is killed, too.
+    pub(crate) fn end_with_us(&mut self) {
+        self.ends_with_us = true;
+    }
+
+    /// The same for a program that has been executed while we attached.
+    pub(crate) fn await_first_link(&mut self, attached: &Attached) {
+        let is_alone = attached.late.is_empty() && attached.sharers.is_empty();
+        if is_alone && attached.stopped.len() == 1 {
+            self.await_link();
+        }
+    }
+
+    /// See [`Process::return_from_link`].
+    pub(crate) fn return_from_link(&self, stopped: &Stopped) -> Result<(), Died> {
+        let mut registers = stopped.registers()?;
+        self.process.return_from_link(&mut registers);
+        stopped.set_registers(&registers)
+    }
+
+    /// See [`Process::end_linking`].
+    pub(crate) fn end_linking(&mut self) {
+        self.process.end_linking();
+    }
+
+    /// There will be another thread: what awaits the end of the linking is an int3 from now on, as
+    /// all else is.
+    pub(crate) fn arm_unlinked(&mut self) {
+        if self.process.is_linking() {
+            self.process.end_linking();
+            self.process.arm();
+        }
+    }
+
+    /// Whether a program that has just begun can have an agent at once.
+    fn is_to_be_injected(&self) -> bool {
+        self.how.engine == Engine::Auto && self.process.is_linked()
+    }
+
     /// All of it, at once: while a program is being launched, `stopped` is its only thread. Modules
     /// may have changed. What there will be a detour for never has an int3.
     pub(crate) fn inject(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
-        let is_consistent = self.process.look_at_modules(&mut self.files);
+        self.process.look_at_modules(&mut self.files);
         if self.map_agent(tracer, &mut [stopped]) {
             self.fill_agent();
         }
-        if is_consistent {
+        if self.process.is_linked() {
             self.process.arm();
         }
         self.lead_to_agent(tracer, &mut [stopped], &[]);
@@ -353,6 +403,11 @@ impl Target {
     /// See [`Process::restore_slots`].
     pub(crate) fn restore_slots(&mut self, stopped: &[&mut Stopped]) {
         self.process.restore_slots(stopped);
+    }
+
+    /// See [`Process::take_linking_out`].
+    pub(crate) fn take_linking_out(&mut self, stopped: &[&mut Stopped]) {
+        self.process.take_linking_out(stopped);
     }
 
     /// See [`Process::adopt_remains`].
@@ -533,13 +588,15 @@ impl Target {
         let _ = stopped.detach(); // as above
     }
 
-    /// The process runs another program now.
-    pub(crate) fn exec(&mut self) {
+    /// The process runs another program now, and `stopped` is its only thread.
+    pub(crate) fn exec(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
         if !self.is_replaced {
             self.replaced();
         }
         match self.reopen() {
+            Ok(()) if self.is_to_be_injected() => self.inject(tracer, stopped),
             Ok(()) => {
+                self.await_link();
                 self.process.arm();
                 self.look_for_operators();
             }

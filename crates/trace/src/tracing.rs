@@ -210,7 +210,8 @@ impl<'a> Tracing<'a> {
             }
             Stop::Exec { .. } => self.on_exec(stopped),
             Stop::Exit { .. } => self.on_end(stopped),
-            Stop::Group(_) | Stop::Interrupt | Stop::SystemCall => self.resume(stopped),
+            Stop::SystemCall => self.on_call(stopped),
+            Stop::Group(_) | Stop::Interrupt => self.resume(stopped),
         };
     }
 
@@ -238,9 +239,7 @@ impl<'a> Tracing<'a> {
             target.keep_sigtrap(tracer, &mut stopped, at, &registers);
         }
         let is_linker = self.target.process().is_linker(at);
-        // All threads have to be stopped for an agent.
-        let is_alone = self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty();
-        if is_linker && is_alone && trap == Trap::StepOver {
+        if is_linker && self.is_alone() && trap == Trap::StepOver {
             return self.on_linked(stopped);
         }
         if is_linker {
@@ -257,6 +256,28 @@ impl<'a> Tracing<'a> {
         // What the linker has loaded is read once, and counts no call.
         self.overhead.add(begun.filter(|_| !is_linker));
         Ok(())
+    }
+
+    /// The only thread of a program that is being linked makes a system call: perhaps that which
+    /// says that it is linked now.
+    fn on_call(&mut self, mut stopped: Stopped) -> Result<(), Died> {
+        if !self.target.process().is_linked_at(&stopped.registers()?) {
+            return self.resume(stopped);
+        }
+        self.tracer.swallow(&mut stopped)?;
+        self.target.return_from_link(&stopped)?;
+        self.target.end_linking();
+        match self.is_alone() {
+            true => self.target.inject(&mut self.tracer, &mut stopped),
+            false => self.target.modules_changed(),
+        }
+        self.on_stop(stopped);
+        Ok(())
+    }
+
+    /// Whether it has one thread alone, as it has to for an agent while it runs.
+    fn is_alone(&self) -> bool {
+        self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty()
     }
 
     /// The only thread has been moved on from an int3, and its program may be linked now. It waits
@@ -281,8 +302,9 @@ impl<'a> Tracing<'a> {
 
     fn on_new(&mut self, stopped: Stopped, child: Tid, kind: Child) -> Result<(), Died> {
         let kind = self.kind(&stopped, child, kind)?;
-        if kind == Child::Copy {
-            self.target.copy_begins(&stopped, child);
+        match kind {
+            Child::Copy => self.target.copy_begins(&stopped, child),
+            Child::Thread | Child::SharesMemory => self.target.arm_unlinked(),
         }
         self.target.inherits_mask(child, stopped.tid());
         if let Some(first_stop) = self.unborn.remove(&child) {
@@ -355,7 +377,7 @@ impl<'a> Tracing<'a> {
         }
         self.leave_former_memory();
         self.add(tid, false);
-        self.target.exec();
+        self.target.exec(&mut self.tracer, &mut stopped);
         self.set_end_of(&stopped);
         self.target
             .ask_sigtrap(&mut self.tracer, &mut [&mut stopped]);
@@ -414,9 +436,18 @@ impl<'a> Tracing<'a> {
                 stopped.set_registers(&registers)?;
             }
         }
-        let running = stopped.resume()?;
+        let running = self.go_on(stopped)?;
         self.running(running);
         Ok(())
+    }
+
+    /// Lets it go on, while its program is linked from system call to system call.
+    pub(crate) fn go_on(&self, stopped: Stopped) -> Result<Running, Died> {
+        let is_linking = self.target.process().is_linking();
+        match is_linking && stopped.tid() == self.target.tid() {
+            true => stopped.resume_to_call(),
+            false => stopped.resume(),
+        }
     }
 
     /// A thread has stopped that was not waited for any longer.

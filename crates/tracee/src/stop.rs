@@ -32,7 +32,8 @@ pub enum Stop {
         /// What the thread was called before the exec.
         former: Tid,
     },
-    /// Syscall-stop, of `PTRACE_SYSCALL`: before or after a system call that is made for us.
+    /// Syscall-stop, of `PTRACE_SYSCALL`: before or after a system call, one that is made for us or
+    /// by the program.
     SystemCall,
     /// `PTRACE_EVENT_EXIT`: about to end; runs no more code of the program.
     Exit {

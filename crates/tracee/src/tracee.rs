@@ -39,6 +39,9 @@ pub enum OptionsError {
     },
 }
 
+/// Has a thread go on: `PTRACE_CONT` or `PTRACE_SYSCALL`, with a signal.
+pub(crate) type Resume = fn(i32, i32) -> Result<(), Errno>;
+
 impl Tid {
     /// What a request on a stopped thread of ours says. It can fail in one way only: a request
     /// that is well formed, on a thread that we trace and that is stopped, gives `ESRCH` when the
@@ -182,6 +185,19 @@ impl Stopped {
     /// # Errors
     /// [`Died`].
     pub fn resume(self) -> Result<Running, Died> {
+        self.resume_by(sys::resume)
+    }
+
+    /// As [`Stopped::resume`], to the next end of a system call: [`Stop::SystemCall`], unless
+    /// another stop comes first. The kernel forgets that should we die.
+    ///
+    /// # Errors
+    /// [`Died`].
+    pub fn resume_to_call(self) -> Result<Running, Died> {
+        self.resume_by(sys::resume_to_call)
+    }
+
+    fn resume_by(self, how: Resume) -> Result<Running, Died> {
         if self.rejoin {
             // The interrupt is taken before any instruction, and becomes a group-stop if the
             // process is still stopped.
@@ -191,7 +207,7 @@ impl Stopped {
         }
         self.repair()?;
         let signal = self.stop.pending();
-        self.go_on(signal)
+        self.go_on(how, signal)
     }
 
     /// Lets it go on without the signal that it stopped for: for the SIGTRAP of an int3 of ours.
@@ -203,7 +219,7 @@ impl Stopped {
         if self.rejoin {
             self.tid.alive(sys::interrupt(self.tid.get()))?; // as in `resume`
         }
-        self.go_on(0)
+        self.go_on(sys::resume, 0)
     }
 
     /// `PTRACE_LISTEN`: stays in its group-stop, until SIGCONT or an interrupt makes it report
@@ -256,8 +272,8 @@ impl Stopped {
         }
     }
 
-    fn go_on(self, signal: i32) -> Result<Running, Died> {
-        self.tid.alive(sys::resume(self.tid.get(), signal))?;
+    fn go_on(self, how: Resume, signal: i32) -> Result<Running, Died> {
+        self.tid.alive(how(self.tid.get(), signal))?;
         Ok(Running::new(self.tid))
     }
 }

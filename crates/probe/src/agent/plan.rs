@@ -16,10 +16,11 @@ use super::groups::{Group, Limits, groups};
 use super::shape::{TWIN, may_have_twin, way};
 use super::{CODE_LEN, REGIONS};
 use super::{twin, unwinding};
-use crate::detour::Site;
+use crate::detour::{JUMP_LEN, Site};
 use crate::extents::functions_at;
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
+use crate::returns;
 
 /// `add rsp, Call::LEN; ret`
 const WAY_OUT: [u8; 5] = [
@@ -247,23 +248,7 @@ fn site(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refus
 
 /// For a function that only returns, with padding behind it up to the next one.
 fn site_of_return(image: &Image, memory: &impl ReadMemory, at: Addr) -> Result<Site, Refusal> {
-    /// An `endbr64`, and what a jump replaces.
-    const NEEDED: u64 = 9;
-    /// Of the last instruction of padding, which may go on behind that.
-    const LONGEST: u64 = 15;
-    let module = image.module_at(at).ok_or(Refusal::NoPadding)?;
-    let inner: Vec<Svma> = (1..NEEDED)
-        .map(|n| module.svma(at.wrapping_offset(n as i64)))
-        .collect();
-    let functions = functions_at(module, &inner);
-    let is_another = |function: &Option<Range<Svma>>| {
-        let function = function.as_ref();
-        function.is_some_and(|function| function.start != module.svma(at))
-    };
-    let len = functions.iter().position(is_another);
-    let len = len.map_or(NEEDED + LONGEST, |others| 1 + others as u64);
-    let mut code = vec![0; len as usize];
-    memory.read(at, &mut code).map_err(|_| Refusal::NoPadding)?;
+    let code = returns::code(image, memory, at, JUMP_LEN)?;
     Site::of_return(&code, at)
 }
 

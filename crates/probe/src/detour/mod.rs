@@ -13,6 +13,7 @@ pub(crate) use branches::{LONGEST_BRANCH, RUN_UP};
 pub use branches::{LongBranch, has_branch, long_branches, may_have_branch};
 pub use moved::Moved;
 pub use patch::{Write, patch};
+pub(crate) use site::{ENDBR64, RET, room_of_return};
 pub use site::{JUMP_LEN, Site};
 
 #[cfg(test)]

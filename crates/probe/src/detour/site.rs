@@ -12,10 +12,10 @@ use crate::relocate::{Relocated, jump, rel32, relocate};
 pub const JUMP_LEN: usize = 5;
 
 /// `endbr64`, the landing pad of indirect branches under CET. It stays where it is.
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+pub(crate) const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
 /// `ret`.
-const RET: u8 = 0xc3;
+pub(crate) const RET: u8 = 0xc3;
 
 /// Bytes of a block that are read for displaced instructions: four of one byte and one of 15.
 const DISPLACED_AT_MOST: usize = 19;
@@ -68,17 +68,12 @@ impl Site {
     /// [`Refusal::NoPadding`]: it is something else, or another function, or anything but padding,
     /// comes too soon.
     pub fn of_return(code: &[u8], at: Addr) -> Result<Site, Refusal> {
-        let body = code.strip_prefix(&ENDBR64).unwrap_or(code);
-        let skipped = code.len() - body.len();
-        let displaced = body.get(..JUMP_LEN).ok_or(Refusal::NoPadding)?;
-        match body {
-            [RET, rest @ ..] if is_padding(rest, JUMP_LEN - 1) => Ok(Site {
-                at: at.wrapping_offset(skipped as i64),
-                displaced: displaced.to_vec(),
-                code: 1,
-            }),
-            _ => Err(Refusal::NoPadding),
-        }
+        let (at, displaced) = room_of_return(code, at, JUMP_LEN)?;
+        Ok(Site {
+            at,
+            displaced: displaced.to_vec(),
+            code: 1,
+        })
     }
 
     /// The address of the jump: the function's, or that behind its `endbr64`.
@@ -139,6 +134,20 @@ impl Site {
         let distance = rel32(end, detour.get()).ok_or(Refusal::NoMemoryInReach)?;
         let [a, b, c, d] = distance.to_le_bytes();
         Ok([0xe9, a, b, c, d])
+    }
+}
+
+/// For a function that only returns, as by [`Site::of_return`]: its `ret`, and what is there and in
+/// the padding behind it, `len` bytes in all.
+pub(crate) fn room_of_return(code: &[u8], at: Addr, len: usize) -> Result<(Addr, &[u8]), Refusal> {
+    let body = code.strip_prefix(&ENDBR64).unwrap_or(code);
+    let skipped = code.len() - body.len();
+    let room = body.get(..len).ok_or(Refusal::NoPadding)?;
+    match body {
+        [RET, rest @ ..] if is_padding(rest, len - 1) => {
+            Ok((at.wrapping_offset(skipped as i64), room))
+        }
+        _ => Err(Refusal::NoPadding),
     }
 }
 

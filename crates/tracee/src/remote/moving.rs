@@ -3,19 +3,16 @@
 use std::time::{Duration, Instant};
 
 use leaktap_memory::Addr;
-use nix::errno::Errno;
 use nix::libc;
 
 use super::{CallError, RemoteCalls, Stands};
 use crate::procfs::Status;
+use crate::tracee::Resume;
 use crate::{Died, OptionsError, Signal, SignalInfo, Stop, Stopped, Tid, sys};
 
 /// How long a thread may take to its call: one instruction. Threads that the cgroup freezer holds
 /// stop for us, but do not run.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Has a thread go on: `PTRACE_CONT` or `PTRACE_SYSCALL`, with a signal.
-type Resume = fn(i32, i32) -> Result<(), Errno>;
 
 impl RemoteCalls<'_> {
     /// Takes the thread through a system call, to its end.

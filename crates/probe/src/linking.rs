@@ -1,0 +1,111 @@
+//! The end of a program's linking, awaited without an int3: should the tracer be killed, nothing
+//! traps.
+//!
+//! The dynamic linker's `r_brk` is one `ret`, with padding behind it. There lies, until the program
+//! has been linked, code that makes a system call without any effect and returns. The program's one
+//! thread is taken from system call to system call, until one stands behind that one. The kernel
+//! forgets that when the tracer dies.
+
+use leaktap_image::{Image, Module};
+use leaktap_memory::{Addr, ReadMemory};
+use leaktap_tracee::{Memory, Registers, Stopped};
+
+use crate::detour::{RET, room_of_return};
+use crate::returns;
+
+/// `or edi, -1; push 3; pop rax; syscall; ret`: close(-1), which any filter lets pass that a program
+/// can be linked under. Of the registers it changes only what any call may.
+const CODE: [u8; 9] = [0x83, 0xcf, 0xff, 0x6a, 0x03, 0x58, 0x0f, 0x05, RET];
+
+/// Of its `syscall`, how far its end is from the start.
+const BEHIND_CALL: u64 = 8;
+
+/// Of what comes after the `push`.
+const AFTER_PUSH: u64 = 5;
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
+/// That code in a program.
+#[derive(Debug)]
+pub(crate) struct Linking {
+    /// Of the `ret`.
+    at: Addr,
+    original: [u8; CODE.len()],
+}
+
+impl Linking {
+    /// Where the code has room in the program of `image`. It is not there yet.
+    pub(crate) fn find(image: &Image, memory: &Memory) -> Option<Linking> {
+        let brk = image.linker_brk(memory)?;
+        let code = returns::code(image, memory, brk, CODE.len()).ok()?;
+        let (at, original) = room_of_return(&code, brk, CODE.len()).ok()?;
+        let original = *original.first_chunk()?;
+        // One write, all or nothing.
+        let is_in_page = at.get() % PAGE + CODE.len() as u64 <= PAGE;
+        is_in_page.then_some(Linking { at, original })
+    }
+
+    /// What a tracer that was killed has left of it. Whoever stood by has put back the `ret`.
+    pub(crate) fn left(image: &Image, memory: &Memory) -> Option<Linking> {
+        let brk = image.linker_brk(memory)?;
+        let module: &Module = image.module_at(brk)?;
+        let original_at = |at: Addr| module.file().bytes_at(module.svma(at), CODE.len());
+        let is_left = |at: &Addr| {
+            let mut now = [0; CODE.len()];
+            let is_read = memory.read(*at, &mut now).is_ok();
+            is_read && [CODE[0], RET].contains(&now[0]) && now[1..] == CODE[1..]
+        };
+        let mut places = [0, 4].into_iter().map(|n| brk.wrapping_offset(n));
+        let at = places.find(is_left)?;
+        let original = *original_at(at)?.first_chunk()?;
+        (original[0] == RET).then_some(Linking { at, original })
+    }
+
+    /// Where whoever stands by puts back a byte, and which over which other one: no thread that is
+    /// inside comes to harm then.
+    pub(crate) fn first_byte(&self) -> (Addr, u8, u8) {
+        (self.at, RET, CODE[0])
+    }
+
+    /// Puts the code in its place. No thread is there.
+    pub(crate) fn begin(&self, memory: &Memory) -> bool {
+        memory.write(self.at, &CODE).is_ok()
+    }
+
+    /// Puts back what was there, in the program or in a copy of it. No thread is
+    /// [inside](Linking::leave).
+    pub(crate) fn restore(&self, memory: &Memory) {
+        let _ = memory.write(self.at, &self.original); // the memory has gone
+    }
+
+    /// The same where all threads have `stopped`.
+    pub(crate) fn take_out(&self, memory: &Memory, stopped: &[&mut Stopped]) {
+        for thread in stopped {
+            if let Ok(mut registers) = thread.registers()
+                && self.leave(&mut registers)
+            {
+                let _ = thread.set_registers(&registers); // killed meanwhile
+            }
+        }
+        self.restore(memory);
+    }
+
+    /// Whether a thread is at the end of that system call, or in it.
+    pub(crate) fn is_at_call(&self, registers: &Registers) -> bool {
+        registers.ip().offset_from(self.at) == Some(BEHIND_CALL)
+    }
+
+    /// Moves a thread that is inside to the start, where the `ret` belongs; false if it is not.
+    pub(crate) fn leave(&self, registers: &mut Registers) -> bool {
+        let offset = registers.ip().offset_from(self.at);
+        let Some(offset @ 1..=BEHIND_CALL) = offset else {
+            return false;
+        };
+        registers.set_ip(self.at);
+        if offset == AFTER_PUSH {
+            registers.set_sp(registers.sp().wrapping_offset(8));
+        }
+        true
+    }
+}
