@@ -120,7 +120,8 @@ pub struct RemoteCalls<'a> {
     suspended: bool,
     /// Before the first call.
     before: Option<Before>,
-    /// A signal of `FORCED` that somebody has sent meanwhile.
+    /// A signal that somebody has sent meanwhile, of those that are open: `FORCED`, and, at the end,
+    /// our own.
     sent: Option<SignalInfo>,
     stands: Stands,
 }

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 
 use common::{Target, code, until};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{CallCode, Memory, Options, Stopped, Tracer};
+use leaktap_tracee::{CallCode, Memory, Options, Stop, Stopped, Tracer};
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
@@ -110,6 +110,31 @@ fn while_it_makes_calls() {
     let code = code(target.tid);
     assert!(code.sigreturn.is_some());
     assert!(killed_everywhere(&target, rounds, code, calls) > 20);
+    target.tell("x");
+    assert_eq!(target.rest(), "whole\n");
+}
+
+/// As [`calls`], by a thread that is about to get a signal.
+fn calls_at_signal(tracer: &mut Tracer, stopped: Stopped, code: CallCode) {
+    let tid = stopped.tid();
+    let process = tid.process().unwrap().get();
+    // SAFETY: only sends a signal.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, tid.get(), libc::SIGURG) };
+    stopped.resume().unwrap();
+    let mut stopped = tracer.wait_for(tid).unwrap();
+    while !matches!(stopped.stop(), Stop::Signal(_)) {
+        stopped.resume().unwrap();
+        stopped = tracer.wait_for(tid).unwrap();
+    }
+    calls(tracer, stopped, code);
+}
+
+#[test]
+fn while_a_thread_that_gets_a_signal_makes_calls() {
+    let mut target = Target::start("whole", &[]);
+    let rounds = Addr::new(u64::from_str_radix(&target.line(), 16).unwrap());
+    let code = code(target.tid);
+    assert!(killed_everywhere(&target, rounds, code, calls_at_signal) > 20);
     target.tell("x");
     assert_eq!(target.rest(), "whole\n");
 }

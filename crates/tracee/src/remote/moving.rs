@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use leaktap_memory::Addr;
 use nix::libc;
 
-use super::{CallError, RemoteCalls, Stands};
+use super::{CallError, RemoteCalls, Stands, all_but_forced};
 use crate::procfs::Status;
 use crate::tracee::Resume;
 use crate::{Died, OptionsError, Signal, SignalInfo, Stop, Stopped, Tid, sys};
@@ -13,6 +13,14 @@ use crate::{Died, OptionsError, Signal, SignalInfo, Stop, Stopped, Tid, sys};
 /// How long a thread may take to its call: one instruction. Threads that the cgroup freezer holds
 /// stop for us, but do not run.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Signals that do nothing in a program without a handler. The first is the one that is missed
+/// least, and surprises least.
+const HARMLESS: [Signal; 3] = [
+    Signal::new(libc::SIGWINCH),
+    Signal::new(libc::SIGURG),
+    Signal::CHLD,
+];
 
 impl RemoteCalls<'_> {
     /// Takes the thread through a system call, to its end.
@@ -175,20 +183,20 @@ impl RemoteCalls<'_> {
     }
 
     /// Takes the thread from the end of its call to a stop before the kernel decides about signals
-    /// and restarts: a signal-delivery-stop if it has to get a signal.
+    /// and restarts: a signal-delivery-stop if it has to get a signal. A thread is stopped for
+    /// any that is open, for such as do nothing, too: so nothing comes of it should we die.
     fn leave_call(&mut self, for_signal: bool) -> Result<(), Died> {
         let tid = self.stopped.tid;
-        if for_signal {
-            let process = tid.process().unwrap_or(tid);
-            tid.alive(sys::send(process.get(), tid.get(), libc::SIGTRAP))?;
-        } else {
-            tid.alive(sys::interrupt(tid.get()))?;
+        let own = for_signal.then(|| harmless(tid));
+        match own {
+            Some(own) => self.send_own(own)?,
+            None => tid.alive(sys::interrupt(tid.get()))?,
         }
         let is_end = |now: &Stopped| {
             Ok(match now.stop {
-                // If another SIGTRAP waited, ours has not been queued.
-                Stop::Signal(Signal::TRAP) => {
-                    for_signal && (is_ours(&now.signal_info()?) || !has_pending_trap(now))
+                // If another one waited, ours has not been queued.
+                Stop::Signal(signal) if own == Some(signal) => {
+                    is_ours(&now.signal_info()?) || !now.has_pending(signal)?
                 }
                 Stop::Signal(_) => false,
                 stop => !for_signal && stop.is_before_restart(),
@@ -212,6 +220,15 @@ impl RemoteCalls<'_> {
         Ok(())
     }
 
+    /// Sends the thread a signal, which it does not block any more.
+    fn send_own(&self, own: Signal) -> Result<(), Died> {
+        let tid = self.stopped.tid;
+        let open = all_but_forced() & !(1 << (own.number() - 1));
+        tid.alive(sys::set_signal_mask(tid.get(), open))?;
+        let process = tid.process().unwrap_or(tid);
+        tid.alive(sys::send(process.get(), tid.get(), own.number()))
+    }
+
     /// The first of `signals` is the one that the thread stands at, now. All others have to be
     /// sent again, and look as if they were ours; a fault is raised again by its instruction.
     fn give_back(&mut self, signals: impl Iterator<Item = SignalInfo>) -> Result<(), Died> {
@@ -231,7 +248,19 @@ impl RemoteCalls<'_> {
     }
 }
 
-/// True of the SIGTRAP by which a call is left.
+/// The signal by which a call of `tid` is left: best one that it does not handle, and that does not
+/// wait for it already.
+fn harmless(tid: Tid) -> Signal {
+    let status = Status::of(tid);
+    let bits = |name| status.as_ref().and_then(|status| status.bits(name));
+    let is_in = |set: u64, signal: &Signal| set & (1 << (signal.number() - 1)) != 0;
+    let (caught, pending) = (bits("SigCgt").unwrap_or(0), bits("SigPnd").unwrap_or(0));
+    let mut free = HARMLESS.iter().filter(|signal| !is_in(pending, signal));
+    let best = free.clone().find(|signal| !is_in(caught, signal));
+    best.or_else(|| free.next()).copied().unwrap_or(HARMLESS[0])
+}
+
+/// True of the signal by which a call is left.
 fn is_ours(info: &SignalInfo) -> bool {
     /// Of tgkill(2).
     const SI_TKILL: i32 = -6;
