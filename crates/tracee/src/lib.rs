@@ -36,6 +36,7 @@ mod freezer;
 mod launch;
 mod memory;
 mod options;
+mod pieces;
 mod priority;
 mod procfs;
 mod reaper;

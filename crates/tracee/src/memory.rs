@@ -7,6 +7,7 @@ use leaktap_memory::{Addr, ReadMemory, Unreadable};
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::pieces::Batch;
 use crate::{Area, Tid, procfs, sys};
 
 /// So few bytes are read sooner through /proc/PID/mem than by process_vm_readv(2), which pins their
@@ -96,18 +97,24 @@ impl Memory {
     /// Reads `len` bytes at each of `places`, one behind the other, in few system calls: up to the
     /// first that cannot be read.
     pub fn read_each(&self, places: &[Addr], len: usize) -> Vec<u8> {
-        /// `UIO_MAXIOV` of linux/uio.h.
-        const AT_A_TIME: usize = 1024;
-        let mut all = Vec::new();
-        for places in places.chunks(AT_A_TIME) {
-            let at: Vec<u64> = places.iter().map(|at| at.get()).collect();
-            let mut bytes = vec![0; places.len() * len];
-            let read = sys::read_each(self.thread.get(), &at, len, &mut bytes);
-            let read = read.unwrap_or(0);
-            all.extend(bytes.iter().take(read));
-            if read < bytes.len() {
+        /// So much stays in the processor's cache, and costs no new pages.
+        const AT_A_TIME: usize = 64 << 10;
+        let mut all = Vec::with_capacity(places.len().saturating_mul(len));
+        let mut bytes = vec![0; AT_A_TIME.max(len)];
+        let mut rest = places;
+        while !rest.is_empty() {
+            let batch = Batch::of(rest, len, bytes.len());
+            let read = sys::read_ranges(self.thread.get(), &batch.ranges, &mut bytes);
+            let read = bytes.get(..read.unwrap_or(0)).unwrap_or_default();
+            let pieces = batch.pieces.iter().map(|at| read.get(*at..*at + len));
+            pieces
+                .map_while(|piece| piece)
+                .for_each(|piece| all.extend_from_slice(piece));
+            let done = places.len() - rest.len() + batch.pieces.len();
+            if all.len() < done * len {
                 break;
             }
+            rest = places.get(done..).unwrap_or_default();
         }
         all
     }

@@ -299,19 +299,18 @@ pub(crate) fn read(tid: i32, at: u64, bytes: &mut [u8]) -> Result<usize, Errno> 
     process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(bytes)], &[remote])
 }
 
-/// process_vm_readv(2) of `len` bytes at each of `places`, one behind the other in `bytes`. Returns
-/// how much: up to the first that cannot be read.
-pub(crate) fn read_each(
+/// process_vm_readv(2) of all `ranges`, one behind the other in `bytes`. Returns how much: up to the
+/// first that cannot be read, or to the end of `bytes`.
+pub(crate) fn read_ranges(
     tid: i32,
-    places: &[u64],
-    len: usize,
+    ranges: &[(u64, usize)],
     bytes: &mut [u8],
 ) -> Result<usize, Errno> {
-    let piece = |at: &u64| RemoteIoVec {
+    let range = |(at, len): &(u64, usize)| RemoteIoVec {
         base: *at as usize,
-        len,
+        len: *len,
     };
-    let remote: Vec<_> = places.iter().map(piece).collect();
+    let remote: Vec<_> = ranges.iter().map(range).collect();
     process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(bytes)], &remote)
 }
 
