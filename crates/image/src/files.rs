@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,6 +13,7 @@ use nix::sys::stat::{major, minor};
 use crate::elf::Source;
 use crate::maps::Mapping;
 use crate::patience::within;
+use crate::thread::living_thread;
 use crate::{ElfFile, Error};
 
 /// Files that are open already, shared by modules and by processes.
@@ -66,12 +68,33 @@ impl FileCache {
 
 /// Opens the files that one process has mapped.
 pub(crate) struct Opener<'a> {
-    pub(crate) pid: i32,
+    pid: i32,
     pub(crate) memory: &'a dyn ReadMemory,
     pub(crate) maps: &'a [Mapping],
     /// A mapping of the main program.
-    pub(crate) program: Option<&'a Mapping>,
+    program: Option<&'a Mapping>,
+    proc: OnceCell<Proc>,
+}
+
+/// Where the kernel tells of a process.
+struct Proc {
+    /// A thread of it that lives.
+    thread: i32,
     root: Option<Arc<File>>,
+}
+
+impl Proc {
+    fn of(pid: i32) -> Proc {
+        let thread = living_thread(pid).unwrap_or(pid);
+        let root = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(format!("/proc/{thread}/root"));
+        Proc {
+            thread,
+            root: root.ok().map(Arc::new),
+        }
+    }
 }
 
 impl<'a> Opener<'a> {
@@ -81,17 +104,17 @@ impl<'a> Opener<'a> {
         maps: &'a [Mapping],
         program: Option<&'a Mapping>,
     ) -> Opener<'a> {
-        let root = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(format!("/proc/{pid}/root"));
         Opener {
             pid,
             memory,
             maps,
             program,
-            root: root.ok().map(Arc::new),
+            proc: OnceCell::new(),
         }
+    }
+
+    fn proc(&self) -> &Proc {
+        self.proc.get_or_init(|| Proc::of(self.pid))
     }
 
     /// First by name, in the process's own mount namespace and in ours (the kernel prints paths
@@ -132,21 +155,22 @@ impl<'a> Opener<'a> {
     }
 
     fn elf(&self, path: &Path, file: Source) -> Result<ElfFile, Error> {
-        ElfFile::new(path, file, self.root.clone())
+        ElfFile::new(path, file, self.proc().root.clone())
     }
 
     /// Where the file may have its name.
     fn named(&self, mapping: &Mapping, path: &Path) -> Vec<PathBuf> {
         let mut names = Vec::new();
+        let thread = self.proc().thread;
         if self
             .program
             .is_some_and(|program| program.same_file(mapping))
         {
-            names.push(PathBuf::from(format!("/proc/{}/exe", self.pid)));
+            names.push(PathBuf::from(format!("/proc/{thread}/exe")));
         }
         if !mapping.deleted() {
             let below_root = path.strip_prefix("/").unwrap_or(path);
-            names.push(Path::new(&format!("/proc/{}/root", self.pid)).join(below_root));
+            names.push(Path::new(&format!("/proc/{thread}/root")).join(below_root));
             names.push(path.to_path_buf());
         }
         names
@@ -154,7 +178,8 @@ impl<'a> Opener<'a> {
 
     fn map_file(&self, mapping: &Mapping) -> PathBuf {
         let (start, end) = (mapping.start.get(), mapping.end.get());
-        PathBuf::from(format!("/proc/{}/map_files/{start:x}-{end:x}", self.pid))
+        let thread = self.proc().thread;
+        PathBuf::from(format!("/proc/{thread}/map_files/{start:x}-{end:x}"))
     }
 
     /// Compares what no loader changes: the ELF header and the build id.

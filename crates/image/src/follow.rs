@@ -1,19 +1,18 @@
 //! What has changed by the dynamic linker's list alone: the work is that of what has changed,
 //! however much is loaded.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use leaktap_memory::{Addr, ReadMemory};
 
 use crate::files::{FileCache, Opener};
-use crate::link_map::{LINK_LEN, Link, LinkState};
+use crate::link_map::{Link, LinkState};
+use crate::listing::{Difference, Listing};
 use crate::maps::Mapping;
 use crate::module::{self, Module, is_same_file, overlapping};
-use crate::scan::{self, ByAddress};
-use crate::thread::living_thread;
-use crate::{Changes, Image};
+use crate::scan;
+use crate::{Changes, Image, Moves};
 
 /// Most mappings of one module.
 const MOST_MAPPINGS: usize = 1 << 12;
@@ -36,72 +35,96 @@ impl Image {
     ///
     /// What the program has mapped by itself meanwhile is not seen.
     pub fn follow(&mut self, memory: &dyn Glance, files: &mut FileCache) -> Option<Changes> {
-        let (links, change) = self.changed_links(memory)?;
+        let has_only_added = std::mem::take(&mut self.is_adding);
+        let difference = self.changed_links(memory, has_only_added)?;
         let mut areas = Vec::new();
-        let gone = self.gone(&change.gone, &links, memory, &mut areas)?;
-        let added = self.added(&change.come, memory, files, &mut areas)?;
-        let is_gone: HashSet<usize> = gone.into_iter().collect();
-        let all = std::mem::take(&mut self.modules).into_iter().enumerate();
-        let (removed, kept): (Vec<_>, Vec<_>) = all.partition(|(index, _)| is_gone.contains(index));
-        let removed: Vec<Module> = removed.into_iter().map(|(_, module)| module).collect();
-        let kept = kept.into_iter().map(|(_, module)| module);
-        let found = kept.chain(added.iter().cloned()).collect();
-        (self.modules, self.has_program) = scan::order(found, &links, self.auxv);
-        self.namespaces = scan::namespaces(&self.modules, &links, self.has_program);
-        self.links = links;
+        let gone = self.gone(&difference, memory, &mut areas)?;
+        let (added, is_new) = self.added(&difference, memory, files, &mut areas)?;
+        let is_appended = difference.is_appended && is_new;
+        let (removed, moves) = self.take_over(difference, &gone, &added);
         for (range, now) in areas {
             self.maps.replace(&range, now);
             let is_there = |at: Addr| range.contains(&at);
             self.skipped.retain(|skipped| !is_there(skipped.start));
         }
-        Some(Changes { added, removed })
+        Some(Changes {
+            added,
+            removed,
+            moves: is_appended.then_some(moves),
+        })
     }
 
-    /// The list as it is now, and how it differs from that of the last look; nothing if it does not,
-    /// or is being changed.
-    fn changed_links(&self, memory: &dyn Glance) -> Option<(Vec<Link>, Change)> {
+    /// How the lists differ from those of the last look; nothing if they do not, or are being
+    /// changed.
+    fn changed_links(&self, memory: &dyn Glance, has_only_added: bool) -> Option<Difference> {
         let r_debug = self.r_debug(memory).filter(|_| self.at_rest)?;
         if r_debug.state != LinkState::Consistent {
             return None;
         }
-        let known: Vec<Addr> = self.links.iter().map(|link| link.at).collect();
-        let bytes = memory.read_each(&known, LINK_LEN);
-        let read = bytes.chunks_exact(LINK_LEN).filter_map(<[u8]>::first_chunk);
-        let read: HashMap<Addr, [u8; LINK_LEN]> = known.into_iter().zip(read.copied()).collect();
-        let now = r_debug.links_read(memory, &read);
-        let missing = |these: &[Link], those: &[Link]| -> Vec<Link> {
-            let those: HashSet<&Link> = those.iter().collect();
-            let absent = |link: &&Link| !those.contains(link);
-            these.iter().filter(absent).copied().collect()
-        };
-        let change = Change {
-            gone: missing(&self.links, &now),
-            come: missing(&now, &self.links),
-        };
-        let is_same = change.gone.is_empty() && change.come.is_empty();
-        (!is_same).then_some((now, change))
+        let difference = self.listing.compare(r_debug, memory, has_only_added);
+        (!difference.is_empty()).then_some(difference)
     }
 
-    /// The modules of these entries, as indices, none of which is mapped any longer or listed
-    /// elsewhere. What is there now is added to `areas`.
+    /// Those at the indices `gone` are no longer there, `added` are. Returns the former, and where
+    /// all others are now.
+    fn take_over(
+        &mut self,
+        difference: Difference,
+        gone: &[usize],
+        added: &[Module],
+    ) -> (Vec<Module>, Moves) {
+        let mut removed = Vec::new();
+        let mut found = Vec::with_capacity(self.modules.len() + added.len());
+        let mut places = Vec::with_capacity(self.modules.len());
+        for (index, module) in self.modules.drain(..).enumerate() {
+            let stays = !gone.contains(&index);
+            places.push(stays.then_some(found.len()));
+            match stays {
+                true => found.push(module),
+                false => removed.push(module),
+            }
+        }
+        let first_added = found.len();
+        found.extend(added.iter().cloned());
+        let before = &self.listing;
+        let known = |entry: usize| places[before.modules.get(entry).copied().flatten()?];
+        let place = |link: &Link, entry: Option<usize>| {
+            let is_its = |module: &Module| module.contains(link.dynamic);
+            let new = || added.iter().position(is_its).map(|new| first_added + new);
+            // In another namespace.
+            let is_same = |other: &Link| other.dynamic == link.dynamic;
+            let entry = entry.or_else(|| before.links.iter().position(is_same));
+            entry.and_then(known).or_else(new)
+        };
+        let all = difference.now.iter().zip(difference.before);
+        let modules = all.map(|(link, before)| place(link, before)).collect();
+        self.listing = Listing {
+            links: difference.now,
+            modules,
+        };
+        let now = self.put_in_order(found);
+        let moves = places.into_iter().map(|place| Some(now[place?]));
+        (removed, Moves(moves.collect()))
+    }
+
+    /// The modules of the entries that are gone, as indices, none of which is mapped any longer or
+    /// listed elsewhere. What is there now is added to `areas`.
     fn gone(
         &self,
-        entries: &[Link],
-        listed: &[Link],
+        difference: &Difference,
         memory: &dyn Glance,
         areas: &mut Vec<Area>,
     ) -> Option<Vec<usize>> {
-        let by_address = ByAddress::new(&self.modules);
-        let listed: HashSet<Addr> = listed.iter().map(|link| link.dynamic).collect();
         let mut gone = Vec::new();
-        for entry in entries
-            .iter()
-            .filter(|entry| !listed.contains(&entry.dynamic))
-        {
-            let index = by_address.at(&self.modules, entry.dynamic)?;
+        for entry in &difference.gone {
+            let dynamic = self.listing.links.get(*entry)?.dynamic;
+            if lists(&difference.now, dynamic) {
+                continue;
+            }
+            let index = self.by_address.at(&self.modules, dynamic)?;
             let range = self.modules.get(index)?.range();
             let before = overlapping(&self.maps.mappings, &range);
-            let file = before.iter().find(|map| map.contains(entry.dynamic))?;
+            let file = before.iter().find(|map| map.contains(dynamic))?;
             let now = mappings_in(memory, &range)?;
             if now.iter().any(|map| is_same_file(map, file)) {
                 return None;
@@ -112,27 +135,32 @@ impl Image {
         Some(gone)
     }
 
-    /// The modules of these entries. What is mapped there is added to `areas`.
+    /// The modules of the entries that have come, and whether all of these are of new ones. What is
+    /// mapped there is added to `areas`.
     fn added(
         &self,
-        entries: &[Link],
+        difference: &Difference,
         memory: &dyn Glance,
         files: &mut FileCache,
         areas: &mut Vec<Area>,
-    ) -> Option<Vec<Module>> {
-        let listed: HashSet<Addr> = self.links.iter().map(|link| link.dynamic).collect();
-        let new = entries
-            .iter()
-            .filter(|entry| !listed.contains(&entry.dynamic));
+    ) -> Option<(Vec<Module>, bool)> {
         let mut added = Vec::new();
-        for entry in new {
+        let mut are_new = true;
+        for entry in difference.come() {
+            if lists(&self.listing.links, entry.dynamic) {
+                are_new = false;
+                continue;
+            }
             let (module, area) = self.module_of(entry.dynamic, memory, files)?;
-            if !added.iter().any(|other: &Module| other.same_as(&module)) {
-                areas.push(area);
-                added.push(module);
+            match added.iter().any(|other: &Module| other.same_as(&module)) {
+                true => are_new = false,
+                false => {
+                    areas.push(area);
+                    added.push(module);
+                }
             }
         }
-        Some(added)
+        Some((added, are_new))
     }
 
     /// The module whose dynamic section is at `dynamic`, and what is mapped there.
@@ -144,10 +172,9 @@ impl Image {
     ) -> Option<(Module, Area)> {
         let part = memory.mapping_from(dynamic)??;
         let path = part.path().filter(|_| part.contains(dynamic))?;
-        let thread = living_thread(self.pid).unwrap_or(self.pid);
         let program = scan::mapping_at(&self.maps.mappings, self.auxv.program_headers);
         let about = [part.clone()];
-        let opener = Opener::new(thread, memory, &about, program);
+        let opener = Opener::new(self.pid, memory, &about, program);
         let file = files.open(&part, path, &opener).ok()?;
         let claimed = module::loaded(&file, module::bias(&file, &part)?)?;
         let now = mappings_in(memory, &claimed)?;
@@ -163,10 +190,9 @@ impl Image {
 /// What is mapped in a range.
 type Area = (Range<Addr>, Vec<Mapping>);
 
-/// How the list has changed.
-struct Change {
-    gone: Vec<Link>,
-    come: Vec<Link>,
+/// Whether one of `links` is the entry of what has its dynamic section at `dynamic`.
+fn lists(links: &[Link], dynamic: Addr) -> bool {
+    links.iter().any(|link| link.dynamic == dynamic)
 }
 
 /// The mappings that have bytes in common with `range`, lowest first.

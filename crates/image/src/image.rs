@@ -3,10 +3,10 @@ use leaktap_memory::{Addr, ReadMemory};
 use crate::auxv::Auxv;
 use crate::files::{FileCache, Opener};
 use crate::link_map::{Link, LinkState, RDebug};
+use crate::listing::Listing;
 use crate::maps::{Mapping, Maps};
 use crate::module::Module;
-use crate::scan::{self, Scan, Skipped};
-use crate::thread::living_thread;
+use crate::scan::{self, ByAddress, Scan, Skipped};
 use crate::{ElfFile, Error};
 
 /// The modules of a process at one moment.
@@ -19,12 +19,17 @@ pub struct Image {
     pub(crate) auxv: Auxv,
     pub(crate) maps: Maps,
     pub(crate) modules: Vec<Module>,
+    pub(crate) by_address: ByAddress,
     /// The dynamic linker's lists.
-    pub(crate) links: Vec<Link>,
+    pub(crate) listing: Listing,
     pub(crate) namespaces: Vec<Vec<usize>>,
     pub(crate) has_program: bool,
     /// The dynamic linker was not changing its list.
     pub(crate) at_rest: bool,
+    /// When it was changing it, it was adding to it.
+    pub(crate) is_adding: bool,
+    /// Where its interface is, if that was filled.
+    r_debug_at: Option<Addr>,
     pub(crate) skipped: Vec<Skipped>,
 }
 
@@ -35,6 +40,20 @@ pub struct Changes {
     pub added: Vec<Module>,
     /// Unloaded since.
     pub removed: Vec<Module>,
+    /// Where those are that stayed; nothing if they are no longer searched in the same order, or
+    /// not before all that was added.
+    pub moves: Option<Moves>,
+}
+
+/// Where modules are in [`Image::modules`] now, by where they were.
+#[derive(Clone, Debug)]
+pub struct Moves(pub(crate) Vec<Option<usize>>);
+
+impl Moves {
+    /// Where the one is that was number `before`; nothing of one that is gone.
+    pub fn index(&self, before: usize) -> Option<usize> {
+        self.0.get(before).copied().flatten()
+    }
 }
 
 impl Changes {
@@ -68,6 +87,7 @@ impl Image {
         memory: &dyn ReadMemory,
         files: &mut FileCache,
     ) -> Result<Option<Changes>, Error> {
+        self.is_adding = false;
         let maps = match self.maps.read_again(self.pid)? {
             None if self.at_rest => return Ok(None),
             None => Maps::read(self.pid)?,
@@ -81,6 +101,7 @@ impl Image {
         let changes = Changes {
             added: missing(&now.modules, &self.modules),
             removed: missing(&self.modules, &now.modules),
+            moves: None,
         };
         *self = now;
         Ok(Some(changes))
@@ -101,31 +122,64 @@ impl Image {
         let program = mappings
             .iter()
             .find(|map| map.contains(auxv.program_headers));
-        let thread = living_thread(pid).unwrap_or(pid);
-        let opener = Opener::new(thread, memory, mappings, program);
+        let opener = Opener::new(pid, memory, mappings, program);
         let mut found = Scan::code(opener, files, before);
         let r_debug = scan::r_debug(&found.modules, auxv, memory);
         let at_rest = r_debug
             .as_ref()
             .is_some_and(|r_debug| r_debug.state == LinkState::Consistent);
+        let r_debug_at = r_debug.filter(|_| at_rest).map(|r_debug| r_debug.at);
         let links = r_debug
             .map(|r_debug| r_debug.links(memory))
             .unwrap_or_default();
         found.listed(&links);
-        let skipped = found.skipped;
-        let (modules, has_program) = scan::order(found.modules, &links, auxv);
-        let namespaces = scan::namespaces(&modules, &links, has_program);
-        Ok(Image {
+        let Scan {
+            modules, skipped, ..
+        } = found;
+        let by_address = ByAddress::new(&modules);
+        let at = |link: &Link| by_address.at(&modules, link.dynamic);
+        let listing = Listing {
+            modules: links.iter().map(at).collect(),
+            links,
+        };
+        let mut image = Image {
             pid,
             auxv,
             maps,
-            modules,
-            links,
-            namespaces,
-            has_program,
+            modules: Vec::new(),
+            by_address: ByAddress::default(),
+            listing,
+            namespaces: Vec::new(),
+            has_program: false,
             at_rest,
+            is_adding: false,
+            r_debug_at,
             skipped,
-        })
+        };
+        image.put_in_order(modules);
+        Ok(image)
+    }
+
+    /// Its modules are `found`, which its listing has the numbers of, in the order in which they are
+    /// searched. Returns which number each has now.
+    pub(crate) fn put_in_order(&mut self, found: Vec<Module>) -> Vec<usize> {
+        let (order, has_program) = scan::order(&found, &self.listing.modules, self.auxv);
+        let mut places = vec![0; found.len()];
+        for (place, index) in order.iter().enumerate() {
+            places[*index] = place;
+        }
+        let mut left: Vec<Option<Module>> = found.into_iter().map(Some).collect();
+        self.modules = order
+            .iter()
+            .filter_map(|index| left[*index].take())
+            .collect();
+        for module in self.listing.modules.iter_mut().flatten() {
+            *module = places[*module];
+        }
+        self.has_program = has_program;
+        self.by_address = ByAddress::new(&self.modules);
+        self.namespaces = scan::namespaces(&self.listing, has_program);
+        places
     }
 
     /// False if the process has executed another program since: then load a new image. True of one
@@ -161,7 +215,26 @@ impl Image {
 
     /// The module that `at` belongs to.
     pub fn module_at(&self, at: Addr) -> Option<&Module> {
-        self.modules.iter().find(|module| module.contains(at))
+        self.modules.get(self.index_at(at)?)
+    }
+
+    /// Which of [`Image::modules`] it is.
+    pub fn index_at(&self, at: Addr) -> Option<usize> {
+        self.by_address.at(&self.modules, at)
+    }
+
+    /// Which of [`Image::modules`] `module` is.
+    pub fn index_of(&self, module: &Module) -> Option<usize> {
+        let is_it = |other: &Module| other.key() == module.key();
+        self.by_address
+            .find(&self.modules, module.range().start, is_it)
+    }
+
+    /// The module that has an executable mapping at `at`.
+    pub(crate) fn code_at(&self, at: Addr) -> Option<&Module> {
+        let has_code = |module: &Module| module.has_code_at(at);
+        let index = self.by_address.find(&self.modules, at, has_code)?;
+        self.modules.get(index)
     }
 
     /// The main program, unless it could not be opened.
@@ -184,7 +257,18 @@ impl Image {
     /// The dynamic linker's debugger interface as it is now. Nothing before the linker has set it
     /// up. A static program can have one too, for its own dlopen(3).
     pub fn r_debug(&self, memory: &dyn ReadMemory) -> Option<RDebug> {
-        scan::r_debug(&self.modules, self.auxv, memory)
+        let known = self.r_debug_at.and_then(|at| RDebug::read(at, memory));
+        known.or_else(|| scan::r_debug(&self.modules, self.auxv, memory))
+    }
+
+    /// What the dynamic linker is doing; nothing before it has set that interface up. What it adds
+    /// until it is next at rest is at the end of its lists, for [`Image::follow`].
+    pub fn linker_state(&mut self, memory: &dyn ReadMemory) -> Option<LinkState> {
+        let state = self.r_debug(memory)?.state;
+        if state != LinkState::Consistent {
+            self.is_adding = state == LinkState::Add;
+        }
+        Some(state)
     }
 
     /// The function that the dynamic linker calls before and after it changes its list: `r_brk`,

@@ -1,6 +1,6 @@
 //! The dynamic linker's own list of what it has loaded (`<link.h>`, the debugger interface).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use leaktap_memory::{Addr, ReadMemory};
 
@@ -117,26 +117,28 @@ impl RDebug {
     /// The modules of all namespaces, in the order of the lists. A list that is unreadable ends
     /// there, and so does one that leads back to itself.
     pub fn links(self, memory: &dyn ReadMemory) -> Vec<Link> {
-        self.links_read(memory, &HashMap::new())
+        let mut seen = HashSet::new();
+        self.links_by(memory, |at| {
+            let mut bytes = [0; LINK_LEN];
+            let is_read = seen.insert(at) && memory.read(at, &mut bytes).is_ok();
+            is_read.then_some(bytes)
+        })
     }
 
-    /// As [`RDebug::links`], of whose entries some have been read.
-    pub(crate) fn links_read(
+    /// As [`RDebug::links`], of entries that `read` reads: nothing ends the list, which an entry
+    /// that has been read before has to do.
+    pub(crate) fn links_by(
         self,
         memory: &dyn ReadMemory,
-        read: &HashMap<Addr, [u8; LINK_LEN]>,
+        mut read: impl FnMut(Addr) -> Option<[u8; LINK_LEN]>,
     ) -> Vec<Link> {
         let mut links = Vec::new();
-        let mut seen = HashSet::new();
         for (namespace, debug) in self.namespaces(memory).into_iter().enumerate() {
             let mut at = debug.map;
-            while !at.is_null() && links.len() < MOST_MODULES && seen.insert(at) {
-                let mut bytes = [0; LINK_LEN];
-                match read.get(&at) {
-                    Some(read) => bytes = *read,
-                    None if memory.read(at, &mut bytes).is_err() => break,
-                    None => {}
-                }
+            while !at.is_null() && links.len() < MOST_MODULES {
+                let Some(bytes) = read(at) else {
+                    break;
+                };
                 let word = |offset| u64_at(&bytes, offset).unwrap_or(0);
                 links.push(Link {
                     at,
@@ -174,18 +176,31 @@ fn dynamic_section(headers: Addr, count: u64, memory: &dyn ReadMemory) -> Option
 
 /// DT_DEBUG of the dynamic section at `dynamic`.
 pub(crate) fn debug_entry(dynamic: Addr, memory: &dyn ReadMemory) -> Option<Addr> {
-    for index in 0..MOST_DYNAMIC_ENTRIES {
-        let at = dynamic.checked_add(index * 16)?;
-        match memory.read_u64(at).ok()? {
-            DT_NULL => return None,
-            DT_DEBUG => {
-                let value = Addr::new(memory.read_u64(at.checked_add(8)?).ok()?);
-                return (!value.is_null()).then_some(value);
+    let mut read = 0;
+    while read < MOST_DYNAMIC_ENTRIES {
+        let (bytes, count) = entries_at(dynamic.checked_add(read * 16)?, memory)?;
+        for entry in bytes.chunks_exact(16).take(count) {
+            match u64_at(entry, 0)? {
+                DT_NULL => return None,
+                DT_DEBUG => return u64_at(entry, 8).map(Addr::new).filter(|at| !at.is_null()),
+                _ => {}
             }
-            _ => {}
         }
+        read += count as u64;
     }
     None
+}
+
+/// Entries of a dynamic section from `at` on, and how many: one, if behind it is nothing to be read.
+fn entries_at(at: Addr, memory: &dyn ReadMemory) -> Option<([u8; 512], usize)> {
+    let mut bytes = [0; 512];
+    match memory.read(at, &mut bytes) {
+        Ok(()) => Some((bytes, 32)),
+        Err(_) => {
+            memory.read(at, bytes.first_chunk_mut::<16>()?).ok()?;
+            Some((bytes, 1))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -223,11 +238,5 @@ mod tests {
             namespace: 0,
         });
         assert_eq!(first.links(&memory), links);
-        // What has been read is not read again.
-        let mut other = [0; LINK_LEN];
-        other[16] = 9;
-        let read = HashMap::from([(Addr::new(0x1050), other)]);
-        let links = first.links_read(&memory, &read);
-        assert_eq!(links.last().unwrap().dynamic, Addr::new(9));
     }
 }

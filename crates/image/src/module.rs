@@ -10,6 +10,10 @@ use crate::{ElfFile, Error};
 
 const PAGE: u64 = 0x1000;
 
+/// What a module is known by as long as its file is held: where that is in our memory, and the load
+/// bias.
+pub type Key = (usize, u64);
+
 /// An ELF file loaded at one place of a process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -69,6 +73,11 @@ impl Module {
     /// The file.
     pub fn file(&self) -> &Arc<ElfFile> {
         &self.file
+    }
+
+    /// What no other module has as long as the file of this one is held.
+    pub fn key(&self) -> Key {
+        (Arc::as_ptr(&self.file).addr(), self.bias)
     }
 
     /// What is added, modulo 2^64, to an address in the file to get one in the process.

@@ -1,6 +1,5 @@
 //! Finds the modules of a process: from its mappings, in the order of its link map.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use leaktap_memory::{Addr, ReadMemory};
 use crate::auxv::Auxv;
 use crate::files::{FileCache, Opener};
 use crate::link_map::{Link, RDebug};
+use crate::listing::Listing;
 use crate::maps::{Kind, Mapping};
 use crate::module::{self, Module};
 use crate::{Error, vdso};
@@ -130,24 +130,41 @@ pub(crate) fn mapping_at(maps: &[Mapping], at: Addr) -> Option<&Mapping> {
     Some(before).filter(|map| map.contains(at))
 }
 
-/// Modules by address: where each begins, and its index.
-pub(crate) struct ByAddress(Vec<(Addr, usize)>);
+/// Modules by address: where each begins, where the last one up to it ends, and its index.
+#[derive(Debug, Default)]
+pub(crate) struct ByAddress(Vec<(Addr, Addr, usize)>);
 
 impl ByAddress {
     pub(crate) fn new(modules: &[Module]) -> ByAddress {
-        let starts = modules.iter().map(|module| module.range().start);
-        let mut all: Vec<_> = starts.zip(0..).collect();
-        all.sort_unstable();
+        let ranges = modules.iter().map(Module::range);
+        let mut all: Vec<_> = ranges.zip(0..).map(|(r, i)| (r.start, r.end, i)).collect();
+        all.sort(); // the linker mostly maps them one below the other
+        let mut last = Addr::default();
+        for (_, end, _) in &mut all {
+            last = last.max(*end);
+            *end = last;
+        }
         ByAddress(all)
     }
 
     /// The index of the module at `at`; `modules` begins with those that this was made of.
     pub(crate) fn at(&self, modules: &[Module], at: Addr) -> Option<usize> {
-        let after = self.0.partition_point(|(start, _)| *start <= at);
+        self.find(modules, at, |module| module.contains(at))
+    }
+
+    /// The index of the module about `at` that is `wanted`.
+    pub(crate) fn find(
+        &self,
+        modules: &[Module],
+        at: Addr,
+        wanted: impl Fn(&Module) -> bool,
+    ) -> Option<usize> {
+        let after = self.0.partition_point(|(start, ..)| *start <= at);
         let before = self.0.get(..after).unwrap_or_default();
-        let contains = |index: &usize| modules.get(*index).is_some_and(|m| m.contains(at));
         // The last one that begins before, unless another lies within one of its holes.
-        before.iter().rev().map(|(_, index)| *index).find(contains)
+        let reach = before.iter().rev().take_while(|(_, end, _)| at < *end);
+        let mut indices = reach.map(|(.., index)| *index);
+        indices.find(|index| modules.get(*index).is_some_and(&wanted))
     }
 }
 
@@ -156,44 +173,42 @@ fn overlap(one: &Module, other: &Module) -> bool {
     one.start < other.end && other.start < one.end
 }
 
-/// The main program first, then as the dynamic linker lists them, the rest by address. Also says
-/// whether the first is the main program.
-pub(crate) fn order(found: Vec<Module>, links: &[Link], auxv: Auxv) -> (Vec<Module>, bool) {
-    let by_address = ByAddress::new(&found);
+/// Indices of `found`: the main program first, then as the dynamic linker lists them, the rest as
+/// they come. `listed` are the modules of the linker's entries. Also says whether the first is the
+/// main program.
+pub(crate) fn order(found: &[Module], listed: &[Option<usize>], auxv: Auxv) -> (Vec<usize>, bool) {
+    let is_entry = |module: &Module| module.contains(auxv.entry);
     // A dynamic linker that was run as a program (`ld.so PROGRAM`) lists the program first.
     // In a static program the list begins with an entry that says nothing.
-    let listed = links
-        .iter()
-        .skip(1)
-        .map(|link| by_address.at(&found, link.dynamic));
-    let listed: Vec<usize> = listed.flatten().collect();
-    let first = links.first();
-    let program = first
-        .and_then(|link| by_address.at(&found, link.dynamic))
-        .or_else(|| by_address.at(&found, auxv.entry));
-    let mut left: Vec<Option<Module>> = found.into_iter().map(Some).collect();
-    let mut take = |index: usize| left.get_mut(index).and_then(Option::take);
-    let is_program = program.is_some();
-    let mut modules: Vec<Module> = program.and_then(&mut take).into_iter().collect();
-    modules.extend(listed.into_iter().filter_map(take));
-    modules.extend(left.into_iter().flatten());
-    (modules, is_program)
+    let first = listed.first().copied().flatten();
+    let program = first.or_else(|| found.iter().position(is_entry));
+    let behind = listed.iter().skip(1).flatten().copied();
+    let mut is_left = vec![true; found.len()];
+    let mut take = |index: &usize| is_left.get_mut(*index).is_some_and(std::mem::take);
+    let all = program.into_iter().chain(behind).chain(0..found.len());
+    let order = all.filter(|index| take(index)).collect();
+    (order, program.is_some())
 }
 
-/// What each namespace has loaded, in the order of its list, as indices of `modules`: what the
-/// linker lists first there is the program, if there is one.
-pub(crate) fn namespaces(modules: &[Module], links: &[Link], has_program: bool) -> Vec<Vec<usize>> {
+/// What each namespace has loaded, in the order of its list, as indices of modules: what the linker
+/// lists first there is the program, if there is one.
+pub(crate) fn namespaces(listing: &Listing, has_program: bool) -> Vec<Vec<usize>> {
     let mut found: Vec<Vec<usize>> = vec![Vec::new()];
     found[0].extend(has_program.then_some(0));
-    let by_address = ByAddress::new(modules);
-    let mut seen: HashSet<(usize, usize)> = has_program.then_some((0, 0)).into_iter().collect();
-    for link in links {
+    let mut seen: Vec<Vec<bool>> = vec![vec![has_program]];
+    for (link, module) in listing.links.iter().zip(&listing.modules) {
         if found.len() <= link.namespace {
             found.resize(link.namespace + 1, Vec::new());
+            seen.resize(link.namespace + 1, Vec::new());
         }
-        if let Some(module) = by_address.at(modules, link.dynamic)
-            && seen.insert((link.namespace, module))
-        {
+        let Some(module) = *module else {
+            continue;
+        };
+        let seen = &mut seen[link.namespace];
+        if seen.len() <= module {
+            seen.resize(module + 1, false);
+        }
+        if !std::mem::replace(&mut seen[module], true) {
             found[link.namespace].push(module);
         }
     }

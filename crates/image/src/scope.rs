@@ -3,131 +3,167 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use crate::Module;
 use crate::elf::Symbol;
-use crate::{Image, Module};
+use crate::module::Key;
 
-/// The orders of search of one namespace.
-pub(crate) struct Scopes<'a> {
-    image: &'a Image,
-    by_name: HashMap<String, usize>,
-    /// What was loaded at the start, with all that this depends on; then, each with what it depends
-    /// on, what dlopen(3) has opened.
-    scopes: Vec<Vec<usize>>,
-    /// Which of them, beside the first, is searched for a module.
-    local: HashMap<usize, usize>,
-    found: RefCell<HashMap<Wanted, Option<Definition>>>,
+/// A definition: its module, and its symbol.
+pub(crate) type Definition = (Module, Symbol);
+
+/// What has been looked for in a scope: by name and version.
+type Searched = RefCell<HashMap<(String, Option<String>), Option<Definition>>>;
+
+/// What a namespace has loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Namespace {
+    /// By what others may call them; those of one name in the order of the list.
+    by_name: HashMap<String, Vec<Module>>,
+    at_start: Scope,
 }
 
-/// A definition: the module's index, and its symbol.
-pub(crate) type Definition = (usize, Symbol);
+/// Modules in the order in which they are searched.
+#[derive(Debug, Default)]
+struct Scope {
+    modules: Vec<Module>,
+    keys: HashSet<Key>,
+    searched: Searched,
+}
 
-/// A scope, a name and a version.
-type Wanted = (usize, String, Option<String>);
+/// What is searched for modules that are looked at now: beside what was loaded at the start, with
+/// all that this depends on, what dlopen(3) has opened them with.
+pub(crate) struct Scopes<'n> {
+    at_start: &'n Scope,
+    opened: Vec<Scope>,
+    /// Which of those is searched for a module.
+    local: HashMap<Key, usize>,
+}
 
-impl<'a> Scopes<'a> {
-    /// Of the namespace that has loaded `list`. `is_new` tells which modules scopes are asked for.
-    pub(crate) fn new(
-        image: &'a Image,
-        list: &[usize],
-        is_new: impl Fn(&usize) -> bool,
-    ) -> Scopes<'a> {
-        let mut scopes = Scopes {
-            image,
-            by_name: HashMap::new(),
-            scopes: Vec::new(),
-            local: HashMap::new(),
-            found: RefCell::default(),
-        };
-        for &index in list {
-            for name in scopes.module(index).map(names).into_iter().flatten() {
-                scopes.by_name.entry(name).or_insert(index);
-            }
-        }
-        scopes.scopes.push(scopes.at_start(list));
-        let global: HashSet<_> = scopes.scopes.iter().flatten().copied().collect();
-        for &index in list {
-            let is_opened = !global.contains(&index) && !scopes.local.contains_key(&index);
-            if is_opened && is_new(&index) {
-                scopes.open(index, &global);
-            }
-        }
-        scopes
+impl Namespace {
+    /// That has loaded `list`.
+    pub(crate) fn new(list: &[&Module]) -> Namespace {
+        let mut namespace = Namespace::default();
+        list.iter().for_each(|module| namespace.add(module));
+        namespace.at_start = Scope::of(namespace.loaded_at_start(list));
+        namespace
     }
 
-    fn module(&self, index: usize) -> Option<&'a Module> {
-        self.image.modules().get(index)
+    /// `module` is listed behind all others.
+    pub(crate) fn add(&mut self, module: &Module) {
+        for name in names(module) {
+            self.by_name.entry(name).or_default().push(module.clone());
+        }
+    }
+
+    /// Forgets `module`, if it was not loaded at the start; else returns false.
+    pub(crate) fn remove(&mut self, module: &Module) -> bool {
+        for name in names(module) {
+            if let Some(named) = self.by_name.get_mut(&name) {
+                named.retain(|other| other.key() != module.key());
+            }
+        }
+        !self.at_start.keys.contains(&module.key())
     }
 
     /// All that the linker has listed before the last module that the first one depends on: new
     /// ones go to the end. Preloaded libraries are among them, and what these depend on comes
     /// behind.
-    fn at_start(&self, list: &[usize]) -> Vec<usize> {
+    fn loaded_at_start(&self, list: &[&Module]) -> Vec<Module> {
         let Some(&first) = list.first() else {
             return Vec::new();
         };
-        let needed: HashSet<_> = self.closure(&[first]).into_iter().collect();
-        let last = list.iter().rposition(|index| needed.contains(index));
-        let loaded = list.get(..=last.unwrap_or(0)).unwrap_or_default();
-        self.closure(loaded)
+        let needed = self.closure(&[first]);
+        let needed: HashSet<Key> = needed.iter().map(Module::key).collect();
+        let last = list
+            .iter()
+            .rposition(|module| needed.contains(&module.key()));
+        self.closure(list.get(..=last.unwrap_or(0)).unwrap_or_default())
     }
 
-    /// `root` has been opened by dlopen(3): those that came with it are searched as it is.
-    fn open(&mut self, root: usize, global: &HashSet<usize>) {
-        let scope = self.closure(&[root]);
-        for &index in scope.iter().filter(|index| !global.contains(index)) {
-            self.local.entry(index).or_insert(self.scopes.len());
+    /// What is searched for those of `new`, in the order of the list, beside others that came with
+    /// them.
+    pub(crate) fn scopes(&self, new: &[&Module]) -> Scopes<'_> {
+        let mut scopes = Scopes {
+            at_start: &self.at_start,
+            opened: Vec::new(),
+            local: HashMap::new(),
+        };
+        for module in new {
+            let is_at_start = self.at_start.keys.contains(&module.key());
+            if !is_at_start && !scopes.local.contains_key(&module.key()) {
+                scopes.open(self.closure(&[module]));
+            }
         }
-        self.scopes.push(scope);
+        scopes
     }
 
     /// `roots` and what they depend on, breadth first.
-    fn closure(&self, roots: &[usize]) -> Vec<usize> {
+    fn closure(&self, roots: &[&Module]) -> Vec<Module> {
         let mut found = Vec::new();
-        let mut seen: HashSet<usize> = roots.iter().copied().collect();
-        let mut queue: VecDeque<usize> = roots.iter().copied().collect();
-        while let Some(index) = queue.pop_front() {
-            found.push(index);
-            let needed = self.module(index).map(|module| module.file().needed());
-            for name in needed.unwrap_or_default() {
-                if let Some(&other) = self.by_name.get(file_name(&name))
-                    && seen.insert(other)
+        let mut seen: HashSet<Key> = roots.iter().map(|module| module.key()).collect();
+        let mut queue: VecDeque<Module> = roots.iter().copied().cloned().collect();
+        while let Some(module) = queue.pop_front() {
+            for name in module.file().needed() {
+                let named = self.by_name.get(file_name(&name));
+                if let Some(other) = named.and_then(|named| named.first())
+                    && seen.insert(other.key())
                 {
-                    queue.push_back(other);
+                    queue.push_back(other.clone());
                 }
             }
+            found.push(module);
         }
         found
+    }
+}
+
+impl Scope {
+    fn of(modules: Vec<Module>) -> Scope {
+        Scope {
+            keys: modules.iter().map(Module::key).collect(),
+            modules,
+            searched: Searched::default(),
+        }
+    }
+
+    fn first(&self, name: &str, version: Option<&str>) -> Option<Definition> {
+        let key = (name.to_owned(), version.map(str::to_owned));
+        let find = || {
+            let mut modules = self.modules.iter().filter(|module| !module.is_vdso());
+            modules.find_map(|m| Some((m.clone(), m.file().definition(name, version)?)))
+        };
+        let mut searched = self.searched.borrow_mut();
+        searched.entry(key).or_insert_with(find).clone()
+    }
+}
+
+impl Scopes<'_> {
+    /// dlopen(3) has opened the first of `scope`: those that came with it are searched as it is.
+    fn open(&mut self, scope: Vec<Module>) {
+        for key in scope.iter().map(Module::key) {
+            if !self.at_start.keys.contains(&key) {
+                self.local.entry(key).or_insert(self.opened.len());
+            }
+        }
+        self.opened.push(Scope::of(scope));
     }
 
     /// What `user` gets for `name`: as usual, and if its library was opened with RTLD_DEEPBIND,
     /// which is not public.
     pub(crate) fn lookup(
         &self,
-        user: usize,
+        user: &Module,
         name: &str,
         version: Option<&str>,
     ) -> [Option<Definition>; 2] {
-        let own = self.module(user).filter(|user| user.file().is_symbolic());
-        let own = own.and_then(|own| Some((user, own.file().definition(name, version)?)));
+        let own = Some(user).filter(|user| user.file().is_symbolic());
+        let own = own.and_then(|own| Some((own.clone(), own.file().definition(name, version)?)));
         if own.is_some() {
             return [own.clone(), own];
         }
-        let global = self.first_in(0, name, version);
-        let local = self.local.get(&user);
-        let local = local.and_then(|&local| self.first_in(local, name, version));
+        let global = self.at_start.first(name, version);
+        let local = self.local.get(&user.key());
+        let local = local.and_then(|local| self.opened.get(*local)?.first(name, version));
         [global.clone().or(local.clone()), local.or(global)]
-    }
-
-    fn first_in(&self, scope: usize, name: &str, version: Option<&str>) -> Option<Definition> {
-        let key = (scope, name.to_owned(), version.map(str::to_owned));
-        let find = || {
-            self.scopes.get(scope)?.iter().find_map(|&index| {
-                let module = self.module(index).filter(|module| !module.is_vdso())?;
-                Some((index, module.file().definition(name, version)?))
-            })
-        };
-        let mut found = self.found.borrow_mut();
-        found.entry(key).or_insert_with(find).clone()
     }
 }
 
