@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 
-use leaktap_image::Image;
+use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers};
 
@@ -110,6 +110,13 @@ impl Breakpoints {
             .flat_map(|module| module.executable());
         self.files = executable.cloned().collect();
         self.slots.set_modules(image, staying);
+    }
+
+    /// Tells of modules that are new, as [`Breakpoints::set_modules`] of all.
+    pub(crate) fn add_modules(&mut self, added: &[Module], staying: &[Range<Addr>]) {
+        let executable = added.iter().flat_map(Module::executable);
+        self.files.extend(executable.cloned());
+        self.slots.add_modules(added, staying);
     }
 
     /// Sets a breakpoint at `at`, or adds a purpose to the one there.
@@ -275,6 +282,7 @@ impl Breakpoints {
             self.journal.note(Change::Lifted { at });
         }
         self.sites.retain(|at, _| !range.contains(at));
+        self.files.retain(|file| !range.contains(&file.start));
         self.slots.forget(range);
     }
 

@@ -120,6 +120,17 @@ pub struct Modules {
     has_families: bool,
 }
 
+/// What a look at the modules has found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Those that are new.
+    pub(crate) added: Vec<Module>,
+    /// Where modules were that are gone.
+    pub(crate) gone: Vec<Range<Addr>>,
+    /// The allocators are the same, and modules are searched in the order in which they were.
+    pub(crate) are_same: bool,
+}
+
 /// What is looked at when modules are brought up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Look {
@@ -175,6 +186,11 @@ impl Modules {
     /// The modules that are loaded.
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// Whether the dynamic linker has its list at rest.
+    pub(crate) fn are_at_rest(&mut self, memory: &dyn ReadMemory) -> bool {
+        self.image.linker_state(memory) == Some(LinkState::Consistent)
     }
 
     /// The allocators that are loaded: that of the main program's malloc first.
@@ -356,15 +372,14 @@ impl Modules {
             || gone.iter().any(|range| self.c_library.contains(range))
     }
 
-    /// Reads the list of modules again; returns where modules were that are gone, or nothing if all
-    /// is as it
-    /// was. The rows of new ones are made from now on.
+    /// Reads the list of modules again; returns what has changed, or nothing if all is as it was. The
+    /// rows of new ones are made from now on.
     pub(crate) fn refresh(
         &mut self,
         memory: &Memory,
         files: &mut Files,
         look: Look,
-    ) -> Option<Vec<Range<Addr>>> {
+    ) -> Option<Found> {
         self.has_families = false;
         let is_told = look == Look::Listed && !std::mem::take(&mut self.looks_at_all);
         let followed = is_told.then(|| self.image.follow(&Kernel(memory), &mut files.opened));
@@ -377,23 +392,34 @@ impl Modules {
         for range in changes.removed.iter().flat_map(Module::executable) {
             self.rules.remove(range.clone());
         }
-        // One that comes and goes is remembered once.
-        let is_among = |module: &Module| changes.removed.iter().any(|new| new.same_as(module));
-        self.gone.retain(|module| !is_among(module));
-        self.gone.extend(changes.removed);
         self.has_operators |= changes.added.iter().any(defines_operators);
         let added = files.insert(&changes.added, &mut self.rules);
         files.maker.make_ahead(added);
-        self.families.update(&self.image, memory);
+        let mut are_same = self.families.follow(&self.image, &changes, memory);
         self.has_families = true;
         if self.may_have_other_c_library(&changes.added, &gone) {
             self.c_library = c_library(&self.image, memory);
+            are_same = false;
         }
-        self.system = system(&self.image, &self.families, &self.c_library);
+        if !are_same {
+            self.system = system(&self.image, &self.families, &self.c_library);
+            self.allocators = allocators(&self.image, &self.families);
+        }
         let mut added = changes.added.iter();
         self.may_map |= added.any(|module| maps(module, &self.system));
-        self.allocators = allocators(&self.image, &self.families);
-        Some(gone)
+        self.remember(changes.removed);
+        Some(Found {
+            added: changes.added,
+            gone,
+            are_same,
+        })
+    }
+
+    /// Modules that are gone. One that comes and goes is remembered once.
+    fn remember(&mut self, removed: Vec<Module>) {
+        let is_among = |module: &Module| removed.iter().any(|new| new.same_as(module));
+        self.gone.retain(|module| !is_among(module));
+        self.gone.extend(removed);
     }
 }
 

@@ -137,9 +137,5 @@ pub(crate) fn find(
 /// that is in.
 fn linker(image: &Image, memory: &dyn ReadMemory) -> Option<(usize, Code)> {
     let at = image.linker_brk(memory)?;
-    let mut modules = image.modules().iter();
-    Some((
-        modules.position(|module| module.contains(at))?,
-        Code::At(at),
-    ))
+    Some((image.index_at(at)?, Code::At(at)))
 }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
-use leaktap_image::{LinkState, Module};
+use leaktap_image::Module;
 use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
@@ -25,7 +25,7 @@ use crate::agent::{Injection, Waker};
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
 use crate::calls::{Call, Entry};
 use crate::linking::Linking;
-use crate::modules::{Files, Look, Modules, is_linked};
+use crate::modules::{Files, Found, Look, Modules, is_linked};
 use crate::outcome::Outcome;
 use crate::probepoint::{self, Kind, Probepoint, Reason};
 use crate::record::{Freed, Lost, Recorder};
@@ -52,6 +52,8 @@ pub struct Process {
     points: Vec<Probepoint>,
     /// Those of the modules as they are, to be armed.
     found: Option<Vec<Probepoint>>,
+    /// All that there is to be found is armed.
+    is_settled: bool,
     breakpoints: Breakpoints,
     threads: HashMap<Tid, Thread>,
     /// See [`Process::never_trap`].
@@ -108,6 +110,7 @@ impl Process {
             walker: Walker::new(depth),
             points: Vec::new(),
             found: None,
+            is_settled: false,
             threads: HashMap::new(),
             never_traps: false,
             has_been_late: false,
@@ -186,6 +189,8 @@ impl Process {
         }
         // The dynamic linker's is there before any other.
         self.points.sort_by_key(|point| !point.known.is_of_heap());
+        let is_open = |point: &Probepoint| point.kind == Kind::None(Reason::IfuncUnresolved);
+        self.is_settled = self.modules.families().are_settled() && !self.points.iter().any(is_open);
         self.watch_sigtrap();
     }
 
@@ -283,7 +288,7 @@ impl Process {
     }
 
     pub(crate) fn look_at_change(&mut self, files: &mut Files, look: Look) {
-        if self.look_if_consistent(files, look) {
+        if self.look_if_consistent(files, look) && !self.is_settled {
             self.arm();
         }
     }
@@ -294,8 +299,7 @@ impl Process {
     }
 
     fn look_if_consistent(&mut self, files: &mut Files, look: Look) -> bool {
-        let debug = self.modules.image().r_debug(&self.memory);
-        let is_consistent = debug.is_some_and(|debug| debug.state == LinkState::Consistent);
+        let is_consistent = self.modules.are_at_rest(&self.memory);
         if is_consistent {
             self.look(files, look);
         }
@@ -403,16 +407,36 @@ impl Process {
 
     /// Brings the modules up to date.
     fn look(&mut self, files: &mut Files, look: Look) {
-        if let Some(gone) = self.modules.refresh(&self.memory, files, look) {
-            self.found = None;
-            for gone in &gone {
-                self.points.retain(|point| !gone.contains(&point.address));
-                self.breakpoints.forget(gone);
-            }
-            if let Some(agent) = self.injection.agent_mut() {
-                agent.modules_changed(self.modules.rules(), &gone);
-            }
+        let Some(Found {
+            added,
+            gone,
+            are_same,
+        }) = self.modules.refresh(&self.memory, files, look)
+        else {
+            return;
+        };
+        self.found = None;
+        let points = self.points.len();
+        for gone in &gone {
+            self.points.retain(|point| !gone.contains(&point.address));
+            self.breakpoints.forget(gone);
         }
+        self.breakpoints
+            .add_modules(&added, &self.modules.staying());
+        let is_other = |module: &Module| self.may_have_point(module);
+        self.is_settled &= are_same && self.points.len() == points && !added.iter().any(is_other);
+        if let Some(agent) = self.injection.agent_mut() {
+            agent.modules_changed(self.modules.rules(), &gone);
+        }
+    }
+
+    /// Whether `module` has functions that are no allocator's and are watched by their names.
+    fn may_have_point(&self, module: &Module) -> bool {
+        let others = self.functions().standard();
+        let others = others.filter(|(_, known)| !known.is_of_heap());
+        let names = others.map(|(_, known)| &*known.name);
+        let mut names = names.chain(sigtrap::FUNCTIONS);
+        names.any(|name| !module.file().functions(name).is_empty())
     }
 
     /// Restores every byte. All threads must be stopped, and [`Process::leave_slot`] asked of each.

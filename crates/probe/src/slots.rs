@@ -107,6 +107,16 @@ impl Slots {
         }
     }
 
+    /// Adds the unused bytes of modules that are `added`.
+    pub(crate) fn add_modules(&mut self, added: &[Module], staying: &[Range<Addr>]) {
+        for module in added.iter().filter(|module| !module.is_vdso()) {
+            let stays = staying.contains(&module.range());
+            for range in unused(module) {
+                self.add(Pool::new(range, module.range(), stays));
+            }
+        }
+    }
+
     fn add(&mut self, pool: Pool) {
         let first = self.next;
         self.next += pool.slots.len();
@@ -165,12 +175,10 @@ impl Slots {
 
     /// What was in `range` is no longer mapped.
     pub(crate) fn forget(&mut self, range: &Range<Addr>) {
-        let pools = &mut self.pools;
-        pools.retain(|_, pool| !range.contains(&pool.range.start));
-        let numbers = |(first, pool): (&usize, &Pool)| *first..*first + pool.slots.len();
-        let stays = |id: &SlotId| pools.iter().map(numbers).any(|slots| slots.contains(&id.0));
-        self.by_site
-            .retain(|site, id| !range.contains(site) && stays(id));
+        (self.pools).retain(|_, pool| !range.contains(&pool.range.start));
+        let mut by_site = std::mem::take(&mut self.by_site);
+        by_site.retain(|site, id| !range.contains(site) && self.slot(*id).is_some());
+        self.by_site = by_site;
     }
 
     /// Puts back what was in the slots, where they are still ours: memory unmapped since then is

@@ -76,12 +76,9 @@ impl Table {
     }
 
     /// Where each module is, what its rows count from, and its rows, which are made now if need be.
-    pub fn modules(&mut self) -> impl Iterator<Item = (Range<Addr>, Addr, Arc<Built>)> + '_ {
+    pub fn modules(&mut self) -> impl Iterator<Item = (Range<Addr>, Addr, &Arc<Built>)> + '_ {
         let modules = self.modules.iter_mut();
-        modules.map(|module| {
-            let rows = Arc::clone(module.rows());
-            (module.range.clone(), module.base, rows)
-        })
+        modules.map(|module| (module.range.clone(), module.base, module.rows()))
     }
 
     #[cold]

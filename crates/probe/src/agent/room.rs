@@ -28,6 +28,8 @@ pub(crate) struct Room {
     base: Addr,
     used: u64,
     rows: HashMap<*const Built, (Arc<Built>, u64)>,
+    /// The modules published last, lowest first, and the rows of each.
+    published: Vec<(Module, *const Built)>,
     modules: Places,
     stacks: Places,
 }
@@ -51,6 +53,7 @@ impl Room {
             base,
             used: 0,
             rows: HashMap::new(),
+            published: Vec::new(),
             modules: Places::default(),
             stacks: Places::default(),
         }
@@ -60,21 +63,30 @@ impl Room {
     /// modules: it then knows of modules without rows,
     /// or of none.
     pub(crate) fn publish(&mut self, rules: &mut Table) -> bool {
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(self.modules.words);
         let mut complete = true;
+        let before = std::mem::take(&mut self.published);
+        let mut before = before.into_iter().peekable();
+        self.published.reserve(before.len() + 1);
         for (range, base, built) in rules.modules() {
-            let rows = self.put_rows(&built);
-            complete &= rows.is_some();
-            let module = Module {
-                range: Region {
-                    start: range.start.get(),
-                    end: range.end.get(),
-                },
-                base: base.get(),
-                rows: rows.unwrap_or(self.base.get()), // not null, though there are none
-                len: rows.map_or(0, |_| built.rows.len() as u64),
+            let range = Region {
+                start: range.start.get(),
+                end: range.end.get(),
             };
+            while before
+                .next_if(|(known, _)| known.range.start < range.start)
+                .is_some()
+            {}
+            let is_same = |(known, rows): &(Module, *const Built)| {
+                let Region { start, end } = known.range;
+                (start, end) == (range.start, range.end)
+                    && (known.base, *rows) == (base.get(), Arc::as_ptr(built))
+            };
+            let known = before.next_if(is_same).map(|(known, _)| known);
+            let module = known.unwrap_or_else(|| self.module(range, base, built));
+            complete &= module.rows != self.base.get();
             entries.extend(module.words());
+            self.published.push((module, Arc::as_ptr(built)));
         }
         match self.put_table(|room| &mut room.modules, &entries) {
             Some(at) => self.shared.live().publish_modules(at),
@@ -130,6 +142,17 @@ impl Room {
             .filter(|(start, end)| start == end)
             .map(|(start, _)| start)
             .collect()
+    }
+
+    /// What the agent is told of the module at `range`.
+    fn module(&mut self, range: Region, base: Addr, built: &Arc<Built>) -> Module {
+        let rows = self.put_rows(built);
+        Module {
+            range,
+            base: base.get(),
+            rows: rows.unwrap_or(self.base.get()), // not null, though there are none
+            len: rows.map_or(0, |_| built.rows.len() as u64),
+        }
     }
 
     /// The address, in the target, of the rows of `built`.

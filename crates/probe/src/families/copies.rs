@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use leaktap_api::Functions;
-use leaktap_image::{Code, ElfFile, Image, Module};
+use leaktap_image::{Changes, Code, ElfFile, Image, Module};
 use leaktap_memory::{Addr, ReadMemory, Svma};
 
 use super::by_module::ByModule;
@@ -38,6 +38,12 @@ impl Copies {
     pub(super) fn update(&mut self, image: &Image) {
         let find = |module: &Module| Known::of(image, module, &self.functions);
         self.known.update(image, find);
+    }
+
+    /// As [`Copies::update`], where nothing has changed but `changes`.
+    pub(super) fn follow(&mut self, image: &Image, changes: &Changes) {
+        let find = |module: &Module| Known::of(image, module, &self.functions);
+        self.known.follow(changes, find);
     }
 
     fn of<'i>(&mut self, image: &'i Image, module: usize) -> Option<(&mut Known, &'i Module)> {

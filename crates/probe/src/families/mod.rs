@@ -3,29 +3,33 @@
 mod by_module;
 mod code;
 mod copies;
+mod draft;
 mod forwards;
 mod names;
 mod numbers;
 mod pools;
 mod reach;
 mod users;
+mod uses;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use leaktap_api::{FunctionId, Functions};
-use leaktap_image::{Bindings, Code, Image};
+use leaktap_image::{Bindings, Changes, Code, Image, Module, Moves};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
 
 pub use self::pools::Pool;
 
 use self::copies::Copies;
+use self::draft::Draft;
 use self::names::Group;
 use self::numbers::Numbers;
 use self::pools::Pools;
 use self::reach::Reach;
 use self::users::Users;
+use self::uses::Uses;
 
 /// An allocator: the functions that one module has over one heap. Where a wrapper defines some of
 /// the names alone, the functions that the same callers get for the others belong to it, too.
@@ -89,14 +93,9 @@ pub struct Families {
     numbers: Numbers,
     pools: Pools,
     reach: Reach,
-}
-
-/// One that is being put together.
-struct Draft {
-    module: usize,
-    group: Group,
-    user: User,
-    members: Vec<Member>,
+    uses: Uses,
+    /// The main program is bound to its malloc.
+    is_bound: bool,
 }
 
 impl Families {
@@ -112,6 +111,8 @@ impl Families {
             numbers: Numbers::default(),
             pools: Pools::new(pools),
             reach: Reach::default(),
+            uses: Uses::default(),
+            is_bound: false,
         }
     }
 
@@ -126,7 +127,9 @@ impl Families {
         self.bindings.update(image, memory);
         self.copies.update(image);
         self.reach.update(image);
+        self.uses = Uses::new(image, &self.bindings, &self.functions);
         let users = Users::new(image, &self.bindings, memory, &self.functions);
+        self.is_bound = users.is_bound();
         if users.of_program().is_none() {
             // The linker has not mapped it yet: nothing else may come first.
             self.all.clear();
@@ -156,6 +159,61 @@ impl Families {
         for family in &mut self.all {
             family.id = self.numbers.of(family, image);
         }
+    }
+
+    /// As [`Families::update`], where nothing has changed but what `changes` say. False if the
+    /// families are no longer those that they were.
+    pub fn follow(&mut self, image: &Image, changes: &Changes, memory: &dyn ReadMemory) -> bool {
+        let moves = changes.moves.as_ref();
+        let is_known = self.bindings.follow(image, changes, memory);
+        let are_same = is_known && moves.is_some_and(|moves| self.stay(image, changes, moves));
+        if !are_same {
+            self.update(image, memory);
+        }
+        are_same
+    }
+
+    /// Whether they are the same: what has come uses what others used before it, and has nothing for
+    /// itself; and none needs what is gone. If not, they are to be found again.
+    fn stay(&mut self, image: &Image, changes: &Changes, moves: &Moves) -> bool {
+        if !self.is_bound || self.pools.are_told() || !self.are_resolved() {
+            return false;
+        }
+        self.copies.follow(image, changes);
+        self.reach.follow(changes);
+        let copies = &mut self.copies;
+        let mut has_own = |module: &Module| {
+            let index = image.index_of(module);
+            index.is_none_or(|index| !copies.groups(image, index, false).is_empty())
+        };
+        let mut added = changes.added.iter();
+        !added.any(&mut has_own)
+            && (self.uses).follow(changes, image, &self.bindings, &self.functions)
+            && self.move_modules(moves)
+    }
+
+    fn are_resolved(&self) -> bool {
+        let mut members = self.all.iter().flat_map(|family| &family.functions);
+        members.all(|member| member.code.addr().is_some())
+    }
+
+    /// Whether another look at the same modules finds the same.
+    pub(crate) fn are_settled(&self) -> bool {
+        self.are_resolved() && self.bindings.are_settled()
+    }
+
+    /// False if one has moved to nowhere.
+    fn move_modules(&mut self, moves: &Moves) -> bool {
+        let modules = self.all.iter_mut().flat_map(|family| {
+            let members = family.functions.iter_mut().map(|member| &mut member.module);
+            std::iter::once(&mut family.module).chain(members)
+        });
+        let mut moved = modules.map(|module| {
+            let now = moves.index(*module);
+            *module = now.unwrap_or(*module);
+            now.is_some()
+        });
+        moved.all(|is_there| is_there)
     }
 
     /// Whether `at` is code that an allocator runs in its own module.
@@ -237,13 +295,8 @@ impl Families {
 
     /// What modules have for themselves.
     fn add_copies(&mut self, image: &Image, drafts: &mut Vec<Draft>) {
-        let is_among = |module| {
-            let mut members = drafts.iter().flat_map(|draft| &draft.members);
-            members.any(|member| member.module == module)
-        };
-        let used: HashSet<usize> = (0..image.modules().len())
-            .filter(|m| is_among(*m))
-            .collect();
+        let members = drafts.iter().flat_map(|draft| &draft.members);
+        let used: HashSet<usize> = members.map(|member| member.module).collect();
         for module in 0..image.modules().len() {
             for group in self.copies.groups(image, module, used.contains(&module)) {
                 if !drafts
@@ -289,72 +342,5 @@ impl Families {
             draft.add_others(image, memory, &self.functions);
         }
         draft.members.sort_by_key(|member| member.function);
-    }
-}
-
-impl Draft {
-    fn new(module: usize, group: Group, user: User) -> Draft {
-        Draft {
-            module,
-            group,
-            user,
-            members: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, member: Member) {
-        if !self.members.contains(&member) {
-            self.members.push(member);
-        }
-    }
-
-    /// Where a wrapper defines some names only, its callers get the others from elsewhere. What has
-    /// another name that they do get from the wrapper (libc's `cfree` is its `free`) is not theirs.
-    fn add_others(&mut self, image: &Image, memory: &dyn ReadMemory, functions: &Functions) {
-        let others: HashSet<usize> = self.members.iter().map(|member| member.module).collect();
-        for module in others.into_iter().filter(|module| *module != self.module) {
-            let here: Vec<Member> = functions
-                .all()
-                .filter(|(_, known)| known.is_of_heap() && !names::is_beside_malloc(&known.name))
-                .flat_map(|(function, known)| {
-                    let found = image.resolve_in(module, &known.name, memory).into_iter();
-                    found.map(move |found| Member {
-                        function,
-                        module,
-                        code: found.code,
-                    })
-                })
-                .collect();
-            let known = |member: &Member| {
-                let mut members = self.members.iter();
-                members.any(|known| known.function == member.function)
-            };
-            let passed_over: HashSet<Addr> = here
-                .iter()
-                .filter(|member| known(member) && !self.members.contains(member))
-                .filter_map(|member| member.code.addr())
-                .collect();
-            let is_theirs = |member: &&Member| {
-                let at = member.code.addr();
-                !known(member) && !at.is_some_and(|at| passed_over.contains(&at))
-            };
-            let more: Vec<Member> = here.iter().filter(is_theirs).cloned().collect();
-            self.members.extend(more);
-        }
-    }
-
-    fn allocates(&self, functions: &Functions) -> bool {
-        let mut members = self.members.iter();
-        members.any(|member| !functions.frees(member.function))
-    }
-
-    fn family(self, image: &Image) -> Family {
-        Family {
-            id: None,
-            name: names::of_family(image, self.module, self.group),
-            module: self.module,
-            functions: self.members,
-            user: self.user,
-        }
     }
 }

@@ -86,6 +86,11 @@ impl Pools {
         missing
     }
 
+    /// Whether something was described.
+    pub(super) fn are_told(&self) -> bool {
+        !self.all.is_empty()
+    }
+
     /// The pools of which functions are loaded, with these. Those of their names are added to
     /// `functions`.
     pub(super) fn find(
@@ -93,6 +98,9 @@ impl Pools {
         image: &Image,
         functions: &mut Functions,
     ) -> Vec<(String, Vec<Member>)> {
+        if self.all.is_empty() {
+            return Vec::new();
+        }
         let mut members: Vec<Vec<Member>> = vec![Vec::new(); self.all.len()];
         let look = |module: &Module| of_module(&self.all, module, functions);
         self.known.update(image, look);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use leaktap_image::{ElfFile, Image, Module};
+use leaktap_image::{Changes, ElfFile, Image, Module};
 use leaktap_memory::{Addr, Svma};
 
 use super::by_module::ByModule;
@@ -32,11 +32,17 @@ impl Reach {
         self.0.update(image, |_| None);
     }
 
+    /// As [`Reach::update`], where nothing has changed but `changes`.
+    pub(super) fn follow(&mut self, changes: &Changes) {
+        self.0.follow(changes, |_| None);
+    }
+
     /// Whether `at` is code that an allocator among `families` runs. Not one that a user has told
     /// of: its functions may lead anywhere in the program.
     pub(super) fn holds(&mut self, image: &Image, families: &[Family], at: Addr) -> bool {
-        let mut modules = (0..).zip(image.modules());
-        let Some((index, module)) = modules.find(|(_, module)| module.contains(at)) else {
+        let index = image.index_at(at);
+        let module = index.and_then(|index| image.modules().get(index));
+        let (Some(index), Some(module)) = (index, module) else {
             return false;
         };
         let known = families.iter().filter(|family| family.user != User::Told);

@@ -22,6 +22,8 @@ pub(super) struct Users {
     /// Those whose malloc somebody gets.
     definers: HashSet<usize>,
     program: Option<usize>,
+    /// See [`Users::is_bound`].
+    is_bound: bool,
 }
 
 impl Users {
@@ -36,6 +38,7 @@ impl Users {
             malloc: HashMap::new(),
             definers: HashSet::new(),
             program: None,
+            is_bound: false,
         };
         for name in ["malloc", "free"] {
             for bound in users
@@ -56,6 +59,7 @@ impl Users {
             users.add_silent(list);
         }
         let program = image.program().and_then(|_| users.malloc.get(&0).copied());
+        users.is_bound = program.is_some();
         users.program = program.or_else(|| first_allocator(image, memory, functions));
         users.definers.extend(users.program);
         users
@@ -85,6 +89,11 @@ impl Users {
         self.program
     }
 
+    /// Whether it is bound to it, as far as can be told.
+    pub(super) fn is_bound(&self) -> bool {
+        self.is_bound
+    }
+
     /// True of a module whose malloc somebody gets.
     pub(super) fn defines_malloc(&self, module: usize) -> bool {
         self.definers.contains(&module)
@@ -94,11 +103,7 @@ impl Users {
 /// The modules in the order of the linker's lists, the program first; then what it does not list.
 fn bound(image: &Image, bindings: &Bindings, functions: &Functions) -> Vec<Bound> {
     let mut definers: HashMap<Addr, Option<usize>> = HashMap::new();
-    let mut definer = |at: Addr| {
-        let mut modules = image.modules().iter();
-        let find = || modules.position(|module| module.contains(at));
-        *definers.entry(at).or_insert_with(find)
-    };
+    let mut definer = |at: Addr| *definers.entry(at).or_insert_with(|| image.index_at(at));
     let all: Vec<_> = functions.all().collect();
     let mut found = Vec::new();
     for (user, module) in image.modules().iter().enumerate() {

@@ -280,14 +280,15 @@ impl Process {
     /// Whether an int3 is at `at` that neither we have set, nor whoever built the file.
     pub(super) fn is_foreign(&self, at: Addr) -> bool {
         let mut now = [0];
-        let in_file = self.modules.image().module_at(at).and_then(|module| {
+        let in_file = || {
+            let module = self.modules.image().module_at(at)?;
             let bytes = module.file().bytes_at(module.svma(at), 1)?;
             bytes.first().copied()
-        });
+        };
         self.breakpoints.purposes(at).is_none()
             && self.memory.read(at, &mut now).is_ok()
             && now == [INT3]
-            && in_file != Some(INT3)
+            && in_file() != Some(INT3)
     }
 
     /// There is no probe where somebody else's int3 is.
