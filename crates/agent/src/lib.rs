@@ -36,6 +36,8 @@ pub mod queue;
 mod shared;
 mod stub;
 
+use std::sync::OnceLock;
+
 use leaktap_memory::Svma;
 
 pub use shared::{
@@ -175,8 +177,9 @@ pub fn text() -> &'static [u8] {
 
 /// Tells one build of the agent from others (FNV-1a of its text).
 pub fn checksum() -> u64 {
+    static FOUND: OnceLock<u64> = OnceLock::new();
     let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    TEXT.iter().fold(0xcbf2_9ce4_8422_2325, hash)
+    *FOUND.get_or_init(|| TEXT.iter().fold(0xcbf2_9ce4_8422_2325, hash))
 }
 
 /// The image's call frame information (`.eh_frame`), and its offset in the image, where it need
