@@ -5,6 +5,8 @@ mod calls;
 mod cfi;
 mod dynamic;
 mod header;
+#[allow(unsafe_code, reason = "it maps files")]
+mod held;
 mod linking;
 mod relocations;
 mod source;
@@ -57,8 +59,8 @@ pub struct Symbol {
     pub weak: bool,
 }
 
-/// An ELF file of an x86-64 program. It stays open, so that all that is read later, symbols above
-/// all, can be read after the process, or the file's name, has gone.
+/// An ELF file of an x86-64 program. It stays open, or mapped, so that all that is read later,
+/// symbols above all, can be read after the process, or the file's name, has gone.
 #[derive(Debug)]
 pub struct ElfFile {
     path: PathBuf,

@@ -16,13 +16,16 @@ use crate::patience::within;
 use crate::thread::living_thread;
 use crate::{ElfFile, Error};
 
-/// Files that are open already, shared by modules and by processes.
+/// Files that are open already, shared by modules and by processes. Some 400 of them have
+/// descriptors, others are mapped.
 ///
 /// An entry is found by device, inode and path together: on btrfs and overlayfs two files can have
 /// the first two in common. As long as a file is open here its inode cannot be given to another.
 #[derive(Debug, Default)]
 pub struct FileCache {
     files: HashMap<Key, Arc<ElfFile>>,
+    /// Root directories of the processes that they were opened for.
+    roots: Vec<Arc<File>>,
     /// Devices that have not answered once: their files are not asked for again.
     silent: HashSet<(u32, u32)>,
 }
@@ -53,7 +56,7 @@ impl FileCache {
         }
         let opened = match self.silent.contains(&mapping.dev) {
             true => Err(Error::io(path, io::ErrorKind::TimedOut.into())),
-            false => opener.open(mapping, path),
+            false => opener.open(mapping, path, self.root(opener)),
         };
         if let Err(Error::Read { source, .. }) = &opened
             && source.kind() == io::ErrorKind::TimedOut
@@ -64,6 +67,20 @@ impl FileCache {
         self.files.insert(key, Arc::clone(&file));
         Ok(file)
     }
+
+    /// The root directory of the process of `opener`, opened once.
+    fn root(&mut self, opener: &Opener<'_>) -> Option<Arc<File>> {
+        let new = opener.open_root()?;
+        let identity = |root: &File| root.metadata().map(|found| identity(&found)).ok();
+        let is_it = |root: &&Arc<File>| identity(root) == identity(&new);
+        if let Some(known) = self.roots.iter().find(is_it) {
+            return Some(Arc::clone(known));
+        }
+        self.roots.retain(|root| Arc::strong_count(root) > 1);
+        let root = Arc::new(new);
+        self.roots.push(Arc::clone(&root));
+        Some(root)
+    }
 }
 
 /// Opens the files that one process has mapped.
@@ -73,28 +90,8 @@ pub(crate) struct Opener<'a> {
     pub(crate) maps: &'a [Mapping],
     /// A mapping of the main program.
     program: Option<&'a Mapping>,
-    proc: OnceCell<Proc>,
-}
-
-/// Where the kernel tells of a process.
-struct Proc {
     /// A thread of it that lives.
-    thread: i32,
-    root: Option<Arc<File>>,
-}
-
-impl Proc {
-    fn of(pid: i32) -> Proc {
-        let thread = living_thread(pid).unwrap_or(pid);
-        let root = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(format!("/proc/{thread}/root"));
-        Proc {
-            thread,
-            root: root.ok().map(Arc::new),
-        }
-    }
+    thread: OnceCell<i32>,
 }
 
 impl<'a> Opener<'a> {
@@ -109,25 +106,39 @@ impl<'a> Opener<'a> {
             memory,
             maps,
             program,
-            proc: OnceCell::new(),
+            thread: OnceCell::new(),
         }
     }
 
-    fn proc(&self) -> &Proc {
-        self.proc.get_or_init(|| Proc::of(self.pid))
+    fn thread(&self) -> i32 {
+        let find = || living_thread(self.pid).unwrap_or(self.pid);
+        *self.thread.get_or_init(find)
+    }
+
+    fn open_root(&self) -> Option<File> {
+        let root = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(format!("/proc/{}/root", self.thread()));
+        root.ok()
     }
 
     /// First by name, in the process's own mount namespace and in ours (the kernel prints paths
     /// relative to the reader's root), if device and inode are those of the mapping. Then through
     /// `/proc/PID/map_files`, which needs a capability. Last by name again, if the image in memory
     /// shows that it is the file: overlayfs prints other numbers in maps than stat(2) gives.
-    fn open(&self, mapping: &Mapping, path: &Path) -> Result<ElfFile, Error> {
+    fn open(
+        &self,
+        mapping: &Mapping,
+        path: &Path,
+        root: Option<Arc<File>>,
+    ) -> Result<ElfFile, Error> {
         let named = self.named(mapping, path);
         let mut denied = None;
         for candidate in &named {
             let mapped = (mapping.dev, mapping.inode);
             match open_regular(candidate, move |file| identity(file) == mapped) {
-                Ok(Some(file)) => return self.elf(path, file),
+                Ok(Some(file)) => return ElfFile::new(path, file, root),
                 Ok(None) => {}
                 // Nothing else would be better: that is said of leaktap itself, or of the file
                 // system.
@@ -139,11 +150,11 @@ impl<'a> Opener<'a> {
             }
         }
         if let Ok(Some(file)) = open_regular(&self.map_file(mapping), |_| true) {
-            return self.elf(path, file);
+            return ElfFile::new(path, file, root);
         }
         for candidate in &named {
             if let Ok(Some(file)) = open_regular(candidate, |_| true)
-                && let Ok(elf) = self.elf(path, file)
+                && let Ok(elf) = ElfFile::new(path, file, root.clone())
                 && self.is_mapped(&elf, mapping)
             {
                 return Ok(elf);
@@ -154,14 +165,10 @@ impl<'a> Opener<'a> {
         }))
     }
 
-    fn elf(&self, path: &Path, file: Source) -> Result<ElfFile, Error> {
-        ElfFile::new(path, file, self.proc().root.clone())
-    }
-
     /// Where the file may have its name.
     fn named(&self, mapping: &Mapping, path: &Path) -> Vec<PathBuf> {
         let mut names = Vec::new();
-        let thread = self.proc().thread;
+        let thread = self.thread();
         if self
             .program
             .is_some_and(|program| program.same_file(mapping))
@@ -178,7 +185,7 @@ impl<'a> Opener<'a> {
 
     fn map_file(&self, mapping: &Mapping) -> PathBuf {
         let (start, end) = (mapping.start.get(), mapping.end.get());
-        let thread = self.proc().thread;
+        let thread = self.thread();
         PathBuf::from(format!("/proc/{thread}/map_files/{start:x}-{end:x}"))
     }
 
@@ -268,11 +275,11 @@ mod tests {
         let mut code = maps.iter().find(|map| map.perms.exec).unwrap().clone();
         code.end = Addr::new(code.end.get() - 1);
         let path = code.path().unwrap().to_path_buf();
-        let file = opener.open(&code, &path).unwrap();
+        let file = opener.open(&code, &path, None).unwrap();
         assert!(file.functions("malloc").iter().any(|malloc| malloc.dynamic));
         // The right name on another file.
         let other = std::env::current_exe().unwrap();
-        let error = opener.open(&code, &other).unwrap_err();
+        let error = opener.open(&code, &other, None).unwrap_err();
         assert!(matches!(error, Error::Replaced { .. }), "{error:?}");
     }
 }

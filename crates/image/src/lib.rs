@@ -8,7 +8,7 @@
 //!
 //! Mappings, link maps and files belong to the target: nothing in them is trusted, and what cannot
 //! be used is data ([`Skipped`], an absent section), not the end of a session.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod auxv;
 mod bindings;

@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::fstatfs;
 use object::read::{ReadCache, ReadCacheOps, ReadRef};
 
+use super::held::Held;
 use crate::patience::within;
 
 /// Most bytes taken from a file in one piece (1 GiB): a sparse file of the target costs no more.
@@ -32,17 +33,22 @@ const LOCAL: [i64; 11] = [
     0x9660,
 ];
 
-/// Largest file that is copied rather than held open where few descriptors are left.
+/// Largest file that is copied rather than held open where there are many open already.
 const COPIED: u64 = 64 << 20;
+
+/// Most descriptors that files are held open by.
+const MOST_OPEN: u64 = 400;
 
 /// Where an ELF file's bytes come from.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A file, held open: it can be read after its name, or the process, has gone.
     File(File),
+    /// The same where many are open already.
+    Held(Held),
     /// The same on a file system that may not answer.
     Remote(Remote),
-    /// A copy of memory: the vdso. Or of a file, where few descriptors are left.
+    /// A copy of memory: the vdso. Or of a file that may not answer, where many are open already.
     Bytes(Vec<u8>),
 }
 
@@ -78,16 +84,19 @@ impl Source {
     /// `file`, which has just been opened; may take as long as its file system likes.
     pub(crate) fn of(file: File) -> io::Result<Source> {
         let len = file.metadata()?.len();
-        if is_among_the_last(&file) && len <= COPIED {
-            let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-            file.read_exact_at(&mut bytes, 0)?;
-            return Ok(Source::Bytes(bytes));
-        }
+        let are_many = is_among_the_last(&file);
         // The type of the number is each C library's own.
         #[allow(clippy::unnecessary_cast, reason = "it is unsigned in musl")]
         let kind = fstatfs(&file)?.filesystem_type().0 as i64;
         if LOCAL.contains(&kind) {
-            return Ok(Source::File(file));
+            let held = are_many.then(|| Held::new(&file, len));
+            let held = held.and_then(Result::ok).map(Source::Held);
+            return Ok(held.unwrap_or(Source::File(file)));
+        }
+        if are_many && len <= COPIED {
+            let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, 0)?;
+            return Ok(Source::Bytes(bytes));
         }
         Ok(Source::Remote(Remote {
             file: Arc::new(file),
@@ -113,6 +122,7 @@ impl Source {
     pub(crate) fn len(&self) -> io::Result<u64> {
         match self {
             Source::File(file) => Ok(file.metadata()?.len()),
+            Source::Held(held) => Ok(held.len()),
             Source::Remote(remote) => Ok(remote.len),
             Source::Bytes(bytes) => Ok(bytes.len() as u64),
         }
@@ -121,6 +131,7 @@ impl Source {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         match self {
             Source::File(file) => file.read_exact_at(buf, offset),
+            Source::Held(held) => held.read_exact_at(buf, offset),
             Source::Remote(remote) => remote.read_exact_at(buf, offset),
             Source::Bytes(bytes) => {
                 let from = usize::try_from(offset).map_err(io::Error::other)?;
@@ -135,10 +146,12 @@ impl Source {
     }
 }
 
-/// True of a descriptor in the last third of those that there may be (RLIMIT_NOFILE, getrlimit(2)).
+/// True of a descriptor behind [`MOST_OPEN`], or in the last third of those that there may be
+/// (RLIMIT_NOFILE, getrlimit(2)).
 fn is_among_the_last(file: &File) -> bool {
     let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    u64::try_from(file.as_raw_fd()).is_ok_and(|fd| fd >= most - most / 3)
+    let most = MOST_OPEN.min(most - most / 3);
+    u64::try_from(file.as_raw_fd()).is_ok_and(|fd| fd >= most)
 }
 
 /// A reader for `object`'s cache. Reads by position: the descriptor's own offset, which threads
@@ -197,5 +210,29 @@ impl<'a> ReadRef<'a> for Bounded<'a> {
 
     fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
         self.0.read_bytes_at_until(range, delimiter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each module was open by two descriptors, and 5,000 modules are more than there are.
+    #[test]
+    fn of_many_files_most_are_held_without_a_descriptor() {
+        let own = std::env::current_exe().unwrap();
+        let open = || File::open(&own).unwrap();
+        let first = Source::of(open()).unwrap();
+        assert!(matches!(first, Source::File(_)), "{first:?}");
+        let many: Vec<File> = (0..MOST_OPEN).map(|_| open()).collect();
+        let held = Source::of(open()).unwrap();
+        assert!(matches!(held, Source::Held(_)), "{held:?}");
+        drop(many);
+        let ends = |source: &Source| {
+            let len = source.len().unwrap();
+            [0, len - 64].map(|at| source.read(at, 64).unwrap())
+        };
+        assert_eq!(ends(&held), ends(&first));
+        assert!(held.read(held.len().unwrap() - 63, 64).is_err());
     }
 }
