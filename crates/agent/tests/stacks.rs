@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use host::{Host, backtrace};
 use leaktap_api::Action;
+use leaktap_testing::Random;
 use leaktap_unwind::End;
 use nix::libc;
 
@@ -23,7 +24,7 @@ struct Program {
     host: Host,
     malloc: Malloc,
     free: Free,
-    seed: u64,
+    random: Random,
     checked: u32,
 }
 
@@ -46,16 +47,9 @@ impl Program {
             host,
             malloc,
             free,
-            seed: 0x1234_5678,
+            random: Random(0x1234_5678),
             checked: 0,
         }
-    }
-
-    fn random(&mut self) -> u64 {
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        self.seed
     }
 
     #[inline(never)]
@@ -83,8 +77,8 @@ fn wander<const N: usize>(program: &mut Program, left: u32, depth: usize) {
     if left == 0 {
         return program.allocate(depth);
     }
-    for _ in 0..1 + program.random() % 2 {
-        match program.random() % 5 {
+    for _ in 0..1 + program.random.below(2) {
+        match program.random.below(5) {
             0 => wander::<8>(program, left - 1, depth),
             1 => wander::<40>(program, left - 1, depth),
             2 => wander::<1000>(program, left - 1, depth),
@@ -99,7 +93,7 @@ fn wander<const N: usize>(program: &mut Program, left: u32, depth: usize) {
 fn random_call_paths() {
     let mut program = Program::new(256);
     while program.checked < 1000 {
-        let left = (program.random() % 12) as u32;
+        let left = (program.random.below(12)) as u32;
         wander::<24>(&mut program, left, 256);
     }
     assert_eq!(program.host.losses(), 0);

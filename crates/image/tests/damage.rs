@@ -12,24 +12,13 @@ use std::sync::Arc;
 
 use leaktap_image::{ElfFile, Error, Symbolizer};
 use leaktap_memory::Svma;
+use leaktap_testing::Random;
 use support::compile;
 
 const SOURCE: &str = "#include <stdlib.h>\n\
     static inline void *grab(unsigned n) { return malloc(n); }\n\
     void *twice(unsigned n) { return grab(2 * n); }\n\
     int main(int argc, char **argv) { (void)argv; return twice(argc) == 0; }\n";
-
-/// Small numbers that repeat: xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-}
 
 /// All that a file can be asked.
 fn ask(bytes: Vec<u8>) {
@@ -82,7 +71,7 @@ fn altered_anywhere() {
         for _ in 0..300 {
             let mut altered = file.clone();
             for _ in 0..=random.below(8) {
-                let at = random.below(altered.len());
+                let at = random.below(altered.len() as u64) as usize;
                 altered[at] = random.below(256) as u8;
             }
             ask(altered);
@@ -99,8 +88,8 @@ fn altered_headers() {
         for _ in 0..300 {
             let mut altered = file.clone();
             for range in [16..64, 64..0x300, sections..file.len()] {
-                let at = range.start + random.below(range.len());
-                altered[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)];
+                let at = range.start + random.below(range.len() as u64) as usize;
+                altered[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5) as usize];
             }
             ask(altered);
         }

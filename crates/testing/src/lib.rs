@@ -1,5 +1,5 @@
-//! What the tests of several crates share: programs compiled from source, and processes that die at
-//! a deadline, and with the test.
+//! What the tests of several crates share: programs compiled from source, processes that die at a
+//! deadline, and with the test, and random numbers that repeat.
 //!
 //! Beside the data path: no crate depends on it but for its tests. It knows nothing of leaktap. A
 //! failure is a panic, which shows what the compiler or the process has written.
@@ -10,6 +10,8 @@ mod compile;
     reason = "what a failed test saw goes to standard error"
 )]
 mod process;
+mod random;
 
 pub use compile::compile;
 pub use process::{Finished, LIFETIME, Watched};
+pub use random::Random;

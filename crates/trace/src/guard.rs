@@ -26,7 +26,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, chdir, close, getpgid, getppid, setpgid, setsid};
-use procfs::process::Process as ProcInfo;
 
 /// How often leaktap is looked at, in milliseconds: a target may be held for so long.
 const LOOK: u8 = 20;
@@ -132,9 +131,9 @@ fn await_order(orders: &File, leaktap: Pid) {
 
 /// Not if a debugger holds it: state t of proc_pid_stat(5).
 fn continue_if_stopped(leaktap: Pid) {
-    let stat = ProcInfo::new(leaktap.as_raw()).and_then(|info| info.stat());
+    let state = Tid::new(leaktap.as_raw()).state();
     // Its number is its own as long as it is our parent.
-    if stat.is_ok_and(|stat| stat.state == 'T') && getppid() == leaktap {
+    if state.is_ok_and(|state| state == Some('T')) && getppid() == leaktap {
         let _ = kill(leaktap, Signal::SIGCONT); // fails if it has become another user's
     }
 }

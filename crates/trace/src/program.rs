@@ -41,6 +41,20 @@ impl Program {
     }
 }
 
+/// The arguments of `pid`, which need not be UTF-8: what is not is replaced.
+pub(crate) fn arguments(pid: Tid) -> Vec<String> {
+    let bytes = command_line(pid);
+    let ended = bytes.split_inclusive(|byte| *byte == 0);
+    let words = ended.map(|word| word.strip_suffix(&[0]).unwrap_or(word));
+    words
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+fn command_line(pid: Tid) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 /// A name of `pid` by which its file is found, where the process sees it.
 fn leading(pid: Tid, file: &Path) -> Option<PathBuf> {
     let executable = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
@@ -57,8 +71,8 @@ fn leading(pid: Tid, file: &Path) -> Option<PathBuf> {
 /// What `pid` may have been called: by its first argument, as a path or beside `file`, and by the
 /// name that the kernel keeps, which is the one that it was executed by, cut to 15 bytes.
 fn names(pid: Tid, file: &Path) -> Vec<PathBuf> {
-    let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
-    let (arguments, comm) = (read("cmdline"), read("comm"));
+    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let arguments = command_line(pid);
     let first = arguments.split(|byte| *byte == 0).next();
     let first = Path::new(OsStr::from_bytes(first.unwrap_or_default()));
     let comm = Path::new(OsStr::from_bytes(comm.trim_ascii_end()));

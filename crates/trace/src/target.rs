@@ -1,6 +1,5 @@
 //! The traced process: its probes, its books, and the facts of the trace.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +10,6 @@ use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Pool, Probepoint, Process, Refusal, Trap};
 use leaktap_report::Mode;
 use leaktap_tracee::{Attached, Died, Memory, Registers, Signal, Stopped, Tid, Tracer};
-use procfs::process::Process as ProcInfo;
 
 use crate::books::{Books, live_blocks, live_bytes};
 use crate::children::Children;
@@ -19,7 +17,7 @@ use crate::error::{Error, cause};
 use crate::guard;
 use crate::guests;
 use crate::observer::Now;
-use crate::program::Program;
+use crate::program::{self, Program};
 
 mod mappings;
 mod notes;
@@ -741,27 +739,14 @@ impl Target {
     }
 
     fn describe(&mut self) {
-        let Ok(info) = ProcInfo::new(self.tid().living_thread().get()) else {
+        let thread = self.tid().living_thread();
+        let Ok(program) = Program::of(thread) else {
             return; // it has just been killed: its end is reported
         };
-        self.program = Program::of(self.tid().living_thread()).unwrap_or_default();
-        self.args = arguments(&info).unwrap_or_default();
-        self.threads = info.tasks().map_or(1, Iterator::count);
+        self.program = program;
+        self.args = program::arguments(thread);
+        self.threads = self.tid().threads().map_or(1, |threads| threads.len());
     }
-}
-
-/// The arguments of a process, which need not be UTF-8: what is not is replaced.
-fn arguments(process: &ProcInfo) -> Option<Vec<String>> {
-    let mut bytes = Vec::new();
-    let mut file = process.open_relative("cmdline").ok()?;
-    file.read_to_end(&mut bytes).ok()?;
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
-    let words = bytes.split(|byte| *byte == 0);
-    Some(
-        words
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect(),
-    )
 }
 
 /// Books without an entry.

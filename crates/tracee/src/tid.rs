@@ -63,6 +63,14 @@ impl Tid {
         procfs::living_thread(self)
     }
 
+    /// The threads of this process, in the order of their ids.
+    ///
+    /// # Errors
+    /// As for readdir(3).
+    pub fn threads(self) -> io::Result<Vec<Tid>> {
+        procfs::threads(self)
+    }
+
     /// The letter of its state, by proc_pid_stat(5): R, S, D, T, t, Z, X. Nothing of one that is gone.
     ///
     /// # Errors

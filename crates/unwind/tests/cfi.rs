@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::Random;
 use leaktap_memory::{Addr, Svma};
+use leaktap_testing::Random;
 use leaktap_unwind::{Built, Cfa, CfiSections, Found, ModuleRows, SavedBp, Step, rows};
 
 /// Rsp + 8, return address below: what every x86-64 CIE begins with.
@@ -406,7 +406,7 @@ fn damaged_sections_never_panic_and_rows_stay_sorted() {
         let mut section = whole.clone();
         for _ in 0..1 + random.below(8) {
             let at = random.below(section.bytes.len() as u64) as usize;
-            section.bytes[at] = random.next() as u8;
+            section.bytes[at] = random.number() as u8;
         }
         for debug in [false, true] {
             section.debug = debug;

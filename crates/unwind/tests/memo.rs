@@ -4,9 +4,10 @@ mod common;
 
 use std::collections::HashMap;
 
+use common::Words;
 use common::program::{BASE, STACK, Thread, program};
-use common::{Random, Words};
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_testing::Random;
 use leaktap_unwind::{End, Frame, Memo, Missed, ModuleRows, Row, Start, Walk, walk};
 
 /// One of so many sets, and room for so many quads.

@@ -4,8 +4,9 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{Random, Words};
+use common::Words;
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_testing::Random;
 use leaktap_unwind::{
     Cfa, Frame, ModuleRows, Row, Rule, SavedBp, Start, Step, Visited, walk, walk_with,
 };
@@ -15,7 +16,7 @@ struct Everywhere(u64);
 
 impl ReadMemory for Everywhere {
     fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
-        let value = Random((at.get() ^ self.0) | 1).next();
+        let value = Random((at.get() ^ self.0) | 1).number();
         let value = if value & 3 == 0 {
             value
         } else {
@@ -28,7 +29,7 @@ impl ReadMemory for Everywhere {
 
 fn number(random: &mut Random) -> u64 {
     match random.below(4) {
-        0 => random.next(),
+        0 => random.number(),
         1 => u64::MAX - random.below(64),
         2 => random.below(64),
         _ => 0x1000 + random.below(512) * 8,

@@ -40,7 +40,7 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
         return program;
     }
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let unfinished = folder.join(format!("tracee-{name}.{}.{serial}", process::id()));
+    let unfinished = format!("tracee-{name}.{}.{serial}", process::id());
     let text = fs::read_to_string(&source).unwrap();
     let flags = text
         .lines()
@@ -48,21 +48,12 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
         .unwrap()
         .trim_start_matches("// gcc ")
         .split_whitespace();
-    let mut gcc = process::Command::new("gcc");
-    let built = gcc
-        .args(flags)
-        .arg("-o")
-        .arg(&unfinished)
-        .arg(&source)
-        .output();
-    let built = built.expect("gcc is needed");
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
+    // For the headers that it includes.
+    let beside = source.parent().unwrap().display().to_string();
+    let flags: Vec<_> = flags.chain(["-iquote", &beside]).collect();
+    let built = leaktap_testing::compile("gcc", folder, &unfinished, &text, &flags);
     // Others may be building, or running, the same.
-    fs::rename(&unfinished, &program).unwrap();
+    fs::rename(built, &program).unwrap();
     program
 }
 

@@ -52,20 +52,3 @@ pub(crate) fn rows(table: &[(u32, Option<Rule>)]) -> Vec<Row> {
     };
     table.iter().map(row).collect()
 }
-
-/// A small deterministic generator (xorshift64*), so that a failure can be repeated.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 11) % end
-    }
-}

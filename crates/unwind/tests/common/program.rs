@@ -1,9 +1,10 @@
 //! A simulated program: calls, alloca, realigned stacks, signals, and the rows of its code.
 
 use leaktap_memory::Addr;
+use leaktap_testing::Random;
 use leaktap_unwind::{Cfa, Row, Rule, SavedBp, Start, Step};
 
-use super::{Random, Words, call, rows};
+use super::{Words, call, rows};
 
 /// Where the code is.
 pub(crate) const BASE: u64 = 0x40_0000;
@@ -127,7 +128,7 @@ impl Thread {
             Function::Fixed { words, saves_bp } => {
                 if saves_bp {
                     self.push(self.bp);
-                    self.bp = random.next();
+                    self.bp = random.number();
                 }
                 self.locals(words, random);
             }
@@ -165,7 +166,7 @@ impl Thread {
     fn locals(&mut self, words: u64, random: &mut Random) {
         for _ in 0..words {
             let value = if random.below(2) == 0 {
-                random.next()
+                random.number()
             } else {
                 self.sp
             };
