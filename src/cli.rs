@@ -97,7 +97,10 @@ pub(crate) struct Doctor {
 #[group(multiple = false)]
 pub(crate) struct Whom {
     /// The process: its id, or the name of its program if only one process has that
-    #[arg(value_name = "PID|NAME", value_parser = OsStringValueParser::new().try_map(Process::parse))]
+    #[arg(
+        value_name = "PID|NAME",
+        value_parser = OsStringValueParser::new().try_map(Process::parse)
+    )]
     pub(crate) process: Option<Process>,
     /// The id of the process
     #[arg(short, long, value_name = "PID", value_parser = pid)]
@@ -118,13 +121,24 @@ pub(crate) struct Trace {
     /// Write a capture, for `leaktap report`
     ///
     /// In FILE, %p stands for the pid, %n for the program's name, %t for the time of the start.
-    #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(pattern))]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new().try_map(pattern)
+    )]
     pub(crate) output: Option<Pattern>,
     /// Detach after this long: 500ms, 30s, 1h30m
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
     /// Most frames a stack
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256), hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=256),
+        hide_short_help = true
+    )]
     pub(crate) depth: u16,
     /// How functions are probed
     #[arg(long, default_value = "auto", value_parser = engine(), hide_short_help = true)]
@@ -135,7 +149,12 @@ pub(crate) struct Trace {
     /// Detach when stops take more than this share of the target's time; 100: never
     ///
     /// [default: 10 for `attach --engine auto`, else 100]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(1..=100),
+        hide_short_help = true
+    )]
     pub(crate) max_overhead: Option<u8>,
     /// More allocators, repeatable
     ///
@@ -144,7 +163,13 @@ pub(crate) struct Trace {
     #[arg(long, value_name = "SPEC", value_parser = pool, hide_short_help = true)]
     pub(crate) alloc_fn: Vec<Pool>,
     /// How leaks are graded; `none`, the only way yet: what is not freed is `unmatched`
-    #[arg(long, value_name = "HOW", default_value = "none", value_parser = leak_check, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "none",
+        value_parser = leak_check,
+        hide_short_help = true
+    )]
     pub(crate) leak_check: LeakCheck,
     /// Keep whole stacks of the last frees: notes on double frees then say who called the first one
     #[arg(long, hide_short_help = true)]
@@ -181,10 +206,20 @@ pub(crate) struct Listing {
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) by: Option<Grouping>,
     /// Count this as your own code, repeatable: a file or folder, a module, a crate
-    #[arg(long, value_name = "PATH|MODULE", value_parser = OsStringValueParser::new().map(lossy), hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "PATH|MODULE",
+        value_parser = OsStringValueParser::new().map(lossy),
+        hide_short_help = true
+    )]
     pub(crate) own: Vec<String>,
     /// Do not count this as your own code, repeatable
-    #[arg(long, value_name = "PATH|MODULE", value_parser = OsStringValueParser::new().map(lossy), hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "PATH|MODULE",
+        value_parser = OsStringValueParser::new().map(lossy),
+        hide_short_help = true
+    )]
     pub(crate) not_own: Vec<String>,
     /// Debug files for better names, found by build id, path or name
     #[arg(long, value_name = "DIR", hide_short_help = true)]
@@ -206,7 +241,13 @@ pub(crate) struct Listing {
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Colours in the text report; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto, hide_short_help = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = ColorChoice::Auto,
+        hide_short_help = true
+    )]
     pub(crate) color: ColorChoice,
 }
 

@@ -43,7 +43,10 @@ engines! {
         let nice = |program: &[&OsStr]| {
             let mut command = Command::new("nice");
             command.args(["-n", "5"]).args(program);
-            Watched::spawn(&mut command).finish().succeeded().stdout_text()
+            Watched::spawn(&mut command)
+                .finish()
+                .succeeded()
+                .stdout_text()
         };
         let alone = nice(&["nice".as_ref()]);
         let mut traced = under_leaktap(engine, Path::new("/dev/null"));
@@ -65,32 +68,60 @@ engines! {
         let mut command = under_leaktap(engine, &directory.path().join("report"));
         let with = fed(command.arg(echo.program()).args(&arguments), &input);
         assert_eq!(with.status.code(), Some(11), "{}", with.shown());
-        assert!(with.stdout == without.stdout, "{} bytes instead of {}", with.stdout.len(), without.stdout.len());
-        let group = |text: String| text.replace("group 1", "group 0"); // leads its own without leaktap
+        assert!(
+            with.stdout == without.stdout,
+            "{} bytes instead of {}",
+            with.stdout.len(),
+            without.stdout.len()
+        );
+        // It leads its own without leaktap.
+        let group = |text: String| text.replace("group 1", "group 0");
         assert_eq!(group(with.stderr_text()), group(without.stderr_text()));
     }
 
     fn names_need_not_be_utf8(engine) {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let odd = |name: &[u8]| directory.path().join(OsStr::from_bytes(name)).into_os_string();
+        let odd = |name: &[u8]| {
+            directory
+                .path()
+                .join(OsStr::from_bytes(name))
+                .into_os_string()
+        };
         let (program, capture, report) = (odd(b"p\xff"), odd(b"c\xfe"), odd(b"r\xfd"));
         fs::copy(Fixture::new("recursion.c").program(), &program).expect("a copy");
         let own = ["run", "--engine", &engine.to_string(), "--own"].map(OsString::from);
-        let outputs = ["-o".into(), capture.clone(), "--report-file".into(), report.clone()];
+        let outputs = [
+            "-o".into(),
+            capture.clone(),
+            "--report-file".into(),
+            report.clone(),
+        ];
         let rest = ["--".into(), program.clone(), "run".into()];
         leaktap_with(own.iter().chain([&program]).chain(&outputs).chain(&rest)).succeeded();
         let text = fs::read_to_string(&report).expect("a report");
-        assert!(text.contains("recursion.c:6") && text.contains("p\u{fffd} (pid "), "{text}");
+        assert!(
+            text.contains("recursion.c:6") && text.contains("p\u{fffd} (pid "),
+            "{text}"
+        );
         leaktap_with(["report".into(), capture]).succeeded();
     }
 
     /// The report of `run` comes on standard error, after the program's own.
     fn the_report_goes_to_standard_error(engine) {
         let fixture = Fixture::new("recursion.c");
-        let finished = leaktap_with(run_words(&engine.to_string(), &[], fixture.program())).succeeded();
+        let finished =
+            leaktap_with(run_words(&engine.to_string(), &[], fixture.program())).succeeded();
         assert_eq!(finished.stdout_text(), "ready\ndone\n");
-        assert!(finished.stderr_text().contains("recursion.c:6"), "{}", finished.shown());
-        assert!(finished.stderr_text().contains("descend"), "{}", finished.shown());
+        assert!(
+            finished.stderr_text().contains("recursion.c:6"),
+            "{}",
+            finished.shown()
+        );
+        assert!(
+            finished.stderr_text().contains("descend"),
+            "{}",
+            finished.shown()
+        );
     }
 
     fn an_error_exit_code_is_used_if_leaks_are_left(engine) {
@@ -99,7 +130,15 @@ engines! {
         let code = ["--error-exitcode", "42", "-q"];
         let finished = leaktap_with(run_words(&engine, &code, leaky.program()));
         assert_eq!(finished.status.code(), Some(42), "{}", finished.shown());
-        let clean = ["run", "--engine", &engine, "--error-exitcode", "42", "--", "/bin/true"];
+        let clean = [
+            "run",
+            "--engine",
+            &engine,
+            "--error-exitcode",
+            "42",
+            "--",
+            "/bin/true",
+        ];
         leaktap_with(clean).succeeded();
     }
 
@@ -108,14 +147,22 @@ engines! {
         let fixture = Fixture::new("recursion.c");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = |name: &str| directory.path().join(name).display().to_string();
-        let (capture, first, second) = (file("capture.leaktap"), file("first.json"), file("second.json"));
+        let (capture, first, second) = (
+            file("capture.leaktap"),
+            file("first.json"),
+            file("second.json"),
+        );
         let more = ["-o", &capture, "-F", "json", "--report-file", &first];
         leaktap_with(run_words(&engine.to_string(), &more, fixture.program())).succeeded();
         leaktap_with(["report", "-F", "json", "--report-file", &second, &capture]).succeeded();
         let read = |name: &str| fs::read_to_string(name).expect("a report");
         assert_eq!(read(&first), read(&second));
         let text = leaktap_with(["report", &capture]).succeeded();
-        assert!(text.stdout_text().contains("recursion.c:6"), "{}", text.shown());
+        assert!(
+            text.stdout_text().contains("recursion.c:6"),
+            "{}",
+            text.shown()
+        );
     }
 
     /// The numbers of a site can be cut: `--top`, `--min-size`.
@@ -124,10 +171,27 @@ engines! {
         let engine = engine.to_string();
         let top = leaktap_with(run_words(&engine, &["--top", "1"], fixture.program())).succeeded();
         let lines = |finished: &Finished| finished.stderr_text().matches("realloc.c:").count();
-        assert!(top.stderr_text().contains("realloc.c:32"), "{}", top.shown());
-        assert!(!top.stderr_text().contains("realloc.c:10"), "{}", top.shown());
-        let large = leaktap_with(run_words(&engine, &["--min-size", "5000"], fixture.program())).succeeded();
-        assert!(lines(&large) >= 2 && !large.stderr_text().contains("realloc.c:10"), "{}", large.shown());
+        assert!(
+            top.stderr_text().contains("realloc.c:32"),
+            "{}",
+            top.shown()
+        );
+        assert!(
+            !top.stderr_text().contains("realloc.c:10"),
+            "{}",
+            top.shown()
+        );
+        let large = leaktap_with(run_words(
+            &engine,
+            &["--min-size", "5000"],
+            fixture.program(),
+        ))
+        .succeeded();
+        assert!(
+            lines(&large) >= 2 && !large.stderr_text().contains("realloc.c:10"),
+            "{}",
+            large.shown()
+        );
     }
 }
 

@@ -107,57 +107,117 @@ const QUERIES: &str = "
 
 engines! {
     fn sqlite3_answers_the_same(engine) {
-        let Some(sqlite) = tools::program("sqlite3") else { return };
-        let (report, _) = same(engine, &[sqlite.as_os_str(), "test.db".as_ref()], QUERIES, |_| {});
+        let Some(sqlite) = tools::program("sqlite3") else {
+            return;
+        };
+        let (report, _) = same(
+            engine,
+            &[sqlite.as_os_str(), "test.db".as_ref()],
+            QUERIES,
+            |_| {},
+        );
         plausible(&report, 1000);
     }
 
     fn git_works_the_same(engine) {
-        let Some(git) = tools::program("git") else { return };
+        let Some(git) = tools::program("git") else {
+            return;
+        };
         let prepare = |directory: &Path| {
             for i in 0..40 {
-                fs::write(directory.join(format!("file{i}")), format!("content {i}\n").repeat(i + 1)).expect("a file");
+                fs::write(
+                    directory.join(format!("file{i}")),
+                    format!("content {i}\n").repeat(i + 1),
+                )
+                .expect("a file");
             }
-            let init = Command::new(&git).args(["init", "-q", "-b", "main"]).current_dir(directory).status();
+            let init = Command::new(&git)
+                .args(["init", "-q", "-b", "main"])
+                .current_dir(directory)
+                .status();
             assert!(init.expect("git").success());
         };
         let add: [&OsStr; 3] = [git.as_os_str(), "add".as_ref(), "-v".as_ref()];
         let (report, directory) = same(engine, &[&add[..], &[".".as_ref()]].concat(), "", prepare);
         plausible(&report, 100);
-        let fsck = run(&[git.as_os_str(), "fsck".as_ref(), "--full".as_ref()], directory.path(), "", None);
+        let fsck = run(
+            &[git.as_os_str(), "fsck".as_ref(), "--full".as_ref()],
+            directory.path(),
+            "",
+            None,
+        );
         fsck.succeeded();
         let status: [&OsStr; 3] = [git.as_os_str(), "status".as_ref(), "--porcelain".as_ref()];
         plausible(&same(engine, &status, "", prepare).0, 100);
     }
 
     fn gcc_makes_the_same_object(engine) {
-        let Some(gcc) = tools::program("gcc") else { return };
+        let Some(gcc) = tools::program("gcc") else {
+            return;
+        };
         let source = sources().join("allocators.c");
-        let words: [&OsStr; 7] = [gcc.as_os_str(), "-O2".as_ref(), "-Wall".as_ref(), "-c".as_ref(), source.as_os_str(), "-o".as_ref(), "x.o".as_ref()];
+        let words: [&OsStr; 7] = [
+            gcc.as_os_str(),
+            "-O2".as_ref(),
+            "-Wall".as_ref(),
+            "-c".as_ref(),
+            source.as_os_str(),
+            "-o".as_ref(),
+            "x.o".as_ref(),
+        ];
         let (report, directory) = same(engine, &words, "", |_| {});
         plausible(&report, 100);
         let other = tempfile::tempdir().expect("a temporary directory");
         run(&words, other.path(), "", None).succeeded();
         let object = |directory: &Path| fs::read(directory.join("x.o")).expect("an object");
-        assert!(object(directory.path()) == object(other.path()), "another object");
+        assert!(
+            object(directory.path()) == object(other.path()),
+            "another object"
+        );
     }
 
     /// cc1 itself: hundreds of thousands of allocations, most of them by `xmalloc` and `obstack`s.
     fn a_compiler_proper_works_the_same(engine) {
-        let Some(gcc) = tools::program("gcc") else { return };
-        let found = Command::new(gcc).arg("-print-prog-name=cc1").output().expect("gcc");
+        let Some(gcc) = tools::program("gcc") else {
+            return;
+        };
+        let found = Command::new(gcc)
+            .arg("-print-prog-name=cc1")
+            .output()
+            .expect("gcc");
         let cc1 = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         let source = sources().join("rtsignals.c");
-        let words: [&OsStr; 6] = [cc1.as_ref(), "-quiet".as_ref(), "-O2".as_ref(), source.as_os_str(), "-o".as_ref(), "-".as_ref()];
+        let words: [&OsStr; 6] = [
+            cc1.as_ref(),
+            "-quiet".as_ref(),
+            "-O2".as_ref(),
+            source.as_os_str(),
+            "-o".as_ref(),
+            "-".as_ref(),
+        ];
         plausible(&same(engine, &words, "", |_| {}).0, 1000);
     }
 
     /// A thousand and more stacks of an interpreter are a report that can be read.
     fn python_with_numpy_makes_a_short_report(engine) {
-        let Some(python) = tools::python_with("numpy") else { return };
-        let script = "import numpy; kept = [numpy.ones((100, n)) for n in range(1, 50)]; print(len(kept))";
+        let Some(python) = tools::python_with("numpy") else {
+            return;
+        };
+        let script =
+            "import numpy; kept = [numpy.ones((100, n)) for n in range(1, 50)]; print(len(kept))";
         let engine = engine.to_string();
-        let words = ["run", "-q", "--engine", &engine, "--report-file", "/dev/stdout", "--", &python, "-c", script];
+        let words = [
+            "run",
+            "-q",
+            "--engine",
+            &engine,
+            "--report-file",
+            "/dev/stdout",
+            "--",
+            &python,
+            "-c",
+            script,
+        ];
         let finished = leaktap_with(words).succeeded();
         let report = finished.stdout_text();
         assert!(report.starts_with("49\n"), "{report}");
@@ -166,8 +226,14 @@ engines! {
     }
 
     fn a_shell_pipeline_works_the_same(engine) {
-        let script = "for i in 1 2 3; do echo $i | sed s/2/two/; done | sort -r; (exit 3) || echo $?; exit 9";
-        let (report, _) = same(engine, &["/bin/bash".as_ref(), "-c".as_ref(), script.as_ref()], "", |_| {});
+        let script = "for i in 1 2 3; do echo $i | sed s/2/two/; done | sort -r; \
+            (exit 3) || echo $?; exit 9";
+        let (report, _) = same(
+            engine,
+            &["/bin/bash".as_ref(), "-c".as_ref(), script.as_ref()],
+            "",
+            |_| {},
+        );
         plausible(&report, 10);
     }
 }

@@ -40,8 +40,8 @@ fn unchanged(before: &Snapshot, pid: Pid, traced: &Traced) {
     kill(pid, None).expect("the server lives");
 }
 
-/// Attaches to `pid` while `load` runs, and once more while nothing happens. Returns what the server
-/// is called.
+/// Attaches to `pid` while `load` runs, and once more while nothing happens. Returns what the
+/// server is called.
 fn under_load(engine: Engine, pid: Pid, load: impl Fn() -> Finished) -> String {
     load();
     let before = Snapshot::of(pid);
@@ -73,13 +73,41 @@ sys.stdin.readline()
 engines! {
     fn redis_under_redis_benchmark(engine) {
         let port = free_port();
-        let (Some(benchmark), Some(server)) = (tools::program("redis-benchmark"), redis(port)) else { return };
+        let (Some(benchmark), Some(server)) = (tools::program("redis-benchmark"), redis(port))
+        else {
+            return;
+        };
         let port = port.to_string();
         let program = under_load(engine, server.pid, || {
             let mut command = Command::new(&benchmark);
-            let finished = client(command.args(["-p", &port, "-n", "2000", "-c", "20", "-r", "500", "--csv", "-t", "set,get,lpush,sadd,hset"]));
-            assert!(!finished.stdout_text().to_lowercase().contains("error"), "{}", finished.shown());
-            assert_eq!(finished.stderr_text().to_lowercase().matches("error").count(), 0, "{}", finished.shown());
+            let finished = client(command.args([
+                "-p",
+                &port,
+                "-n",
+                "2000",
+                "-c",
+                "20",
+                "-r",
+                "500",
+                "--csv",
+                "-t",
+                "set,get,lpush,sadd,hset",
+            ]));
+            assert!(
+                !finished.stdout_text().to_lowercase().contains("error"),
+                "{}",
+                finished.shown()
+            );
+            assert_eq!(
+                finished
+                    .stderr_text()
+                    .to_lowercase()
+                    .matches("error")
+                    .count(),
+                0,
+                "{}",
+                finished.shown()
+            );
             finished
         });
         // Its file may be called redis-check-rdb.
@@ -89,21 +117,46 @@ engines! {
 
     fn nginx_under_ab(engine) {
         let port = free_port();
-        let (Some(ab), Some(server)) = (tools::program("ab"), nginx(port, 20_000)) else { return };
+        let (Some(ab), Some(server)) = (tools::program("ab"), nginx(port, 20_000)) else {
+            return;
+        };
         let url = format!("http://127.0.0.1:{port}/index.html");
         under_load(engine, server.pid, || {
-            let finished = client(Command::new(&ab).args(["-n", "1000", "-c", "8", "-H", "Accept-Encoding: gzip", &url]));
+            let finished = client(Command::new(&ab).args([
+                "-n",
+                "1000",
+                "-c",
+                "8",
+                "-H",
+                "Accept-Encoding: gzip",
+                &url,
+            ]));
             let text = finished.stdout_text();
-            let line = |name| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-            assert!(line("Failed requests:").ends_with(" 0"), "{}", finished.shown());
-            assert!(line("Complete requests:").ends_with(" 1000"), "{}", finished.shown());
+            let line = |name| {
+                text.lines()
+                    .find(|line| line.starts_with(name))
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            assert!(
+                line("Failed requests:").ends_with(" 0"),
+                "{}",
+                finished.shown()
+            );
+            assert!(
+                line("Complete requests:").ends_with(" 1000"),
+                "{}",
+                finished.shown()
+            );
             assert_eq!(line("Non-2xx"), "", "{}", finished.shown());
             finished
         });
     }
 
     fn a_postgresql_backend_under_pgbench(engine) {
-        let Some(postgres) = Postgres::start() else { return };
+        let Some(postgres) = Postgres::start() else {
+            return;
+        };
         client(postgres.client("pgbench").args(["-i", "-q", "-s", "1"]));
         let mut bench = postgres.client("pgbench");
         let mut bench = Watched::spawn(bench.args(["-n", "-T", "10", "-c", "1"]));
@@ -111,7 +164,10 @@ engines! {
         // Its first connection only looks at the tables, and is closed; the next one updates them.
         let backend = "select pid from pg_stat_activity where application_name = 'pgbench'";
         let works = format!("{backend} and query like 'UPDATE pgbench_%'");
-        let awaited = format!("do $$ begin while not exists({works}) loop perform pg_stat_clear_snapshot(); end loop; end $$");
+        let awaited = format!(
+            "do $$ begin while not exists({works}) loop \
+             perform pg_stat_clear_snapshot(); end loop; end $$"
+        );
         client(postgres.client("psql").args(["-X", "-q", "-c", &awaited]));
         let pid = Pid::from_raw(postgres.value(backend).parse().expect("a process id"));
         let traced = attach(engine, pid, &["--duration", "2s"]).wait();
@@ -119,20 +175,35 @@ engines! {
         let left = crate::clean::left_behind(pid);
         assert!(left.is_empty() && kill(pid, None).is_ok(), "{left:?}");
         let finished = bench.finish().succeeded();
-        assert!(finished.stdout_text().contains("number of failed transactions: 0"), "{}", finished.shown());
+        assert!(
+            finished
+                .stdout_text()
+                .contains("number of failed transactions: 0"),
+            "{}",
+            finished.shown()
+        );
         assert_eq!(postgres.value("select 6 * 7"), "42");
     }
 
     fn a_python_loop(engine) {
-        let Some(python) = tools::program("python3") else { return };
+        let Some(python) = tools::program("python3") else {
+            return;
+        };
         let mut command = Command::new(python);
-        let mut target = crate::fixture::Target::start(command.args(["-c", PYTHON]).env("PYTHONMALLOC", "malloc"));
+        let mut target = crate::fixture::Target::start(
+            command.args(["-c", PYTHON]).env("PYTHONMALLOC", "malloc"),
+        );
         let before = Snapshot::of(target.pid());
         let traced = attach(engine, target.pid(), &["--duration", "1s"]).wait();
         plausible(&traced);
         unchanged(&before, target.pid(), &traced);
         target.work();
         let finished = target.end().succeeded();
-        assert_eq!(finished.stdout_text(), "ready\ndone 0\n", "{}", finished.shown());
+        assert_eq!(
+            finished.stdout_text(),
+            "ready\ndone 0\n",
+            "{}",
+            finished.shown()
+        );
     }
 }

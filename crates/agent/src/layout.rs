@@ -101,8 +101,8 @@ pub const SYSTEM: usize = 16;
 /// Calls of mmap(2) and its kin that may be noted and not be read yet: 8 MiB of notes.
 pub const MAPPINGS: usize = 128 << 10;
 
-/// [`Live::served`] while the tracer is there. The first byte is an int3's, so that whoever takes int3s
-/// out after a tracer that was killed says by that that it has gone.
+/// [`Live::served`] while the tracer is there. The first byte is an int3's: the guard, which takes
+/// int3s out after a tracer that was killed, says so that the tracer has gone.
 pub const SERVED: u32 = 0xcc;
 
 /// In [`Live::leaving`]: all threads.
@@ -227,8 +227,8 @@ pub struct Live {
     pub wanted: AtomicU32,
     /// How many of [`Told::changes`] the tracer has seen. A futex, futex(2).
     pub seen: AtomicU32,
-    /// The fs base of a thread that the tracer takes out of the agent, or [`ALL`] for all of them: it
-    /// waits for nobody. 0 while there is none.
+    /// The fs base of a thread that the tracer takes out of the agent, or [`ALL`] for all of them:
+    /// it waits for nobody. 0 while there is none.
     pub leaving: AtomicU64,
     /// [`SERVED`] while the tracer is waited for to see them: it says so, and whoever has waited
     /// for it in vain takes that back.
@@ -257,8 +257,8 @@ pub struct Told {
     pub losses: [AtomicU64; LOSSES],
     /// How many calls of mmap(2) and its kin were noted: the position of the next.
     pub noted: AtomicU64,
-    /// How often there was something for the tracer to see: the dynamic linker was about to change its
-    /// list of modules, or had done so; or a note says what. A futex, futex(2).
+    /// How often there was something for the tracer to see: the dynamic linker was about to change
+    /// its list of modules, or had done so; or a note says what. A futex, futex(2).
     pub changes: AtomicU32,
 }
 
@@ -320,17 +320,18 @@ pub struct Thread {
     /// Stack pointer at the entry of the outermost call that is running, 0 if none is; with
     /// [`MARKS`]. Of a spare: 1 while it is in use.
     pub outer: AtomicU64,
-    /// [`Key`](leaktap_ledger::Key) of the block that the last call inside another one has returned,
-    /// 0 if that one is over: it may be handed on.
+    /// [`Key`](leaktap_ledger::Key) of the block that the last call inside another one has
+    /// returned, 0 if that one is over: it may be handed on.
     pub handed: AtomicU64,
     /// Which one this is: whose counters are its own.
     pub index: AtomicU32,
     /// Calls that have not returned, but the one of `outer`.
     pub unreturned: Unreturned,
-    /// What calls that reallocate have taken out of the ledger: see [`Moving`](crate::moving::Moving).
+    /// What calls that reallocate have taken out of the ledger:
+    /// [`Moving`](crate::moving::Moving).
     pub moving: [[AtomicU64; MOVING_WORDS]; MOVING],
-    /// Where a function was called that a user has told of: stack pointer at its entry, 0 if none is
-    /// running, and return address there. What it maps is its own. Written by the tracer.
+    /// Where a function was called that a user has told of: stack pointer at its entry, 0 if none
+    /// is running, and return address there. What it maps is its own. Written by the tracer.
     pub pool: [AtomicU64; 2],
     /// What is known of the thread's stack.
     pub stack: Known,
@@ -484,8 +485,8 @@ pub const ARGUMENTS: u32 = 3;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// Which of [`Thread::moving`] is its own, if it reallocates, or [`NOT_MOVING`]. If it maps, which
-    /// note was next when it began; of brk(2), where the heap segment ended.
+    /// Which of [`Thread::moving`] is its own, if it reallocates, or [`NOT_MOVING`]. If it maps,
+    /// which note was next when it began; of brk(2), where the heap segment ended.
     pub moving: u64,
     /// Address of the thread's [`Thread`].
     pub thread: u64,

@@ -23,13 +23,13 @@ impl Target {
             .breakpoints_and_remedy()
             .map_or_else(String::new, |stops| format!("; it was traced {stops}"));
         self.notes.push(format!(
-            "the trace ended early: stops took {percent} % of the target's time, and --max-overhead is \
-             {limit}{remedy}"
+            "the trace ended early: stops took {percent} % of the target's time, and \
+             --max-overhead is {limit}{remedy}"
         ));
     }
 
-    /// Whether calls of malloc were seen, or would have been; of a small program that has no malloc,
-    /// those of what allocates in its place.
+    /// Whether calls of malloc were seen, or would have been; of a small program that has no
+    /// malloc, those of what allocates in its place.
     pub fn watches_allocator(&self) -> bool {
         let mut points = self.process.probepoints().iter();
         let first = points.find(|point| point.known.allocates());
@@ -60,8 +60,8 @@ impl Target {
     pub(super) fn note_overwritten(&mut self) {
         if self.exit.is_none() && self.process.has_overwritten_breakpoints() {
             self.notes.push(
-                "the target has written over an int3 of leaktap's: if it puts that back, it dies of \
-                 SIGTRAP"
+                "the target has written over an int3 of leaktap's: if it puts that back, it dies \
+                 of SIGTRAP"
                     .to_owned(),
             );
         }
@@ -88,8 +88,9 @@ impl Target {
         }
         if self.process.has_been_late() {
             self.notes.push(
-                "the target waited for leaktap in vain when it loaded or unloaded a library, or was \
-                 about to write to its code: what it did first then may be missing, or have no names"
+                "the target waited for leaktap in vain when it loaded or unloaded a library, or \
+                 was about to write to its code: what it did first then may be missing, or have no \
+                 names"
                     .to_owned(),
             );
         }
@@ -142,7 +143,8 @@ impl Target {
         self.read_last_mappings();
         self.process.abandon_agent();
         self.notes.push(format!(
-            "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes it out if it can",
+            "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes \
+             it out if it can",
             self.tid()
         ));
     }
@@ -152,7 +154,8 @@ impl Target {
         // Not if it has ended, or runs another program.
         if self.process.remains() != Remains::None {
             self.notes.push(format!(
-                "memory of leaktap's stays mapped, unused: no thread stopped in time; the next `leaktap attach -p {}` takes it out",
+                "memory of leaktap's stays mapped, unused: no thread stopped in time; the next \
+                 `leaktap attach -p {}` takes it out",
                 self.tid()
             ));
         }
@@ -209,12 +212,12 @@ impl Target {
 fn ended_by(departure: Departure) -> String {
     match departure {
         Departure::Locks => {
-            "the trace ended when the target called mlockall(2), which would have filled all memory \
-             reserved for the books: with --engine breakpoint it goes on"
+            "the trace ended when the target called mlockall(2), which would have filled all \
+             memory reserved for the books: with --engine breakpoint it goes on"
         }
         Departure::Rewrites => {
-            "the trace ended when the target made code writable that leaktap had changed, to hook a \
-             function: attach again when it has"
+            "the trace ended when the target made code writable that leaktap had changed, to hook \
+             a function: attach again when it has"
         }
     }
     .to_owned()
