@@ -16,7 +16,7 @@ use leaktap_report::{By, Kind, Mode, Pattern, Sort};
 use leaktap_trace::{Engine, How, Settings};
 
 pub(crate) use values::Process;
-use values::{bytes, duration, engine, leak_check, lossy, pattern, pid, pool};
+use values::{bytes, duration, engine, leak_check, lossy, pattern, pid, pool, positive};
 
 /// Finds memory leaks in running Linux programs
 #[derive(Debug, Parser)]
@@ -102,9 +102,9 @@ pub(crate) struct Whom {
         value_parser = OsStringValueParser::new().try_map(Process::parse)
     )]
     pub(crate) process: Option<Process>,
-    /// The id of the process
+    /// The id of the process, repeatable
     #[arg(short, long, value_name = "PID", value_parser = pid)]
-    pub(crate) pid: Option<i32>,
+    pub(crate) pid: Vec<i32>,
 }
 
 #[derive(Debug, Args)]
@@ -120,7 +120,8 @@ pub(crate) struct Report {
 pub(crate) struct Trace {
     /// Write a capture, for `leaktap report`
     ///
-    /// In FILE, %p stands for the pid, %n for the program's name, %t for the time of the start.
+    /// In FILE, %p stands for the pid, %n for the program's name, %t for the time of the start, %i
+    /// for the number of the report.
     #[arg(
         short,
         long,
@@ -131,6 +132,30 @@ pub(crate) struct Trace {
     /// Detach after this long: 500ms, 30s, 1h30m
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
+    /// After --duration, wait so long for blocks to be freed; what comes then is not listed
+    #[arg(
+        long,
+        value_name = "DUR",
+        value_parser = duration,
+        requires = "duration",
+        hide_short_help = true
+    )]
+    pub(crate) drain: Option<Duration>,
+    /// Also report after each such time, and go on. So does SIGUSR1
+    #[arg(long, value_name = "DUR", value_parser = positive, hide_short_help = true)]
+    pub(crate) every: Option<Duration>,
+    /// Do not list what is there after so long, or when SIGUSR2 comes
+    #[arg(long, value_name = "DUR", value_parser = duration, hide_short_help = true)]
+    pub(crate) baseline_after: Option<Duration>,
+    /// Between two moments of the time line, which are fewer in a long trace
+    #[arg(
+        long,
+        value_name = "DUR",
+        default_value = "1s",
+        value_parser = positive,
+        hide_short_help = true
+    )]
+    pub(crate) interval: Duration,
     /// Most frames a stack
     #[arg(
         long,
@@ -171,6 +196,12 @@ pub(crate) struct Trace {
         hide_short_help = true
     )]
     pub(crate) leak_check: LeakCheck,
+    /// Trace children too, each with a report of its own
+    #[arg(short, long)]
+    pub(crate) follow_forks: bool,
+    /// Also trace to their end the children that outlive the program
+    #[arg(long, requires = "follow_forks", hide_short_help = true)]
+    pub(crate) wait_all: bool,
     /// Keep whole stacks of the last frees: notes on double frees then say who called the first one
     #[arg(long, hide_short_help = true)]
     pub(crate) free_stacks: bool,
@@ -259,12 +290,18 @@ impl Trace {
             how: How {
                 mode,
                 depth: usize::from(self.depth),
+                interval: self.interval,
                 engine: self.engine,
                 detours_only: self.detours_only,
                 pools: self.alloc_fn.clone(),
             },
             max_overhead: self.max_overhead,
             free_stacks: self.free_stacks,
+            drain: self.drain,
+            every: self.every,
+            baseline_after: self.baseline_after,
+            follow_forks: self.follow_forks,
+            wait_all: self.wait_all,
         }
     }
 }

@@ -9,17 +9,17 @@ use leaktap_tracee::Tid;
 
 use crate::error::Error;
 
-/// Prints what holds for every process, and for `pid`. False if something is in the way.
-pub(crate) fn examine(pid: Option<Tid>, out: &mut dyn Write) -> Result<bool, Error> {
+/// Prints what holds for every process, and for `pids`. False if something is in the way.
+pub(crate) fn examine(pids: &[Tid], out: &mut dyn Write) -> Result<bool, Error> {
     let printed = |source| Error::System {
         what: "print",
         source,
     };
-    let machine = machine(out).map_err(printed)?;
-    match pid {
-        None => Ok(machine),
-        Some(pid) => Ok(process(pid, out)? && machine),
+    let mut is_well = machine(out).map_err(printed)?;
+    for pid in pids {
+        is_well &= process(*pid, out)?;
     }
+    Ok(is_well)
 }
 
 fn machine(out: &mut dyn Write) -> io::Result<bool> {

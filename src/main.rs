@@ -20,10 +20,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use leaktap_report::{Mode, Needs, printable};
-use leaktap_trace::{Exit, Target, guard};
+use leaktap_trace::{Outcome, guard};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
-use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
+use crate::cli::{Attach, Cli, Command, Report, Run};
 use crate::demo::Demo;
 use crate::error::Error;
 use crate::output::Output;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 /// Refuses what would name processes by the numbers of another pid namespace.
 fn checked(command: Command) -> Result<Command, Error> {
     let names_none = match &command {
-        Command::Doctor(options) => options.whom.process.is_none() && options.whom.pid.is_none(),
+        Command::Doctor(options) => options.whom.process.is_none() && options.whom.pid.is_empty(),
         Command::Run(_) | Command::Attach(_) | Command::Demo => false,
         _ => true,
     };
@@ -83,8 +83,8 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Attach(options) => attach(&options),
         Command::Report(options) => report(&options),
         Command::Doctor(options) => {
-            let pid = named::process(&options.whom)?;
-            let well = doctor::examine(pid, &mut io::stdout())?;
+            let pids = named::processes(&options.whom)?;
+            let well = doctor::examine(&pids, &mut io::stdout())?;
             Ok(if well { 0 } else { error::FAILURE })
         }
         Command::Completions { shell } => manual::completions(shell).map(|()| 0),
@@ -106,41 +106,37 @@ fn run(options: &Run) -> Result<u8, Error> {
     output.check(None, &last_part(Path::new(program)))?;
     let command = Launch::new(program).args(arguments);
     let settings = options.trace.settings(Mode::Run);
-    let mut progress = Progress::new(&options.trace, &options.listing);
-    let mut target = leaktap_trace::run(&command, &settings, &mut progress)?;
-    let status = match target.exit {
-        None => 0,
-        Some(Exit::Code(code)) => code as u8, // as waitpid(2) gives it: eight bits
-        Some(Exit::Signal(signal)) => 128 + signal as u8,
-    };
-    let leaks = output.of_target(&mut target)?;
-    target.forget_names();
-    Ok(exit_status(
-        &options.listing,
-        (Mode::Run, &target),
-        leaks,
-        status,
-    ))
+    let mut progress = Progress::new(&options.trace, &options.listing, &output);
+    let outcome = leaktap_trace::run(&command, &settings, &mut progress)?;
+    end(outcome, &output, Mode::Run)
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
     let settings = options.trace.settings(Mode::Attach);
     let output = Output::of_attach(&options.trace, &options.listing);
-    let Some(pid) = named::process(&options.whom)? else {
+    let pids = named::processes(&options.whom)?;
+    let Some(pid) = pids.first().copied() else {
         return Ok(error::USAGE); // clap requires it
     };
     let program = leaktap_trace::Program::of(pid).unwrap_or_default();
     output.check(Some(pid), &program.name())?;
-    let mut progress = Progress::new(&options.trace, &options.listing).announces(&options.listing);
-    let mut target = leaktap_trace::attach(pid, &settings, &mut progress)?;
-    let leaks = output.of_target(&mut target)?;
-    target.forget_names();
-    Ok(exit_status(
-        &options.listing,
-        (Mode::Attach, &target),
-        leaks,
-        0,
-    ))
+    let mut progress =
+        Progress::new(&options.trace, &options.listing, &output).announces(&options.listing);
+    let outcome = leaktap_trace::attach(&pids, &settings, &mut progress)?;
+    end(outcome, &output, Mode::Attach)
+}
+
+/// Writes what came of a trace. Returns the exit status.
+fn end(mut outcome: Outcome, output: &Output<'_>, mode: Mode) -> Result<u8, Error> {
+    // The one that was asked for.
+    let first = outcome.processes.first();
+    let Some((exit, sight)) = first.map(|first| (first.exit, first.sight)) else {
+        return Ok(error::FAILURE);
+    };
+    let reports = outcome.processes.drain(..).map(|ended| ended.report);
+    let leaks = output.of_trace(reports.collect())?;
+    outcome.forget_names();
+    Ok(output.exit_status(mode, exit, sight, leaks))
 }
 
 fn report(options: &Report) -> Result<u8, Error> {
@@ -155,28 +151,6 @@ fn report(options: &Report) -> Result<u8, Error> {
         renaming::rename(report, &elsewhere);
     }
     Ok(output.print(reports)?.unwrap_or(0))
-}
-
-/// The status of the program if that has failed, else that for `leaks`. Whoever asks for a status
-/// must not be told that all is well where leaktap has not looked.
-fn exit_status(
-    listing: &Listing,
-    (mode, target): (Mode, &Target),
-    leaks: Option<u8>,
-    of_program: u8,
-) -> u8 {
-    let has_looked = match (listing.error_exitcode, mode) {
-        (Some(_), _) => target.watches_allocator(),
-        // It had an allocator when leaktap attached. It may have been killed before a probe was
-        // written, or execute another program.
-        (None, Mode::Attach) => !target.is_unwatched() || target.exit.is_some(),
-        (None, _) => target.watches_any(),
-    };
-    match (has_looked, of_program) {
-        (false, _) => error::FAILURE,
-        (true, 0) => leaks.unwrap_or(0),
-        (true, failed) => failed,
-    }
 }
 
 fn last_part(path: &Path) -> Cow<'_, str> {

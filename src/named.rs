@@ -1,5 +1,6 @@
 //! Processes by the names of their programs.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -18,15 +19,19 @@ const MOST_SHOWN: usize = 60;
 /// Longest name that the kernel keeps (`TASK_COMM_LEN` of prctl(2), without the zero at its end).
 const LONGEST_NAME: usize = 15;
 
-/// The process that the user means; none if none was asked for.
+/// The processes that the user means, each once; none if none was asked for.
 ///
 /// # Errors
 /// [`Error::NoneNamed`] and [`Error::ManyNamed`].
-pub(crate) fn process(whom: &Whom) -> Result<Option<Tid>, Error> {
-    match (&whom.process, whom.pid) {
-        (Some(Process::Name(name)), _) => the_only(name).map(Some),
-        (Some(Process::Pid(pid)), _) => Ok(Some(Tid::new(*pid))),
-        (None, pid) => Ok(pid.map(Tid::new)),
+pub(crate) fn processes(whom: &Whom) -> Result<Vec<Tid>, Error> {
+    match &whom.process {
+        Some(Process::Name(name)) => Ok(vec![the_only(name)?]),
+        Some(Process::Pid(pid)) => Ok(vec![Tid::new(*pid)]),
+        None => {
+            let mut seen = HashSet::new();
+            let once = whom.pid.iter().filter(|pid| seen.insert(**pid));
+            Ok(once.map(|pid| Tid::new(*pid)).collect())
+        }
     }
 }
 

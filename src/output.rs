@@ -1,5 +1,6 @@
 //! Where reports and captures go, and what exit status they mean.
 
+use std::cell::Cell;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,14 @@ use anstream::stream::RawStream;
 use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Error as Failed, Format as _, Json, Kind, OutputName, Own, Pattern, Report, Selection, Style,
-    Text, printable, replace, try_to_replace,
+    Error as Failed, Format as _, Json, Kind, Mode, OutputName, Own, Pattern, Report, Selection,
+    Style, Text, merged, printable, replace, try_to_replace,
 };
-use leaktap_trace::Target;
+use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
 
 use crate::cli::{Format, Listing, Trace};
-use crate::error::Error;
+use crate::error::{Error, FAILURE};
 use crate::renaming;
 use crate::terminal;
 
@@ -29,6 +30,15 @@ pub(crate) struct Output<'a> {
     duration: Option<Duration>,
     /// The report goes to standard error: standard output is the program's.
     to_stderr: bool,
+    /// How many reports there have been.
+    reports: Cell<u32>,
+}
+
+/// What is printed.
+struct Listed {
+    reports: Vec<Report>,
+    /// All of them as one, for text, if they are several.
+    all: Option<Report>,
 }
 
 impl<'a> Output<'a> {
@@ -38,6 +48,7 @@ impl<'a> Output<'a> {
             capture: trace.output.as_ref(),
             duration: trace.duration,
             to_stderr: true,
+            reports: Cell::new(0),
         }
     }
 
@@ -54,6 +65,7 @@ impl<'a> Output<'a> {
             capture: None,
             duration: None,
             to_stderr: false,
+            reports: Cell::new(0),
         }
     }
 
@@ -80,6 +92,7 @@ impl<'a> Output<'a> {
             pid: pid.map_or(0, Tid::get),
             program,
             started: &started,
+            number: 1,
         };
         // Of a folder with an unknown name there is nothing to be tried.
         let is_known = |pattern: &&Pattern| pid.is_some() || !pattern.has_folder_of_target();
@@ -96,21 +109,51 @@ impl<'a> Output<'a> {
 
     /// Writes the capture, and prints the report, of a finished trace. A capture that cannot be
     /// written does not keep the report from being printed.
-    pub(crate) fn of_target(&self, target: &mut Target) -> Result<Option<u8>, Error> {
-        let mut report = target.report();
-        renaming::rename(&mut report, &self.listing.elsewhere());
-        self.own().mark(&mut report);
-        let captured = match self.capture {
-            None => Ok(()),
-            Some(pattern) => {
-                let path = filled(pattern, &report);
-                let written = leaktap_report::write(&path, std::slice::from_ref(&report));
+    pub(crate) fn of_trace(&self, mut reports: Vec<Report>) -> Result<Option<u8>, Error> {
+        self.reports.set(self.reports.get() + 1);
+        for report in &mut reports {
+            renaming::rename(report, &self.listing.elsewhere());
+            self.own().mark(report);
+        }
+        let captured = match (self.capture, reports.first()) {
+            (Some(pattern), Some(first)) => {
+                let path = self.filled(pattern, first);
+                let written = leaktap_report::write(&path, &reports);
                 written.map(|replaced| self.name(&path, replaced))
             }
+            _ => Ok(()),
         };
-        let status = self.print(vec![report])?;
+        let status = self.print(reports)?;
         captured?;
         Ok(status)
+    }
+
+    /// The status of the program if that has failed, else that for `leaks`. Whoever asks for a status
+    /// must not be told that all is well where leaktap has not looked.
+    pub(crate) fn exit_status(
+        &self,
+        mode: Mode,
+        exit: Option<Exit>,
+        sight: Sight,
+        leaks: Option<u8>,
+    ) -> u8 {
+        let of_program = match (mode, exit) {
+            (Mode::Run, Some(Exit::Code(code))) => code as u8, // as waitpid(2) gives it: eight bits
+            (Mode::Run, Some(Exit::Signal(signal))) => 128 + signal as u8,
+            _ => 0,
+        };
+        let has_looked = match (self.listing.error_exitcode, mode) {
+            (Some(_), _) => sight.allocator,
+            // It had an allocator when leaktap attached. It may have been killed before a probe was
+            // written, or execute another program.
+            (None, Mode::Attach) => !sight.is_unwatched || exit.is_some(),
+            (None, _) => sight.any,
+        };
+        match (has_looked, of_program) {
+            (false, _) => FAILURE,
+            (true, 0) => leaks.unwrap_or(0),
+            (true, failed) => failed,
+        }
     }
 
     /// Prints `reports`. Returns the exit status that leaks left call for, if they do.
@@ -130,11 +173,18 @@ impl<'a> Output<'a> {
         let reports = reports.into_iter().map(|mut report| {
             own.mark(&mut report);
             match is_brief {
-                true => selection.apply(report.without_runtime()),
-                false => selection.apply(report),
+                true => report.without_runtime(),
+                false => report,
             }
         });
         let mut reports: Vec<_> = reports.collect();
+        let is_sum_wanted = self.listing.format == Format::Text && reports.len() > 1;
+        let all = is_sum_wanted.then(|| merged(&reports)).flatten();
+        let all = all.map(|all| selection.apply(all));
+        reports = reports
+            .into_iter()
+            .map(|report| selection.apply(report))
+            .collect();
         // What is not listed for being too many is still a leak.
         let status = self.listing.error_exitcode;
         let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));
@@ -144,9 +194,10 @@ impl<'a> Output<'a> {
                 report.sites.truncate(top);
             }
         }
+        let listed = Listed { reports, all };
         match &self.listing.report_file {
-            Some(pattern) => self.to_file(&reports, pattern)?,
-            None => self.to_default(&reports)?,
+            Some(pattern) => self.to_file(&listed, pattern)?,
+            None => self.to_default(&listed)?,
         }
         young.map(|()| status)
     }
@@ -182,24 +233,35 @@ impl<'a> Output<'a> {
     }
 
     /// If that fails, to where they would have gone without a file.
-    fn to_file(&self, reports: &[Report], pattern: &Pattern) -> Result<(), Error> {
-        let path = match reports.first() {
-            Some(first) => filled(pattern, first),
+    fn to_file(&self, listed: &Listed, pattern: &Pattern) -> Result<(), Error> {
+        let path = match listed.reports.first() {
+            Some(first) => self.filled(pattern, first),
             None => return Ok(()), // a capture has a report or more
         };
-        match replace(&path, |out| self.render(reports, self.style_in_file(), out)) {
+        match replace(&path, |out| self.render(listed, self.style_in_file(), out)) {
             Ok(replaced) => {
                 self.name(&path, replaced);
                 Ok(())
             }
             Err(source) => {
-                self.to_default(reports)?;
+                self.to_default(listed)?;
                 Err(Error::Elsewhere {
                     source: Failed::Write { path, source },
                     stream: self.default_stream(),
                 })
             }
         }
+    }
+
+    /// The file that `pattern` names for the target of `report`.
+    fn filled(&self, pattern: &Pattern, report: &Report) -> PathBuf {
+        let program = report.target.program.rsplit('/').next();
+        pattern.fill(OutputName {
+            pid: report.target.pid,
+            program: program.unwrap_or_default(),
+            started: &report.started.replace(['-', ':'], ""),
+            number: self.reports.get(),
+        })
     }
 
     /// Says what has been written. Standard error is left alone where it is the program's, and the
@@ -223,25 +285,20 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn to_default(&self, reports: &[Report]) -> Result<(), Error> {
+    fn to_default(&self, listed: &Listed) -> Result<(), Error> {
         if self.to_stderr {
             let style = self.style_on(&io::stderr());
-            self.to_stream(reports, style, &mut io::stderr().lock())
+            self.to_stream(listed, style, &mut io::stderr().lock())
         } else {
             let style = self.style_on(&io::stdout());
-            self.to_stream(reports, style, &mut io::stdout().lock())
+            self.to_stream(listed, style, &mut io::stdout().lock())
         }
     }
 
-    fn to_stream(
-        &self,
-        reports: &[Report],
-        style: Style,
-        out: &mut dyn Write,
-    ) -> Result<(), Error> {
+    fn to_stream(&self, listed: &Listed, style: Style, out: &mut dyn Write) -> Result<(), Error> {
         let mut out = BufWriter::new(out);
         match self
-            .render(reports, style, &mut out)
+            .render(listed, style, &mut out)
             .and_then(|()| out.flush())
         {
             // Whoever read it has seen enough: `leaktap report x | head`.
@@ -253,10 +310,13 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn render(&self, reports: &[Report], style: Style, out: &mut dyn Write) -> io::Result<()> {
-        let top = self.listing.top();
+    fn render(&self, listed: &Listed, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        let Listed { reports, all } = listed;
         match self.listing.format {
-            Format::Text => Text { style, top }.write(reports, out),
+            Format::Text => {
+                let (top, all) = (self.listing.top(), all.as_ref());
+                Text { style, top, all }.write(reports, out)
+            }
             Format::Json => Json.write(reports, out),
         }
     }
@@ -282,16 +342,6 @@ impl<'a> Output<'a> {
             width: None,
         }
     }
-}
-
-/// The file that `pattern` names for the target of `report`.
-fn filled(pattern: &Pattern, report: &Report) -> PathBuf {
-    let program = report.target.program.rsplit('/').next();
-    pattern.fill(OutputName {
-        pid: report.target.pid,
-        program: program.unwrap_or_default(),
-        started: &report.started.replace(['-', ':'], ""),
-    })
 }
 
 /// As people write it: `1h 30m`, `100ms`.

@@ -3,18 +3,20 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use leaktap_report::{bytes, count, printable};
+use leaktap_report::{Report, bytes, count, printable};
 use leaktap_trace::{Now, Observer, Target};
 
 use crate::cli::{Listing, Trace};
+use crate::output::Output;
 use crate::terminal;
 
 /// Between two updates of the line.
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// The line that says that leaktap is attached, and a progress line after it, as far as these are
-/// wanted.
-pub(crate) struct Progress {
+/// wanted; and reports that are asked for meanwhile.
+pub(crate) struct Progress<'a> {
+    output: &'a Output<'a>,
     announces: bool,
     is_wanted: bool,
     what: String,
@@ -23,12 +25,13 @@ pub(crate) struct Progress {
     drawn: Option<(Instant, u64)>,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
     /// A line on standard error, if that is a terminal that the target does not use.
-    pub(crate) fn new(trace: &Trace, listing: &Listing) -> Progress {
+    pub(crate) fn new(trace: &Trace, listing: &Listing, output: &'a Output<'a>) -> Progress<'a> {
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
         let is_wanted = !trace.no_progress && !listing.quiet;
         Progress {
+            output,
             announces: false,
             is_wanted: is_wanted && !is_dumb && io::stderr().is_terminal(),
             what: String::new(),
@@ -38,7 +41,7 @@ impl Progress {
     }
 
     /// It also says that leaktap is attached.
-    pub(crate) fn announces(self, listing: &Listing) -> Progress {
+    pub(crate) fn announces(self, listing: &Listing) -> Progress<'a> {
         Progress {
             announces: !listing.quiet,
             ..self
@@ -46,7 +49,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl Observer for Progress<'_> {
     fn attached(&mut self, target: &Target) {
         if self.announces {
             let stops = target.breakpoints_and_remedy();
@@ -85,8 +88,28 @@ impl Observer for Progress {
     }
 
     /// Takes the line away.
-    fn ended(&mut self) {
-        if self.drawn.is_some() {
+    fn reported(&mut self, reports: Vec<Report>) {
+        self.finished();
+        if let Err(error) = self.output.of_trace(reports) {
+            let text = error.to_string();
+            // As above.
+            let _ = writeln!(io::stderr(), "leaktap: {}", printable(&text));
+        }
+    }
+
+    fn begun_again(&mut self) {
+        if self.announces {
+            self.finished();
+            // As above.
+            let _ = writeln!(
+                io::stderr(),
+                "leaktap: what is there now will not be listed"
+            );
+        }
+    }
+
+    fn finished(&mut self) {
+        if self.drawn.take().is_some() {
             write("\r\x1b[J");
         }
     }

@@ -86,6 +86,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(time).map_err(|_| "a time cannot be negative".to_owned())
 }
 
+/// As [`duration`], but not none at all.
+pub(super) fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a time without end: expected one as in 500ms, 30s or 1h".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// A size as `4096`, `64K`, `1.5 MiB`, `1KB`; the fraction of a byte is dropped.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.');

@@ -89,6 +89,15 @@ pub(crate) fn run(engine: Engine, program: &[&OsStr]) -> Traced {
     tracing.wait()
 }
 
+/// Launches `program`, and waits for its end and the reports of all that it has started.
+pub(crate) fn run_all(engine: Engine, options: &[&str], program: &[&OsStr]) -> Vec<Report> {
+    let mut words: Vec<&OsStr> = vec!["--".as_ref()];
+    words.extend(program);
+    let mut tracing = Tracing::start(engine, "run", options, &words);
+    tracing.process.close_stdin();
+    tracing.wait_for_all()
+}
+
 /// The same with more options.
 pub(crate) fn run_with(engine: Engine, options: &[&str], program: &[&OsStr]) -> Traced {
     let mut words: Vec<&OsStr> = vec!["--".as_ref()];
@@ -129,6 +138,13 @@ impl Tracing {
     pub(crate) fn detach(self) -> Traced {
         self.process.signal(Signal::SIGINT);
         self.wait()
+    }
+
+    /// Waits for the reports of several processes.
+    pub(crate) fn wait_for_all(self) -> Vec<Report> {
+        let finished = self.process.finish();
+        let reports = Report::read_all(&report_file(&self.directory));
+        reports.unwrap_or_else(|error| finished.fail(&error))
     }
 
     /// Waits for the report.

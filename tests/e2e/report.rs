@@ -65,9 +65,31 @@ impl Report {
     }
 
     pub(crate) fn read(path: &Path) -> Result<Report, String> {
+        let mut all = Report::read_all(path)?;
+        match all.len() {
+            1 => Ok(all.remove(0)),
+            many => Err(format!(
+                "{many} reports in {}, one expected",
+                path.display()
+            )),
+        }
+    }
+
+    /// A report a line.
+    pub(crate) fn read_all(path: &Path) -> Result<Vec<Report>, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("no report in {}: {error}", path.display()))?;
-        Report::parse(&text)
+        text.lines().map(Report::parse).collect()
+    }
+
+    /// The blocks whose stack begins in `function`.
+    pub(crate) fn blocks_of(&self, function: &str) -> u64 {
+        let is_its = |site: &Site| {
+            let first = site.frames.first();
+            first.is_some_and(|frame| frame.function == function)
+        };
+        let sites = self.sites().into_iter().filter(is_its);
+        sites.map(|site| site.blocks).sum()
     }
 
     /// A value by JSON pointer; null if there is none.

@@ -96,7 +96,12 @@ fn print(report: &Report) {
         let top = (number > 2).then_some(1);
         let chosen = selection.apply(report.clone());
         let chosen = std::slice::from_ref(&chosen);
-        let _ = Text { style, top }.write(chosen, &mut io::sink());
+        let _ = Text {
+            style,
+            top,
+            all: None,
+        }
+        .write(chosen, &mut io::sink());
         let _ = Json.write(chosen, &mut io::sink());
     }
 }

@@ -15,6 +15,7 @@ mod file;
 mod formats;
 mod grouping;
 mod line;
+mod merge;
 mod model;
 mod names;
 mod numbers;
@@ -33,6 +34,7 @@ pub use file::{replace, try_to_replace};
 pub use formats::{Format, Json, Style, Text};
 pub use grouping::By;
 pub use line::one_line;
+pub use merge::merged;
 pub use model::{
     Age, Alike, Checked, Child, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Kind,
     Look, Memory, Mode, Module, ModuleId, Moment, Part, Place, Probe, ProbeKind, Report, Rung,

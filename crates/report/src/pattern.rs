@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::names::is_harmful;
 
-/// A file name in which `%p`, `%n` and `%t` stand for pid, program and start; `%%` for `%`.
+/// A file name in which `%p`, `%n`, `%t` and `%i` stand for pid, program, start and the number of
+/// the report; `%%` for `%`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Vec<Part>);
 
@@ -17,6 +18,7 @@ enum Part {
     Pid,
     Program,
     Start,
+    Number,
 }
 
 /// What is put into a [`Pattern`].
@@ -28,13 +30,15 @@ pub struct OutputName<'a> {
     pub program: &'a str,
     /// The start, as `20261123T162550Z`.
     pub started: &'a str,
+    /// How many reports there were before, and this one.
+    pub number: u32,
 }
 
 impl Pattern {
     /// Takes a pattern.
     ///
     /// # Errors
-    /// The conversion that is none of the four.
+    /// The conversion that is none of the five.
     pub fn parse(pattern: &OsStr) -> Result<Pattern, String> {
         let mut rest = pattern.as_bytes().iter();
         let mut parts = Vec::new();
@@ -46,9 +50,10 @@ impl Pattern {
                 Some(Some(b'p')) => Part::Pid,
                 Some(Some(b'n')) => Part::Program,
                 Some(Some(b't')) => Part::Start,
+                Some(Some(b'i')) => Part::Number,
                 Some(Some(other)) => {
                     let other = other.escape_ascii();
-                    return Err(format!("%{other} is none of %p, %n, %t, %%"));
+                    return Err(format!("%{other} is none of %p, %n, %t, %i, %%"));
                 }
                 Some(None) => return Err("a single % at the end: write %%".to_owned()),
             });
@@ -76,6 +81,7 @@ impl Pattern {
                 Part::Pid => filled.extend(name.pid.to_string().bytes()),
                 Part::Program => filled.extend(program.bytes()),
                 Part::Start => filled.extend(name.started.bytes()),
+                Part::Number => filled.extend(name.number.to_string().bytes()),
             }
         }
         OsString::from_vec(filled).into()
@@ -96,8 +102,9 @@ mod tests {
             pid: 7,
             program: "x",
             started: "T",
+            number: 3,
         };
-        for (pattern, expected) in [("a", "a"), ("%n.%p.%t", "x.7.T"), ("50%%-%p", "50%-7")] {
+        for (pattern, expected) in [("a", "a"), ("%n.%p.%t", "x.7.T"), ("50%%-%p-%i", "50%-7-3")] {
             let filled = parse(pattern).unwrap().fill(name);
             assert_eq!(filled.to_str(), Some(expected));
         }

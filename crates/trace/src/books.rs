@@ -4,6 +4,7 @@ mod frees;
 mod looks;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -44,6 +45,10 @@ pub(crate) struct Books {
     now: Duration,
     /// What is to be known of frees: see [`Live::wanted`](leaktap_agent::layout::Live::wanted).
     wanted: u32,
+    /// Blocks count that were allocated in these milliseconds.
+    counted: RangeInclusive<u32>,
+    /// No block is entered as of an earlier time, in milliseconds.
+    earliest: u32,
     /// Calls that were seen, but not what they did.
     lost: u64,
     looks: Looks,
@@ -63,6 +68,8 @@ impl Books {
             started: Instant::now(),
             now: Duration::ZERO,
             wanted: 0,
+            counted: 0..=u32::MAX,
+            earliest: 0,
             lost: 0,
             looks: Looks::default(),
             live_bytes: [0; FamilyId::MOST],
@@ -186,8 +193,43 @@ impl Books {
             .map_or(0, |loss| loss.load(Relaxed))
     }
 
-    /// All blocks and regions that are held.
+    /// What is there now is left out.
+    pub(crate) fn begin_again(&mut self) {
+        let last = self.end_period();
+        self.counted = last + 1..=*self.counted.end();
+    }
+
+    /// What comes from now on is left out.
+    pub(crate) fn leave_out_later(&mut self) {
+        let last = self.end_period();
+        self.counted = *self.counted.start()..=last;
+    }
+
+    /// What comes from now on is later than the time that this returns, in milliseconds.
+    fn end_period(&mut self) -> u32 {
+        self.tick();
+        let last = self.now_ms();
+        self.earliest = last + 1;
+        self.tick();
+        last
+    }
+
+    /// How many blocks are left out.
+    pub(crate) fn left_out(&self) -> u64 {
+        if self.counted == (0..=u32::MAX) {
+            return 0;
+        }
+        let times = self.all_held().map(|held| held.time);
+        times.filter(|time| !self.counted.contains(time)).count() as u64
+    }
+
+    /// The blocks and regions that are held, and count.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> + '_ {
+        let all = self.all_held();
+        all.filter(|held| self.counted.contains(&held.time))
+    }
+
+    fn all_held(&self) -> impl Iterator<Item = Held> + '_ {
         let block = |block: Block| Held {
             key: SiteKey {
                 stack: block.stack.0,
@@ -227,7 +269,7 @@ impl Books {
     }
 
     fn now_ms(&self) -> u32 {
-        self.now.as_millis() as u32
+        self.earliest.max(self.now.as_millis() as u32)
     }
 
     /// Each change makes two more pieces at most.

@@ -15,6 +15,8 @@ const MOST_NAMED: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     count: u64,
+    /// How many of them are traced.
+    traced: u64,
     first: Vec<Child>,
 }
 
@@ -27,6 +29,8 @@ struct Child {
     program: PathBuf,
     /// It was in the middle of a fork, as a copy of its parent.
     is_copy: bool,
+    /// It has a report of its own.
+    is_traced: bool,
 }
 
 impl Children {
@@ -39,7 +43,17 @@ impl Children {
                 started: pid.start_time().unwrap_or_default(),
                 program: program(pid).unwrap_or_default(),
                 is_copy,
+                is_traced: false,
             });
+        }
+    }
+
+    /// `pid`, which was added, is traced by itself.
+    pub(crate) fn is_traced(&mut self, pid: Tid) {
+        self.traced += 1;
+        let last = self.first.iter_mut().rev().find(|child| child.pid == pid);
+        if let Some(child) = last {
+            child.is_traced = true;
         }
     }
 
@@ -48,21 +62,23 @@ impl Children {
         let listed = |child: &Child| Listed {
             pid: child.pid.get(),
             program: child.program_now().0.display().to_string(),
-            traced: false,
+            traced: child.is_traced,
         };
         self.first.iter().map(listed).collect()
     }
 
     /// What the report says of them.
     pub(crate) fn note(&self) -> Option<String> {
-        let children = match self.count {
+        let untraced = self.count - self.traced;
+        let children = match untraced {
             0 => return None,
             1 => "1 child was".to_owned(),
             many => format!("{} children were", grouped(many)),
         };
-        let named = self.first.iter().take(MOST_NAMED).map(Child::name);
+        let named = self.first.iter().filter(|child| !child.is_traced);
+        let named = named.take(MOST_NAMED).map(Child::name);
         let mut named: Vec<_> = named.collect();
-        if let Some(more @ 1..) = self.count.checked_sub(named.len() as u64) {
+        if let Some(more @ 1..) = untraced.checked_sub(named.len() as u64) {
             named.push(format!("{} more", grouped(more)));
         }
         Some(format!("{children} not traced: {}", named.join(", ")))

@@ -77,11 +77,14 @@ impl Tracing<'_> {
         let last = last.map(|thread| {
             // New threads and children are none of our business any more; a new program has nothing
             // of ours.
-            let _ = self.tracer.set_options(&thread, Options::only_exec());
+            let _ = self
+                .common
+                .tracer
+                .set_options(&thread, Options::only_exec());
             thread.resume().ok()
         });
-        self.target.halted(begun.elapsed());
-        self.target.detached();
+        self.traced.target.halted(begun.elapsed());
+        self.traced.target.detached();
         let is_mapped = last.is_some();
         let running = self.bring_books_home(last.flatten());
         if is_mapped {
@@ -93,17 +96,21 @@ impl Tracing<'_> {
     /// are let go
     /// there as at the end of a trace.
     pub(crate) fn leave_former_memory(&mut self) {
-        self.tasks.retain(|_, task| task.child);
-        if self.tasks.is_empty() {
+        self.traced.tasks.retain(|_, task| task.child);
+        if self.traced.tasks.is_empty() {
             return;
         }
         let (mut halted, _) = self.take_out();
         let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
-        while !self.target.unmap_agent(&mut self.tracer, &mut threads) {}
+        while !self
+            .traced
+            .target
+            .unmap_agent(&mut self.common.tracer, &mut threads)
+        {}
         for thread in halted {
             thread.let_go();
         }
-        self.tasks.clear();
+        self.traced.tasks.clear();
     }
 
     /// Stops all threads where they would be if there were no probes, and takes these out. Returns
@@ -113,20 +120,25 @@ impl Tracing<'_> {
         let (deadline, mut pause) = (begun + LEAVING, FIRST_PAUSE);
         let mut halted = self.stop_all(HashMap::new());
         loop {
-            self.target.pass_time();
+            self.traced.target.pass_time(&mut self.common.files);
             for thread in halted.values_mut() {
                 // What fails here is that the thread has been killed: nothing to put right in it.
                 let _ = self.settle(thread);
             }
             let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            let is_asleep = self.asleep().any(|tid| self.target.may_be_in_agent(tid));
+            let is_asleep = self
+                .asleep()
+                .any(|tid| self.traced.target.may_be_in_agent(tid));
             let held = match is_asleep {
                 true => Err(Held::Asleep),
-                false => self.target.withdraw(&mut self.tracer, &mut threads),
+                false => self
+                    .traced
+                    .target
+                    .withdraw(&mut self.common.tracer, &mut threads),
             };
             let Err(why) = held else { break };
             if Instant::now() >= deadline {
-                self.target.leave_agent(why);
+                self.traced.target.leave_agent(why);
                 break;
             }
             if why == Held::AtWork && begun.elapsed() < WORKING {
@@ -138,7 +150,7 @@ impl Tracing<'_> {
             begun = Instant::now();
             halted = self.stop_all(HashMap::new());
         }
-        self.target.disarm();
+        self.traced.target.disarm();
         (halted.into_values().collect(), begun)
     }
 
@@ -148,11 +160,15 @@ impl Tracing<'_> {
     fn unmap_agent(&mut self, halted: &mut Vec<Halted>) -> Option<Stopped> {
         loop {
             let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
-            if self.target.unmap_agent(&mut self.tracer, &mut threads) {
+            if self
+                .traced
+                .target
+                .unmap_agent(&mut self.common.tracer, &mut threads)
+            {
                 return None;
             }
             // Nothing may be there when it does what it has to be let go for.
-            if self.target.process().departure().is_some() {
+            if self.traced.target.process().departure().is_some() {
                 continue;
             }
             let can_go_on = |thread: &Halted| {
@@ -174,15 +190,15 @@ impl Tracing<'_> {
     /// there, in the same program. Where the
     /// target has ended, the books stay where they are.
     fn bring_books_home(&mut self, mut thread: Option<Running>) -> Option<Running> {
-        if self.target.exit.is_some() || !self.target.can_bring_home() {
+        if self.traced.target.exit.is_some() || !self.traced.target.can_bring_home() {
             return thread;
         }
         let mut at = Some(0);
         while let Some(from) = at {
-            at = self.target.bring_home(from);
+            at = self.traced.target.bring_home(from);
             thread = self.let_all_go_on(thread);
         }
-        self.target.books.mark_home();
+        self.traced.target.books.mark_home();
         thread
     }
 
@@ -190,7 +206,7 @@ impl Tracing<'_> {
     /// another program, and others, which
     /// are none of our business any more.
     fn let_all_go_on(&mut self, mut thread: Option<Running>) -> Option<Running> {
-        while let Some(event) = self.tracer.poll() {
+        while let Some(event) = self.common.tracer.poll() {
             if let Event::NoChildren | Event::Interrupted = event {
                 break;
             }
@@ -209,12 +225,20 @@ impl Tracing<'_> {
                 if is_it(stopped.tid()) && !replaced {
                     return stopped.resume().ok();
                 }
+                // Others may be of processes that are still traced.
+                if self.common.follows && !self.traced.is_of(stopped.tid()) {
+                    self.common.strays.insert(stopped.tid(), stopped);
+                    return thread;
+                }
                 let _ = stopped.detach(); // fails if it has been killed
                 thread.filter(|_| !replaced)
             }
             Event::Exited { tid, .. } | Event::Killed { tid, .. } => {
                 let lives = !is_it(tid);
-                self.on_event(event);
+                match self.common.follows && !self.traced.is_of(tid) {
+                    true => self.common.ends.push(event),
+                    false => self.on_event(event),
+                }
                 thread.filter(|_| lives)
             }
             Event::Interrupted | Event::NoChildren => thread,
@@ -229,13 +253,17 @@ impl Tracing<'_> {
         });
         let begun = Instant::now();
         let Some(mut last) = stopped.or_else(|| self.another_thread()) else {
-            return self.target.leave_rest();
+            return self.traced.target.leave_rest();
         };
         if !matches!(last.stop(), Stop::Exec { .. }) {
-            while !self.target.unmap_agent(&mut self.tracer, &mut [&mut last]) {}
+            while !self
+                .traced
+                .target
+                .unmap_agent(&mut self.common.tracer, &mut [&mut last])
+            {}
         }
         let _ = last.detach(); // fails if it has been killed
-        self.target.halted(begun.elapsed());
+        self.traced.target.halted(begun.elapsed());
         self.let_all_go_on(None);
     }
 
@@ -247,7 +275,7 @@ impl Tracing<'_> {
         let is_patient =
             |waited| waited < PATIENCE || waited < RUNNABLE && target::is_runnable(tid);
         while is_patient(begun.elapsed()) {
-            match self.tracer.poll() {
+            match self.common.tracer.poll() {
                 Some(Event::Stopped(stopped)) if stopped.tid() == tid => return Some(stopped),
                 Some(event) => drop(self.goes_on(None, event)),
                 None if target::has_ended(tid) => return None,
@@ -260,12 +288,16 @@ impl Tracing<'_> {
     /// A thread of the process, if that lives on with the agent's memory although the thread that
     /// we had has ended.
     fn another_thread(&mut self) -> Option<Stopped> {
-        let process = self.target.tid();
-        let attached = self.tracer.attach(process, Options::only_exec()).ok()?;
+        let process = self.traced.target.tid();
+        let attached = self
+            .common
+            .tracer
+            .attach(process, Options::only_exec())
+            .ok()?;
         let mut one = None;
         for thread in attached.stopped {
             // Not in another program, which was executed meanwhile.
-            let remains = self.target.process().remains_seen_by(thread.tid());
+            let remains = self.traced.target.process().remains_seen_by(thread.tid());
             if one.is_none() && remains != Remains::None {
                 one = Some(thread);
             } else {
@@ -289,16 +321,17 @@ impl Tracing<'_> {
             begun = Instant::now();
             halted = self.stop_all(HashMap::new());
         }
-        if self.target.exit.is_none() && self.target.is_replaced {
-            if let Some(leader) = halted.get_mut(&self.target.tid()) {
-                self.target.exec(&mut self.tracer, &mut leader.stopped);
+        if self.traced.target.exit.is_none() && self.traced.target.is_replaced {
+            if let Some(leader) = halted.get_mut(&self.traced.target.tid()) {
+                self.traced.target.exec(self.common, &mut leader.stopped);
             }
-        } else if self.target.exit.is_none() {
-            self.target.arm();
+        } else if self.traced.target.exit.is_none() {
+            self.traced.target.arm(&mut self.common.files);
             let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
             let asleep: Vec<_> = self.asleep().collect();
-            self.target
-                .lead_to_agent(&mut self.tracer, &mut threads, &asleep);
+            self.traced
+                .target
+                .lead_to_agent(&mut self.common.tracer, &mut threads, &asleep);
         }
         self.let_run(halted);
         halt + begun.elapsed()
@@ -310,31 +343,31 @@ impl Tracing<'_> {
         for thread in halted.values_mut() {
             // Neither runs to an exit: it handles a signal, or stays stopped.
             if let Stop::Group(_) | Stop::Signal(_) = thread.stopped.stop() {
-                let target = &mut self.target;
-                target.leave_for_signal(&mut self.tracer, &mut thread.stopped);
+                let target = &mut self.traced.target;
+                target.leave_for_signal(self.common, &mut thread.stopped);
             }
         }
-        let target = &self.target;
+        let target = &self.traced.target;
         let is_at_work = |thread: &Halted| target.process().is_at_work(&thread.stopped);
         let at_work = halted.extract_if(|_, thread| is_at_work(thread)).collect();
-        let (begun, before) = (Instant::now(), cpu_time(self.target.tid()));
-        self.target.open_exits(false);
+        let (begun, before) = (Instant::now(), cpu_time(self.traced.target.tid()));
+        self.traced.target.open_exits(false);
         self.let_run(at_work);
         while begun.elapsed() < WORKING {
             std::thread::sleep(WORK);
-            let worked = cpu_time(self.target.tid()).saturating_sub(before);
+            let worked = cpu_time(self.traced.target.tid()).saturating_sub(before);
             if worked >= WORK {
                 break;
             }
         }
         let halted = self.stop_all(halted);
-        self.target.open_exits(true);
+        self.traced.target.open_exits(true);
         halted
     }
 
     /// Stops all threads that have not `halted`.
     fn stop_all(&mut self, mut halted: HashMap<Tid, Halted>) -> HashMap<Tid, Halted> {
-        let parked = std::mem::take(&mut self.parked);
+        let parked = std::mem::take(&mut self.traced.parked);
         let halt = |stopped: Stopped| {
             (
                 stopped.tid(),
@@ -345,7 +378,7 @@ impl Tracing<'_> {
             )
         };
         halted.extend(parked.into_iter().map(halt));
-        for task in self.tasks.values_mut() {
+        for task in self.traced.tasks.values_mut() {
             if let Some(running) = task.running.take() {
                 let _ = running.interrupt(); // fails for one that has died: wait() says so
             }
@@ -357,12 +390,12 @@ impl Tracing<'_> {
                 return halted;
             };
             let event = if awaited.len() <= FEW {
-                self.tracer.wait(0)
+                self.common.tracer.wait(0)
             } else if self.halt_some(&awaited, &mut halted) {
                 continue;
             } else {
                 // Half of the others have stopped by then, more or less.
-                self.tracer.wait_of(*one)
+                self.common.tracer.wait_of(*one)
             };
             match event {
                 Event::Interrupted => {
@@ -379,9 +412,12 @@ impl Tracing<'_> {
     fn on_halting(&mut self, event: Event, halted: &mut HashMap<Tid, Halted>) {
         match event {
             Event::Stopped(stopped) => self.halt(stopped, halted),
+            Event::Exited { tid, .. } | Event::Killed { tid, .. } if !self.traced.is_of(tid) => {
+                self.common.ends.push(event);
+            }
             ended => {
                 self.on_event(ended);
-                halted.retain(|tid, _| self.tasks.contains_key(tid));
+                halted.retain(|tid, _| self.traced.tasks.contains_key(tid));
             }
         }
     }
@@ -389,7 +425,7 @@ impl Tracing<'_> {
     /// What there is by now of any thread: an exec(2) waits until the ends of all others have been
     /// taken.
     fn halt_any(&mut self, halted: &mut HashMap<Tid, Halted>) {
-        while let Some(event) = self.tracer.poll() {
+        while let Some(event) = self.common.tracer.poll() {
             if let Event::NoChildren = event {
                 return;
             }
@@ -401,7 +437,7 @@ impl Tracing<'_> {
     fn halt_some(&mut self, awaited: &[Tid], halted: &mut HashMap<Tid, Halted>) -> bool {
         let mut found = false;
         for tid in awaited {
-            if let Some(event) = self.tracer.poll_of(*tid) {
+            if let Some(event) = self.common.tracer.poll_of(*tid) {
                 found = true;
                 self.on_halting(event, halted);
             }
@@ -413,11 +449,11 @@ impl Tracing<'_> {
     /// `begun`.
     fn let_run_for(&mut self, pause: Duration, halted: HashMap<Tid, Halted>, begun: Instant) {
         self.let_run(halted);
-        self.target.halted(begun.elapsed());
+        self.traced.target.halted(begun.elapsed());
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            self.target.pass_time();
-            match self.tracer.poll() {
+            self.traced.target.pass_time(&mut self.common.files);
+            match self.common.tracer.poll() {
                 Some(Event::NoChildren) => return,
                 Some(event) => self.on_event(event),
                 None => std::thread::sleep(LOOK),
@@ -430,8 +466,8 @@ impl Tracing<'_> {
     fn let_wake_up(&mut self, deadline: Instant) {
         let sleeps = |tid: Tid| target::sleeps_uninterruptibly(tid);
         while self.asleep().any(sleeps) && Instant::now() < deadline {
-            self.target.pass_time();
-            match self.tracer.poll() {
+            self.traced.target.pass_time(&mut self.common.files);
+            match self.common.tracer.poll() {
                 Some(Event::NoChildren) => return,
                 Some(event) => self.on_event(event),
                 None => std::thread::sleep(LOOK),
@@ -444,15 +480,16 @@ impl Tracing<'_> {
             if let Stop::Signal(_) = thread.stopped.stop()
                 && !thread.our_trap
             {
-                self.target
-                    .leave_for_signal(&mut self.tracer, &mut thread.stopped);
+                self.traced
+                    .target
+                    .leave_for_signal(self.common, &mut thread.stopped);
             }
             self.look_at_end_of(&thread.stopped);
             let running = match thread.our_trap {
                 true => thread.stopped.resume_without(),
                 false => self.go_on(thread.stopped),
             };
-            if let (Ok(running), Some(task)) = (running, self.tasks.get_mut(&tid)) {
+            if let (Ok(running), Some(task)) = (running, self.traced.tasks.get_mut(&tid)) {
                 task.running = Some(running);
             }
         }
@@ -460,26 +497,26 @@ impl Tracing<'_> {
 
     /// Threads that were not waited for any longer.
     fn asleep(&self) -> impl Iterator<Item = Tid> + '_ {
-        let asleep = self.tasks.iter().filter(|(_, task)| task.asleep);
+        let asleep = self.traced.tasks.iter().filter(|(_, task)| task.asleep);
         asleep.map(|(tid, _)| *tid)
     }
 
     /// The threads that have yet to stop.
     fn awaited(&self, halted: &HashMap<Tid, Halted>) -> Vec<Tid> {
         let has_to = |(tid, task): &(&Tid, &Task)| !task.unstoppable && !halted.contains_key(*tid);
-        let tasks = self.tasks.iter().filter(has_to).map(|(tid, _)| tid);
-        tasks.chain(self.expected.keys()).copied().collect()
+        let tasks = self.traced.tasks.iter().filter(has_to).map(|(tid, _)| tid);
+        tasks.chain(self.traced.expected.keys()).copied().collect()
     }
 
     fn halt(&mut self, mut stopped: Stopped, halted: &mut HashMap<Tid, Halted>) {
         let tid = stopped.tid();
-        if !self.tasks.contains_key(&tid) {
-            match self.expected.remove(&tid) {
+        if !self.traced.tasks.contains_key(&tid) {
+            match self.traced.expected.remove(&tid) {
                 None => {
-                    self.unborn.insert(tid, stopped);
+                    self.common.strays.insert(tid, stopped);
                     return;
                 }
-                Some(Child::Copy) => return self.target.release_copy(&mut self.tracer, stopped),
+                Some(Child::Copy) => return self.copy_leaves(stopped),
                 Some(child) => {
                     self.add(tid, child == Child::SharesMemory);
                     self.begins(&stopped);
@@ -492,14 +529,14 @@ impl Tracing<'_> {
             Stop::Fork(child) => self.announced(&stopped, child, Child::Copy, halted),
             Stop::Vfork(child) => self.announced(&stopped, child, Child::SharesMemory, halted),
             Stop::Exec { .. } if self.is_child(tid) => {
-                self.tasks.remove(&tid);
-                self.target.release_replaced(stopped);
-                return;
+                return self.child_leaves(stopped);
             }
             Stop::Exec { .. } => {
-                self.tasks.retain(|&other, task| task.child || other == tid);
+                self.traced
+                    .tasks
+                    .retain(|&other, task| task.child || other == tid);
                 self.add(tid, false);
-                self.target.replaced();
+                self.traced.target.replaced();
                 self.set_end_of(&stopped);
             }
             Stop::Exit { .. } => {
@@ -513,7 +550,7 @@ impl Tracing<'_> {
             // As long as it stays there, nothing is.
             Stop::Group(_) => {
                 while has_pending_trap(&stopped) {
-                    if self.tracer.take_signal(&mut stopped).is_err() {
+                    if self.common.tracer.take_signal(&mut stopped).is_err() {
                         return; // killed, which is reported next
                     }
                 }
@@ -539,16 +576,16 @@ impl Tracing<'_> {
         let Ok(kind) = self.kind(parent, child, kind) else {
             return; // the parent has been killed, its threads with it
         };
-        self.target.inherits_mask(child, parent.tid());
-        if self.tasks.contains_key(&child) {
+        self.traced.target.inherits_mask(child, parent.tid());
+        if self.traced.tasks.contains_key(&child) {
             return;
         }
         if kind == Child::Copy {
-            self.target.copy_begins(parent, child);
+            self.traced.target.copy_begins(parent, child);
         }
-        let first_stop = self.unborn.remove(&child);
-        if first_stop.is_some() || self.tracer.has(child) {
-            self.expected.insert(child, kind);
+        let first_stop = self.common.strays.remove(&child);
+        if first_stop.is_some() || self.common.tracer.has(child) {
+            self.traced.expected.insert(child, kind);
         }
         if let Some(stopped) = first_stop {
             self.halt(stopped, halted);
@@ -567,12 +604,12 @@ impl Tracing<'_> {
     /// leader that has ended before other
     /// threads, the kernel says nothing until they have.
     fn give_up_on_sleepers(&mut self, halted: &HashMap<Tid, Halted>) {
-        let leader = self.target.tid();
+        let leader = self.traced.target.tid();
         let has_ended_first = !halted.contains_key(&leader) && target::has_ended(leader) && {
-            let mut others = self.tasks.keys().filter(|tid| **tid != leader);
+            let mut others = self.traced.tasks.keys().filter(|tid| **tid != leader);
             others.any(|tid| !target::has_ended(*tid))
         };
-        for (tid, task) in &mut self.tasks {
+        for (tid, task) in &mut self.traced.tasks {
             let is_awaited = !task.unstoppable && !halted.contains_key(tid);
             task.asleep |= is_awaited && target::sleeps_uninterruptibly(*tid);
             task.unstoppable |= task.asleep || *tid == leader && has_ended_first;
@@ -583,7 +620,7 @@ impl Tracing<'_> {
     /// program, if they are still traced then: so not those that get no processor, or only
     /// `at_last`.
     fn give_up_on_all_but(&mut self, halted: &HashMap<Tid, Halted>, at_last: bool) {
-        for (tid, task) in &mut self.tasks {
+        for (tid, task) in &mut self.traced.tasks {
             let is_given_up = at_last || !target::is_runnable(*tid);
             task.asleep |= is_given_up && !task.unstoppable && !halted.contains_key(tid);
             task.unstoppable |= task.asleep;
@@ -596,17 +633,18 @@ impl Tracing<'_> {
         let mut registers = thread.stopped.registers()?;
         if thread.stopped.stop() == Stop::Signal(Signal::TRAP)
             && !thread.our_trap
-            && (is_int3(&thread.stopped)? || self.target.process().blocks_sigtrap(&thread.stopped))
+            && (is_int3(&thread.stopped)?
+                || self.traced.target.process().blocks_sigtrap(&thread.stopped))
         {
             // An allocation that has just returned counts; what is only entered is taken back.
             let at = registers.ip().wrapping_offset(-1);
-            thread.our_trap = self.target.trap(tid, &mut registers) != Trap::Foreign;
+            thread.our_trap = self.traced.target.trap(tid, &mut registers) != Trap::Foreign;
             if thread.our_trap && !self.is_child(tid) {
-                let (tracer, target) = (&mut self.tracer, &mut self.target);
+                let (tracer, target) = (&mut self.common.tracer, &mut self.traced.target);
                 target.keep_sigtrap(tracer, &mut thread.stopped, at, &registers);
             }
         }
-        if self.target.leave_slot(tid, &mut registers) || thread.our_trap {
+        if self.traced.target.leave_slot(tid, &mut registers) || thread.our_trap {
             thread.stopped.set_registers(&registers)?;
         }
         Ok(())

@@ -1,14 +1,18 @@
 //! A trace: from attach or launch, over all that a process does meanwhile, to the report.
 //!
-//! Third stage of the data path. [`attach`] and [`run`] read as it goes: a [`Target`] has the probes
-//! and the books of a process; a session waits for the stops of its threads and hands them on; at
-//! the end every byte is put back, and [`Target::report`] gives what is left in the books its names.
+//! Third stage of the data path. [`attach`] and [`run`] begin a session, which waits for the stops
+//! of all threads and hands each to the process that it is of; a [`Target`] has the probes and the
+//! books of one; at its end every byte is put back, and what is left in the books gets its names.
 //! An [`Observer`] is told of what happens meanwhile. Knows no command line and prints nothing.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod books;
 mod children;
+mod common;
+mod descendants;
 mod detaching;
+mod ended;
 mod error;
 pub mod guard;
 mod guests;
@@ -23,13 +27,18 @@ mod remedy;
 mod result;
 mod roots;
 mod session;
+mod settings;
 mod target;
+mod timeline;
 mod tracing;
 
+pub use attach::examine;
+pub use ended::{Ended, Outcome, Sight};
 pub use error::{Error, limit};
 pub use guests::unseen;
 pub use observer::{Now, Observer};
 pub use program::Program;
 pub use remedy::lines;
-pub use session::{Settings, attach, examine, run};
+pub use session::{attach, run};
+pub use settings::Settings;
 pub use target::{Engine, Exit, How, Target};

@@ -1,11 +1,13 @@
-//! When to let the target go: what leaktap was told on the command line, and what signals tell it.
+//! What to do when: what leaktap was told on the command line, and what signals tell it.
 
 use std::time::{Duration, Instant};
 
 use leaktap_tracee::{Signal, Wakeups};
 
 use crate::job::Job;
+use crate::settings::Settings;
 use crate::target::Target;
+use crate::tracing::Traced;
 
 /// Ctrl-C so often in a row ends the trace of a program that it does not end.
 const INTERRUPTS: u32 = 3;
@@ -13,23 +15,37 @@ const INTERRUPTS: u32 = 3;
 /// In a row are those that come within so long of the one before.
 const IN_A_ROW: Duration = Duration::from_secs(5);
 
-/// When to let the target go.
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Let all go, and report.
+    End,
+    /// Report, and go on.
+    Report,
+    /// Leave out what is there.
+    Baseline,
+    /// Leave out what comes from now on.
+    Drain,
+}
+
+/// What to do when.
 pub(crate) struct Orders<'a> {
-    /// At the latest then.
-    until: Option<Instant>,
+    /// By the clock, what comes first at the end.
+    due: Vec<(Instant, Order)>,
+    /// Again and again after so long.
+    every: Option<Duration>,
     /// Signals to leaktap itself.
     wakeups: &'a Wakeups,
     /// What such a signal means.
-    pub(crate) on_signal: OnSignal,
-    /// When stops take more of the target's time, in percent.
-    pub(crate) max_overhead: Option<u8>,
+    on_signal: OnSignal,
     /// Whether SIGTERM has been passed on.
     has_passed_on: bool,
     interrupts: InARow,
     job: Job,
 }
 
-/// What a signal to leaktap means while it traces.
+/// What a signal to leaktap means while it traces. SIGUSR1 asks for a report, SIGUSR2 to leave out
+/// what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnSignal {
     /// Detach and report.
@@ -41,56 +57,95 @@ pub(crate) enum OnSignal {
 }
 
 impl<'a> Orders<'a> {
-    /// Until then, or a signal.
+    /// By `settings`, from now on.
     pub(crate) fn new(
-        until: Option<Instant>,
+        settings: &Settings,
         wakeups: &'a Wakeups,
         on_signal: OnSignal,
-        max_overhead: Option<u8>,
     ) -> Orders<'a> {
-        Orders {
-            until,
+        let now = Instant::now();
+        let end = settings.duration.and_then(|duration| {
+            let drain = settings.drain.unwrap_or_default();
+            duration.checked_add(drain)
+        });
+        let drains = settings.drain.and(settings.duration);
+        let due = [
+            (end, Order::End),
+            (drains, Order::Drain),
+            (settings.baseline_after, Order::Baseline),
+            (settings.every, Order::Report),
+        ];
+        let due = due.into_iter();
+        let due = due.filter_map(|(after, order)| Some((now.checked_add(after?)?, order)));
+        let mut orders = Orders {
+            due: due.collect(),
+            every: settings.every,
             wakeups,
             on_signal,
-            max_overhead,
             has_passed_on: false,
             interrupts: InARow::default(),
             job: Job::default(),
-        }
-    }
-
-    /// Whether the time is over.
-    pub(crate) fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
-    }
-
-    /// Whether a signal to leaktap ends the trace; passes on to `target` what is meant for that.
-    pub(crate) fn is_told_to_end(&mut self, target: &mut Target) -> bool {
-        let Some(signal) = self.wakeups.take() else {
-            return false;
         };
-        match (self.on_signal, signal) {
+        orders.sort();
+        orders
+    }
+
+    fn sort(&mut self) {
+        self.due.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    }
+
+    /// What is to be done now, if anything. Passes on to the first of `processes` what is meant for
+    /// that.
+    pub(crate) fn next(&mut self, processes: &mut [Traced]) -> Option<Order> {
+        self.by_clock().or_else(|| self.by_signal(processes))
+    }
+
+    fn by_clock(&mut self) -> Option<Order> {
+        let now = Instant::now();
+        let (_, order) = self.due.pop_if(|(at, _)| now >= *at)?;
+        if let (Order::Report, Some(every)) = (order, self.every)
+            && let Some(next) = now.checked_add(every)
+        {
+            self.due.push((next, order));
+            self.sort();
+        }
+        Some(order)
+    }
+
+    fn by_signal(&mut self, processes: &mut [Traced]) -> Option<Order> {
+        match (self.on_signal, self.wakeups.take()?) {
+            (_, Signal::USR1) => Some(Order::Report),
+            (_, Signal::USR2) => Some(Order::Baseline),
             // From others it means nothing: leaktap runs.
             (OnSignal::Detach, Signal::CONT) => {
-                let was_stopped = target.is_guarded_by(self.wakeups.continued_by());
-                was_stopped.then(|| target.note_stopped()).is_some()
+                let guard = self.wakeups.continued_by();
+                let mut guarded = processes.iter_mut().map(|traced| &mut traced.target);
+                let continued = guarded.find(|target| target.is_guarded_by(guard));
+                continued.map(Target::note_stopped).map(|()| Order::End)
             }
-            (OnSignal::Detach, _) => true,
-            (OnSignal::PassOn, Signal::TERM) if self.has_passed_on => true,
+            (OnSignal::Detach, _) => Some(Order::End),
+            (OnSignal::PassOn, Signal::TERM) if self.has_passed_on => Some(Order::End),
             (OnSignal::PassOn, Signal::TERM) => {
                 self.has_passed_on = true;
-                target.send(Signal::TERM);
-                false
+                if let Some(first) = processes.first() {
+                    first.target.send(Signal::TERM);
+                }
+                None
             }
             (OnSignal::PassOn, Signal::INT) if self.interrupts.add(Instant::now()) => {
-                target.note_interrupts(INTERRUPTS);
-                true
+                if let Some(first) = processes.first_mut() {
+                    first.target.note_interrupts(INTERRUPTS);
+                }
+                Some(Order::End)
             }
-            (OnSignal::PassOn, Signal::TSTP | Signal::TTIN | Signal::TTOU | Signal::CONT) => {
+            (
+                OnSignal::PassOn,
+                signal @ (Signal::TSTP | Signal::TTIN | Signal::TTOU | Signal::CONT),
+            ) => {
                 self.job.tell(signal, Instant::now());
-                false
+                None
             }
-            (OnSignal::PassOn, _) => false,
+            (OnSignal::PassOn, _) => None,
         }
     }
 

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use leaktap_heap::{SiteKey, Sum, sum};
+use leaktap_image::Symbolizer;
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
     Age, Exit, Family, Heap, Hex, Look, Probe, ProbeKind, Report, SCHEMA, Site, Source, Stopped,
     Target as Process, Totals, count,
 };
+
+use leaktap_tracee::Tid;
 
 use crate::books::{live_blocks, live_bytes};
 use crate::error::cause;
@@ -24,11 +27,8 @@ use crate::target::{self, Target};
 impl Target {
     /// The report of all that it holds, unfiltered, with the ages of its blocks. This changes
     /// nothing but what is known of names: there can be another one later.
-    pub fn report(&mut self) -> Report {
-        let mut symbolizer = std::mem::take(&mut self.symbolizer);
-        let report = report_with(&mut Namer::new(self, &mut symbolizer));
-        self.symbolizer = symbolizer;
-        report
+    pub(crate) fn report(&self, symbolizer: &mut Symbolizer) -> Report {
+        report_with(&mut Namer::new(self, symbolizer))
     }
 }
 
@@ -62,7 +62,7 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
         snapshots: Vec::new(),
         checked: None,
         memory: None,
-        timeline: Vec::new(),
+        timeline: target.timeline.moments().to_vec(),
         children: target.children.list(),
         notes,
     };
@@ -93,7 +93,7 @@ pub(crate) fn started(target: &Target) -> String {
 fn process(target: &Target) -> Process {
     Process {
         pid: target.tid().get(),
-        parent: None,
+        parent: target.parent.map(Tid::get),
         program: target.program.called.display().to_string(),
         executable: executable(target),
         args: target.args.clone(),
@@ -215,6 +215,13 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
     let lost = target.books.lost();
     if lost > 0 {
         notes.push(format!("seen, but not counted: {}", count(lost, "call")));
+    }
+    let left_out = target.books.left_out();
+    if left_out > 0 {
+        let blocks = count(left_out, "block");
+        notes.push(format!(
+            "not listed, as asked for, for when they were made: {blocks}"
+        ));
     }
     let retried = target.books.retried();
     if retried > 0 {

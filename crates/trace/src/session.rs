@@ -1,242 +1,55 @@
-//! From attach or launch to the end of the trace: reads as the data path.
+//! A session: the processes that are traced, from the first one's beginning to the last one's end.
+//!
+//! Waits for the events of all threads, and hands each to the process that it is of.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use leaktap_probe::{Process, Remains};
-use leaktap_report::Mode;
-use leaktap_tracee::{
-    AttachError, Attached, Command, Options, Running, Stop, Stopped, Tid, Tracer, Wakeups,
-};
+use leaktap_report::Report;
+use leaktap_tracee::{Attached, Command, Event, Options, Stopped, Tid, Wakeups};
 
+use crate::attach::attach_to;
+use crate::books::Books;
+use crate::common::{Common, Newborn};
+use crate::descendants::{descendants, parent};
+use crate::ended::{Ended, Outcome};
 use crate::error::Error;
-use crate::observer::Observer;
-use crate::orders::{OnSignal, Orders};
-use crate::patience::patiently;
-use crate::target::{self, Engine, How, Target};
-use crate::tracing::Tracing;
+use crate::observer::{Now, Observer};
+use crate::orders::{OnSignal, Order, Orders};
+use crate::settings::Settings;
+use crate::target::Target;
+use crate::tracing::{Traced, Tracing};
+
+/// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
+const SPINS: u32 = 100;
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
 
-/// Longest time that threads which sleep uninterruptibly, or the dynamic linker, are waited for,
-/// before breakpoints have to do.
-const UNREST: Duration = Duration::from_secs(2);
-
-/// How long a process that is not at rest runs before it is looked at again. It is not traced then,
-/// so there is no event to wait for; and with
-/// less, a linker at work would not get on, and timeouts of the process would start anew with each
-/// stop, and never end.
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// Longest time that the process which cleans up after a killed leaktap is waited for.
-const GUARD_AT_WORK: Duration = Duration::from_millis(500);
-
-/// What stops may take of the time of a process that has not asked for it, in percent.
-const OVERHEAD: u8 = 10;
-
-/// How a trace is made.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Let the target go after this long.
-    pub duration: Option<Duration>,
-    /// How the target is watched.
-    pub how: How,
-    /// Let the target go when stops take more percent of its time. If it is not said: more than
-    /// 10, of a process that is attached to under [`Engine::Auto`]; else stops take what they take.
-    pub max_overhead: Option<u8>,
-    /// Whether whole stacks of frees are kept.
-    pub free_stacks: bool,
-}
-
-impl Settings {
-    /// The most that stops may take of the target's time, in percent. Who launches a program, or
-    /// asks for breakpoints, wants to know all, and
-    /// has waited for that; a process that others use must not be slowed down unasked.
-    fn most_overhead(&self, on_signal: OnSignal) -> Option<u8> {
-        let is_guest = on_signal == OnSignal::Detach && self.how.engine == Engine::Auto;
-        self.max_overhead.or(is_guest.then_some(OVERHEAD))
-    }
-}
-
-/// Traces the live process `pid` until its end, a signal to leaktap, or the time set.
+/// Traces processes, and their children if that is asked for, until their end, a signal to leaktap,
+/// or the time set.
 ///
 /// # Errors
 /// [`Error`]: nothing is traced then, and nothing is left in it.
-pub fn attach(pid: Tid, settings: &Settings, observer: &mut dyn Observer) -> Result<Target, Error> {
-    let wakeups = wakeups(Ok)?;
-    let mut tracer = Tracer::new();
-    let held = match patiently(|| hold(&mut tracer, pid, settings)) {
-        // It is quicker than we are.
-        Err(Error::Replaced { .. }) => hold_first(&mut tracer, pid, settings),
-        held => held,
-    };
-    let (mut target, mut attached, begun) = held?;
-    if !leaktap_tracee::raise_priority() {
-        target.note_if_busy();
-    }
-    target.looks_at_frees(settings.free_stacks);
-    let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
-    target.restore_slots(&stopped);
-    target.ask_sigtrap(&mut tracer, &mut stopped);
-    let injects = attached.late.is_empty()
-        && attached.sharers.is_empty()
-        && target.map_agent(&mut tracer, &mut stopped);
-    if !injects {
-        if !target.process().is_linking() {
-            target.refuse(&attached);
-        }
-        target.arm();
-    }
-    let mut tracing = Tracing::start(tracer, &mut target, attached);
-    tracing.target.halts.add_attach(begun.elapsed());
-    if injects {
-        // While the threads run.
-        tracing.target.fill_agent();
-        let halt = tracing.arm();
-        tracing.target.halts.add_attach(halt);
-    }
-    trace(tracing, settings, wakeups, (OnSignal::Detach, observer));
-    target.dismiss_guard();
-    Ok(target)
-}
-
-/// Reads `pid`, and stops all of its threads. Returns since when they are stopped, too.
-fn hold(
-    tracer: &mut Tracer,
-    pid: Tid,
+pub fn attach(
+    pids: &[Tid],
     settings: &Settings,
-) -> Result<(Target, Attached, Instant), Error> {
-    leaktap_tracee::examine(pid)?;
-    let prepared = prepare_clean(pid, settings).and_then(Target::require_allocator);
-    let mut target = match prepared {
-        Ok(target) => target,
-        Err(error) => return Err(explain(tracer, pid, error)),
-    };
-    target.guard();
-    leaktap_tracee::raise_priority();
-    let (attached, begun) = attach_at_rest(tracer, pid, &mut target, settings.how.engine)?;
-    let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
-    // Or it has executed a program just before, and nobody told us.
-    let is_replaced = attached.stopped.iter().any(executes) || !target.process().is_current();
-    if is_replaced {
-        if let Err(error) = target.reopen() {
-            attached.let_go(tracer);
+    observer: &mut dyn Observer,
+) -> Result<Outcome, Error> {
+    let wakeups = wakeups(Ok)?;
+    let mut session = Session::new(settings, OnSignal::Detach);
+    for pid in pids {
+        if let Err(error) = session.attach(*pid, None) {
+            session.let_all_go();
             return Err(error);
         }
-        target.await_first_link(&attached);
     }
-    Ok((target, attached, begun))
+    session.attach_to_children();
+    Ok(session.trace(wakeups, observer))
 }
 
-/// As [`hold`], but the threads are stopped before the process is read: for one that does not stay
-/// the same for so
-/// long.
-fn hold_first(
-    tracer: &mut Tracer,
-    pid: Tid,
-    settings: &Settings,
-) -> Result<(Target, Attached, Instant), Error> {
-    leaktap_tracee::raise_priority();
-    let begun = Instant::now();
-    let attached = tracer.attach(pid, Options::follow())?;
-    match Target::prepare(pid, &settings.how) {
-        Ok(mut target) => {
-            target.guard();
-            target.await_first_link(&attached);
-            Ok((target, attached, begun))
-        }
-        Err(error) => {
-            attached.let_go(tracer);
-            Err(error)
-        }
-    }
-}
-
-/// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker
-/// is at rest, since an agent can only be
-/// injected then; or at last all the same. Returns since when threads are stopped, too.
-fn attach_at_rest(
-    tracer: &mut Tracer,
-    pid: Tid,
-    target: &mut Target,
-    engine: Engine,
-) -> Result<(Attached, Instant), AttachError> {
-    let first = Instant::now();
-    loop {
-        let begun = Instant::now();
-        let attached = tracer.attach(pid, Options::follow())?;
-        let is_patient =
-            engine == Engine::Auto && first.elapsed() < UNREST && !Wakeups::is_pending();
-        let is_ready = attached.late.is_empty() && target.process().is_linked();
-        if is_ready || !is_patient || !target.process().is_current() {
-            return Ok((attached, begun));
-        }
-        // Those who wake up stop, and wait for us.
-        let late = attached.let_go(tracer);
-        target.halts.add_attach(begun.elapsed());
-        let sleeps = |thread: &Running| target::sleeps_uninterruptibly(thread.tid());
-        let is_restless = |process: &Process| !process.is_linked() && process.is_current();
-        loop {
-            std::thread::sleep(PAUSE);
-            let is_at_rest = !late.iter().any(sleeps) && !is_restless(target.process());
-            if is_at_rest || first.elapsed() >= UNREST || Wakeups::is_pending() {
-                break;
-            }
-        }
-    }
-}
-
-/// Prepares for `pid`. What a leaktap that was killed has left in it is taken out first.
-fn prepare_clean(pid: Tid, settings: &Settings) -> Result<Target, Error> {
-    let mut target = Target::prepare(pid, &settings.how)?;
-    if target.process().has_linking_left() {
-        take_linking_out(pid, &mut target)?;
-        target = Target::prepare(pid, &settings.how)?;
-    }
-    if target.process().has_foreign_breakpoints() {
-        let begun = Instant::now();
-        while target.process().has_foreign_breakpoints() && begun.elapsed() < GUARD_AT_WORK {
-            std::thread::yield_now();
-        }
-        // What was planned may have been for code with those in it.
-        target.plan();
-    }
-    target.look_for_slots();
-    match target.process().remains() {
-        Remains::None => return Ok(target),
-        Remains::Unknown => return Err(Error::Remains { pid }),
-        Remains::Known => {}
-    }
-    target.guard();
-    let mut tracer = Tracer::new();
-    let attached = tracer.attach(pid, Options::follow())?;
-    if !target.adopt_remains() {
-        attached.let_go(&mut tracer);
-        return Err(Error::Remains { pid });
-    }
-    Tracing::start(tracer, &mut target, attached).detach();
-    target.dismiss_guard();
-    let mut clean = Target::prepare(pid, &settings.how)?;
-    clean.note_remains();
-    clean.look_for_slots();
-    Ok(clean)
-}
-
-/// Takes out what has awaited the end of the target's linking, for a leaktap that was killed.
-fn take_linking_out(pid: Tid, target: &mut Target) -> Result<(), Error> {
-    let mut tracer = Tracer::new();
-    let mut attached = tracer.attach(pid, Options::follow())?;
-    if target.process().is_current() {
-        let stopped: Vec<_> = attached.stopped.iter_mut().collect();
-        target.take_linking_out(&stopped);
-    }
-    attached.let_go(&mut tracer);
-    Ok(())
-}
-
-/// Launches a program and traces it until its end.
+/// Launches a program, and traces it until its end.
 ///
 /// # Errors
 /// [`Error`].
@@ -244,102 +57,382 @@ pub fn run(
     command: &Command,
     settings: &Settings,
     observer: &mut dyn Observer,
-) -> Result<Target, Error> {
+) -> Result<Outcome, Error> {
     let wakeups = wakeups(Wakeups::of_job)?;
-    let mut tracer = Tracer::new();
     leaktap_tracee::raise_priority();
-    let mut stopped = tracer.launch(command, Options::follow().kill_on_exit())?;
-    let mut target = Target::prepare(stopped.tid(), &settings.how)?;
-    target.end_with_us();
-    target.sees_all();
-    target.looks_at_frees(settings.free_stacks);
-    target.ask_sigtrap(&mut tracer, &mut [&mut stopped]);
-    target.arm();
-    target.inject(&mut tracer, &mut stopped);
-    let attached = Attached {
-        stopped: vec![stopped],
-        late: Vec::new(),
-        sharers: BTreeSet::new(),
-    };
-    let tracing = Tracing::start(tracer, &mut target, attached);
-    trace(tracing, settings, wakeups, (OnSignal::PassOn, observer));
-    target.require_sight()
-}
-
-/// Reads the process, and attaches for a moment, as `attach` does: nothing else tells all that may
-/// forbid it.
-///
-/// # Errors
-/// [`Error`].
-pub fn examine(pid: Tid) -> Result<Target, Error> {
-    patiently(|| attachable(pid))
-}
-
-fn attachable(pid: Tid) -> Result<Target, Error> {
-    leaktap_tracee::examine(pid)?;
-    let mut tracer = Tracer::new();
-    let how = How {
-        mode: Mode::Attach,
-        depth: 1,
-        engine: Engine::Auto,
-        detours_only: false,
-        pools: Vec::new(),
-    };
-    let mut target = match Target::prepare(pid, &how) {
-        Ok(target) => target,
-        // Whatever forbids to attach says it better.
-        Err(error) => {
-            tracer.attach(pid, Options::follow())?.let_go(&mut tracer);
-            return Err(error);
-        }
-    };
-    let process = target.process();
-    if !process.finds_allocator() && !process.is_linked() {
-        let program = target.program.called.display().to_string();
-        return Err(Error::Unlinked { pid, program });
-    }
-    let (attached, _) = attach_at_rest(&mut tracer, pid, &mut target, Engine::Auto)?;
-    target.refuse(&attached);
-    attached.let_go(&mut tracer);
-    Ok(target)
-}
-
-/// Why `pid` could not even be read: whatever forbids to attach says it better than `error`.
-fn explain(tracer: &mut Tracer, pid: Tid, error: Error) -> Error {
-    if !error.is_denial() {
-        return error;
-    }
-    match tracer.attach(pid, Options::follow()) {
-        Err(refused) => refused.into(),
-        Ok(attached) => {
-            attached.let_go(tracer);
-            error
-        }
-    }
-}
-
-fn trace(
-    tracing: Tracing<'_>,
-    settings: &Settings,
-    wakeups: Wakeups,
-    (on_signal, observer): (OnSignal, &mut dyn Observer),
-) {
-    let until = settings
-        .duration
-        .and_then(|duration| Instant::now().checked_add(duration));
-    let max_overhead = settings.most_overhead(on_signal);
-    observer.attached(tracing.target);
-    let mut orders = Orders::new(until, &wakeups, on_signal, max_overhead);
-    tracing.run(&mut orders, observer);
-    // Nobody waits for the report but its reader.
-    leaktap_tracee::restore_priority();
-    observer.ended();
-    // A user who is late asks for what has been done: no reason to lose the report.
-    wakeups.end();
+    let mut session = Session::new(settings, OnSignal::PassOn);
+    session.launch(command)?;
+    let outcome = session.trace(wakeups, observer);
+    outcome.require_sight()
 }
 
 fn wakeups(adapt: impl FnOnce(Wakeups) -> io::Result<Wakeups>) -> Result<Wakeups, Error> {
     let what = "set a signal handler and a timer";
     let wakeups = Wakeups::install(WAKE_UP).and_then(adapt);
     wakeups.map_err(|source| Error::System { what, source })
+}
+
+/// The processes under trace.
+struct Session<'a> {
+    settings: &'a Settings,
+    on_signal: OnSignal,
+    common: Common,
+    /// In the order in which they came under trace: the one that was asked for is the first.
+    processes: Vec<Traced>,
+    /// Those that have ended, or were let go.
+    over: Vec<Target>,
+    ended: Vec<Ended>,
+    /// How many have come under trace.
+    begun: usize,
+}
+
+impl<'a> Session<'a> {
+    fn new(settings: &'a Settings, on_signal: OnSignal) -> Session<'a> {
+        Session {
+            settings,
+            on_signal,
+            common: Common {
+                follows: settings.follow_forks,
+                ..Common::default()
+            },
+            processes: Vec::new(),
+            over: Vec::new(),
+            ended: Vec::new(),
+            begun: 0,
+        }
+    }
+
+    /// Attaches to `pid`, a child of `parent` or asked for, and lets it run.
+    fn attach(&mut self, pid: Tid, parent: Option<Tid>) -> Result<(), Error> {
+        if self.processes.iter().any(|traced| traced.is_of(pid)) {
+            return Ok(());
+        }
+        let mut traced = attach_to(&mut self.common, pid, self.settings)?;
+        traced.target.parent = parent;
+        self.add(traced);
+        Ok(())
+    }
+
+    /// Attaches to the children that there are, if they are to be traced. Those that come meanwhile
+    /// are traced from their first instruction on.
+    fn attach_to_children(&mut self) {
+        let mut tried = HashSet::new();
+        let is_told = Wakeups::is_pending;
+        while self.common.follows && !is_told() {
+            let all = descendants(self.processes.iter().map(|traced| traced.target.tid()));
+            let is_new = |(_, child): &(Tid, Tid)| !self.common.tracer.has(*child);
+            let mut new = all.into_iter().filter(is_new);
+            let Some((parent, child)) = new.find(|(_, child)| tried.insert(*child)) else {
+                return;
+            };
+            let attached = self.attach(child, Some(parent));
+            let mut processes = self.processes.iter_mut();
+            if let Some(parent) = processes.find(|traced| traced.target.tid() == parent) {
+                parent.target.children.add(child, false);
+                if attached.is_ok() {
+                    parent.target.children.is_traced(child);
+                }
+            }
+        }
+    }
+
+    /// Launches a program, and lets it run.
+    fn launch(&mut self, command: &Command) -> Result<(), Error> {
+        let options = Options::follow().kill_on_exit();
+        let stopped = self.common.tracer.launch(command, options)?;
+        self.begin(stopped, true, None).map_err(|(_, error)| error)
+    }
+
+    /// Probes a process whose only thread has `stopped`, in front of the first instruction of a
+    /// program if it `is_new`, and lets it run.
+    fn begin(
+        &mut self,
+        mut stopped: Stopped,
+        is_new: bool,
+        parent: Option<Tid>,
+    ) -> Result<(), (Stopped, Error)> {
+        let pid = stopped.tid();
+        let prepared = Target::prepare(pid, &self.settings.how, &mut self.common.files);
+        let mut target = match prepared {
+            Ok(target) => target,
+            Err(error) => return Err((stopped, error)),
+        };
+        target.parent = parent;
+        match self.on_signal {
+            OnSignal::Detach => target.guard(),
+            OnSignal::PassOn => target.end_with_us(),
+        }
+        if is_new {
+            target.sees_all();
+            target.await_link();
+        }
+        target.looks_at_frees(self.settings.free_stacks);
+        target.ask_sigtrap(&mut self.common.tracer, &mut [&mut stopped]);
+        target.arm(&mut self.common.files);
+        target.inject(&mut self.common, &mut stopped);
+        let mut traced = Traced::new(target);
+        Tracing::start(&mut self.common, &mut traced, Attached::only(stopped));
+        self.add(traced);
+        Ok(())
+    }
+
+    fn add(&mut self, mut traced: Traced) {
+        traced.target.number = self.begun;
+        traced.limit(self.settings.most_overhead(self.on_signal));
+        self.begun += 1;
+        self.processes.push(traced);
+    }
+
+    /// Traces all until the end. Lets go what runs on.
+    fn trace(mut self, wakeups: Wakeups, observer: &mut dyn Observer) -> Outcome {
+        let mut orders = Orders::new(self.settings, &wakeups, self.on_signal);
+        for traced in &self.processes {
+            observer.attached(&traced.target);
+        }
+        self.run(&mut orders, observer);
+        self.let_all_go();
+        // Nobody waits for the reports but their readers.
+        leaktap_tracee::restore_priority();
+        observer.finished();
+        // A user who is late asks for what has been done: no reason to lose a report.
+        wakeups.end();
+        self.report_ended();
+        self.ended.sort_by_key(|ended| ended.number);
+        Outcome {
+            processes: self.ended,
+            symbolizer: self.common.symbolizer,
+        }
+    }
+
+    fn run(&mut self, orders: &mut Orders<'_>, observer: &mut dyn Observer) {
+        while self.goes_on() {
+            match orders.next(&mut self.processes) {
+                None => {}
+                Some(Order::End) => return,
+                Some(Order::Report) => observer.reported(self.report_now()),
+                Some(Order::Baseline) => {
+                    self.each_book(Books::begin_again);
+                    observer.begun_again();
+                }
+                Some(Order::Drain) => self.each_book(Books::leave_out_later),
+            }
+            let event = self.common.tracer.wait(SPINS);
+            self.pass_time();
+            if self.processes.iter().any(Traced::is_waited_for) {
+                // A thread waits for that, and must not go on before, not even for a signal.
+                self.common.tracer.keep(event);
+            } else if let Event::NoChildren = event {
+                return;
+            } else {
+                self.on_event(event);
+            }
+            // Of one that is no longer traced it is not known whether it is stopped.
+            let first = self.processes.first();
+            if first.is_some_and(|first| first.is_stopped || first.has_left) {
+                orders.stop_with_job();
+            }
+            self.settle();
+            observer.sampled(&|| self.progress());
+        }
+    }
+
+    /// Whether what was asked for is still there, or, if that is asked for, anything.
+    fn goes_on(&self) -> bool {
+        let mut processes = self.processes.iter();
+        processes.any(|traced| self.settings.wait_all || traced.is_asked_for())
+    }
+
+    fn pass_time(&mut self) {
+        for traced in self.processes.iter_mut().filter(|traced| !traced.has_left) {
+            traced.target.pass_time(&mut self.common.files);
+        }
+    }
+
+    /// Hands an event to the process that it is of.
+    fn on_event(&mut self, event: Event) {
+        let Some(tid) = event.tid() else {
+            return;
+        };
+        let index = self.processes.iter().position(|traced| traced.is_of(tid));
+        match (index, event) {
+            (Some(index), event) => self.hand_on(index, event),
+            (None, Event::Stopped(stopped)) if self.common.leaving.remove(&tid) => {
+                let _ = stopped.detach(); // fails if it has been killed
+            }
+            (None, Event::Stopped(stopped)) => drop(self.common.strays.insert(tid, stopped)),
+            (None, _) => {
+                self.common.strays.remove(&tid);
+                self.common.leaving.remove(&tid);
+            }
+        }
+    }
+
+    fn hand_on(&mut self, index: usize, event: Event) {
+        let Some(traced) = self.processes.get_mut(index) else {
+            return;
+        };
+        let has_left = traced.has_left;
+        let mut tracing = Tracing {
+            common: &mut self.common,
+            traced,
+        };
+        match has_left {
+            true => drop(tracing.goes_on(None, event)),
+            false => {
+                tracing.on_event(event);
+                tracing.ask_leader();
+            }
+        }
+    }
+
+    /// What follows from events: children come under trace, others end or have to be let go.
+    fn settle(&mut self) {
+        loop {
+            self.hand_on_strays();
+            for newborn in std::mem::take(&mut self.common.newborn) {
+                self.take_in(newborn);
+            }
+            self.let_ended_go();
+            // A process that ends may leave children that nobody has seen yet.
+            if self.common.newborn.is_empty() {
+                break;
+            }
+        }
+        if self.common.follows {
+            self.report_ended();
+        }
+    }
+
+    /// Those that have ended, or must be let go.
+    fn let_ended_go(&mut self) {
+        let mut index = 0;
+        while let Some(traced) = self.processes.get_mut(index) {
+            let must_leave = traced.must_leave();
+            let is_launched = self.on_signal == OnSignal::PassOn && traced.is_asked_for();
+            if must_leave && is_launched && traced.target.exit.is_none() {
+                // It runs on by itself, and what it ends with is of interest.
+                self.let_go(index);
+            } else if must_leave || traced.is_over() {
+                self.let_go(index);
+                self.remove(index);
+                continue;
+            }
+            index += 1;
+        }
+    }
+
+    /// Threads that have stopped while others were waited for, and ends of such.
+    fn hand_on_strays(&mut self) {
+        for event in std::mem::take(&mut self.common.ends) {
+            self.on_event(event);
+        }
+        let of = |tid: Tid| self.processes.iter().any(|traced| traced.is_of(tid));
+        let known: Vec<_> = self.common.strays.extract_if(|tid, _| of(*tid)).collect();
+        for (_, stopped) in known {
+            self.on_event(Event::Stopped(stopped));
+        }
+        self.let_orphans_go();
+    }
+
+    /// Children that nobody will announce any longer: their parents were killed before.
+    fn let_orphans_go(&mut self) {
+        if !self.common.follows || self.common.strays.is_empty() {
+            return;
+        }
+        let all = self.processes.iter().map(|traced| traced.target.tid());
+        // clone(2) with CLONE_PARENT makes a sibling.
+        let parents: HashSet<_> = all.flat_map(|tid| [Some(tid), parent(tid)]).collect();
+        let is_orphan = |tid: Tid| tid.process() == Some(tid) && !parents.contains(&parent(tid));
+        for (_, stopped) in self.common.strays.extract_if(|tid, _| is_orphan(*tid)) {
+            let _ = stopped.detach(); // fails if it has been killed
+        }
+    }
+
+    /// A child is traced from here on.
+    fn take_in(&mut self, newborn: Newborn) {
+        let Newborn {
+            stopped,
+            parent,
+            is_copy,
+        } = newborn;
+        let pid = stopped.tid();
+        let _ = self.common.tracer.is_born(&stopped); // fails if it has been killed
+        match self.begin(stopped, !is_copy, Some(parent)) {
+            Ok(()) => {
+                let mut processes = self.processes.iter_mut();
+                let parent = processes.find(|traced| traced.target.tid() == parent);
+                if let Some(parent) = parent {
+                    parent.target.children.is_traced(pid);
+                }
+            }
+            // It has been killed, or its program is none that can be traced: it is listed.
+            Err((stopped, _)) => drop(stopped.detach()),
+        }
+    }
+
+    /// Takes all out of a process, which runs on if it has not ended.
+    fn let_go(&mut self, index: usize) {
+        let Some(traced) = self
+            .processes
+            .get_mut(index)
+            .filter(|traced| !traced.has_left)
+        else {
+            return;
+        };
+        traced.has_left = true;
+        Tracing {
+            common: &mut self.common,
+            traced,
+        }
+        .detach();
+        self.common.leaving.extend(traced.unstopped());
+        traced.target.dismiss_guard();
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.over.push(self.processes.remove(index).target);
+    }
+
+    fn let_all_go(&mut self) {
+        while !self.processes.is_empty() {
+            self.let_go(0);
+            self.remove(0);
+        }
+        let newborn = std::mem::take(&mut self.common.newborn).into_iter();
+        let strays = std::mem::take(&mut self.common.strays).into_values();
+        for stopped in newborn.map(|newborn| newborn.stopped).chain(strays) {
+            let _ = stopped.detach(); // fails if it has been killed
+        }
+    }
+
+    fn each_book(&mut self, change: fn(&mut Books)) {
+        for traced in &mut self.processes {
+            change(&mut traced.target.books);
+        }
+    }
+
+    /// What those hold now that are still traced, while they run.
+    fn report_now(&mut self) -> Vec<Report> {
+        let traced = self.processes.iter_mut().filter(|traced| !traced.has_left);
+        let reports = traced.map(|traced| {
+            traced.target.look_again();
+            traced.target.report(&mut self.common.symbolizer)
+        });
+        reports.collect()
+    }
+
+    fn report_ended(&mut self) {
+        for target in std::mem::take(&mut self.over) {
+            self.ended
+                .push(Ended::new(target, &mut self.common.symbolizer));
+        }
+    }
+
+    fn progress(&self) -> Now {
+        let all = self.processes.iter().map(|traced| traced.target.progress());
+        all.fold(Now::default(), |sum, now| Now {
+            live_bytes: sum.live_bytes + now.live_bytes,
+            events: sum.events + now.events,
+        })
+    }
 }

@@ -13,11 +13,13 @@ use leaktap_tracee::{Attached, Died, Memory, Registers, Signal, Stopped, Tid, Tr
 
 use crate::books::{Books, live_blocks, live_bytes};
 use crate::children::Children;
+use crate::common::Common;
 use crate::error::{Error, cause};
 use crate::guard;
 use crate::guests;
 use crate::observer::Now;
 use crate::program::{self, Program};
+use crate::timeline::{Live, TimeLine};
 
 mod mappings;
 mod notes;
@@ -88,6 +90,8 @@ pub struct How {
     pub mode: Mode,
     /// Most frames of a stack.
     pub depth: usize,
+    /// Between two moments of the time line.
+    pub interval: Duration,
     /// Whether code may be injected.
     pub engine: Engine,
     /// Whether what would need an int3 is left unwatched.
@@ -99,7 +103,6 @@ pub struct How {
 /// A process under trace.
 pub struct Target {
     process: Process,
-    files: Files,
     pub(crate) how: How,
     /// When the agent's sums were last looked at.
     sampled: Duration,
@@ -109,12 +112,16 @@ pub struct Target {
     ends_with_us: bool,
     /// It runs another program now, which has not been read.
     pub(crate) is_replaced: bool,
-    /// Names the frames of its stacks.
-    pub(crate) symbolizer: Symbolizer,
     /// What it allocated and has not freed.
     pub(crate) books: Books,
     /// Set when it has ended.
     pub exit: Option<Exit>,
+    /// The process that has made it, unless the user has named it.
+    pub(crate) parent: Option<Tid>,
+    /// How many came under trace before it, in the session.
+    pub(crate) number: usize,
+    /// How its memory changes.
+    pub(crate) timeline: TimeLine,
     /// How long it was stopped.
     pub(crate) halts: Halts,
     /// Its executable file.
@@ -172,20 +179,20 @@ impl Execs {
 
 impl Target {
     /// Reads all that can be read of the process `pid` while it runs.
-    pub(crate) fn prepare(pid: Tid, how: &How) -> Result<Target, Error> {
-        let mut files = Files::default();
-        let process = open(pid, how, &mut files)?;
+    pub(crate) fn prepare(pid: Tid, how: &How, files: &mut Files) -> Result<Target, Error> {
+        let process = open(pid, how, files)?;
         let mut target = Target {
             process,
-            files,
             how: how.clone(),
             sampled: Duration::ZERO,
             guard: None,
             ends_with_us: false,
             is_replaced: false,
-            symbolizer: Symbolizer::new(),
             books: books()?,
             exit: None,
+            parent: None,
+            number: 0,
+            timeline: TimeLine::new(how.interval),
             halts: Halts::default(),
             program: Program::default(),
             args: Vec::new(),
@@ -225,8 +232,8 @@ impl Target {
     }
 
     /// Arms all probes; every thread is stopped.
-    pub(crate) fn arm(&mut self) {
-        self.process.update(&mut self.files);
+    pub(crate) fn arm(&mut self, files: &mut Files) {
+        self.process.update(files);
         self.books.start();
         self.look_for_operators();
         self.started = SystemTime::now();
@@ -281,7 +288,7 @@ impl Target {
 
     /// See [`Process::await_link`]. Many system calls may be made until then, and each stops twice:
     /// that is for programs that live on if we are killed.
-    fn await_link(&mut self) {
+    pub(crate) fn await_link(&mut self) {
         if self.how.engine == Engine::Auto && !self.ends_with_us {
             self.process.await_link();
         }
@@ -328,30 +335,30 @@ impl Target {
 
     /// All of it, at once: while a program is being launched, `stopped` is its only thread. Modules
     /// may have changed. What there will be a detour for never has an int3.
-    pub(crate) fn inject(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
-        self.process.look_at_modules(&mut self.files);
-        if self.map_agent(tracer, &mut [stopped]) {
-            self.fill_agent();
+    pub(crate) fn inject(&mut self, common: &mut Common, stopped: &mut Stopped) {
+        self.process.look_at_modules(&mut common.files);
+        if self.map_agent(&mut common.tracer, &mut [stopped]) {
+            self.fill_agent(&mut common.files);
         }
         if self.process.is_linked() {
             self.process.arm();
         }
-        self.lead_to_agent(tracer, &mut [stopped], &[]);
-        self.read_ahead();
+        self.lead_to_agent(&mut common.tracer, &mut [stopped], &[]);
+        self.read_ahead(&mut common.symbolizer);
     }
 
     /// Has all be read beside the program for which the report, at its end, would have to be waited
     /// for.
-    fn read_ahead(&mut self) {
+    fn read_ahead(&self, symbolizer: &mut Symbolizer) {
         if self.process.is_linked() {
             let files = self.process.modules().outermost();
-            files.for_each(|file| self.symbolizer.read_ahead(file));
+            files.for_each(|file| symbolizer.read_ahead(file));
         }
     }
 
     /// See [`Process::fill_agent`].
-    pub(crate) fn fill_agent(&mut self) {
-        self.process.fill_agent(&mut self.files);
+    pub(crate) fn fill_agent(&mut self, files: &mut Files) {
+        self.process.fill_agent(files);
     }
 
     /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`, or
@@ -443,12 +450,12 @@ impl Target {
     }
 
     /// See [`Process::leave_for_signal`].
-    pub(crate) fn leave_for_signal(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+    pub(crate) fn leave_for_signal(&mut self, common: &mut Common, stopped: &mut Stopped) {
         // It may wait in the agent for that.
-        self.look_for_changes();
-        self.process.leave_for_signal(tracer, stopped);
+        self.look_for_changes(&mut common.files);
+        self.process.leave_for_signal(&mut common.tracer, stopped);
         // It may just have told of something, and goes on without a wait.
-        self.look_for_changes();
+        self.look_for_changes(&mut common.files);
     }
 
     /// See [`Process::share_fs_base`].
@@ -495,22 +502,25 @@ impl Target {
     }
 
     /// Time passes: to be told before each event, and often.
-    pub(crate) fn pass_time(&mut self) {
+    pub(crate) fn pass_time(&mut self, files: &mut Files) {
         let now = self.books.tick();
-        self.look_for_changes();
+        self.look_for_changes(files);
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;
             self.sample();
             self.books.look();
             self.process.look_for_filters();
             self.process.look_at_sigtrap();
+            if self.timeline.is_due(now) {
+                let live = self.live();
+                self.timeline.note(now, self.tid(), live);
+            }
         }
     }
 
     /// See [`Process::look_for_changes`].
-    fn look_for_changes(&mut self) {
-        self.process
-            .look_for_changes(&mut self.files, &mut self.books);
+    fn look_for_changes(&mut self, files: &mut Files) {
+        self.process.look_for_changes(files, &mut self.books);
     }
 
     /// A thread begins; it has not run yet.
@@ -557,8 +567,8 @@ impl Target {
     }
 
     /// See [`Process::modules_changed`].
-    pub(crate) fn modules_changed(&mut self) {
-        self.process.modules_changed(&mut self.files);
+    pub(crate) fn modules_changed(&mut self, files: &mut Files) {
+        self.process.modules_changed(files);
         self.look_for_operators();
     }
 
@@ -567,32 +577,23 @@ impl Target {
         self.process.thread_gone(tid, &mut self.books);
     }
 
-    /// Lets a child of a fork go, at its first stop, with every byte as the files have it.
-    pub(crate) fn release_copy(&mut self, tracer: &mut Tracer, mut stopped: Stopped) {
-        self.children.add(stopped.tid(), true);
+    /// Puts every byte back in the memory of a child of a fork, which is at its first stop.
+    pub(crate) fn clean_copy(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
         if let Ok(memory) = Memory::open(stopped.tid()) {
-            let disarmed = self.process.disarm_copy(&memory, tracer, &mut stopped);
+            let disarmed = self.process.disarm_copy(&memory, tracer, stopped);
             if disarmed.is_err() && stopped.tid().is_filtered() {
                 self.note_filtered("a forked child");
             }
         }
-        let _ = stopped.detach(); // fails if it has been killed: nothing to let go
-    }
-
-    /// Lets a child go that has executed another program, and so left the target's memory.
-    pub(crate) fn release_replaced(&mut self, stopped: Stopped) {
-        self.children.add(stopped.tid(), false);
-        self.thread_gone(stopped.tid());
-        let _ = stopped.detach(); // as above
     }
 
     /// The process runs another program now, and `stopped` is its only thread.
-    pub(crate) fn exec(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) {
+    pub(crate) fn exec(&mut self, common: &mut Common, stopped: &mut Stopped) {
         if !self.is_replaced {
             self.replaced();
         }
-        match self.reopen() {
-            Ok(()) if self.is_to_be_injected() => self.inject(tracer, stopped),
+        match self.reopen(common) {
+            Ok(()) if self.is_to_be_injected() => self.inject(common, stopped),
             Ok(()) => {
                 self.await_link();
                 self.process.arm();
@@ -605,13 +606,10 @@ impl Target {
     }
 
     /// Reads the process afresh: it runs another program since it was read.
-    pub(crate) fn reopen(&mut self) -> Result<(), Error> {
-        self.process = open(self.tid(), &self.how, &mut self.files)?;
+    pub(crate) fn reopen(&mut self, common: &mut Common) -> Result<(), Error> {
+        self.process = open(self.tid(), &self.how, &mut common.files)?;
         self.is_replaced = false;
-        // Descriptors of the files that only the old one had.
-        let modules = self.process.modules();
-        self.files.retain(|file| modules.has(file));
-        self.symbolizer.retain(|file| modules.has(file));
+        common.only_those_of(self.process.modules());
         if self.guard.is_some() {
             self.guard();
         }
@@ -632,6 +630,7 @@ impl Target {
                 self.looks_at_frees(free_stacks);
                 self.sees_all();
                 self.sampled = Duration::ZERO;
+                self.timeline = TimeLine::new(self.how.interval);
             }
             Err(error) => self
                 .notes
@@ -654,6 +653,13 @@ impl Target {
         }
     }
 
+    /// It is looked at while it runs, and goes on.
+    pub(crate) fn look_again(&mut self) {
+        self.look_at_mappings();
+        self.duration = self.books.elapsed();
+        self.sample();
+    }
+
     /// All threads run again for good, or are gone.
     pub(crate) fn detached(&mut self) {
         self.look_at_mappings();
@@ -671,15 +677,19 @@ impl Target {
         }
     }
 
-    /// There will be no other report, and leaktap is about to end: to take debug information apart
-    /// piece by piece would take as long as some reports do.
-    pub fn forget_names(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.symbolizer));
-    }
-
     /// The last part of what its program is called.
     pub fn program_name(&self) -> String {
         self.program.name()
+    }
+
+    /// What lives of what was allocated: of several allocators, in that with the most.
+    fn live(&self) -> Live {
+        let totals = self.families().map(|family| self.books.totals(family));
+        let most = totals.max_by_key(|totals| totals.allocations);
+        most.map_or(Live::default(), |totals| Live {
+            bytes: live_bytes(&totals),
+            blocks: live_blocks(&totals),
+        })
     }
 
     /// What a progress line shows.
@@ -707,22 +717,29 @@ impl Target {
         }
     }
 
-    /// Refuses a process none of whose functions allocate, unless it is known for sure that it has
-    /// none, and it has been launched: then all of it has been seen.
-    pub(crate) fn require_sight(self) -> Result<Target, Error> {
+    /// Why nothing could be seen of it, if that is so, and it is not known for sure that it has
+    /// nothing to see: after a launch, all of it would have been seen.
+    pub(crate) fn missing_sight(&self) -> Option<Error> {
         match self.process.has_none_to_find() {
-            true => Ok(self),
-            false => self.require_allocator(),
+            true => None,
+            false => self.missing_allocator(),
         }
     }
 
     /// Refuses a process none of whose functions allocate.
     pub(crate) fn require_allocator(self) -> Result<Target, Error> {
+        match self.missing_allocator() {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+
+    fn missing_allocator(&self) -> Option<Error> {
         if self.process.finds_allocator() {
-            return Ok(self);
+            return None;
         }
         let (pid, program) = (self.tid(), self.program.called.display().to_string());
-        Err(if self.exit.is_some() || self.process.is_linked() {
+        Some(if self.exit.is_some() || self.process.is_linked() {
             let image = self.process.modules().image();
             Error::NoAllocator {
                 pid,

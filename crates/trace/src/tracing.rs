@@ -6,21 +6,16 @@ use std::time::Instant;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_probe::Trap;
 use leaktap_tracee::{
-    Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, Tracer,
-    has_run_out,
+    Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, has_run_out,
 };
 
-use crate::observer::Observer;
-use crate::orders::{OnSignal, Orders};
+use crate::common::{Common, Newborn};
 use crate::overhead::Overhead;
 use crate::target::{Exit, Target};
 
 mod end;
 
 use end::EndStop;
-
-/// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
-const SPINS: u32 = 100;
 
 /// Numbers of system calls, and CLONE_VM, clone(2).
 const SYS_CLONE: u64 = 56;
@@ -30,23 +25,98 @@ const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_SETTLS: u64 = 0x8_0000;
 
-/// A trace under way.
-pub(crate) struct Tracing<'a> {
-    pub(crate) tracer: Tracer,
-    pub(crate) target: &'a mut Target,
+/// A process under trace, and all that runs in its memory.
+pub(crate) struct Traced {
+    pub(crate) target: Target,
     pub(crate) tasks: HashMap<Tid, Task>,
     /// Announced by their parent, not yet seen.
     pub(crate) expected: HashMap<Tid, Child>,
-    /// Seen, not yet announced.
-    pub(crate) unborn: HashMap<Tid, Stopped>,
     /// Made with the fs base of their maker, which runs on: they cannot be told apart by it.
     pub(crate) fs_shared: HashSet<Tid>,
     /// At a breakpoint, waiting for a slot.
     pub(crate) parked: Vec<Stopped>,
     /// In a group-stop, as by Ctrl-Z.
-    is_stopped: bool,
+    pub(crate) is_stopped: bool,
+    /// Let go: all that is still to come is its end.
+    pub(crate) has_left: bool,
     overhead: Overhead,
     end_stop: EndStop,
+}
+
+impl Traced {
+    /// Nothing runs in the memory of `target` yet.
+    pub(crate) fn new(target: Target) -> Traced {
+        Traced {
+            target,
+            tasks: HashMap::new(),
+            expected: HashMap::new(),
+            fs_shared: HashSet::new(),
+            parked: Vec::new(),
+            is_stopped: false,
+            has_left: false,
+            overhead: Overhead::new(None, Instant::now()),
+            end_stop: EndStop::default(),
+        }
+    }
+
+    /// From now on stops may take no more percent of its time than that.
+    pub(crate) fn limit(&mut self, most_overhead: Option<u8>) {
+        self.overhead = Overhead::new(most_overhead, Instant::now());
+    }
+
+    /// Whether the thread `tid` is its own, or will be.
+    pub(crate) fn has(&self, tid: Tid) -> bool {
+        self.tasks.contains_key(&tid) || self.expected.contains_key(&tid)
+    }
+
+    /// Whether it has to do with an event of `tid`: a leader may have ended before others, or be
+    /// what another thread has become.
+    pub(crate) fn is_of(&self, tid: Tid) -> bool {
+        self.has(tid) || self.target.tid() == tid
+    }
+
+    /// Whether the user has named it: not so a child.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.target.parent.is_none()
+    }
+
+    /// Whether a thread of it waits until it is let go.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.has_left && self.target.process().departure().is_some()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.target.exit.is_some() || !self.has_left && self.tasks.is_empty()
+    }
+
+    /// Threads that could not be stopped when it was let go.
+    pub(crate) fn unstopped(&self) -> impl Iterator<Item = Tid> + '_ {
+        let unstopped = self.tasks.iter().filter(|(_, task)| task.unstoppable);
+        unstopped.map(|(tid, _)| *tid)
+    }
+
+    /// Whether the target has to be let go for its own sake.
+    pub(crate) fn must_leave(&mut self) -> bool {
+        if self.has_left {
+            return false;
+        }
+        let excess = self.overhead.excess(Instant::now());
+        if let Some(excess) = excess {
+            self.target.was_too_slow(excess);
+        }
+        let has_run_out = has_run_out();
+        if has_run_out {
+            self.target.note_shortage();
+        }
+        excess.is_some() || has_run_out || self.is_waited_for()
+    }
+}
+
+/// The handling of one process of a session.
+pub(crate) struct Tracing<'a> {
+    pub(crate) common: &'a mut Common,
+    pub(crate) traced: &'a mut Traced,
 }
 
 /// A tracee in the target's memory.
@@ -74,19 +144,12 @@ pub(crate) enum Child {
 impl<'a> Tracing<'a> {
     /// Starts from threads that are all stopped, and lets them run; those that are late will stop
     /// as soon as they leave an uninterruptible system call.
-    pub(crate) fn start(tracer: Tracer, target: &'a mut Target, attached: Attached) -> Tracing<'a> {
-        let mut tracing = Tracing {
-            tracer,
-            target,
-            tasks: HashMap::new(),
-            expected: HashMap::new(),
-            unborn: HashMap::new(),
-            fs_shared: HashSet::new(),
-            parked: Vec::new(),
-            is_stopped: false,
-            overhead: Overhead::new(None, Instant::now()),
-            end_stop: EndStop::default(),
-        };
+    pub(crate) fn start(
+        common: &'a mut Common,
+        traced: &'a mut Traced,
+        attached: Attached,
+    ) -> Tracing<'a> {
+        let mut tracing = Tracing { common, traced };
         let is_child = |tid: Tid| attached.sharers.contains(&tid);
         for thread in &attached.stopped {
             tracing.add(thread.tid(), is_child(thread.tid()));
@@ -107,64 +170,6 @@ impl<'a> Tracing<'a> {
         tracing
     }
 
-    /// Traces until the target ends or has to be let go, and detaches.
-    pub(crate) fn run(mut self, orders: &mut Orders<'_>, observer: &mut dyn Observer) {
-        let mut must_leave = false;
-        self.overhead = Overhead::new(orders.max_overhead, Instant::now());
-        while self.target.exit.is_none() && !self.tasks.is_empty() {
-            if orders.is_over() || orders.is_told_to_end(self.target) {
-                break;
-            }
-            let event = self.tracer.wait(SPINS);
-            self.target.pass_time();
-            if self.target.process().departure().is_some() {
-                // A thread waits for that, and must not go on before, not even for a signal.
-                self.tracer.keep(event);
-                must_leave = true;
-                break;
-            }
-            match event {
-                Event::NoChildren => break,
-                event => self.on_event(event),
-            }
-            if self.is_stopped {
-                orders.stop_with_job();
-            }
-            self.ask_leader();
-            must_leave = self.must_leave();
-            if must_leave {
-                break;
-            }
-            observer.sampled(&|| self.target.progress());
-        }
-        self.detach();
-        // The program that was launched runs on by itself.
-        let has_left = must_leave && orders.on_signal == OnSignal::PassOn;
-        while has_left && self.target.exit.is_none() {
-            if orders.is_told_to_end(self.target) {
-                break;
-            }
-            orders.stop_with_job();
-            match self.tracer.wait(0) {
-                Event::NoChildren => break,
-                event => drop(self.goes_on(None, event)),
-            }
-        }
-    }
-
-    /// Whether the target has to be let go for its own sake.
-    fn must_leave(&mut self) -> bool {
-        let excess = self.overhead.excess(Instant::now());
-        if let Some(excess) = excess {
-            self.target.was_too_slow(excess);
-        }
-        let has_run_out = has_run_out();
-        if has_run_out {
-            self.target.note_shortage();
-        }
-        excess.is_some() || has_run_out || self.target.process().departure().is_some()
-    }
-
     pub(crate) fn on_event(&mut self, event: Event) {
         match event {
             Event::Stopped(stopped) => self.on_stop(stopped),
@@ -177,18 +182,18 @@ impl<'a> Tracing<'a> {
 
     fn on_stop(&mut self, stopped: Stopped) {
         let tid = stopped.tid();
-        if !self.tasks.contains_key(&tid) {
-            match self.expected.remove(&tid) {
+        if !self.traced.tasks.contains_key(&tid) {
+            match self.traced.expected.remove(&tid) {
                 Some(child) => self.born(stopped, child),
                 None => {
-                    self.unborn.insert(tid, stopped);
+                    self.common.strays.insert(tid, stopped);
                 }
             }
             return;
         }
         self.is_awake(tid);
         if !self.is_child(tid) {
-            self.is_stopped = matches!(stopped.stop(), Stop::Group(_));
+            self.traced.is_stopped = matches!(stopped.stop(), Stop::Group(_));
         }
         // What fails here is that the thread has been killed, which wait() reports next.
         let _ = match stopped.stop() {
@@ -197,13 +202,13 @@ impl<'a> Tracing<'a> {
             Stop::Clone(child) => self.on_new(stopped, child, Child::Thread),
             Stop::Fork(child) => self.on_new(stopped, child, Child::Copy),
             Stop::Vfork(child) => {
-                if let Some(task) = self.tasks.get_mut(&tid) {
+                if let Some(task) = self.traced.tasks.get_mut(&tid) {
                     task.unstoppable = true;
                 }
                 self.on_new(stopped, child, Child::SharesMemory)
             }
             Stop::VforkDone(_) => {
-                if let Some(task) = self.tasks.get_mut(&tid) {
+                if let Some(task) = self.traced.tasks.get_mut(&tid) {
                     task.unstoppable = false;
                 }
                 self.resume(stopped)
@@ -217,10 +222,10 @@ impl<'a> Tracing<'a> {
 
     /// One of our int3s, or a SIGTRAP of the program's own.
     fn on_trap(&mut self, mut stopped: Stopped) -> Result<(), Died> {
-        let begun = self.overhead.begin();
+        let begun = self.traced.overhead.begin();
         let tid = stopped.tid();
         let mut registers = stopped.registers()?;
-        let process = self.target.process();
+        let process = self.traced.target.process();
         if process.is_ambiguous(registers.ip())
             && !is_int3(&stopped)?
             && !process.blocks_sigtrap(&stopped)
@@ -228,25 +233,25 @@ impl<'a> Tracing<'a> {
             return self.on_signal(stopped);
         }
         let at = registers.ip().wrapping_offset(-1);
-        let trap = self.target.trap(tid, &mut registers);
+        let trap = self.traced.target.trap(tid, &mut registers);
         match trap {
             Trap::Foreign => return self.on_signal(stopped),
             Trap::StepOver | Trap::Wait => stopped.set_registers(&registers)?,
         }
         // A process that only shares the memory has handlers of its own.
         if !self.is_child(tid) {
-            let (tracer, target) = (&mut self.tracer, &mut self.target);
+            let (tracer, target) = (&mut self.common.tracer, &mut self.traced.target);
             target.keep_sigtrap(tracer, &mut stopped, at, &registers);
         }
-        let is_linker = self.target.process().is_linker(at);
+        let is_linker = self.traced.target.process().is_linker(at);
         if is_linker && self.is_alone() && trap == Trap::StepOver {
             return self.on_linked(stopped);
         }
         if is_linker {
-            self.target.modules_changed();
+            self.traced.target.modules_changed(&mut self.common.files);
         }
         if trap == Trap::Wait {
-            self.parked.push(stopped);
+            self.traced.parked.push(stopped);
             self.interrupt_holders();
             return Ok(());
         }
@@ -254,22 +259,27 @@ impl<'a> Tracing<'a> {
         let running = stopped.resume_without()?;
         self.running(running);
         // What the linker has loaded is read once, and counts no call.
-        self.overhead.add(begun.filter(|_| !is_linker));
+        self.traced.overhead.add(begun.filter(|_| !is_linker));
         Ok(())
     }
 
     /// The only thread of a program that is being linked makes a system call: perhaps that which
     /// says that it is linked now.
     fn on_call(&mut self, mut stopped: Stopped) -> Result<(), Died> {
-        if !self.target.process().is_linked_at(&stopped.registers()?) {
+        if !self
+            .traced
+            .target
+            .process()
+            .is_linked_at(&stopped.registers()?)
+        {
             return self.resume(stopped);
         }
-        self.tracer.swallow(&mut stopped)?;
-        self.target.return_from_link(&stopped)?;
-        self.target.end_linking();
+        self.common.tracer.swallow(&mut stopped)?;
+        self.traced.target.return_from_link(&stopped)?;
+        self.traced.target.end_linking();
         match self.is_alone() {
-            true => self.target.inject(&mut self.tracer, &mut stopped),
-            false => self.target.modules_changed(),
+            true => self.traced.target.inject(self.common, &mut stopped),
+            false => self.traced.target.modules_changed(&mut self.common.files),
         }
         self.on_stop(stopped);
         Ok(())
@@ -277,14 +287,14 @@ impl<'a> Tracing<'a> {
 
     /// Whether it has one thread alone, as it has to for an agent while it runs.
     fn is_alone(&self) -> bool {
-        self.tasks.len() == 1 && self.unborn.is_empty() && self.expected.is_empty()
+        self.traced.tasks.len() == 1 && self.traced.expected.is_empty()
     }
 
     /// The only thread has been moved on from an int3, and its program may be linked now. It waits
     /// for the agent where it goes on by itself should we be killed.
     fn on_linked(&mut self, mut stopped: Stopped) -> Result<(), Died> {
-        self.tracer.swallow(&mut stopped)?;
-        self.target.inject(&mut self.tracer, &mut stopped);
+        self.common.tracer.swallow(&mut stopped)?;
+        self.traced.target.inject(self.common, &mut stopped);
         self.on_stop(stopped);
         Ok(())
     }
@@ -292,9 +302,11 @@ impl<'a> Tracing<'a> {
     /// A signal about to be delivered: its frame must not hold an address of a slot, or of the
     /// agent.
     fn on_signal(&mut self, mut stopped: Stopped) -> Result<(), Died> {
-        self.target.leave_for_signal(&mut self.tracer, &mut stopped);
+        self.traced
+            .target
+            .leave_for_signal(self.common, &mut stopped);
         let mut registers = stopped.registers()?;
-        if self.target.leave_slot(stopped.tid(), &mut registers) {
+        if self.traced.target.leave_slot(stopped.tid(), &mut registers) {
             stopped.set_registers(&registers)?;
         }
         self.resume(stopped)
@@ -303,14 +315,14 @@ impl<'a> Tracing<'a> {
     fn on_new(&mut self, stopped: Stopped, child: Tid, kind: Child) -> Result<(), Died> {
         let kind = self.kind(&stopped, child, kind)?;
         match kind {
-            Child::Copy => self.target.copy_begins(&stopped, child),
-            Child::Thread | Child::SharesMemory => self.target.arm_unlinked(),
+            Child::Copy => self.traced.target.copy_begins(&stopped, child),
+            Child::Thread | Child::SharesMemory => self.traced.target.arm_unlinked(),
         }
-        self.target.inherits_mask(child, stopped.tid());
-        if let Some(first_stop) = self.unborn.remove(&child) {
+        self.traced.target.inherits_mask(child, stopped.tid());
+        if let Some(first_stop) = self.common.strays.remove(&child) {
             self.born(first_stop, kind);
-        } else if !self.tasks.contains_key(&child) && self.tracer.has(child) {
-            self.expected.insert(child, kind);
+        } else if !self.traced.tasks.contains_key(&child) && self.common.tracer.has(child) {
+            self.traced.expected.insert(child, kind);
         }
         self.resume(stopped)
     }
@@ -323,11 +335,11 @@ impl<'a> Tracing<'a> {
         child: Tid,
         named: Child,
     ) -> Result<Child, Died> {
-        let flags = clone_flags(&parent.registers()?, self.target.process().memory());
+        let flags = clone_flags(&parent.registers()?, self.traced.target.process().memory());
         // The parent of a vfork(2) waits for its child.
         let fs_shared = |flags: u64| flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS) == CLONE_VM;
         if flags.is_some_and(fs_shared) {
-            self.fs_shared.insert(child);
+            self.traced.fs_shared.insert(child);
         }
         Ok(match flags {
             Some(_) if named == Child::Thread && self.is_beside(child, parent.tid()) => {
@@ -342,7 +354,7 @@ impl<'a> Tracing<'a> {
     /// Whether `child` is a thread of the process of `parent`.
     fn is_beside(&self, child: Tid, parent: Tid) -> bool {
         match self.is_child(parent) {
-            false => child.is_of(self.target.tid()),
+            false => child.is_of(self.traced.target.tid()),
             true => parent.process().is_some_and(|process| child.is_of(process)),
         }
     }
@@ -351,62 +363,92 @@ impl<'a> Tracing<'a> {
     fn born(&mut self, stopped: Stopped, child: Child) {
         let tid = stopped.tid();
         if child == Child::Copy {
-            self.target.release_copy(&mut self.tracer, stopped);
-            return;
+            return self.copy_leaves(stopped);
         }
         self.add(tid, child == Child::SharesMemory);
         self.begins(&stopped);
-        if self.fs_shared.remove(&tid) {
-            self.target.share_fs_base(tid);
+        if self.traced.fs_shared.remove(&tid) {
+            self.traced.target.share_fs_base(tid);
         }
         self.on_stop(stopped);
     }
 
+    /// A child of a fork, at its first stop, is a process of its own, with every byte as the files
+    /// have it.
+    pub(crate) fn copy_leaves(&mut self, mut stopped: Stopped) {
+        let tracer = &mut self.common.tracer;
+        self.traced.target.clean_copy(tracer, &mut stopped);
+        self.is_on_its_own(stopped, true);
+    }
+
+    /// A child has executed another program, and so left the target's memory.
+    pub(crate) fn child_leaves(&mut self, stopped: Stopped) {
+        self.traced.tasks.remove(&stopped.tid());
+        self.traced.target.thread_gone(stopped.tid());
+        self.is_on_its_own(stopped, false);
+    }
+
+    /// A child is traced by itself, or not any longer.
+    fn is_on_its_own(&mut self, stopped: Stopped, is_copy: bool) {
+        let parent = self.traced.target.tid();
+        self.traced.target.children.add(stopped.tid(), is_copy);
+        if self.common.follows {
+            self.common.newborn.push(Newborn {
+                stopped,
+                parent,
+                is_copy,
+            });
+        } else {
+            let _ = stopped.detach(); // fails if it has been killed: nothing to let go
+        }
+    }
+
     /// A new thread is at its first stop.
     pub(crate) fn begins(&mut self, stopped: &Stopped) {
-        let _ = self.tracer.is_born(stopped); // fails if it has been killed
-        self.target.thread_begins(stopped);
+        let _ = self.common.tracer.is_born(stopped); // fails if it has been killed
+        self.traced.target.thread_begins(stopped);
     }
 
     fn on_exec(&mut self, mut stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
         if self.is_child(tid) {
-            self.tasks.remove(&tid);
-            self.target.release_replaced(stopped);
+            self.child_leaves(stopped);
             return Ok(());
         }
         self.leave_former_memory();
         self.add(tid, false);
-        self.target.exec(&mut self.tracer, &mut stopped);
+        self.traced.target.exec(self.common, &mut stopped);
         self.set_end_of(&stopped);
-        self.target
-            .ask_sigtrap(&mut self.tracer, &mut [&mut stopped]);
+        self.traced
+            .target
+            .ask_sigtrap(&mut self.common.tracer, &mut [&mut stopped]);
         self.resume(stopped)
     }
 
     fn gone(&mut self, tid: Tid, exit: Exit) {
-        self.expected.remove(&tid);
-        self.unborn.remove(&tid);
-        self.fs_shared.remove(&tid);
-        self.parked.retain(|stopped| stopped.tid() != tid);
-        let was_task = self.tasks.remove(&tid).is_some();
+        self.traced.expected.remove(&tid);
+        self.common.strays.remove(&tid);
+        self.traced.fs_shared.remove(&tid);
+        self.traced.parked.retain(|stopped| stopped.tid() != tid);
+        let was_task = self.traced.tasks.remove(&tid).is_some();
         if was_task {
-            self.target.thread_gone(tid);
+            self.traced.target.thread_gone(tid);
         }
         // Of a leader that had ended before the trace nothing is reported.
-        let lives = !self.expected.is_empty() || self.tasks.values().any(|task| !task.child);
-        if tid == self.target.tid() || was_task && !lives {
-            self.target.exit = Some(exit);
+        let lives =
+            !self.traced.expected.is_empty() || self.traced.tasks.values().any(|task| !task.child);
+        if tid == self.traced.target.tid() || was_task && !lives {
+            self.traced.target.exit = Some(exit);
         }
     }
 
     fn retry_parked(&mut self) {
-        for stopped in std::mem::take(&mut self.parked) {
+        for stopped in std::mem::take(&mut self.traced.parked) {
             let Ok(mut registers) = stopped.registers() else {
                 continue;
             };
-            if self.target.retry(stopped.tid(), &mut registers) == Trap::Wait {
-                self.parked.push(stopped);
+            if self.traced.target.retry(stopped.tid(), &mut registers) == Trap::Wait {
+                self.traced.parked.push(stopped);
             } else if stopped.set_registers(&registers).is_ok()
                 && let Ok(running) = stopped.resume_without()
             {
@@ -416,23 +458,28 @@ impl<'a> Tracing<'a> {
     }
 
     fn interrupt_holders(&mut self) {
-        for tid in self.target.process().holders() {
-            if let Some(running) = self.tasks.get(&tid).and_then(|task| task.running.as_ref()) {
+        for tid in self.traced.target.process().holders() {
+            if let Some(running) = self
+                .traced
+                .tasks
+                .get(&tid)
+                .and_then(|task| task.running.as_ref())
+            {
                 let _ = running.interrupt(); // fails for one that has died: it holds nothing
             }
         }
     }
 
     pub(crate) fn is_child(&self, tid: Tid) -> bool {
-        self.tasks.get(&tid).is_some_and(|task| task.child)
+        self.traced.tasks.get(&tid).is_some_and(|task| task.child)
     }
 
     pub(crate) fn resume(&mut self, stopped: Stopped) -> Result<(), Died> {
         self.look_at_end_of(&stopped);
         // Whoever stops is out of its slot now, or is moved out: others may wait for it.
-        if !self.parked.is_empty() {
+        if !self.traced.parked.is_empty() {
             let mut registers = stopped.registers()?;
-            if self.target.leave_slot(stopped.tid(), &mut registers) {
+            if self.traced.target.leave_slot(stopped.tid(), &mut registers) {
                 stopped.set_registers(&registers)?;
             }
         }
@@ -443,8 +490,8 @@ impl<'a> Tracing<'a> {
 
     /// Lets it go on, while its program is linked from system call to system call.
     pub(crate) fn go_on(&self, stopped: Stopped) -> Result<Running, Died> {
-        let is_linking = self.target.process().is_linking();
-        match is_linking && stopped.tid() == self.target.tid() {
+        let is_linking = self.traced.target.process().is_linking();
+        match is_linking && stopped.tid() == self.traced.target.tid() {
             true => stopped.resume_to_call(),
             false => stopped.resume(),
         }
@@ -452,13 +499,13 @@ impl<'a> Tracing<'a> {
 
     /// A thread has stopped that was not waited for any longer.
     pub(crate) fn is_awake(&mut self, tid: Tid) {
-        if let Some(task) = self.tasks.get_mut(&tid).filter(|task| task.asleep) {
+        if let Some(task) = self.traced.tasks.get_mut(&tid).filter(|task| task.asleep) {
             (task.asleep, task.unstoppable) = (false, false);
         }
     }
 
     pub(crate) fn add(&mut self, tid: Tid, child: bool) {
-        self.tasks.insert(
+        self.traced.tasks.insert(
             tid,
             Task {
                 running: None,
@@ -470,7 +517,7 @@ impl<'a> Tracing<'a> {
     }
 
     fn running(&mut self, running: Running) {
-        if let Some(task) = self.tasks.get_mut(&running.tid()) {
+        if let Some(task) = self.traced.tasks.get_mut(&running.tid()) {
             task.running = Some(running);
         }
     }

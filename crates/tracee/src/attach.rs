@@ -54,6 +54,15 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// A process whose only thread is `stopped`.
+    pub fn only(stopped: Stopped) -> Attached {
+        Attached {
+            stopped: vec![stopped],
+            late: Vec::new(),
+            sharers: BTreeSet::new(),
+        }
+    }
+
     /// Lets all go that have stopped. Returns the others.
     pub fn let_go(self, tracer: &mut Tracer) -> Vec<Running> {
         let_go(tracer, self.stopped.into_iter());
@@ -80,6 +89,8 @@ fn let_go(tracer: &mut Tracer, threads: impl Iterator<Item = Stopped>) {
 /// A process half attached to.
 struct Attaching<'a> {
     tracer: &'a mut Tracer,
+    /// What its threads are to be traced with.
+    options: Options,
     reaper: Reaper,
     process: Tid,
     /// Every thread that is traced; none for one that has not stopped yet.
@@ -126,9 +137,9 @@ impl Tracer {
     /// [`AttachError`]. Nothing is traced then, and what was stopped runs on.
     pub fn attach(&mut self, process: Tid, options: Options) -> Result<Attached, AttachError> {
         diagnosis::examine(process)?;
-        self.begin(options);
         let mut attaching = Attaching {
             tracer: self,
+            options,
             reaper: Reaper::start(process),
             process,
             threads: BTreeMap::new(),
@@ -249,6 +260,7 @@ impl Attaching<'_> {
     }
 
     fn try_to_seize(&mut self, tid: Tid) -> Result<Seized, AttachError> {
+        self.tracer.note_options(tid, self.options);
         let options = self.tracer.options_of(tid).bits();
         let seize = || sys::seize(tid.get(), options);
         let (seized, ended) = self.reaper.during(seize);

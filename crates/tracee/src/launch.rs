@@ -193,7 +193,6 @@ impl Tracer {
     /// # Errors
     /// [`LaunchError`]. No child is left then.
     pub fn launch(&mut self, command: &Command, options: Options) -> Result<Stopped, LaunchError> {
-        self.begin(options);
         let resources = |source: io::Error| {
             let program = command.program.clone();
             LaunchError::Resources { program, source }
@@ -207,6 +206,7 @@ impl Tracer {
         let child = sys::fork_exec(&image, go.as_fd(), gate.as_fd(), failing.as_fd())
             .map_err(|errno| resources(errno.into()))?;
         drop(failing);
+        self.note_options(Tid::new(child), options);
         if let Err(errno) = sys::seize(child, options.bits()) {
             // At the closed gate the child ends by itself.
             drop(gate);

@@ -72,6 +72,10 @@ impl Signal {
     pub const SEGV: Signal = Signal(libc::SIGSEGV);
     /// Write to a pipe without reader.
     pub const PIPE: Signal = Signal(libc::SIGPIPE);
+    /// SIGUSR1.
+    pub const USR1: Signal = Signal(libc::SIGUSR1);
+    /// SIGUSR2.
+    pub const USR2: Signal = Signal(libc::SIGUSR2);
     /// Polite request to end.
     pub const TERM: Signal = Signal(libc::SIGTERM);
     /// A child has changed.

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,10 +48,12 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Tracer {
     kept: VecDeque<Event>,
-    /// Of its tracees.
-    options: Options,
-    /// The one that stops before its end, too.
-    ends: Option<Tid>,
+    /// Of its tracees: those of the first one.
+    options: Option<Options>,
+    /// Of those that have others.
+    others: BTreeMap<Tid, Options>,
+    /// Those that stop before their ends, too.
+    ends: BTreeSet<Tid>,
     /// There has been one: what it has made has its options at first.
     has_heirs: bool,
     of_this_thread: OfThisThread,
@@ -62,8 +64,9 @@ impl Tracer {
     pub fn new() -> Tracer {
         Tracer {
             kept: VecDeque::new(),
-            options: Options::default(),
-            ends: None,
+            options: None,
+            others: BTreeMap::new(),
+            ends: BTreeSet::new(),
             has_heirs: false,
             of_this_thread: PhantomData,
         }
@@ -89,49 +92,62 @@ impl Tracer {
         block()
     }
 
-    /// Replaces the options that `stopped`, the last of its tracees, was attached with.
+    /// Replaces the options of `stopped` alone.
     ///
     /// # Errors
     /// [`OptionsError`]; the basic ones are never refused.
     pub fn set_options(&mut self, stopped: &Stopped, options: Options) -> Result<(), OptionsError> {
-        self.begin(options);
+        self.ends.remove(&stopped.tid());
+        self.note_options(stopped.tid(), options);
         stopped.set_options(options)
     }
 
-    /// Its tracees have these options from now on.
-    pub(crate) fn begin(&mut self, options: Options) {
-        (self.options, self.ends, self.has_heirs) = (options, None, false);
+    /// `tid` is traced with these.
+    pub(crate) fn note_options(&mut self, tid: Tid, options: Options) {
+        let usual = *self.options.get_or_insert(options);
+        match options == usual {
+            true => self.others.remove(&tid),
+            false => self.others.insert(tid, options),
+        };
     }
 
-    /// What `tid` was traced with.
+    /// What `tid` is traced with.
     pub(crate) fn options_of(&self, tid: Tid) -> Options {
-        match self.ends == Some(tid) {
-            true => self.options.exit_events(),
-            false => self.options,
+        let others = self.others.get(&tid).copied();
+        let options = others.or(self.options).unwrap_or_default();
+        match self.ends.contains(&tid) {
+            true => options.exit_events(),
+            false => options,
         }
     }
 
-    /// Whether `stopped`, and no other tracee, is to stop at its end: [`Stop::Exit`]. All that is
-    /// made must be [told](Tracer::is_born).
+    /// Whether `stopped` is to stop at its end: [`Stop::Exit`]. What is made by such a one has its
+    /// options at first, and must be [told](Tracer::is_born).
     ///
     /// # Errors
     /// [`OptionsError`].
     pub fn stop_at_end(&mut self, stopped: &Stopped, stops: bool) -> Result<(), OptionsError> {
-        self.ends = stops.then_some(stopped.tid());
+        match stops {
+            true => self.ends.insert(stopped.tid()),
+            false => self.ends.remove(&stopped.tid()),
+        };
         self.has_heirs |= stops;
         stopped.set_options(self.options_of(stopped.tid()))
     }
 
     /// Whether `tid` stops at its end.
     pub fn stops_at_end(&self, tid: Tid) -> bool {
-        self.ends == Some(tid)
+        self.ends.contains(&tid)
     }
 
     /// A thread is at its first stop: with the options of whatever made it.
     ///
     /// # Errors
     /// [`OptionsError`].
-    pub fn is_born(&self, stopped: &Stopped) -> Result<(), OptionsError> {
+    pub fn is_born(&mut self, stopped: &Stopped) -> Result<(), OptionsError> {
+        // Of an earlier thread of that number.
+        self.others.remove(&stopped.tid());
+        self.ends.remove(&stopped.tid());
         match self.has_heirs {
             true => stopped.set_options(self.options_of(stopped.tid())),
             false => Ok(()),
@@ -271,8 +287,8 @@ impl Event {
         }
     }
 
-    /// Of whom it tells.
-    fn tid(&self) -> Option<Tid> {
+    /// Of whom it tells; none where it tells of nobody.
+    pub fn tid(&self) -> Option<Tid> {
         match self {
             Event::Stopped(stopped) => Some(stopped.tid()),
             Event::Exited { tid, .. } | Event::Killed { tid, .. } => Some(*tid),

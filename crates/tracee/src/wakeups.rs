@@ -18,6 +18,9 @@ const ENDING: [NixSignal; 5] = [
     NixSignal::SIGTSTP,
 ];
 
+/// What asks for something else.
+const ASKING: [NixSignal; 2] = [NixSignal::SIGUSR1, NixSignal::SIGUSR2];
+
 /// What a process of the background gets that uses its terminal.
 const BACKGROUND: [NixSignal; 2] = [NixSignal::SIGTTIN, NixSignal::SIGTTOU];
 
@@ -25,8 +28,8 @@ const BACKGROUND: [NixSignal; 2] = [NixSignal::SIGTTIN, NixSignal::SIGTTOU];
 ///
 /// SIGURG does so once, for a [`Sleeper`]: where it has no handler, it has no effect.
 ///
-/// Handlers for SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP and SIGCONT note the signal and interrupt
-/// waitpid(2), without `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts
+/// Handlers for SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT, SIGUSR1 and SIGUSR2 note the
+/// signal and interrupt waitpid(2), without `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts
 /// nothing; neither does one that the kernel gives to another thread. So a timer interrupts the
 /// installing thread again and again.
 ///
@@ -56,7 +59,8 @@ impl Wakeups {
         waking.add(NixSignal::SIGALRM);
         waking.add(NixSignal::SIGURG);
         waking.add(NixSignal::SIGCONT);
-        ENDING.into_iter().for_each(|signal| waking.add(signal));
+        let noted = ENDING.into_iter().chain(ASKING);
+        noted.for_each(|signal| waking.add(signal));
         let mask = waking.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_UNBLOCK)?;
         let mut wakeups = Wakeups {
             handlers: Vec::new(),
@@ -131,7 +135,8 @@ impl Wakeups {
     /// ended it is ignored from now on: it asks for what has been done. The next one does what it
     /// does by default.
     pub fn end(mut self) {
-        let may_end = |signal: i32| ENDING.into_iter().any(|ending| ending as i32 == signal);
+        let all = || ENDING.into_iter().chain(ASKING);
+        let may_end = |signal: i32| all().any(|ending| ending as i32 == signal);
         // What cannot be ignored is put back.
         let is_ignored = |old: &sys::OldAction| sys::ignore_once(old.signal()).is_ok();
         self.handlers

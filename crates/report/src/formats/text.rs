@@ -12,13 +12,13 @@ use std::io::{self, Write};
 use anstyle::Effects;
 
 use self::columns::wrapped;
-use self::left::last_line;
+use self::left::{last_line, what_is_left};
 use self::site::Sites;
-use self::summary::summary;
+use self::summary::{heap, process, summary};
 use crate::names::printable;
 use crate::numbers::grouped;
 use crate::reading::Reading;
-use crate::{Format, Probe, ProbeKind, Report};
+use crate::{Format, Probe, ProbeKind, Report, Site};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,28 +31,82 @@ pub struct Style {
     pub width: Option<usize>,
 }
 
-/// A summary, the sites, what the reader should know, and one line of what is left.
+/// A summary, the sites, what the reader should know, and one line of what is left. Of several
+/// processes, those that have left nothing have a line each.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Text {
+pub struct Text<'a> {
     /// How it looks.
     pub style: Style,
     /// Only so many sites, the first; how many more there are is said.
     pub top: Option<usize>,
+    /// Several reports as one, [`merged`](crate::merged), to be shown after them.
+    pub all: Option<&'a Report>,
 }
 
-impl Format for Text {
+impl Format for Text<'_> {
     fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
-        let mut reports = reports.iter();
-        reports.try_for_each(|report| self.one(report, out))
+        if let [report] = reports {
+            return self.one(report, out);
+        }
+        for (index, report) in reports.iter().enumerate() {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            match has_left_nothing(report) {
+                true => self.brief(report, out)?,
+                false => self.one(report, out)?,
+            }
+        }
+        self.all
+            .map_or(Ok(()), |all| self.all(all, reports.len(), out))
     }
 }
 
-impl Text {
+fn has_left_nothing(report: &Report) -> bool {
+    let totals = &report.totals;
+    report.sites.is_empty() && totals.lost_events == 0
+}
+
+impl Text<'_> {
+    /// One line, and notes.
+    fn brief(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
+        let line = format!("{}: {}", process(report), what_is_left(report, &[]));
+        writeln!(out, "{}", wrapped(&line, 2, self.style.width))?;
+        notes(report, self.style, out)
+    }
+
+    /// The sum over all processes.
+    fn all(&self, all: &Report, processes: usize, out: &mut dyn Write) -> io::Result<()> {
+        let title = format!("All {processes} processes");
+        writeln!(out, "\n{}", self.style.strong(&title))?;
+        heap(&all.totals.heap, true, self.style, out)?;
+        let shown = self.sites(all, Reading::of(all, self.style.verbose), out)?;
+        last_line(all, shown, self.style, out)
+    }
+
     fn one(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         let reading = Reading::of(report, style.verbose);
         summary(report, reading, style, out)?;
-        let mut sites = Sites::new(report, reading, style);
+        let shown = self.sites(report, reading, out)?;
+        if style.verbose {
+            probes(report, out)?;
+        }
+        if has_notes(report) {
+            writeln!(out)?;
+        }
+        notes(report, style, out)?;
+        last_line(report, shown, style, out)
+    }
+
+    /// The first of the sites, which it returns.
+    fn sites<'r>(
+        &self,
+        report: &'r Report,
+        reading: Reading<'r>,
+        out: &mut dyn Write,
+    ) -> io::Result<&'r [Site]> {
+        let mut sites = Sites::new(report, reading, self.style);
         let all = report.sites.len();
         let shown = self.top.map_or(all, |top| top.min(all));
         let (shown, more) = report.sites.split_at(shown);
@@ -62,11 +116,7 @@ impl Text {
         if !more.is_empty() {
             writeln!(out, "\n… {} more (--top 0)", grouped(more.len() as u64))?;
         }
-        if style.verbose {
-            probes(report, out)?;
-        }
-        notes(report, style, out)?;
-        last_line(report, shown, style, out)
+        Ok(shown)
     }
 }
 
@@ -89,18 +139,23 @@ fn probes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+fn unwatched(report: &Report) -> impl Iterator<Item = &Probe> {
+    let probes = report.probes.iter();
+    probes.filter(|probe| probe.kind == ProbeKind::None)
+}
+
+fn has_notes(report: &Report) -> bool {
+    !report.notes.is_empty() || unwatched(report).next().is_some()
+}
+
 fn notes(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let mut notes = report.notes.clone();
-    let is_unwatched = |probe: &&Probe| probe.kind == ProbeKind::None;
-    for probe in report.probes.iter().filter(is_unwatched) {
+    for probe in unwatched(report) {
         let reason = probe.reason.as_deref().unwrap_or("unknown reason");
         notes.push(format!(
             "{} of {} is not watched: {reason}",
             probe.function, probe.module
         ));
-    }
-    if !notes.is_empty() {
-        writeln!(out)?;
     }
     notes
         .iter()

@@ -120,7 +120,11 @@ fn golden(name: &str, found: &str) {
 fn rendered(report: &Report, style: Style) -> String {
     let mut text = Vec::new();
     let reports = slice::from_ref(report);
-    let text_of = Text { style, top: None };
+    let text_of = Text {
+        style,
+        top: None,
+        all: None,
+    };
     text_of.write(reports, &mut text).unwrap();
     String::from_utf8(text).unwrap()
 }

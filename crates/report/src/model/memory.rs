@@ -95,7 +95,7 @@ pub struct Moment {
     /// Resident memory.
     pub rss: u64,
     /// Its share of what is shared, and all else.
-    pub pss: u64,
+    pub pss: Option<u64>,
     /// Address space for data.
     pub vm_data: u64,
     /// Address space.

@@ -16,11 +16,11 @@ impl Tracing<'_> {
     /// Has `stopped` stop at its end, if it is the leader.
     pub(crate) fn look_at_end_of(&mut self, stopped: &Stopped) {
         let tid = stopped.tid();
-        if tid != self.target.tid() {
+        if tid != self.traced.target.tid() {
             return;
         }
-        self.end_stop.is_asked = false;
-        if !self.tracer.stops_at_end(tid) && self.target.may_have_mappings() {
+        self.traced.end_stop.is_asked = false;
+        if !self.common.tracer.stops_at_end(tid) && self.traced.target.may_have_mappings() {
             self.set_end_of(stopped);
         }
     }
@@ -28,21 +28,21 @@ impl Tracing<'_> {
     /// The same for a leader of which nobody knows: it was another thread before it has executed
     /// a program.
     pub(crate) fn set_end_of(&mut self, leader: &Stopped) {
-        let stops = self.target.may_have_mappings();
-        let _ = self.tracer.stop_at_end(leader, stops); // fails if it has been killed
+        let stops = self.traced.target.may_have_mappings();
+        let _ = self.common.tracer.stop_at_end(leader, stops); // fails if it has been killed
     }
 
     /// Has the leader stop, to be told, if it runs and another thread has made the first mapping.
     /// Once for each program: an interrupted epoll_wait(2) waits its whole time again.
-    pub(super) fn ask_leader(&mut self) {
-        let leader = self.target.tid();
-        let is_told = self.end_stop.is_asked || self.tracer.stops_at_end(leader);
-        if is_told || !self.target.may_have_mappings() {
+    pub(crate) fn ask_leader(&mut self) {
+        let leader = self.traced.target.tid();
+        let is_told = self.traced.end_stop.is_asked || self.common.tracer.stops_at_end(leader);
+        if is_told || !self.traced.target.may_have_mappings() {
             return;
         }
-        let task = self.tasks.get(&leader);
+        let task = self.traced.tasks.get(&leader);
         if let Some(running) = task.and_then(|task| task.running.as_ref()) {
-            self.end_stop.is_asked = running.interrupt().is_ok();
+            self.traced.end_stop.is_asked = running.interrupt().is_ok();
         }
     }
 
@@ -50,11 +50,11 @@ impl Tracing<'_> {
     /// the leader has called exit(2) and leaves others behind.
     pub(crate) fn on_end(&mut self, stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
-        let mut tasks = self.tasks.iter();
+        let mut tasks = self.traced.tasks.iter();
         let is_alone = tasks.all(|(other, task)| *other == tid || task.child);
         let call = stopped.registers()?.system_call();
-        if tid == self.target.tid() && (is_alone || call != Some(SYS_EXIT)) {
-            self.target.look_at_mappings();
+        if tid == self.traced.target.tid() && (is_alone || call != Some(SYS_EXIT)) {
+            self.traced.target.look_at_mappings();
         }
         self.resume(stopped)
     }

@@ -16,11 +16,18 @@ pub(super) fn last_line(
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    let line = format!("leaktap: {}", what_is_left(report, shown));
+    let line = wrapped(&line, 2, style.width);
+    writeln!(out, "\n{}", style.strong(&line))
+}
+
+/// The same without leaktap's name.
+pub(super) fn what_is_left(report: &Report, shown: &[Site]) -> String {
     let are_told_apart = !report.families.is_empty();
     let (listed, left) = (listed(shown, are_told_apart), left(report));
     let sites = count(shown.len() as u64, "call site");
     let exceeds = |of: &str, left: &Amount| left.exceeds(listed.get(of).unwrap_or(&NOTHING));
-    let line = match shown.len() {
+    match shown.len() {
         0 if left.values().all(Amount::is_empty) => match report.totals.lost_events {
             0 => "no unfreed blocks".to_owned(),
             lost => format!(
@@ -37,9 +44,7 @@ pub(super) fn last_line(
             )
         }
         _ => format!("{} left, at {sites}", text(&listed)),
-    };
-    let line = wrapped(&format!("leaktap: {line}"), 2, style.width);
-    writeln!(out, "\n{}", style.strong(&line))
+    }
 }
 
 /// Amounts by allocator; one, without a name, if no more than one was called. Mappings are with

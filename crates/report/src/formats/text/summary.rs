@@ -18,16 +18,8 @@ pub(super) fn summary(
 ) -> io::Result<()> {
     let (target, totals) = (&report.target, &report.totals);
     let is_run = report.mode == Mode::Run;
-    let how = if is_run { "ran for" } else { "attached for" };
     let program = printable(&target.program);
-    let first = format!(
-        "{program} (pid {}, {}), {how} {}{}",
-        target.pid,
-        count(target.threads as u64, "thread"),
-        seconds(report.duration),
-        end(target.exit)
-    );
-    let first = wrapped(&first, 2, style.width);
+    let first = wrapped(&process(report), 2, style.width);
     writeln!(
         out,
         "{}",
@@ -80,7 +72,26 @@ fn meaning(sites: &[Site]) -> Option<String> {
     is_unmatched.then(|| format!("{meaning}{order}"))
 }
 
-fn heap(heap: &Heap, is_run: bool, style: Style, out: &mut dyn Write) -> io::Result<()> {
+/// What the process is, how long it was traced, and how it ended.
+pub(super) fn process(report: &Report) -> String {
+    let target = &report.target;
+    let how = match report.mode {
+        Mode::Run => "ran for",
+        _ => "attached for",
+    };
+    let parent = target.parent.map(|parent| format!("child of {parent}, "));
+    format!(
+        "{} (pid {}, {}{}), {how} {}{}",
+        printable(&target.program),
+        target.pid,
+        parent.unwrap_or_default(),
+        count(target.threads as u64, "thread"),
+        seconds(report.duration),
+        end(target.exit)
+    )
+}
+
+pub(super) fn heap(heap: &Heap, is_run: bool, style: Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "  allocated  {} in {}, peak {}",

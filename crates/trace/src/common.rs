@@ -1,0 +1,50 @@
+//! What the processes of a session have in common.
+
+use std::collections::{HashMap, HashSet};
+
+use leaktap_image::Symbolizer;
+use leaktap_probe::{Files, Modules};
+use leaktap_tracee::{Event, Stopped, Tid, Tracer};
+
+/// What the processes of a session have in common.
+#[derive(Default)]
+pub(crate) struct Common {
+    pub(crate) tracer: Tracer,
+    /// Each file is read once, and its rows are made once, whoever maps it.
+    pub(crate) files: Files,
+    /// The same of its names.
+    pub(crate) symbolizer: Symbolizer,
+    /// Children are to be traced, too, each by itself.
+    pub(crate) follows: bool,
+    /// Threads that have stopped while those of another process were waited for, and children that
+    /// no parent has announced yet.
+    pub(crate) strays: HashMap<Tid, Stopped>,
+    /// The ends of such.
+    pub(crate) ends: Vec<Event>,
+    /// Children that are to be traced, at their first stop or in front of the first instruction of
+    /// another program.
+    pub(crate) newborn: Vec<Newborn>,
+    /// Threads of processes that are no longer traced, which could not be stopped then.
+    pub(crate) leaving: HashSet<Tid>,
+}
+
+/// A child that is to be traced by itself. Nothing of its parent's probes is in its memory.
+pub(crate) struct Newborn {
+    pub(crate) stopped: Stopped,
+    /// The process that is its parent.
+    pub(crate) parent: Tid,
+    /// A copy of its parent, or it has just executed a program.
+    pub(crate) is_copy: bool,
+}
+
+impl Common {
+    /// A process runs another program now, with `modules`: what of the former one nobody else may
+    /// have is closed.
+    pub(crate) fn only_those_of(&mut self, modules: &Modules) {
+        // Its siblings run the same again and again.
+        if !self.follows {
+            self.files.retain(|file| modules.has(file));
+            self.symbolizer.retain(|file| modules.has(file));
+        }
+    }
+}

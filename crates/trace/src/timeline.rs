@@ -1,0 +1,114 @@
+//! How memory changes in the course of a trace.
+
+use std::time::Duration;
+
+use leaktap_report::Moment;
+use leaktap_tracee::Tid;
+use procfs::process::Process as ProcInfo;
+
+/// Most moments that are kept. When there are as many, every other one goes, and they come half as
+/// often from then on.
+const MOST: usize = 512;
+
+/// Moments of a trace, so far apart.
+#[derive(Debug)]
+pub(crate) struct TimeLine {
+    interval: Duration,
+    next: Duration,
+    moments: Vec<Moment>,
+}
+
+/// Blocks that are live.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) bytes: u64,
+    pub(crate) blocks: u64,
+}
+
+impl TimeLine {
+    /// A moment every `interval`, from the first on.
+    pub(crate) fn new(interval: Duration) -> TimeLine {
+        TimeLine {
+            interval,
+            next: Duration::ZERO,
+            moments: Vec::new(),
+        }
+    }
+
+    /// Whether the next moment has come, that long after the beginning.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        now >= self.next
+    }
+
+    /// Notes what `process` has in memory, if it can be asked, and what of it is `live`.
+    pub(crate) fn note(&mut self, now: Duration, process: Tid, live: Live) {
+        if self.moments.len() == MOST {
+            self.thin();
+        }
+        self.next = now.saturating_add(self.interval);
+        let Some(status) = status(process) else {
+            return; // it has ended
+        };
+        // None of a process that is about to end.
+        let kilobytes = |value: Option<u64>| value.unwrap_or_default().saturating_mul(1024);
+        self.moments.push(Moment {
+            at: now.as_secs_f64(),
+            live_bytes: live.bytes,
+            live_blocks: live.blocks,
+            rss: kilobytes(status.vmrss),
+            pss: None,
+            vm_data: kilobytes(status.vmdata),
+            vm_size: kilobytes(status.vmsize),
+        });
+    }
+
+    fn thin(&mut self) {
+        let mut number = 0;
+        self.moments.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+        self.interval = self.interval.saturating_mul(2);
+    }
+
+    /// The moments, in order.
+    pub(crate) fn moments(&self) -> &[Moment] {
+        &self.moments
+    }
+}
+
+fn status(process: Tid) -> Option<procfs::process::Status> {
+    ProcInfo::new(process.living_thread().get())
+        .ok()?
+        .status()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_thinned_when_it_has_become_long() {
+        let own = Tid::new(std::process::id().cast_signed());
+        let mut line = TimeLine::new(Duration::from_secs(1));
+        let mut noted = 0;
+        for second in 0..2000 {
+            let now = Duration::from_secs(second);
+            if line.is_due(now) {
+                let bytes = second;
+                line.note(now, own, Live { bytes, blocks: 1 });
+                noted += 1;
+            }
+        }
+        let at: Vec<_> = line
+            .moments()
+            .iter()
+            .map(|moment| moment.live_bytes)
+            .collect();
+        assert!(at.len() <= MOST && at.len() > MOST / 2, "{}", at.len());
+        assert!(at.windows(2).all(|two| two[1] - two[0] == 4), "{at:?}");
+        assert!(noted < 1100, "{noted}");
+        assert!(line.moments().iter().all(|moment| moment.rss > 0));
+    }
+}
