@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::names::{last_part, short, without_compiler};
 use crate::own::home::common_folder;
+use crate::own::origin::{Class, Origin};
 use crate::{Place, Report};
 
 /// How frames read: names in short form, the user's own files from their common folder on.
@@ -32,7 +33,7 @@ impl<'a> Reading<'a> {
         let frame = place.frame;
         match (&frame.function, &frame.file, frame.address) {
             (Some(function), ..) if self.in_full => function.clone(),
-            (Some(function), ..) => short(function),
+            (Some(function), ..) => short(public(function, place)),
             (None, None, Some(address)) if place.module.is_none() => address.to_string(),
             (None, ..) => String::new(),
         }
@@ -58,5 +59,49 @@ impl<'a> Reading<'a> {
         }
         let below = self.folder.and_then(|folder| path.strip_prefix(folder));
         below.unwrap_or_else(|| without_compiler(path))
+    }
+}
+
+/// The name by which programs call a function of the C library: `strdup`, which is `__GI___strdup`
+/// inside of that.
+fn public<'f>(function: &'f str, place: &Place<'_>) -> &'f str {
+    let is_internal = function.starts_with("__");
+    match is_internal && Origin::of(place).class == Class::System {
+        true => {
+            let name = function.strip_prefix("__GI_").unwrap_or(function);
+            let name = name.trim_start_matches('_');
+            if name.is_empty() { function } else { name }
+        }
+        false => function,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Module;
+    use crate::formats::text::tests::frame;
+
+    #[test]
+    fn functions_of_the_c_library_have_their_public_names() {
+        let module = |path: &str| Module {
+            path: path.to_owned(),
+            ..Module::default()
+        };
+        let (libc, own) = (module("/lib/libc.so.6"), module("/home/u/app"));
+        for (function, module, expected) in [
+            ("__GI___strdup", &libc, "strdup"),
+            ("___dlopen", &libc, "dlopen"),
+            ("_IO_file_doallocate", &libc, "_IO_file_doallocate"),
+            ("__", &libc, "__"),
+            ("__my_strdup", &own, "__my_strdup"),
+        ] {
+            let frame = frame(function, "x.c", 1);
+            let place = Place {
+                frame: &frame,
+                module: Some(module),
+            };
+            assert_eq!(public(function, &place), expected);
+        }
     }
 }
