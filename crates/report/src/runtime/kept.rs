@@ -77,8 +77,8 @@ pub(super) const KEPT: &[Kept] = &[
         callers: &["*"],
         most: 16,
     },
-    // Which files of locales and of messages there may be: of newlocale(3), too, whose locale is the
-    // program's own.
+    // Which files of locales and of messages there may be: of newlocale(3), too, whose locale is
+    // the program's own.
     Kept {
         functions: &["_nl_make_l10nflist", "_nl_expand_alias"],
         callers: &["*"],
@@ -134,8 +134,8 @@ pub(super) const KEPT: &[Kept] = &[
         callers: &["*"],
         most: 16,
     },
-    // Modules that convert characters: iconv_close(3) leaves them. What iconv_open(3) returns is the
-    // program's own.
+    // Modules that convert characters: iconv_close(3) leaves them. What iconv_open(3) returns is
+    // the program's own.
     Kept {
         functions: &["__gconv_find_transform"],
         callers: &["*"],
@@ -195,6 +195,19 @@ pub(super) const KEPT: &[Kept] = &[
         ],
         callers: &["*"],
         most: THREADS,
+    },
+    // Tables of what printf(3) has been told of more than it knows, as by libquadmath.
+    Kept {
+        functions: &[
+            "register_printf_specifier",
+            "register_printf_modifier",
+            "register_printf_type",
+            "__register_printf_specifier",
+            "__register_printf_modifier",
+            "__register_printf_type",
+        ],
+        callers: &["*"],
+        most: 8,
     },
     // What is to be done at the end, and at fork: beyond the first few dozen.
     Kept {

@@ -8,8 +8,15 @@ use crate::{FrameId, Report, Site, Tables};
 /// Most sites that a later one is compared with.
 const MOST_COMPARED: usize = 32;
 
-/// Of two sites with as many blocks, one may have a sixteenth more: some are just being made.
-const PART: u64 = 16;
+/// How many blocks one site may have for each of another: an object, and what it holds.
+const TIMES: [(u64, &str, &str); 3] = [
+    (1, "as many", "as many"),
+    (2, "twice as many", "half as many"),
+    (3, "three times as many", "a third as many"),
+];
+
+/// That part of the larger number may be more or less: some blocks are just being made.
+const PART: u64 = 32;
 
 /// That the site of this number grows as one before it does, if it does.
 pub(super) fn likeness(
@@ -18,52 +25,60 @@ pub(super) fn likeness(
     report: &Report,
     classes: &[Class],
 ) -> Option<String> {
+    if !is_growing(site) {
+        return None;
+    }
     let before = report.sites.iter().take(number.saturating_sub(1));
-    (1..)
-        .zip(before)
-        .take(MOST_COMPARED)
-        .find_map(|(other, of)| {
-            let common = common(site, of, report.tables(), classes)?;
-            Some(format!(
-                "as many blocks as {other}, {common}: likely one leak"
-            ))
-        })
+    let growing = (1..).zip(before).filter(|(_, other)| is_growing(other));
+    growing.take(MOST_COMPARED).find_map(|(number, other)| {
+        let times = times(site.blocks, other.blocks)?;
+        let common = common(site, other, report.tables(), classes)?;
+        Some(format!(
+            "{times} blocks as {number}, {common}: likely one leak"
+        ))
+    })
 }
 
-/// What two sites that grow by as many blocks have in common.
+/// How many `blocks` are beside `others`, in words, if one is a small multiple of the other.
+fn times(blocks: u64, others: u64) -> Option<&'static str> {
+    let (least, most) = (blocks.min(others), blocks.max(others));
+    TIMES.into_iter().find_map(|(times, more, less)| {
+        let is_so = least.saturating_mul(times).abs_diff(most) <= (most / PART).max(times);
+        is_so.then_some(if blocks == most { more } else { less })
+    })
+}
+
+/// What two sites have in common of the user's own functions, but for `main`: all that a program
+/// does is called by that.
 fn common(
     site: &Site,
     other: &Site,
     tables: Tables<'_>,
     classes: &[Class],
 ) -> Option<&'static str> {
-    let (least, most) = (site.blocks.min(other.blocks), site.blocks.max(other.blocks));
-    let is_as_many = most - least <= (most / PART).max(1);
-    if !(is_growing(site) && is_growing(other) && is_as_many) {
-        return None;
-    }
-    let function = |id: &FrameId| {
-        let frame = tables.frame(*id)?;
-        Some((frame.module, frame.function.as_deref()?))
+    let function = |id: FrameId| {
+        let frame = tables.frame(id)?;
+        let name = frame.function.as_deref().filter(|name| *name != "main")?;
+        Some((frame.module, name))
     };
     let own = |site: &Site| {
-        let is_own = |id: &&FrameId| class(classes, **id) == Class::Own;
-        let outer = site.frames.iter();
-        let outer = outer.skip_while(|id| Some(**id) != site.culprit);
-        outer
-            .filter(is_own)
-            .take(2)
-            .map(function)
-            .collect::<Vec<_>>()
+        let is_own = |id: &FrameId| class(classes, *id) == Class::Own;
+        let outer = site.frames.iter().copied();
+        let outer = outer.skip_while(|id| Some(*id) != site.culprit);
+        let mut outer = outer.filter(is_own).map(function);
+        let (culprit, caller) = (outer.next(), outer.next());
+        (culprit.flatten(), caller.flatten())
     };
-    match (&own(site)[..], &own(other)[..]) {
-        ([Some(one), ..], [Some(another), ..]) if one == another => Some("in the same function"),
-        // All that a program does is called by `main`.
-        ([_, Some(one)], [_, Some(another)]) if one == another && one.1 != "main" => {
-            Some("from the same caller")
-        }
-        _ => None,
-    }
+    let same = |one: Option<_>, another: Option<_>| one.is_some() && one == another;
+    let ((culprit, caller), (others, others_caller)) = (own(site), own(other));
+    let ways = [
+        (same(culprit, others), "in the same function"),
+        (same(caller, others), "in its caller"),
+        (same(culprit, others_caller), "which is called from here"),
+        (same(caller, others_caller), "from the same caller"),
+    ];
+    ways.into_iter()
+        .find_map(|(is_so, text)| is_so.then_some(text))
 }
 
 #[cfg(test)]
@@ -100,39 +115,26 @@ mod tests {
     #[test]
     fn what_grows_as_much_from_the_same_caller_is_likely_one_leak() {
         let mut all = report();
-        growing(
-            &mut all,
-            &[at("open", 1), at("serve", 9), at("main", 20)],
-            40,
-        );
-        growing(
-            &mut all,
-            &[at("open", 2), at("serve", 9), at("main", 20)],
-            39,
-        );
-        growing(
-            &mut all,
-            &[at("name", 5), at("serve", 8), at("main", 20)],
-            38,
-        );
-        growing(
-            &mut all,
-            &[at("other", 7), at("elsewhere", 8), at("main", 20)],
-            37,
-        );
-        growing(
-            &mut all,
-            &[at("rare", 7), at("serve", 7), at("main", 20)],
-            4,
-        );
+        let main = || at("main", 20);
+        for (blocks, own) in [
+            (40, [at("open", 1), at("serve", 9), main()]),
+            (40, [at("open", 2), at("serve", 9), main()]),
+            (40, [at("tag", 5), at("serve", 8), main()]),
+            (30, [at("other", 7), at("elsewhere", 8), main()]),
+            (20, [at("part", 3), at("tag", 6), at("serve", 8)]),
+            (20, [at("serve", 4), main(), main()]),
+            (5, [at("rare", 7), at("serve", 7), main()]),
+        ] {
+            growing(&mut all, &own, blocks);
+        }
         let text = text_of(all);
-        let said: Vec<_> = text
-            .lines()
-            .filter(|line| line.contains("as many"))
-            .collect();
+        let lines = text.lines();
+        let said: Vec<_> = lines.filter(|line| line.contains("likely")).collect();
         let expected = [
             "       as many blocks as 1, in the same function: likely one leak",
             "       as many blocks as 1, from the same caller: likely one leak",
+            "       half as many blocks as 3, in its caller: likely one leak",
+            "       half as many blocks as 1, which is called from here: likely one leak",
         ];
         assert_eq!(said, expected, "{text}");
         assert!(
