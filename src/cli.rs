@@ -61,7 +61,10 @@ pub(crate) enum Command {
     },
     /// The process that cleans up after a killed leaktap
     #[command(hide = true, name = leaktap_trace::guard::NAME)]
-    Guard,
+    Guard {
+        /// The target
+        pid: i32,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -90,9 +90,9 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Completions { shell } => manual::completions(shell).map(|()| 0),
         Command::Man { command } => manual::man(command.as_deref()).map(|()| 0),
         Command::Demo => demo(),
-        Command::Guard => {
+        Command::Guard { pid } => {
             let what = "guard the target";
-            guard::run().map_err(|source| Error::System { what, source })?;
+            guard::run(pid).map_err(|source| Error::System { what, source })?;
             Ok(0)
         }
     }

@@ -198,3 +198,38 @@ fn nothing_stays_of_a_leaktap_that_was_killed_while_a_program_is_linked() {
         }
     }
 }
+
+/// PTRACE_GETEVENTMSG: here, which child has been forked.
+const GETEVENTMSG: u64 = 0x4201;
+
+/// Until the process that has stood by for `target` has ended.
+fn await_end_of_guard(target: Pid) {
+    let begun = Instant::now();
+    let orders = format!("guard\0{target}\0");
+    let stands_by = || {
+        let processes = fs::read_dir("/proc").expect("/proc").flatten();
+        let mut lines = processes.map(|process| fs::read(process.path().join("cmdline")));
+        lines.any(|line| line.is_ok_and(|line| line.ends_with(orders.as_bytes())))
+    };
+    while stands_by() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{target}");
+        std::thread::yield_now();
+    }
+}
+
+/// A child that is forked as leaktap is killed has the same breakpoints, and they are taken out of it,
+/// too.
+#[test]
+fn a_child_that_is_forked_as_leaktap_is_killed_has_no_breakpoints() {
+    let mut target = Fixture::new("fork_waits.c").start();
+    let tracing = attach(Engine::Breakpoint, target.pid(), &[]);
+    let leaktap = tracing.process().pid();
+    trace(leaktap);
+    target.begin();
+    assert!(run_to_request(leaktap, 1, |call, _| call == GETEVENTMSG));
+    tracing.wait();
+    target.process().stdout_line("forked");
+    await_end_of_guard(target.pid());
+    target.work();
+    target.end().succeeded();
+}

@@ -9,17 +9,22 @@
 //! A leaktap that is stopped (SIGSTOP) would hold its target wherever that stops next. It is
 //! continued at once, and detaches: it knows by the sender of SIGCONT that it was stopped.
 //!
+//! A child that the target has forked has the same int3s in its copy of the memory. leaktap takes them
+//! out before the child runs; of a leaktap that was killed just then, this process does it.
+//!
 //! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and
 //! only a tracer can tell.
 
 use std::collections::HashMap;
-use std::fs::{DirEntry, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use leaktap_memory::Addr;
 use leaktap_probe::Change;
 use leaktap_tracee::{Memory, Tid};
 use nix::errno::Errno;
@@ -30,6 +35,13 @@ use nix::unistd::{Pid, chdir, close, getpgid, getppid, setpgid, setsid};
 /// How often leaktap is looked at, in milliseconds: a target may be held for so long.
 const LOOK: u8 = 20;
 
+/// For how long forks of the target are looked for that had begun when leaktap ended, and how often.
+const FORKS: Duration = Duration::from_millis(20);
+const LOOK_FOR_FORKS: Duration = Duration::from_millis(1);
+
+/// Which bytes of a process are to be put back: the address, what was there, and what is.
+type Int3s = HashMap<Addr, (u8, u8)>;
+
 /// The name of the subcommand.
 pub const NAME: &str = "guard";
 
@@ -38,6 +50,7 @@ pub const NAME: &str = "guard";
 pub(crate) fn start(memory: &Memory) -> io::Result<(Tid, File)> {
     let mut child = Command::new("/proc/self/exe")
         .arg(NAME)
+        .arg(memory.process().to_string())
         .stdin(Stdio::piped())
         .stdout(memory.file().try_clone()?)
         .stderr(Stdio::null())
@@ -54,7 +67,7 @@ pub(crate) fn start(memory: &Memory) -> io::Result<(Tid, File)> {
 /// by.
 fn drop_all() {
     // Whoever kills all that is called leaktap does not mean this one.
-    let _ = std::fs::write("/proc/self/comm", "lt-guard");
+    let _ = fs::write("/proc/self/comm", "lt-guard");
     // From the terminal, until it has no more to say.
     let _ = SigSet::all().thread_block();
     // The leader of a group cannot leave it by itself.
@@ -65,7 +78,7 @@ fn drop_all() {
     let _ = setsid();
     let _ = SigSet::all().thread_unblock();
     let _ = chdir("/");
-    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+    let Ok(open) = fs::read_dir("/proc/self/fd") else {
         return;
     };
     let number = |entry: io::Result<DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
@@ -75,11 +88,11 @@ fn drop_all() {
     }
 }
 
-/// What that process does.
+/// What that process does, for `target`.
 ///
 /// # Errors
 /// Its orders, or the memory, cannot be had.
-pub fn run() -> io::Result<()> {
+pub fn run(target: i32) -> io::Result<()> {
     let leaktap = getppid();
     drop_all();
     leaktap_tracee::raise_priority();
@@ -88,7 +101,7 @@ pub fn run() -> io::Result<()> {
     // They have other numbers now.
     let _ = close(0);
     let _ = close(1);
-    let mut int3s = HashMap::new();
+    let mut int3s = Int3s::new();
     let mut change = [0; Change::LEN];
     loop {
         await_order(&orders, leaktap);
@@ -108,13 +121,58 @@ pub fn run() -> io::Result<()> {
             }
         }
     }
+    restore(&memory, &int3s);
+    restore_copies(target, &int3s);
+    Ok(())
+}
+
+/// Puts back the bytes that are still there. True if there was one.
+fn restore(memory: &File, int3s: &Int3s) -> bool {
+    let mut found = false;
     for (at, (original, written)) in int3s {
         let mut now = [0];
-        if memory.read_exact_at(&mut now, at.get()).is_ok() && now == [written] {
-            let _ = memory.write_all_at(&[original], at.get()); // the memory has gone
+        if memory.read_exact_at(&mut now, at.get()).is_ok() && now == [*written] {
+            found = true;
+            let _ = memory.write_all_at(&[*original], at.get()); // the memory has gone
         }
     }
-    Ok(())
+    found
+}
+
+/// The same in the children that `target` has forked, and that run the same program; and in theirs, if
+/// they have been found with int3s.
+fn restore_copies(target: i32, int3s: &Int3s) {
+    let (begun, program) = (Instant::now(), program(target));
+    let mut parents = vec![target];
+    while program.is_some() && !int3s.is_empty() && begun.elapsed() < FORKS {
+        let children: Vec<i32> = parents.iter().copied().flat_map(children).collect();
+        for child in children
+            .into_iter()
+            .filter(|child| self::program(*child) == program)
+        {
+            let memory = File::options()
+                .read(true)
+                .write(true)
+                .open(format!("/proc/{child}/mem"));
+            if memory.is_ok_and(|memory| restore(&memory, int3s)) {
+                parents.push(child);
+            }
+        }
+        std::thread::sleep(LOOK_FOR_FORKS);
+    }
+}
+
+/// What identifies the file of a process's program.
+fn program(process: i32) -> Option<(u64, u64)> {
+    let file = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+fn children(process: i32) -> Vec<i32> {
+    let tasks = ProcInfo::new(process).and_then(|process| process.tasks());
+    let tasks = tasks.into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| task.children().ok()).flatten();
+    children.map(u32::cast_signed).collect()
 }
 
 /// Waits until there is something to read, or the end of it.
