@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use nix::libc::SYS_ptrace;
+use nix::libc::{SYS_clock_nanosleep, SYS_ptrace, SYS_pwrite64, user_regs_struct};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill as send};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -95,8 +95,22 @@ fn is_of_linking(call: u64, last: u64) -> bool {
     call == PTRACE_SYSCALL && !CHANGES.contains(&last)
 }
 
+/// Lets leaktap run to the `n`th request of ptrace(2) that `is_it` is true of, and kills it there.
 fn run_to_request(leaktap: Pid, n: usize, is_it: fn(u64, u64) -> bool) -> bool {
-    let (mut is_entry, mut count, mut last) = (false, 0, 0);
+    let (mut count, mut last) = (0, 0);
+    run_to(leaktap, |call| {
+        if call.orig_rax == SYS_ptrace as u64 {
+            count += usize::from(is_it(call.rdi, last));
+            last = call.rdi;
+        }
+        count == n
+    })
+}
+
+/// Lets leaktap run to the first of its system calls that `is_it` is true of, and kills it there.
+/// False if it ends before.
+fn run_to(leaktap: Pid, mut is_it: impl FnMut(user_regs_struct) -> bool) -> bool {
+    let mut is_entry = false;
     loop {
         let is_over = WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED;
         let id = nix::sys::wait::Id::Pid(leaktap);
@@ -107,20 +121,15 @@ fn run_to_request(leaktap: Pid, n: usize, is_it: fn(u64, u64) -> bool) -> bool {
         let signal = match waitpid(leaktap, Some(WaitPidFlag::__WALL)).expect("a stop") {
             WaitStatus::PtraceSyscall(_) => {
                 is_entry = !is_entry;
-                let call = ptrace::getregs(leaktap).expect("registers");
-                if is_entry && call.orig_rax == SYS_ptrace as u64 {
-                    count += usize::from(is_it(call.rdi, last));
-                    last = call.rdi;
+                if is_entry && is_it(ptrace::getregs(leaktap).expect("registers")) {
+                    send(leaktap, Signal::SIGKILL).expect("it lives");
+                    return true;
                 }
                 None
             }
             WaitStatus::Stopped(_, signal) => Some(signal),
             _ => None,
         };
-        if count == n {
-            send(leaktap, Signal::SIGKILL).expect("it lives");
-            return true;
-        }
         let _ = ptrace::syscall(leaktap, signal); // it has been killed
     }
 }
@@ -202,19 +211,61 @@ fn nothing_stays_of_a_leaktap_that_was_killed_while_a_program_is_linked() {
 /// PTRACE_GETEVENTMSG: here, which child has been forked.
 const GETEVENTMSG: u64 = 0x4201;
 
-/// Until the process that has stood by for `target` has ended.
+/// The process that stands by for `target`.
+fn guard_of(target: Pid) -> Option<Pid> {
+    let orders = format!("guard\0{target}\0");
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let is_it = |process: &fs::DirEntry| {
+        let line = fs::read(process.path().join("cmdline"));
+        line.is_ok_and(|line| line.ends_with(orders.as_bytes()))
+    };
+    let mut guards = processes.filter(is_it);
+    let name = guards.next()?.file_name();
+    Some(Pid::from_raw(name.to_str()?.parse().ok()?))
+}
+
 fn await_end_of_guard(target: Pid) {
     let begun = Instant::now();
-    let orders = format!("guard\0{target}\0");
-    let stands_by = || {
-        let processes = fs::read_dir("/proc").expect("/proc").flatten();
-        let mut lines = processes.map(|process| fs::read(process.path().join("cmdline")));
-        lines.any(|line| line.is_ok_and(|line| line.ends_with(orders.as_bytes())))
-    };
-    while stands_by() {
+    while guard_of(target).is_some() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{target}");
         std::thread::yield_now();
     }
+}
+
+/// Attaches to `target`, and is killed as it detaches while the agent's exits are shut, after the
+/// process that stands by. False if they were not, as no thread was in the agent.
+fn dies_with_shut_exits(target: &Target) -> bool {
+    /// `jmp`, of two bytes.
+    const SHUT: u8 = 0xeb;
+    let tracing = attach(Engine::Auto, target.pid(), &[]);
+    let leaktap = tracing.process().pid();
+    let guard = guard_of(target.pid()).expect("it stands by");
+    send(guard, Signal::SIGKILL).expect("it lives");
+    trace(leaktap);
+    tracing.process().signal(Signal::SIGTERM);
+    let mut is_shut = false;
+    let is_killed = run_to(leaktap, |call| {
+        if call.orig_rax == SYS_pwrite64 as u64 && call.rdx == 1 {
+            let byte = ptrace::read(leaktap, call.rsi as *mut _).unwrap_or_default();
+            is_shut = byte.to_le_bytes()[0] == SHUT;
+        }
+        // While threads run to them.
+        is_shut && call.orig_rax == SYS_clock_nanosleep as u64
+    });
+    tracing.wait();
+    is_killed
+}
+
+/// Threads go round there until the next leaktap takes them out.
+#[test]
+fn exits_that_a_killed_leaktap_has_shut_are_left_by_the_next_one() {
+    let mut target = Fixture::new("busy.c").start_for(ALL_DRAWS);
+    while !dies_with_shut_exits(&target) {}
+    let traced = attach(Engine::Auto, target.pid(), &["--duration", "1ms"]).wait();
+    let notes = traced.succeeded().at("/notes").to_string();
+    assert!(notes.contains("an earlier leaktap"), "{notes}");
+    target.work();
+    target.end().succeeded();
 }
 
 /// A child that is forked as leaktap is killed has the same breakpoints, and they are taken out of it,

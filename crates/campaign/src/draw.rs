@@ -76,6 +76,12 @@ impl Draw {
         }
     }
 
+    /// Whether docs/ptrace.md says that the target may die of a SIGKILL of leaktap's: it runs into
+    /// breakpoints all the time, or it is told of each signal, and one may be lost.
+    pub(crate) fn may_die_by_kill(&self) -> bool {
+        self.engine == Engine::Breakpoint || self.subject == Subject::Signals
+    }
+
     /// The signal that leaktap may die of, since it comes before leaktap is ready for it, or is the
     /// second one.
     pub(crate) fn sent(&self) -> Option<Signal> {

@@ -113,7 +113,10 @@ impl Snapshot {
     }
 
     fn changed_code(&self, now: &Snapshot, habits: Habits) -> Vec<String> {
+        // It may have been looked at first in the middle of an execve(2).
+        let is_kernels = |m: &&Mapping| habits.moves && m.name == "[vdso]";
         let new = now.code.iter().filter(|m| !m.has_file() && !habits.jit);
+        let new = new.filter(|m| !is_kernels(m));
         let new = new.filter(|m| !self.code.iter().any(|old| old.is_like(m, habits)));
         let gone = self
             .code

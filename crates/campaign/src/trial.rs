@@ -320,7 +320,8 @@ impl Trial<'_> {
         if let Some(why) = self.skipped {
             return Verdict::Skipped(why);
         }
-        if self.was_killed && !self.dead.is_empty() {
+        let may_die = self.scene.draw.may_die_by_kill();
+        if self.was_killed && may_die && !self.dead.is_empty() {
             return Verdict::DiedByKill(self.dead);
         }
         self.wrong.extend(self.dead);

@@ -6,7 +6,7 @@ pub(crate) enum Verdict {
     Fine,
     /// What was seen.
     Failed(Vec<String>),
-    /// The target died of a SIGKILL of leaktap's: counted apart.
+    /// The target died of a SIGKILL of leaktap's, as it may: counted apart.
     DiedByKill(Vec<String>),
     /// Something has stayed in the target; the report says so, and the next leaktap took it out.
     Remains,
