@@ -129,8 +129,8 @@ fn attach(options: &Attach) -> Result<u8, Error> {
 /// Writes what came of a trace. Returns the exit status.
 fn end(mut outcome: Outcome, output: &Output<'_>, mode: Mode) -> Result<u8, Error> {
     // The one that was asked for.
-    let first = outcome.processes.first();
-    let Some((exit, sight)) = first.map(|first| (first.exit, first.sight)) else {
+    let exit = outcome.processes.first().and_then(|first| first.exit);
+    let Some(sight) = outcome.sight() else {
         return Ok(error::FAILURE);
     };
     let reports = outcome.processes.drain(..).map(|ended| ended.report);

@@ -146,7 +146,7 @@ impl<'a> Output<'a> {
             (Some(_), _) => sight.allocator,
             // It had an allocator when leaktap attached. It may have been killed before a probe was
             // written, or execute another program.
-            (None, Mode::Attach) => !sight.is_unwatched || exit.is_some(),
+            (None, Mode::Attach) => !sight.is_unwatched,
             (None, _) => sight.any,
         };
         match (has_looked, of_program) {
@@ -179,8 +179,7 @@ impl<'a> Output<'a> {
         });
         let mut reports: Vec<_> = reports.collect();
         let is_sum_wanted = self.listing.format == Format::Text && reports.len() > 1;
-        let all = is_sum_wanted.then(|| merged(&reports)).flatten();
-        let all = all.map(|all| selection.apply(all));
+        let all = is_sum_wanted.then(|| sum(&reports, selection)).flatten();
         reports = reports
             .into_iter()
             .map(|report| selection.apply(report))
@@ -342,6 +341,27 @@ impl<'a> Output<'a> {
             width: None,
         }
     }
+}
+
+/// `reports` as one, of which `selection` is listed.
+fn sum(reports: &[Report], selection: Selection) -> Option<Report> {
+    // A sum has no ages.
+    let of_age = Selection {
+        older: selection.older,
+        ..Selection::default()
+    };
+    let all = match selection.older {
+        None => merged(reports),
+        Some(_) => {
+            let reports = reports.iter().map(|report| of_age.apply(report.clone()));
+            merged(&reports.collect::<Vec<_>>())
+        }
+    };
+    let selection = Selection {
+        older: None,
+        ..selection
+    };
+    all.map(|all| selection.apply(all))
 }
 
 /// As people write it: `1h 30m`, `100ms`.

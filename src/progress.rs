@@ -75,7 +75,8 @@ impl Observer for Progress<'_> {
             Some(false) => return,
         };
         let now = now();
-        let rate = (now.events - events) as f64 / since.elapsed().as_secs_f64().max(0.001);
+        let rate =
+            now.events.saturating_sub(events) as f64 / since.elapsed().as_secs_f64().max(0.001);
         let line = format!(
             "{} {}  {} live, {}/s{hint}",
             self.what,

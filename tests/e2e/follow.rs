@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::process::Command;
 
+use nix::unistd::Pid;
+
 use crate::child::Watched;
+use crate::clean::left_behind;
 use crate::engines::engines;
 use crate::fixture::Fixture;
 use crate::leaktap::{attach, begin_to_attach, leaktap, run_all};
@@ -122,5 +125,48 @@ engines! {
                 finished.fail(format_args!("{options:?} {blocks}: exit status {status} expected"));
             }
         }
+    }
+
+    /// All three allocate all the time, and are what they were afterwards.
+    fn busy_children_are_let_go_with_their_parent(engine) {
+        let mut target = Fixture::new("busy_children.c").start();
+        for round in 0..6 {
+            let duration = format!("{}ms", 20 + 30 * round);
+            let tracing = attach(engine, target.pid(), &["-f", "--duration", &duration]);
+            let reports = tracing.wait_for_all();
+            assert_eq!(reports.len(), 3);
+            for report in reports {
+                assert_eq!(report.total("lost_events"), 0, "{}", report.summary());
+                assert!(report.total("live_blocks") <= 1, "{}", report.summary());
+                let pid = report.at("/target/pid").as_i64().expect("a process");
+                let left = left_behind(Pid::from_raw(pid as i32));
+                assert!(left.is_empty(), "{left:?}: {}", report.summary());
+            }
+        }
+        target.work();
+        target.end().succeeded();
+    }
+
+    fn several_processes_are_attached_to_at_once(engine) {
+        let fixture = Fixture::new("busy.c");
+        let mut targets = [fixture.start(), fixture.start()];
+        let pids = targets.each_ref().map(|target| target.pid());
+        for duration in ["30ms", "150ms"] {
+            let first = pids[0].to_string();
+            let more = ["--duration", duration, "-p", &first];
+            let reports = begin_to_attach(engine, pids[1], &more).wait_for_all();
+            let of = |report: &Report| report.at("/target/pid").as_i64();
+            let expected = pids.map(|pid| Some(i64::from(pid.as_raw())));
+            assert_eq!(reports.iter().map(of).collect::<Vec<_>>(), expected);
+            for (report, pid) in reports.iter().zip(pids) {
+                assert_eq!(report.total("lost_events"), 0, "{}", report.summary());
+                let left = left_behind(pid);
+                assert!(left.is_empty(), "{left:?}: {}", report.summary());
+            }
+        }
+        for target in &mut targets {
+            target.work();
+        }
+        targets.into_iter().for_each(|target| drop(target.end().succeeded()));
     }
 }

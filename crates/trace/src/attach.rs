@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
 const GUARD_AT_WORK: Duration = Duration::from_millis(500);
 
-/// Attaches to the live process `pid`, and lets it run.
+/// Attaches to the live process `pid`, and lets it run. Who `is_patient` tries again while it is in
+/// the middle of something: other processes wait meanwhile.
 ///
 /// # Errors
 /// [`Error`]: it is not traced then, and nothing is left in it.
@@ -36,8 +37,13 @@ pub(crate) fn attach_to(
     common: &mut Common,
     pid: Tid,
     settings: &Settings,
+    is_patient: bool,
 ) -> Result<Traced, Error> {
-    let held = match patiently(|| hold(common, pid, settings)) {
+    let held = match is_patient {
+        true => patiently(|| hold(common, pid, settings)),
+        false => hold(common, pid, settings),
+    };
+    let held = match held {
         // It is quicker than we are.
         Err(Error::Replaced { .. }) => hold_first(common, pid, settings),
         held => held,

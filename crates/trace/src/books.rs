@@ -146,7 +146,9 @@ impl Books {
             return;
         }
         let mut looks = std::mem::take(&mut self.looks);
-        looks.look(self.memory().blocks(), now, (live, unmatched));
+        let counted = |block: &Block| self.counted.contains(&block.time);
+        let blocks = self.memory().blocks().filter(counted);
+        looks.look(blocks, now, (live, unmatched));
         self.looks = looks;
     }
 
@@ -197,12 +199,18 @@ impl Books {
     pub(crate) fn begin_again(&mut self) {
         let last = self.end_period();
         self.counted = last + 1..=*self.counted.end();
+        self.looks = Looks::default();
     }
 
     /// What comes from now on is left out.
     pub(crate) fn leave_out_later(&mut self) {
         let last = self.end_period();
         self.counted = *self.counted.start()..=last;
+    }
+
+    /// Whether what comes now is left out.
+    pub(crate) fn leaves_out_later(&self) -> bool {
+        *self.counted.end() != u32::MAX
     }
 
     /// What comes from now on is later than the time that this returns, in milliseconds.

@@ -1,6 +1,6 @@
 //! Children that the target starts: they run untraced, and the report says which.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use leaktap_report::{Child as Listed, grouped, printable};
 use leaktap_tracee::Tid;
@@ -34,15 +34,19 @@ struct Child {
 }
 
 impl Children {
-    /// `pid` is about to be let go: a copy of the target, or what runs another program by now.
-    pub(crate) fn add(&mut self, pid: Tid, is_copy: bool) {
+    /// `pid` is about to be let go: a copy of the target, which runs `copied`, or what runs another
+    /// program by now.
+    pub(crate) fn add(&mut self, pid: Tid, copied: Option<&Path>) {
         self.count += 1;
         if self.first.len() < MOST_LISTED {
             self.first.push(Child {
                 pid,
                 started: pid.start_time().unwrap_or_default(),
-                program: program(pid).unwrap_or_default(),
-                is_copy,
+                // One that has just been killed is what it was made as.
+                program: program(pid)
+                    .or_else(|| copied.map(Path::to_path_buf))
+                    .unwrap_or_default(),
+                is_copy: copied.is_some(),
                 is_traced: false,
             });
         }
@@ -117,14 +121,14 @@ mod tests {
         let mut children = Children::default();
         assert_eq!(children.note(), None);
         let own = Tid::new(std::process::id().cast_signed());
-        children.add(own, false);
+        children.add(own, None);
         let note = children.note().unwrap();
         assert!(
             note.starts_with(&format!("1 child was not traced: {own} leaktap")),
             "{note}"
         );
         for _ in 0..1200 {
-            children.add(own, true);
+            children.add(own, Some("leaktap".as_ref()));
         }
         let note = children.note().unwrap();
         assert!(

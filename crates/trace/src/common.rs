@@ -16,6 +16,8 @@ pub(crate) struct Common {
     pub(crate) symbolizer: Symbolizer,
     /// Children are to be traced, too, each by itself.
     pub(crate) follows: bool,
+    /// There may be more than one process.
+    pub(crate) is_shared: bool,
     /// Threads that have stopped while those of another process were waited for, and children that
     /// no parent has announced yet.
     pub(crate) strays: HashMap<Tid, Stopped>,
@@ -24,6 +26,8 @@ pub(crate) struct Common {
     /// Children that are to be traced, at their first stop or in front of the first instruction of
     /// another program.
     pub(crate) newborn: Vec<Newborn>,
+    /// Processes that have executed other programs, of which nobody has told yet.
+    pub(crate) execed: Vec<Tid>,
     /// Threads of processes that are no longer traced, which could not be stopped then.
     pub(crate) leaving: HashSet<Tid>,
 }
@@ -41,8 +45,8 @@ impl Common {
     /// A process runs another program now, with `modules`: what of the former one nobody else may
     /// have is closed.
     pub(crate) fn only_those_of(&mut self, modules: &Modules) {
-        // Its siblings run the same again and again.
-        if !self.follows {
+        // Children run the same again and again.
+        if !self.is_shared {
             self.files.retain(|file| modules.has(file));
             self.symbolizer.retain(|file| modules.has(file));
         }

@@ -226,7 +226,7 @@ impl Tracing<'_> {
                     return stopped.resume().ok();
                 }
                 // Others may be of processes that are still traced.
-                if self.common.follows && !self.traced.is_of(stopped.tid()) {
+                if self.common.is_shared && !self.traced.is_of(stopped.tid()) {
                     self.common.strays.insert(stopped.tid(), stopped);
                     return thread;
                 }
@@ -235,8 +235,8 @@ impl Tracing<'_> {
             }
             Event::Exited { tid, .. } | Event::Killed { tid, .. } => {
                 let lives = !is_it(tid);
-                match self.common.follows && !self.traced.is_of(tid) {
-                    true => self.common.ends.push(event),
+                match self.common.is_shared {
+                    true => self.on_any(event),
                     false => self.on_event(event),
                 }
                 thread.filter(|_| lives)
@@ -383,6 +383,7 @@ impl Tracing<'_> {
                 let _ = running.interrupt(); // fails for one that has died: wait() says so
             }
         }
+        self.halt_strays(&mut halted);
         let begun = Instant::now();
         loop {
             let awaited = self.awaited(&halted);
@@ -412,13 +413,34 @@ impl Tracing<'_> {
     fn on_halting(&mut self, event: Event, halted: &mut HashMap<Tid, Halted>) {
         match event {
             Event::Stopped(stopped) => self.halt(stopped, halted),
-            Event::Exited { tid, .. } | Event::Killed { tid, .. } if !self.traced.is_of(tid) => {
-                self.common.ends.push(event);
-            }
             ended => {
-                self.on_event(ended);
+                self.on_any(ended);
                 halted.retain(|tid, _| self.traced.tasks.contains_key(tid));
             }
+        }
+    }
+
+    /// As [`on_event`](Tracing::on_event), but for the ends of others, which are kept.
+    fn on_any(&mut self, event: Event) {
+        let is_of = |tid| self.traced.is_of(tid);
+        match &event {
+            Event::Exited { tid, .. } | Event::Killed { tid, .. } if !is_of(*tid) => {
+                self.common.ends.push(event);
+            }
+            _ => self.on_event(event),
+        }
+    }
+
+    /// What was seen of this process while others were waited for.
+    fn halt_strays(&mut self, halted: &mut HashMap<Tid, Halted>) {
+        let traced = &self.traced;
+        let is_own = |event: &mut Event| event.tid().is_some_and(|tid| traced.is_of(tid));
+        let mut own: Vec<_> = self.common.ends.extract_if(.., is_own).collect();
+        let strays = &mut self.common.strays;
+        let stopped = strays.extract_if(|tid, _| traced.is_of(*tid));
+        own.extend(stopped.map(|(_, stopped)| Event::Stopped(stopped)));
+        for event in own {
+            self.on_halting(event, halted);
         }
     }
 
@@ -455,7 +477,7 @@ impl Tracing<'_> {
             self.traced.target.pass_time(&mut self.common.files);
             match self.common.tracer.poll() {
                 Some(Event::NoChildren) => return,
-                Some(event) => self.on_event(event),
+                Some(event) => self.on_any(event),
                 None => std::thread::sleep(LOOK),
             }
         }
@@ -469,7 +491,7 @@ impl Tracing<'_> {
             self.traced.target.pass_time(&mut self.common.files);
             match self.common.tracer.poll() {
                 Some(Event::NoChildren) => return,
-                Some(event) => self.on_event(event),
+                Some(event) => self.on_any(event),
                 None => std::thread::sleep(LOOK),
             }
         }

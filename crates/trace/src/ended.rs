@@ -1,7 +1,7 @@
 //! What came of a session.
 
 use leaktap_image::Symbolizer;
-use leaktap_report::Report;
+use leaktap_report::{Mode, Report};
 
 use crate::error::Error;
 use crate::target::{Exit, Target};
@@ -14,6 +14,27 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// How much was seen of what was asked for: of a program that was launched, in any of its
+    /// processes; else in each one.
+    pub fn sight(&self) -> Option<Sight> {
+        let is_launched = |ended: &Ended| ended.report.mode == Mode::Run;
+        let launched = self.processes.first().is_some_and(is_launched);
+        let asked = |ended: &&Ended| launched || ended.report.target.parent.is_none();
+        let sights = self.processes.iter().filter(asked).map(|ended| ended.sight);
+        sights.reduce(|a, b| match launched {
+            true => Sight {
+                allocator: a.allocator || b.allocator,
+                any: a.any || b.any,
+                is_unwatched: a.is_unwatched && b.is_unwatched,
+            },
+            false => Sight {
+                allocator: a.allocator && b.allocator,
+                any: a.any && b.any,
+                is_unwatched: a.is_unwatched || b.is_unwatched,
+            },
+        })
+    }
+
     /// An error if nothing could be seen of what was launched, unless it is known for sure that it
     /// allocates nothing.
     pub(crate) fn require_sight(mut self) -> Result<Outcome, Error> {
@@ -54,7 +75,7 @@ pub struct Sight {
     pub allocator: bool,
     /// Any allocations were seen, or would have been.
     pub any: bool,
-    /// There are functions that allocate, and none is watched. Not so in a program that has just
+    /// It lives, has functions that allocate, and none is watched. Not so in a program that has just
     /// been executed, before it has loaded its libraries.
     pub is_unwatched: bool,
 }
@@ -68,7 +89,7 @@ impl Ended {
             sight: Sight {
                 allocator: target.watches_allocator(),
                 any: target.watches_any(),
-                is_unwatched: target.is_unwatched(),
+                is_unwatched: target.is_unwatched() && target.exit.is_none(),
             },
             number: target.number,
             missing: target.missing_sight(),

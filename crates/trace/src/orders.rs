@@ -97,19 +97,23 @@ impl<'a> Orders<'a> {
     /// What is to be done now, if anything. Passes on to the first of `processes` what is meant for
     /// that.
     pub(crate) fn next(&mut self, processes: &mut [Traced]) -> Option<Order> {
-        self.by_clock().or_else(|| self.by_signal(processes))
+        self.by_signal(processes).or_else(|| self.by_clock())
     }
 
     fn by_clock(&mut self) -> Option<Order> {
         let now = Instant::now();
         let (_, order) = self.due.pop_if(|(at, _)| now >= *at)?;
-        if let (Order::Report, Some(every)) = (order, self.every)
-            && let Some(next) = now.checked_add(every)
-        {
-            self.due.push((next, order));
-            self.sort();
-        }
         Some(order)
+    }
+
+    /// A report has been made: the next one is due that long after it.
+    pub(crate) fn have_reported(&mut self) {
+        let next = self
+            .every
+            .and_then(|every| Instant::now().checked_add(every));
+        self.due.retain(|(_, order)| *order != Order::Report);
+        self.due.extend(next.map(|next| (next, Order::Report)));
+        self.sort();
     }
 
     fn by_signal(&mut self, processes: &mut [Traced]) -> Option<Order> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leaktap_report::Report;
 use leaktap_tracee::{Attached, Command, Event, Options, Stopped, Tid, Wakeups};
@@ -24,6 +24,10 @@ use crate::tracing::{Traced, Tracing};
 /// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
 const SPINS: u32 = 100;
 
+/// How long threads that could not be stopped are waited for at the end, and how often.
+const LAST: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_micros(100);
+
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
 
@@ -39,6 +43,7 @@ pub fn attach(
 ) -> Result<Outcome, Error> {
     let wakeups = wakeups(Ok)?;
     let mut session = Session::new(settings, OnSignal::Detach);
+    session.common.is_shared |= pids.len() > 1;
     for pid in pids {
         if let Err(error) = session.attach(*pid, None) {
             session.let_all_go();
@@ -84,6 +89,8 @@ struct Session<'a> {
     ended: Vec<Ended>,
     /// How many have come under trace.
     begun: usize,
+    /// What comes now is left out.
+    drains: bool,
 }
 
 impl<'a> Session<'a> {
@@ -93,21 +100,26 @@ impl<'a> Session<'a> {
             on_signal,
             common: Common {
                 follows: settings.follow_forks,
+                is_shared: settings.follow_forks,
                 ..Common::default()
             },
             processes: Vec::new(),
             over: Vec::new(),
             ended: Vec::new(),
             begun: 0,
+            drains: false,
         }
     }
 
     /// Attaches to `pid`, a child of `parent` or asked for, and lets it run.
     fn attach(&mut self, pid: Tid, parent: Option<Tid>) -> Result<(), Error> {
-        if self.processes.iter().any(|traced| traced.is_of(pid)) {
+        let mut processes = self.processes.iter_mut();
+        if let Some(sharer) = processes.find(|traced| traced.is_of(pid)) {
+            sharer.target.note_sharer(pid);
             return Ok(());
         }
-        let mut traced = attach_to(&mut self.common, pid, self.settings)?;
+        let is_asked_for = parent.is_none();
+        let mut traced = attach_to(&mut self.common, pid, self.settings, is_asked_for)?;
         traced.target.parent = parent;
         self.add(traced);
         Ok(())
@@ -128,7 +140,7 @@ impl<'a> Session<'a> {
             let attached = self.attach(child, Some(parent));
             let mut processes = self.processes.iter_mut();
             if let Some(parent) = processes.find(|traced| traced.target.tid() == parent) {
-                parent.target.children.add(child, false);
+                parent.target.children.add(child, None);
                 if attached.is_ok() {
                     parent.target.children.is_traced(child);
                 }
@@ -179,6 +191,9 @@ impl<'a> Session<'a> {
     fn add(&mut self, mut traced: Traced) {
         traced.target.number = self.begun;
         traced.limit(self.settings.most_overhead(self.on_signal));
+        if self.drains {
+            traced.target.books.leave_out_later();
+        }
         self.begun += 1;
         self.processes.push(traced);
     }
@@ -196,7 +211,7 @@ impl<'a> Session<'a> {
         observer.finished();
         // A user who is late asks for what has been done: no reason to lose a report.
         wakeups.end();
-        self.report_ended();
+        self.report_ended(observer);
         self.ended.sort_by_key(|ended| ended.number);
         Outcome {
             processes: self.ended,
@@ -209,12 +224,21 @@ impl<'a> Session<'a> {
             match orders.next(&mut self.processes) {
                 None => {}
                 Some(Order::End) => return,
-                Some(Order::Report) => observer.reported(self.report_now()),
+                Some(Order::Report) => {
+                    let reports = self.report_now();
+                    if !reports.is_empty() {
+                        observer.reported(reports);
+                    }
+                    orders.have_reported();
+                }
                 Some(Order::Baseline) => {
                     self.each_book(Books::begin_again);
                     observer.begun_again();
                 }
-                Some(Order::Drain) => self.each_book(Books::leave_out_later),
+                Some(Order::Drain) => {
+                    self.drains = true;
+                    self.each_book(Books::leave_out_later);
+                }
             }
             let event = self.common.tracer.wait(SPINS);
             self.pass_time();
@@ -231,7 +255,7 @@ impl<'a> Session<'a> {
             if first.is_some_and(|first| first.is_stopped || first.has_left) {
                 orders.stop_with_job();
             }
-            self.settle();
+            self.settle(observer);
             observer.sampled(&|| self.progress());
         }
     }
@@ -245,6 +269,7 @@ impl<'a> Session<'a> {
     fn pass_time(&mut self) {
         for traced in self.processes.iter_mut().filter(|traced| !traced.has_left) {
             traced.target.pass_time(&mut self.common.files);
+            traced.ask_leader(&self.common.tracer);
         }
     }
 
@@ -278,19 +303,16 @@ impl<'a> Session<'a> {
         };
         match has_left {
             true => drop(tracing.goes_on(None, event)),
-            false => {
-                tracing.on_event(event);
-                tracing.ask_leader();
-            }
+            false => tracing.on_event(event),
         }
     }
 
     /// What follows from events: children come under trace, others end or have to be let go.
-    fn settle(&mut self) {
+    fn settle(&mut self, observer: &mut dyn Observer) {
         loop {
             self.hand_on_strays();
             for newborn in std::mem::take(&mut self.common.newborn) {
-                self.take_in(newborn);
+                self.take_in(newborn, observer);
             }
             self.let_ended_go();
             // A process that ends may leave children that nobody has seen yet.
@@ -298,8 +320,11 @@ impl<'a> Session<'a> {
                 break;
             }
         }
+        for process in std::mem::take(&mut self.common.execed) {
+            observer.execed(process);
+        }
         if self.common.follows {
-            self.report_ended();
+            self.report_ended(observer);
         }
     }
 
@@ -326,7 +351,9 @@ impl<'a> Session<'a> {
         for event in std::mem::take(&mut self.common.ends) {
             self.on_event(event);
         }
-        let of = |tid: Tid| self.processes.iter().any(|traced| traced.is_of(tid));
+        let leaving = &self.common.leaving;
+        let is_of = |tid: Tid| self.processes.iter().any(|traced| traced.is_of(tid));
+        let of = |tid: Tid| leaving.contains(&tid) || is_of(tid);
         let known: Vec<_> = self.common.strays.extract_if(|tid, _| of(*tid)).collect();
         for (_, stopped) in known {
             self.on_event(Event::Stopped(stopped));
@@ -339,9 +366,13 @@ impl<'a> Session<'a> {
         if !self.common.follows || self.common.strays.is_empty() {
             return;
         }
-        let all = self.processes.iter().map(|traced| traced.target.tid());
-        // clone(2) with CLONE_PARENT makes a sibling.
-        let parents: HashSet<_> = all.flat_map(|tid| [Some(tid), parent(tid)]).collect();
+        let all = self.processes.iter().flat_map(|traced| {
+            let leader = traced.target.tid();
+            // clone(2) with CLONE_PARENT makes a sibling; a child of vfork(2) may fork.
+            let tasks = traced.tasks.keys().copied().map(Some);
+            tasks.chain([Some(leader), parent(leader)])
+        });
+        let parents: HashSet<_> = all.collect();
         let is_orphan = |tid: Tid| tid.process() == Some(tid) && !parents.contains(&parent(tid));
         for (_, stopped) in self.common.strays.extract_if(|tid, _| is_orphan(*tid)) {
             let _ = stopped.detach(); // fails if it has been killed
@@ -349,7 +380,7 @@ impl<'a> Session<'a> {
     }
 
     /// A child is traced from here on.
-    fn take_in(&mut self, newborn: Newborn) {
+    fn take_in(&mut self, newborn: Newborn, observer: &mut dyn Observer) {
         let Newborn {
             stopped,
             parent,
@@ -359,10 +390,15 @@ impl<'a> Session<'a> {
         let _ = self.common.tracer.is_born(&stopped); // fails if it has been killed
         match self.begin(stopped, !is_copy, Some(parent)) {
             Ok(()) => {
-                let mut processes = self.processes.iter_mut();
-                let parent = processes.find(|traced| traced.target.tid() == parent);
-                if let Some(parent) = parent {
-                    parent.target.children.is_traced(pid);
+                observer.forked(parent, pid);
+                let traced = self.processes.iter_mut().map(|traced| &mut traced.target);
+                let mut all = traced.chain(&mut self.over);
+                if let Some(parent) = all.find(|target| target.tid() == parent) {
+                    parent.children.is_traced(pid);
+                    let copied = is_copy.then(|| parent.program.clone());
+                    if let Some((child, copied)) = self.processes.last_mut().zip(copied) {
+                        child.target.is_copy_of(copied);
+                    }
                 }
             }
             // It has been killed, or its program is none that can be traced: it is listed.
@@ -398,6 +434,7 @@ impl<'a> Session<'a> {
             self.let_go(0);
             self.remove(0);
         }
+        self.await_leaving();
         let newborn = std::mem::take(&mut self.common.newborn).into_iter();
         let strays = std::mem::take(&mut self.common.strays).into_values();
         for stopped in newborn.map(|newborn| newborn.stopped).chain(strays) {
@@ -405,8 +442,22 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Threads that could not be stopped would be killed with us under `run`: their children, for
+    /// which most of them wait, run now.
+    fn await_leaving(&mut self) {
+        let begun = Instant::now();
+        let is_launched = self.on_signal == OnSignal::PassOn;
+        while is_launched && !self.common.leaving.is_empty() && begun.elapsed() < LAST {
+            match self.common.tracer.poll() {
+                Some(Event::NoChildren) => return,
+                Some(event) => self.on_event(event),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
     fn each_book(&mut self, change: fn(&mut Books)) {
-        for traced in &mut self.processes {
+        for traced in self.processes.iter_mut().filter(|traced| !traced.has_left) {
             change(&mut traced.target.books);
         }
     }
@@ -421,10 +472,11 @@ impl<'a> Session<'a> {
         reports.collect()
     }
 
-    fn report_ended(&mut self) {
+    fn report_ended(&mut self, observer: &mut dyn Observer) {
         for target in std::mem::take(&mut self.over) {
-            self.ended
-                .push(Ended::new(target, &mut self.common.symbolizer));
+            let ended = Ended::new(target, &mut self.common.symbolizer);
+            observer.ended(&ended);
+            self.ended.push(ended);
         }
     }
 

@@ -626,7 +626,11 @@ impl Target {
         match books() {
             Ok(books) => {
                 let free_stacks = self.books.wants(FREE_STACKS);
+                let drains = self.books.leaves_out_later();
                 self.books = books;
+                if drains {
+                    self.books.leave_out_later();
+                }
                 self.looks_at_frees(free_stacks);
                 self.sees_all();
                 self.sampled = Duration::ZERO;
@@ -753,6 +757,13 @@ impl Target {
         } else {
             Error::Unlinked { pid, program }
         })
+    }
+
+    /// It was made as a copy of what runs `program`, and may have been killed before it was asked.
+    pub(crate) fn is_copy_of(&mut self, program: Program) {
+        if self.program.file.as_os_str().is_empty() {
+            self.program = program;
+        }
     }
 
     fn describe(&mut self) {

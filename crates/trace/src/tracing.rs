@@ -390,12 +390,13 @@ impl<'a> Tracing<'a> {
 
     /// A child is traced by itself, or not any longer.
     fn is_on_its_own(&mut self, stopped: Stopped, is_copy: bool) {
-        let parent = self.traced.target.tid();
-        self.traced.target.children.add(stopped.tid(), is_copy);
+        let target = &mut self.traced.target;
+        let copied = is_copy.then_some(target.program.called.as_path());
+        target.children.add(stopped.tid(), copied);
         if self.common.follows {
             self.common.newborn.push(Newborn {
                 stopped,
-                parent,
+                parent: target.tid(),
                 is_copy,
             });
         } else {
@@ -417,6 +418,7 @@ impl<'a> Tracing<'a> {
         }
         self.leave_former_memory();
         self.add(tid, false);
+        self.common.execed.push(tid);
         self.traced.target.exec(self.common, &mut stopped);
         self.set_end_of(&stopped);
         self.traced

@@ -2,6 +2,7 @@
 
 use leaktap_probe::{Departure, Held, Kind, Probepoint, Remains};
 use leaktap_report::count;
+use leaktap_tracee::Tid;
 use procfs::{CpuInfo, Current, LoadAverage};
 
 use super::Engine;
@@ -159,6 +160,13 @@ impl Target {
                 self.tid()
             ));
         }
+    }
+
+    /// `pid` was asked for, too.
+    pub(crate) fn note_sharer(&mut self, pid: Tid) {
+        self.notes.push(format!(
+            "process {pid} runs in its memory, and is traced with it"
+        ));
     }
 
     /// leaktap has used the memory that was set aside for this.

@@ -1,15 +1,31 @@
 //! The stop of the leader at its end, where its mappings are looked at. Only if it has had any, or may
 //! have: while leaktap itself is stopped, a process in that stop keeps all that it has.
 
-use leaktap_tracee::{Died, Stopped};
+use leaktap_tracee::{Died, Stopped, Tracer};
 
-use super::{SYS_EXIT, Tracing};
+use super::{SYS_EXIT, Traced, Tracing};
 
 /// Whether the leader knows.
 #[derive(Default)]
 pub(super) struct EndStop {
     /// It was interrupted, to be told.
     is_asked: bool,
+}
+
+impl Traced {
+    /// Has the leader stop, to be told, if it runs and another thread has made the first mapping.
+    /// Once for each program: an interrupted epoll_wait(2) waits its whole time again.
+    pub(crate) fn ask_leader(&mut self, tracer: &Tracer) {
+        let leader = self.target.tid();
+        let is_told = self.end_stop.is_asked || tracer.stops_at_end(leader);
+        if is_told || !self.target.may_have_mappings() {
+            return;
+        }
+        let task = self.tasks.get(&leader);
+        if let Some(running) = task.and_then(|task| task.running.as_ref()) {
+            self.end_stop.is_asked = running.interrupt().is_ok();
+        }
+    }
 }
 
 impl Tracing<'_> {
@@ -30,20 +46,6 @@ impl Tracing<'_> {
     pub(crate) fn set_end_of(&mut self, leader: &Stopped) {
         let stops = self.traced.target.may_have_mappings();
         let _ = self.common.tracer.stop_at_end(leader, stops); // fails if it has been killed
-    }
-
-    /// Has the leader stop, to be told, if it runs and another thread has made the first mapping.
-    /// Once for each program: an interrupted epoll_wait(2) waits its whole time again.
-    pub(crate) fn ask_leader(&mut self) {
-        let leader = self.traced.target.tid();
-        let is_told = self.traced.end_stop.is_asked || self.common.tracer.stops_at_end(leader);
-        if is_told || !self.traced.target.may_have_mappings() {
-            return;
-        }
-        let task = self.traced.tasks.get(&leader);
-        if let Some(running) = task.and_then(|task| task.running.as_ref()) {
-            self.traced.end_stop.is_asked = running.interrupt().is_ok();
-        }
     }
 
     /// The leader is about to end. The process does so, too, and its memory is still there, unless
