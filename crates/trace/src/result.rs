@@ -4,6 +4,7 @@ mod misuses;
 mod namer;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use leaktap_heap::{SiteKey, Sum, sum};
@@ -49,7 +50,7 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
         mode: target.how.mode,
         engine: target.how.engine.name().to_owned(),
         started: started(target),
-        duration: target.duration.as_secs_f64(),
+        duration: in_seconds(target.duration),
         verdict: None,
         stopped: stopped(target),
         probes: probes(target),
@@ -84,6 +85,11 @@ fn known(sums: HashMap<SiteKey, Sum>, target: &Target) -> HashMap<SiteKey, Sum> 
     known
 }
 
+/// To the microsecond: what is beyond is noise.
+pub(crate) fn in_seconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
+}
+
 /// When the trace began, as RFC 3339 has it.
 pub(crate) fn started(target: &Target) -> String {
     let started = Timestamp::try_from(target.started).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -116,9 +122,9 @@ fn executable(target: &Target) -> Option<String> {
 fn stopped(target: &Target) -> Stopped {
     let halts = target.halts;
     Stopped {
-        attach: halts.attach.as_secs_f64(),
-        detach: halts.detach.as_secs_f64(),
-        longest: halts.longest.as_secs_f64(),
+        attach: in_seconds(halts.attach),
+        detach: in_seconds(halts.detach),
+        longest: in_seconds(halts.longest),
     }
 }
 

@@ -6,6 +6,8 @@ use leaktap_report::Moment;
 use leaktap_tracee::Tid;
 use procfs::process::Process as ProcInfo;
 
+use crate::result::in_seconds;
+
 /// Most moments that are kept. When there are as many, every other one goes, and they come half as
 /// often from then on.
 const MOST: usize = 512;
@@ -52,7 +54,7 @@ impl TimeLine {
         // None of a process that is about to end.
         let kilobytes = |value: Option<u64>| value.unwrap_or_default().saturating_mul(1024);
         self.moments.push(Moment {
-            at: now.as_secs_f64(),
+            at: in_seconds(now),
             live_bytes: live.bytes,
             live_blocks: live.blocks,
             rss: kilobytes(status.vmrss),
