@@ -73,17 +73,17 @@ impl Image {
         gone: &[usize],
         added: &[Module],
     ) -> (Vec<Module>, Moves) {
-        let mut removed = Vec::new();
-        let mut found = Vec::with_capacity(self.modules.len() + added.len());
-        let mut places = Vec::with_capacity(self.modules.len());
-        for (index, module) in self.modules.drain(..).enumerate() {
+        let mut found = std::mem::take(&mut self.modules);
+        let mut places = Vec::with_capacity(found.len());
+        let mut stay = 0;
+        for index in 0..found.len() {
             let stays = !gone.contains(&index);
-            places.push(stays.then_some(found.len()));
-            match stays {
-                true => found.push(module),
-                false => removed.push(module),
-            }
+            places.push(stays.then_some(stay));
+            stay += usize::from(stays);
         }
+        let mut are_gone = places.iter().map(Option::is_none);
+        let removed = found.extract_if(.., |_| are_gone.next().unwrap_or(false));
+        let removed: Vec<Module> = removed.collect();
         let first_added = found.len();
         found.extend(added.iter().cloned());
         let before = &self.listing;

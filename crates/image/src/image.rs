@@ -168,11 +168,18 @@ impl Image {
         for (place, index) in order.iter().enumerate() {
             places[*index] = place;
         }
-        let mut left: Vec<Option<Module>> = found.into_iter().map(Some).collect();
-        self.modules = order
+        let is_same = order
             .iter()
-            .filter_map(|index| left[*index].take())
-            .collect();
+            .enumerate()
+            .all(|(place, index)| place == *index);
+        self.modules = match is_same {
+            true => found,
+            false => {
+                let mut left: Vec<_> = found.into_iter().map(Some).collect();
+                let taken = order.iter().filter_map(|index| left[*index].take());
+                taken.collect()
+            }
+        };
         for module in self.listing.modules.iter_mut().flatten() {
             *module = places[*module];
         }

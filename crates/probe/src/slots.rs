@@ -9,7 +9,7 @@
 //! so. So an instruction is moved
 //! within its own module, or to one that stays as long as the program does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use leaktap_image::{Image, Module};
@@ -60,6 +60,8 @@ struct Pool {
 pub(crate) struct Slots {
     /// By the number of their first slot.
     pools: BTreeMap<usize, Pool>,
+    /// Where each begins, and that number.
+    by_start: BTreeSet<(Addr, usize)>,
     /// The number of the next slot.
     next: usize,
     by_site: HashMap<Addr, SlotId>,
@@ -91,16 +93,10 @@ impl Pool {
 impl Slots {
     /// Adds the unused bytes of modules that are new. Those in `staying` ranges are never unloaded.
     pub(crate) fn set_modules(&mut self, image: &Image, staying: &[Range<Addr>]) {
-        let ranges = self
-            .pools
-            .iter()
-            .map(|(first, pool)| (pool.range.clone(), *first));
-        let known: HashMap<Range<Addr>, usize> = ranges.collect();
         let modules = image.modules().iter().filter(|m| !m.is_vdso());
         for (module, range) in modules.flat_map(|m| unused(m).into_iter().map(|r| (m.range(), r))) {
             let stays = staying.contains(&module);
-            let known = known.get(&range);
-            match known.and_then(|first| self.pools.get_mut(first)) {
+            match self.pool_at(&range) {
                 Some(pool) => pool.stays = stays,
                 None => self.add(Pool::new(range, module, stays)),
             }
@@ -117,9 +113,19 @@ impl Slots {
         }
     }
 
+    fn pool_at(&mut self, range: &Range<Addr>) -> Option<&mut Pool> {
+        let there = self
+            .by_start
+            .range((range.start, 0)..=(range.start, usize::MAX));
+        let is_it = |first: &usize| self.pools.get(first).is_some_and(|p| p.range == *range);
+        let first = there.map(|(_, first)| *first).find(is_it)?;
+        self.pools.get_mut(&first)
+    }
+
     fn add(&mut self, pool: Pool) {
         let first = self.next;
         self.next += pool.slots.len();
+        self.by_start.insert((pool.range.start, first));
         self.pools.insert(first, pool);
     }
 
@@ -175,7 +181,12 @@ impl Slots {
 
     /// What was in `range` is no longer mapped.
     pub(crate) fn forget(&mut self, range: &Range<Addr>) {
-        (self.pools).retain(|_, pool| !range.contains(&pool.range.start));
+        let gone = (range.start, 0)..(range.end, 0);
+        let gone: Vec<_> = self.by_start.range(gone).copied().collect();
+        for (start, first) in gone {
+            self.by_start.remove(&(start, first));
+            self.pools.remove(&first);
+        }
         let mut by_site = std::mem::take(&mut self.by_site);
         by_site.retain(|site, id| !range.contains(site) && self.slot(*id).is_some());
         self.by_site = by_site;
