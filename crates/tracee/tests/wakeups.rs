@@ -65,6 +65,8 @@ fn a_waiting_tracer_is_woken_and_all_is_put_back() {
         NixSignal::SIGINT,
         NixSignal::SIGQUIT,
         NixSignal::SIGHUP,
+        NixSignal::SIGUSR1,
+        NixSignal::SIGUSR2,
         NixSignal::SIGTSTP,
     ] {
         nix::sys::signal::raise(signal).unwrap();
