@@ -28,7 +28,7 @@ const WORKING: Duration = Duration::from_millis(300);
 
 /// How often events are looked for in such a pause. None need come: a timer of ours would be one
 /// more signal to be told apart.
-const LOOK: Duration = Duration::from_micros(100);
+pub(crate) const LOOK: Duration = Duration::from_micros(100);
 
 /// How long threads that are asleep may take to wake up, before breakpoints have to do.
 const ASLEEP: Duration = Duration::from_millis(500);
@@ -235,10 +235,7 @@ impl Tracing<'_> {
             }
             Event::Exited { tid, .. } | Event::Killed { tid, .. } => {
                 let lives = !is_it(tid);
-                match self.common.is_shared {
-                    true => self.on_any(event),
-                    false => self.on_event(event),
-                }
+                self.on_event(event);
                 thread.filter(|_| lives)
             }
             Event::Interrupted | Event::NoChildren => thread,
@@ -414,20 +411,9 @@ impl Tracing<'_> {
         match event {
             Event::Stopped(stopped) => self.halt(stopped, halted),
             ended => {
-                self.on_any(ended);
+                self.on_event(ended);
                 halted.retain(|tid, _| self.traced.tasks.contains_key(tid));
             }
-        }
-    }
-
-    /// As [`on_event`](Tracing::on_event), but for the ends of others, which are kept.
-    fn on_any(&mut self, event: Event) {
-        let is_of = |tid| self.traced.is_of(tid);
-        match &event {
-            Event::Exited { tid, .. } | Event::Killed { tid, .. } if !is_of(*tid) => {
-                self.common.ends.push(event);
-            }
-            _ => self.on_event(event),
         }
     }
 
@@ -477,7 +463,7 @@ impl Tracing<'_> {
             self.traced.target.pass_time(&mut self.common.files);
             match self.common.tracer.poll() {
                 Some(Event::NoChildren) => return,
-                Some(event) => self.on_any(event),
+                Some(event) => self.on_event(event),
                 None => std::thread::sleep(LOOK),
             }
         }
@@ -491,7 +477,7 @@ impl Tracing<'_> {
             self.traced.target.pass_time(&mut self.common.files);
             match self.common.tracer.poll() {
                 Some(Event::NoChildren) => return,
-                Some(event) => self.on_any(event),
+                Some(event) => self.on_event(event),
                 None => std::thread::sleep(LOOK),
             }
         }

@@ -15,7 +15,6 @@ use leaktap_report::{
     Age, Exit, Family, Heap, Hex, Look, Probe, ProbeKind, Report, SCHEMA, Site, Source, Stopped,
     Target as Process, Totals, count,
 };
-
 use leaktap_tracee::Tid;
 
 use crate::books::{live_blocks, live_bytes};

@@ -12,7 +12,8 @@ use leaktap_tracee::{Attached, Command, Event, Options, Stopped, Tid, Wakeups};
 use crate::attach::attach_to;
 use crate::books::Books;
 use crate::common::{Common, Newborn};
-use crate::descendants::{descendants, parent};
+use crate::descendants::descendants;
+use crate::detaching::LOOK;
 use crate::ended::{Ended, Outcome};
 use crate::error::Error;
 use crate::observer::{Now, Observer};
@@ -24,9 +25,8 @@ use crate::tracing::{Traced, Tracing};
 /// Looks at the tracee before the tracer sleeps: a wake-up across cores costs more than these.
 const SPINS: u32 = 100;
 
-/// How long threads that could not be stopped are waited for at the end, and how often.
+/// How long threads that could not be stopped are waited for at the end.
 const LAST: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_micros(100);
 
 /// Longest time until a deadline, or a signal that came at the wrong moment, is noticed.
 const WAKE_UP: Duration = Duration::from_millis(20);
@@ -129,21 +129,29 @@ impl<'a> Session<'a> {
     /// are traced from their first instruction on.
     fn attach_to_children(&mut self) {
         let mut tried = HashSet::new();
-        let is_told = Wakeups::is_pending;
-        while self.common.follows && !is_told() {
+        let mut is_done = !self.common.follows;
+        while !is_done {
+            is_done = true;
             let all = descendants(self.processes.iter().map(|traced| traced.target.tid()));
-            let is_new = |(_, child): &(Tid, Tid)| !self.common.tracer.has(*child);
-            let mut new = all.into_iter().filter(is_new);
-            let Some((parent, child)) = new.find(|(_, child)| tried.insert(*child)) else {
-                return;
-            };
-            let attached = self.attach(child, Some(parent));
-            let mut processes = self.processes.iter_mut();
-            if let Some(parent) = processes.find(|traced| traced.target.tid() == parent) {
-                parent.target.children.add(child, None);
-                if attached.is_ok() {
-                    parent.target.children.is_traced(child);
+            for (parent, child) in all {
+                if Wakeups::is_pending() {
+                    return;
                 }
+                if !self.common.tracer.has(child) && tried.insert(child) {
+                    is_done = false;
+                    self.attach_to_child(parent, child);
+                }
+            }
+        }
+    }
+
+    fn attach_to_child(&mut self, parent: Tid, child: Tid) {
+        let attached = self.attach(child, Some(parent));
+        let mut processes = self.processes.iter_mut();
+        if let Some(parent) = processes.find(|traced| traced.target.tid() == parent) {
+            parent.target.children.add(child, None);
+            if attached.is_ok() {
+                parent.target.children.is_traced(child);
             }
         }
     }
@@ -366,14 +374,16 @@ impl<'a> Session<'a> {
         if !self.common.follows || self.common.strays.is_empty() {
             return;
         }
-        let all = self.processes.iter().flat_map(|traced| {
-            let leader = traced.target.tid();
-            // clone(2) with CLONE_PARENT makes a sibling; a child of vfork(2) may fork.
-            let tasks = traced.tasks.keys().copied().map(Some);
-            tasks.chain([Some(leader), parent(leader)])
-        });
-        let parents: HashSet<_> = all.collect();
-        let is_orphan = |tid: Tid| tid.process() == Some(tid) && !parents.contains(&parent(tid));
+        let processes = &self.processes;
+        // A child of vfork(2) may fork; clone(2) with CLONE_PARENT makes a sibling.
+        let is_traced = |parent: Tid| processes.iter().any(|traced| traced.is_of(parent));
+        let has_child = |parent: Tid| {
+            let mut leaders = processes.iter().map(|traced| traced.target.tid());
+            leaders.any(|leader| leader.parent() == Some(parent))
+        };
+        let has_parent = |parent: Tid| is_traced(parent) || has_child(parent);
+        let is_orphan =
+            |tid: Tid| tid.process() == Some(tid) && !tid.parent().is_some_and(has_parent);
         for (_, stopped) in self.common.strays.extract_if(|tid, _| is_orphan(*tid)) {
             let _ = stopped.detach(); // fails if it has been killed
         }

@@ -170,9 +170,13 @@ impl<'a> Tracing<'a> {
         tracing
     }
 
+    /// What a thread of this process reports. The ends of others are kept for whom they concern.
     pub(crate) fn on_event(&mut self, event: Event) {
         match event {
             Event::Stopped(stopped) => self.on_stop(stopped),
+            Event::Exited { tid, .. } | Event::Killed { tid, .. } if !self.traced.is_of(tid) => {
+                self.common.ends.push(event);
+            }
             Event::Exited { tid, code } => self.gone(tid, Exit::Code(code)),
             Event::Killed { tid, signal, .. } => self.gone(tid, Exit::Signal(signal.number())),
             Event::Interrupted | Event::NoChildren => {}

@@ -63,7 +63,7 @@ pub use launch::{Command, LaunchError};
 pub use memory::{Memory, WriteError};
 pub use options::{Options, may_suspend_seccomp};
 pub use priority::{raise_priority, restore_priority};
-pub use procfs::is_proc_ours;
+pub use procfs::{is_proc_ours, processes};
 pub use registers::Registers;
 pub use remote::{
     CallCode, CallError, RemoteCalls, find_sigreturn, find_syscall, find_syscall_return,

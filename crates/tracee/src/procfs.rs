@@ -161,7 +161,7 @@ pub(crate) fn living_thread(process: Tid) -> Tid {
 }
 
 /// All processes that /proc shows.
-pub(crate) fn processes() -> Vec<Tid> {
+pub fn processes() -> Vec<Tid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let id = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     entries.filter_map(id).map(Tid::new).collect()

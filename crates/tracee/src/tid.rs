@@ -51,6 +51,11 @@ impl Tid {
         procfs::Status::of(self)?.number("Tgid").map(Tid)
     }
 
+    /// The process that has made this process, or has taken it over (`PPid`), unless it is gone.
+    pub fn parent(self) -> Option<Tid> {
+        procfs::Status::of(self)?.number("PPid").map(Tid)
+    }
+
     /// The id as its own pid namespace has it: what getpid(2) answers there.
     pub fn in_its_namespace(self) -> i32 {
         let innermost = procfs::Status::of(self).and_then(|status| status.last_number("NSpid"));
