@@ -18,7 +18,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use leaktap_memory::Svma;
+use leaktap_memory::{PAGE, Svma};
 
 use self::by_address::ByAddress;
 use self::dynamic::Dynamic;
@@ -33,8 +33,6 @@ pub use self::linking::Reference;
 pub use self::relocations::Slot;
 pub(crate) use self::source::Source;
 pub(crate) use self::words::{string_at, u32_at, u64_at};
-
-const PAGE: u64 = 0x1000;
 
 /// A defined symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,13 +2,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use leaktap_memory::{Addr, Svma};
+use leaktap_memory::{Addr, PAGE, Svma};
 
 use crate::elf::Segment;
 use crate::maps::Mapping;
 use crate::{ElfFile, Error};
-
-const PAGE: u64 = 0x1000;
 
 /// What a module is known by as long as its file is held: where that is in our memory, and the load
 /// bias.

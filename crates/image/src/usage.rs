@@ -5,14 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, PAGE};
 use procfs::process::Process;
 
 use crate::Error;
 use crate::maps::contents;
 use crate::thread::living_thread;
 
-const PAGE: u64 = 4096;
 const WORD: usize = size_of::<u64>();
 
 /// Words of a pagemap that are read at once: they tell of 256 MiB.

@@ -1,5 +1,8 @@
 use core::fmt;
 
+/// Bytes of the smallest page of x86-64: mmap(2) and its kin work in whole ones.
+pub const PAGE: u64 = 4096;
+
 /// An address in a running process ("avma", actual virtual memory address), never dereferenced.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]

@@ -13,6 +13,6 @@ mod addr;
 mod overlay;
 mod read;
 
-pub use addr::{Addr, Svma};
+pub use addr::{Addr, PAGE, Svma};
 pub use overlay::StackOverlay;
 pub use read::{ReadMemory, Unreadable};

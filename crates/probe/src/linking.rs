@@ -6,11 +6,11 @@
 //! thread is taken from system call to system call, until one stands behind that one. The kernel
 //! forgets that when the tracer dies.
 
-use leaktap_image::{Image, Module};
+use leaktap_image::Image;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, Registers, Stopped};
 
-use crate::detour::{RET, room_of_return};
+use crate::detour::{ENDBR64, RET, is_one_write, room_of_return};
 use crate::returns;
 
 /// `or edi, -1; push 3; pop rax; syscall; ret`: close(-1), which any filter lets pass that a program
@@ -22,9 +22,6 @@ const BEHIND_CALL: u64 = 8;
 
 /// Of what comes after the `push`.
 const AFTER_PUSH: u64 = 5;
-
-/// Bytes of a page.
-const PAGE: u64 = 4096;
 
 /// That code in a program.
 #[derive(Debug)]
@@ -41,24 +38,23 @@ impl Linking {
         let code = returns::code(image, memory, brk, CODE.len()).ok()?;
         let (at, original) = room_of_return(&code, brk, CODE.len()).ok()?;
         let original = *original.first_chunk()?;
-        // One write, all or nothing.
-        let is_in_page = at.get() % PAGE + CODE.len() as u64 <= PAGE;
-        is_in_page.then_some(Linking { at, original })
+        is_one_write(at, CODE.len()).then_some(Linking { at, original })
     }
 
     /// What a tracer that was killed has left of it. Whoever stood by has put back the `ret`.
     pub(crate) fn left(image: &Image, memory: &Memory) -> Option<Linking> {
         let brk = image.linker_brk(memory)?;
-        let module: &Module = image.module_at(brk)?;
-        let original_at = |at: Addr| module.file().bytes_at(module.svma(at), CODE.len());
+        let module = image.module_at(brk)?;
         let is_left = |at: &Addr| {
             let mut now = [0; CODE.len()];
             let is_read = memory.read(*at, &mut now).is_ok();
             is_read && [CODE[0], RET].contains(&now[0]) && now[1..] == CODE[1..]
         };
-        let mut places = [0, 4].into_iter().map(|n| brk.wrapping_offset(n));
+        let places = [0, ENDBR64.len() as i64];
+        let mut places = places.into_iter().map(|n| brk.wrapping_offset(n));
         let at = places.find(is_left)?;
-        let original = *original_at(at)?.first_chunk()?;
+        let original = module.file().bytes_at(module.svma(at), CODE.len())?;
+        let original = *original.first_chunk()?;
         (original[0] == RET).then_some(Linking { at, original })
     }
 

@@ -2,12 +2,9 @@
 //! a breakpoint has seen the call, or the agent has noted it, is all one here.
 
 use leaktap_api::Effect;
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, PAGE};
 
 use crate::record::{Mapped, Recorder};
-
-/// Bytes of a page: mmap(2) and its kin work in whole ones.
-const PAGE: u64 = 4096;
 
 /// Such a call, which has returned.
 pub(crate) struct Mapping<'a> {

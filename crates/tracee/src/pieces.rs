@@ -1,10 +1,9 @@
 //! Many short pieces of a process's memory, in few system calls that ask for few ranges each.
 
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, PAGE};
 
 /// `UIO_MAXIOV` of linux/uio.h.
 const MOST_RANGES: usize = 1024;
-const PAGE: u64 = 4096;
 
 /// Some pieces as one system call reads them.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,10 +3,8 @@
 use std::ops::Range;
 
 use leaktap_image::{Kind, Mapping};
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, PAGE};
 use leaktap_tracee::Registers;
-
-const PAGE: u64 = 4096;
 
 /// Linux maps nothing so near below the main thread's stack (`mmap_base` in arch/x86/mm/mmap.c):
 /// whatever of

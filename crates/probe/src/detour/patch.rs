@@ -1,4 +1,4 @@
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, PAGE};
 
 /// A write to the code of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +12,10 @@ pub struct Write {
 /// `int3`.
 const BREAKPOINT: u8 = 0xcc;
 
-/// Smallest page of x86-64 in bytes.
-const PAGE: u64 = 4096;
+/// Whether `len` bytes at `at` are in one page: written all or not at all.
+pub(crate) fn is_one_write(at: Addr, len: usize) -> bool {
+    at.get() % PAGE + len as u64 <= PAGE
+}
 
 /// The writes, in order, that put `new` at `at`, where no thread runs meanwhile.
 ///
@@ -25,7 +27,7 @@ pub fn patch(at: Addr, new: &[u8]) -> Vec<Write> {
     let Some((first, rest)) = new.split_first() else {
         return Vec::new();
     };
-    if at.get() % PAGE + new.len() as u64 <= PAGE {
+    if is_one_write(at, new.len()) {
         return vec![Write {
             at,
             bytes: new.to_vec(),
