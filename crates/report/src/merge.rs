@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    Frame, FrameId, Heap, Kind, Module, ModuleId, Report, Site, Source, Stopped, Target, Totals,
-};
+use crate::{Frame, FrameId, Heap, Kind, Module, ModuleId, Report, Site, Source, Target, Totals};
 
 /// All that `reports` list, as if it were of one process: what is left at the same place of the same
 /// build of a program is one site. Nothing if there is no report.
@@ -14,39 +12,19 @@ pub fn merged(reports: &[Report]) -> Option<Report> {
     let first = reports.first()?;
     let mut sum = Report {
         target: Target {
-            pid: 0,
-            parent: None,
-            program: String::new(),
-            executable: None,
-            args: Vec::new(),
             threads: reports.iter().map(|report| report.target.threads).sum(),
-            exit: None,
-            detached: false,
+            ..Target::default()
         },
         duration: reports
             .iter()
             .map(|report| report.duration)
             .fold(0.0, f64::max),
-        verdict: None,
-        stopped: Stopped::default(),
-        probes: Vec::new(),
-        totals: Totals::default(),
-        families: Vec::new(),
-        modules: Vec::new(),
-        frames: Vec::new(),
-        sites: Vec::new(),
-        looks: Vec::new(),
-        snapshots: Vec::new(),
-        checked: None,
-        memory: None,
-        timeline: Vec::new(),
-        children: Vec::new(),
-        notes: Vec::new(),
         schema: first.schema,
         leaktap: first.leaktap.clone(),
         mode: first.mode,
         engine: first.engine.clone(),
         started: first.started.clone(),
+        ..Report::default()
     };
     let mut numbers = Numbers::default();
     for report in reports {

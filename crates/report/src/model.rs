@@ -17,7 +17,7 @@ pub use self::site::{Age, Alike, Course, Growth, Kind, Shape, Site, Source};
 pub const SCHEMA: u32 = 2;
 
 /// All that leaktap says of one process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -95,10 +95,11 @@ impl Report {
 }
 
 /// How a process came under leaktap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It ran already.
+    #[default]
     Attach,
     /// leaktap launched it.
     Run,
@@ -107,7 +108,7 @@ pub enum Mode {
 }
 
 /// The process that was traced.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     /// Its process id.
     pub pid: i32,

@@ -3,7 +3,7 @@ use std::slice;
 use super::*;
 use crate::{
     Age, By, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Json, Mode, Module, ModuleId,
-    Own, Probe, ProbeKind, SCHEMA, Selection, Site, Source, Stopped, Target, Totals,
+    Own, Probe, ProbeKind, SCHEMA, Selection, Site, Source, Target, Totals,
 };
 
 /// A report without sites.
@@ -25,8 +25,6 @@ pub(crate) fn report() -> Report {
         engine: "auto".to_owned(),
         started: "2026-11-23T16:25:50Z".to_owned(),
         duration: 10.2,
-        verdict: None,
-        stopped: Stopped::default(),
         probes: vec![Probe {
             function: "malloc".to_owned(),
             family: Some("libc".to_owned()),
@@ -47,17 +45,8 @@ pub(crate) fn report() -> Report {
             },
             ..Totals::default()
         },
-        families: Vec::new(),
         modules: vec![module(None)],
-        frames: Vec::new(),
-        sites: Vec::new(),
-        looks: Vec::new(),
-        snapshots: Vec::new(),
-        checked: None,
-        memory: None,
-        timeline: Vec::new(),
-        children: Vec::new(),
-        notes: Vec::new(),
+        ..Report::default()
     }
 }
 
