@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod format;
 mod help;
 mod values;
 
@@ -15,6 +16,7 @@ use leaktap_probe::Pool;
 use leaktap_report::{By, Kind, Mode, Pattern, Sort};
 use leaktap_trace::{Engine, How, Settings};
 
+pub(crate) use format::Format;
 pub(crate) use values::Process;
 use values::{bytes, duration, engine, leak_check, lossy, pattern, pid, pool, positive};
 
@@ -326,12 +328,6 @@ pub(crate) enum LeakCheck {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Grouping {
     /// The first frame of your own code
     Caller,
@@ -367,20 +363,12 @@ impl From<Order> for Sort {
 impl Listing {
     /// Which groups come first.
     pub(crate) fn sort(&self) -> Sort {
-        let order = self.sort.unwrap_or(match self.format {
-            Format::Text => Order::Rate,
-            Format::Json => Order::Bytes,
-        });
-        order.into()
+        self.sort.unwrap_or(self.format.sort()).into()
     }
 
     /// What makes a group.
     pub(crate) fn by(&self) -> By {
-        let by = self.by.unwrap_or(match self.format {
-            Format::Text => Grouping::Caller,
-            Format::Json => Grouping::Stack,
-        });
-        match by {
+        match self.by.unwrap_or(self.format.by()) {
             Grouping::Caller => By::Caller,
             Grouping::Stack => By::Stack,
             Grouping::Site => By::Site,
@@ -392,11 +380,9 @@ impl Listing {
 
     /// How many groups are listed, if not all.
     pub(crate) fn top(&self) -> Option<usize> {
-        /// As many as somebody may want to read.
-        const USUAL: usize = 20;
-        match (self.top, self.format) {
-            (None, Format::Text) => Some(USUAL),
-            (top, _) => top.filter(|&top| top > 0),
+        match self.top {
+            None => self.format.top(),
+            top => top.filter(|&top| top > 0),
         }
     }
 }
@@ -456,7 +442,7 @@ mod tests {
                 "cannot grade by reachability yet",
             ),
             (["--leak-check", "perhaps"], "perhaps"),
-            (["-F", "folded"], "text, json"),
+            (["-F", "xml"], "text, json"),
             (["--errors-for", "definite,lost"], "lost"),
             (["-o", "%x"], "%x"),
             (["--max-overhead", "0"], "--max-overhead"),

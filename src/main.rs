@@ -11,6 +11,7 @@ mod named;
 mod output;
 mod progress;
 mod renaming;
+mod rendering;
 mod terminal;
 
 use std::borrow::Cow;
@@ -141,6 +142,7 @@ fn end(mut outcome: Outcome, output: &Output<'_>, mode: Mode) -> Result<u8, Erro
 
 fn report(options: &Report) -> Result<u8, Error> {
     let output = Output::of_report(&options.listing);
+    output.check_format()?;
     let elsewhere = options.listing.elsewhere();
     let needs = Needs {
         ages: options.listing.older.is_some(),

@@ -11,8 +11,8 @@ use anstream::stream::RawStream;
 use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Error as Failed, Format as _, Json, Kind, Mode, OutputName, Own, Pattern, Report, Selection,
-    Style, Text, merged, printable, replace, try_to_replace,
+    Error as Failed, Kind, Mode, OutputName, Own, Pattern, Report, Selection, Style, merged,
+    printable, replace, try_to_replace,
 };
 use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
@@ -20,6 +20,7 @@ use leaktap_tracee::Tid;
 use crate::cli::{Format, Listing, Trace};
 use crate::error::{Error, FAILURE};
 use crate::renaming;
+use crate::rendering::{Listed, Rendering};
 use crate::terminal;
 
 /// What is to be written, and where.
@@ -32,13 +33,6 @@ pub(crate) struct Output<'a> {
     to_stderr: bool,
     /// How many reports there have been.
     reports: Cell<u32>,
-}
-
-/// What is printed.
-struct Listed {
-    reports: Vec<Report>,
-    /// All of them as one, for text, if they are several.
-    all: Option<Report>,
 }
 
 impl<'a> Output<'a> {
@@ -81,6 +75,7 @@ impl<'a> Output<'a> {
                 shown(duration)
             )));
         }
+        self.check_format()?;
         if !self.listing.errors_for.iter().any(|kind| kind.can_occur()) {
             return Err(Error::Usage(
                 "--errors-for names only kinds that --leak-check none cannot find: add unmatched"
@@ -103,6 +98,20 @@ impl<'a> Output<'a> {
         if let Some(pattern) = self.listing.report_file.as_ref().filter(is_known) {
             let path = pattern.fill(name);
             try_to_replace(&path).map_err(|source| Failed::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what a terminal cannot show.
+    pub(crate) fn check_format(&self) -> Result<(), Error> {
+        let is_terminal = match self.to_stderr {
+            true => io::stderr().is_terminal(),
+            false => io::stdout().is_terminal(),
+        };
+        if self.listing.format.is_binary() && self.listing.report_file.is_none() && is_terminal {
+            return Err(Error::Usage(
+                "-F pprof is no text for a terminal: add --report-file FILE".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -168,7 +177,7 @@ impl<'a> Output<'a> {
             sort: self.listing.sort(),
         };
         // Text has one line for all that runtimes keep, but for who wants to see all.
-        let is_brief = self.listing.format == Format::Text && !self.listing.verbose;
+        let is_brief = !self.listing.format.has_runtime() && !self.listing.verbose;
         let own = self.own();
         let reports = reports.into_iter().map(|mut report| {
             own.mark(&mut report);
@@ -178,8 +187,8 @@ impl<'a> Output<'a> {
             }
         });
         let mut reports: Vec<_> = reports.collect();
-        let is_sum_wanted = self.listing.format == Format::Text && reports.len() > 1;
-        let all = is_sum_wanted.then(|| sum(&reports, selection)).flatten();
+        let is_sum_wanted = self.listing.format.has_sum() && reports.len() > 1;
+        let mut all = is_sum_wanted.then(|| sum(&reports, selection)).flatten();
         reports = reports
             .into_iter()
             .map(|report| selection.apply(report))
@@ -187,9 +196,10 @@ impl<'a> Output<'a> {
         // What is not listed for being too many is still a leak.
         let status = self.listing.error_exitcode;
         let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));
-        if self.listing.format == Format::Json {
+        // Text says how many more there are.
+        if self.listing.format != Format::Text {
             let top = self.listing.top().unwrap_or(usize::MAX);
-            for report in &mut reports {
+            for report in reports.iter_mut().chain(&mut all) {
                 report.sites.truncate(top);
             }
         }
@@ -237,7 +247,9 @@ impl<'a> Output<'a> {
             Some(first) => self.filled(pattern, first),
             None => return Ok(()), // a capture has a report or more
         };
-        match replace(&path, |out| self.render(listed, self.style_in_file(), out)) {
+        match replace(&path, |out| {
+            self.rendering(self.style_in_file()).write(listed, out)
+        }) {
             Ok(replaced) => {
                 self.name(&path, replaced);
                 Ok(())
@@ -296,10 +308,8 @@ impl<'a> Output<'a> {
 
     fn to_stream(&self, listed: &Listed, style: Style, out: &mut dyn Write) -> Result<(), Error> {
         let mut out = BufWriter::new(out);
-        match self
-            .render(listed, style, &mut out)
-            .and_then(|()| out.flush())
-        {
+        let rendering = self.rendering(style);
+        match rendering.write(listed, &mut out).and_then(|()| out.flush()) {
             // Whoever read it has seen enough: `leaktap report x | head`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|source| Error::System {
@@ -309,14 +319,11 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn render(&self, listed: &Listed, style: Style, out: &mut dyn Write) -> io::Result<()> {
-        let Listed { reports, all } = listed;
-        match self.listing.format {
-            Format::Text => {
-                let (top, all) = (self.listing.top(), all.as_ref());
-                Text { style, top, all }.write(reports, out)
-            }
-            Format::Json => Json.write(reports, out),
+    fn rendering(&self, style: Style) -> Rendering {
+        Rendering {
+            format: self.listing.format,
+            style,
+            top: self.listing.top(),
         }
     }
 

@@ -57,6 +57,7 @@ Examples:
 pub(super) const REPORT: &str = "\
 Examples:
   leaktap report server.leaktap --by function --top 20
+  leaktap report server.leaktap -F flamegraph > server.svg
   ssh host leaktap attach 4711 -F json --duration 30s | leaktap report -
 
 Exit status: 0; N of --error-exitcode N if leaks remain; 2 wrong usage; 125 failure";

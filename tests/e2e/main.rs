@@ -40,6 +40,7 @@ mod errors;
 mod exact;
 mod families;
 mod follow;
+mod formats;
 mod frozen;
 mod guests;
 mod harmless;

@@ -38,6 +38,14 @@ pub(crate) fn python_with(package: &str) -> Option<String> {
         .or_else(|| skipped(package))
 }
 
+/// The folder of a package of npm's, which `tests/run` puts into `target/tools`; as [`program`]
+/// without it.
+pub(crate) fn npm(package: &str) -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/node_modules");
+    let found = Some(tools.join(package)).filter(|folder| folder.is_dir());
+    found.or_else(|| skipped(package))
+}
+
 /// Says that the present test is skipped for want of `what`, or fails it if CI=true.
 pub(crate) fn skipped<T>(what: &str) -> Option<T> {
     assert!(

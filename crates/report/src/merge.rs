@@ -36,29 +36,29 @@ pub fn merged(reports: &[Report]) -> Option<Report> {
 
 fn add(sum: &mut Totals, one: &Totals) {
     let heap = |sum: &mut Heap, one: &Heap| {
-        sum.allocations += one.allocations;
-        sum.frees += one.frees;
-        sum.unmatched_frees += one.unmatched_frees;
-        sum.allocated_bytes += one.allocated_bytes;
-        sum.live_blocks += one.live_blocks;
-        sum.live_bytes += one.live_bytes;
+        sum.allocations = sum.allocations.saturating_add(one.allocations);
+        sum.frees = sum.frees.saturating_add(one.frees);
+        sum.unmatched_frees = sum.unmatched_frees.saturating_add(one.unmatched_frees);
+        sum.allocated_bytes = sum.allocated_bytes.saturating_add(one.allocated_bytes);
+        sum.live_blocks = sum.live_blocks.saturating_add(one.live_blocks);
+        sum.live_bytes = sum.live_bytes.saturating_add(one.live_bytes);
         // They need not have been at the same time.
         sum.peak_bytes = sum.peak_bytes.max(one.peak_bytes);
     };
     let some = |sum: &mut Option<u64>, one: Option<u64>| {
         if let Some(one) = one {
-            *sum = Some(sum.unwrap_or_default() + one);
+            *sum = Some(sum.unwrap_or_default().saturating_add(one));
         }
     };
     heap(&mut sum.heap, &one.heap);
-    sum.lost_events += one.lost_events;
-    sum.truncated_stacks += one.truncated_stacks;
-    sum.suppressed_blocks += one.suppressed_blocks;
-    sum.suppressed_bytes += one.suppressed_bytes;
+    sum.lost_events = sum.lost_events.saturating_add(one.lost_events);
+    sum.truncated_stacks = sum.truncated_stacks.saturating_add(one.truncated_stacks);
+    sum.suppressed_blocks = sum.suppressed_blocks.saturating_add(one.suppressed_blocks);
+    sum.suppressed_bytes = sum.suppressed_bytes.saturating_add(one.suppressed_bytes);
     some(&mut sum.runtime_blocks, one.runtime_blocks);
     some(&mut sum.runtime_bytes, one.runtime_bytes);
-    sum.mapped_regions += one.mapped_regions;
-    sum.mapped_bytes += one.mapped_bytes;
+    sum.mapped_regions = sum.mapped_regions.saturating_add(one.mapped_regions);
+    sum.mapped_bytes = sum.mapped_bytes.saturating_add(one.mapped_bytes);
 }
 
 /// What makes sites of several processes one.
@@ -148,8 +148,8 @@ impl Numbers {
         let index = *self.sites.entry(key).or_insert(sites.len());
         match sites.get_mut(index) {
             Some(site) => {
-                site.blocks += new.blocks;
-                site.bytes += new.bytes;
+                site.blocks = site.blocks.saturating_add(new.blocks);
+                site.bytes = site.bytes.saturating_add(new.bytes);
                 site.youngest = site.youngest.min(new.youngest);
                 site.oldest = site.oldest.max(new.oldest);
             }

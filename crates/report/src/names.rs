@@ -6,7 +6,7 @@ use crate::Place;
 
 /// True of characters that no text for people may have: those that a terminal acts on (C0, DELETE,
 /// C1), that end a line, and that change the order of what is shown or are not shown at all
-/// (Unicode's bidirectional controls, UAX 9, and other format characters).
+/// (Unicode's bidirectional controls, UAX 9, other format characters, and what XML cannot have).
 pub(crate) fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -19,6 +19,7 @@ pub(crate) fn is_harmful(c: char) -> bool {
                 | '\u{2060}'..='\u{206f}'
                 | '\u{feff}'
                 | '\u{fff9}'..='\u{fffb}'
+                | '\u{fffe}'..='\u{ffff}'
                 | '\u{e0000}'..='\u{e007f}'
         )
 }

@@ -64,7 +64,7 @@ impl<'a> Reading<'a> {
 
 /// The name by which programs call a function of the C library: `strdup`, which is `__GI___strdup`
 /// inside of that.
-fn public<'f>(function: &'f str, place: &Place<'_>) -> &'f str {
+pub(crate) fn public<'f>(function: &'f str, place: &Place<'_>) -> &'f str {
     let is_internal = function.starts_with("__");
     match is_internal && Origin::of(place).class == Class::System {
         true => {

@@ -34,6 +34,14 @@ pub(crate) fn lines(reports: &[Report], out: &mut impl Write) -> io::Result<()> 
     Ok(())
 }
 
+/// `value`, on a line.
+pub(crate) fn write(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = BufWriter::new(out);
+    value.serialize(&mut Serializer::with_formatter(&mut out, Escaping))?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
 /// Escapes what JSON allows in a string, and a terminal would act on: names are the target's own.
 struct Escaping;
 

@@ -12,7 +12,8 @@ use std::io::{self, Write};
 use anstyle::Effects;
 
 use self::columns::wrapped;
-use self::left::{last_line, what_is_left};
+use self::left::last_line;
+pub(crate) use self::left::what_is_left;
 use self::site::Sites;
 use self::summary::{heap, process, summary};
 use crate::names::printable;

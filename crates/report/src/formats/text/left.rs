@@ -22,7 +22,7 @@ pub(super) fn last_line(
 }
 
 /// The same without leaktap's name.
-pub(super) fn what_is_left(report: &Report, shown: &[Site]) -> String {
+pub(crate) fn what_is_left(report: &Report, shown: &[Site]) -> String {
     let are_told_apart = !report.families.is_empty();
     let (listed, left) = (listed(shown, are_told_apart), left(report));
     let sites = count(shown.len() as u64, "call site");

@@ -1,0 +1,57 @@
+//! Formats of reports, and what each lists unless it is told.
+
+use clap::ValueEnum;
+
+use super::{Grouping, Order};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+    Summary,
+    Csv,
+    Pprof,
+    Folded,
+    Flamegraph,
+    Speedscope,
+}
+
+impl Format {
+    /// Which groups come first.
+    pub(super) fn sort(self) -> Order {
+        match self {
+            Format::Text | Format::Summary => Order::Rate,
+            _ => Order::Bytes,
+        }
+    }
+
+    /// What makes a group.
+    pub(super) fn by(self) -> Grouping {
+        match self {
+            Format::Text | Format::Summary => Grouping::Caller,
+            _ => Grouping::Stack,
+        }
+    }
+
+    /// Most groups that are listed, if there is a limit.
+    pub(super) fn top(self) -> Option<usize> {
+        /// As many as somebody may want to read.
+        const USUAL: usize = 20;
+        (self == Format::Text).then_some(USUAL)
+    }
+
+    /// Has what runtimes keep for good, too, without `--verbose`.
+    pub(crate) fn has_runtime(self) -> bool {
+        self == Format::Json
+    }
+
+    /// Shows several processes as their sum; text after each of them.
+    pub(crate) fn has_sum(self) -> bool {
+        !matches!(self, Format::Json | Format::Csv | Format::Speedscope)
+    }
+
+    /// Is no text.
+    pub(crate) fn is_binary(self) -> bool {
+        self == Format::Pprof
+    }
+}
