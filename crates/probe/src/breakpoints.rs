@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers};
+use leaktap_tracee::{AllStopped, Memory, Registers};
 
 use crate::journal::{Change, Journal};
 use crate::slots::{SlotId, Slots};
@@ -119,7 +119,8 @@ impl Breakpoints {
         self.slots.add_modules(added, staying);
     }
 
-    /// Sets a breakpoint at `at`, or adds a purpose to the one there.
+    /// Sets a breakpoint at `at`, or adds a purpose to the one there. That is one byte: threads may
+    /// run meanwhile, and run into it or not.
     pub(crate) fn insert(&mut self, at: Addr, purpose: Purpose) -> Result<(), Refused> {
         if !self.sites.contains_key(&at) {
             let site = self.new_site(at)?;
@@ -176,8 +177,8 @@ impl Breakpoints {
         self.note_own(std::iter::once(at), 0, INT3, come);
     }
 
-    /// Takes the breakpoint at `at` away; no thread runs.
-    pub(crate) fn lift(&mut self, at: Addr) {
+    /// Takes the breakpoint at `at` away. A thread that ran might have hit it, and not said so yet.
+    pub(crate) fn lift(&mut self, at: Addr, _: &AllStopped<'_>) {
         if let Some(site) = self.sites.remove(&at) {
             restore_site(&self.memory, at, &site);
             self.journal.note(Change::Lifted { at });
@@ -256,7 +257,8 @@ impl Breakpoints {
         }
     }
 
-    /// One of the calls that are to return to `at` has returned.
+    /// One of the calls that are to return to `at` has returned. A volatile breakpoint goes while
+    /// others run: one that has hit it is told apart by [`Breakpoints::was_here`].
     pub(crate) fn returned(&mut self, at: Addr) {
         let Some(site) = self.sites.get_mut(&at) else {
             return;
@@ -286,12 +288,13 @@ impl Breakpoints {
         self.slots.forget(range);
     }
 
-    /// Takes every int3 and every slot out of `memory`: this process's, or a copy's.
-    pub(crate) fn restore(&self, memory: &Memory) {
+    /// Takes every int3 and every slot out of `memory`: this process's, or a copy's, where all are
+    /// stopped.
+    pub(crate) fn restore(&self, memory: &Memory, stopped: &AllStopped<'_>) {
         for (&at, site) in &self.sites {
             restore_site(memory, at, site);
         }
-        self.slots.restore(memory);
+        self.slots.restore(memory, stopped);
     }
 
     fn new_site(&self, at: Addr) -> Result<Site, Refused> {

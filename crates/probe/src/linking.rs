@@ -8,7 +8,7 @@
 
 use leaktap_image::Image;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers, Stopped};
+use leaktap_tracee::{AllStopped, Memory, Registers};
 
 use crate::detour::{ENDBR64, RET, is_one_write, room_of_return};
 use crate::returns;
@@ -65,26 +65,26 @@ impl Linking {
     }
 
     /// Puts the code in its place. No thread is there.
-    pub(crate) fn begin(&self, memory: &Memory) -> bool {
+    pub(crate) fn begin(&self, memory: &Memory, _: &AllStopped<'_>) -> bool {
         memory.write(self.at, &CODE).is_ok()
     }
 
     /// Puts back what was there, in the program or in a copy of it. No thread is
     /// [inside](Linking::leave).
-    pub(crate) fn restore(&self, memory: &Memory) {
+    pub(crate) fn restore(&self, memory: &Memory, _: &AllStopped<'_>) {
         let _ = memory.write(self.at, &self.original); // the memory has gone
     }
 
-    /// The same where all threads have `stopped`.
-    pub(crate) fn take_out(&self, memory: &Memory, stopped: &[&mut Stopped]) {
-        for thread in stopped {
+    /// The same where threads may be inside.
+    pub(crate) fn take_out(&self, memory: &Memory, stopped: &AllStopped<'_>) {
+        for thread in stopped.threads() {
             if let Ok(mut registers) = thread.registers()
                 && self.leave(&mut registers)
             {
                 let _ = thread.set_registers(&registers); // killed meanwhile
             }
         }
-        self.restore(memory);
+        self.restore(memory, stopped);
     }
 
     /// Whether a thread is at the end of that system call, or in it.

@@ -19,7 +19,7 @@ use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
 use leaktap_image::Module;
 use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers, Stopped, Tid, Tracer};
+use leaktap_tracee::{AllStopped, Memory, Registers, Stopped, Tid, Tracer};
 
 use crate::agent::{Injection, Waker};
 use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
@@ -158,9 +158,14 @@ impl Process {
         &self.points
     }
 
-    /// Puts probes on all functions found. All threads of the process must be stopped. May be called
-    /// again, when modules have changed. Of a program that is being linked there are none.
-    pub fn arm(&mut self) {
+    /// Puts probes on all functions found. Of a program that is being linked there are none.
+    pub fn arm(&mut self, _: &AllStopped<'_>) {
+        self.arm_found();
+    }
+
+    /// The same when modules have changed, which is the one time that others may run: nobody has
+    /// been in the code of the new ones, and each probe is one byte.
+    fn arm_found(&mut self) {
         if self.linking.is_some() {
             return;
         }
@@ -289,7 +294,7 @@ impl Process {
 
     pub(crate) fn look_at_change(&mut self, files: &mut Files, look: Look) {
         if self.look_if_consistent(files, look) && !self.is_settled {
-            self.arm();
+            self.arm_found();
         }
     }
 
@@ -400,9 +405,9 @@ impl Process {
     }
 
     /// Brings the modules up to date, and arms them.
-    pub fn update(&mut self, files: &mut Files) {
+    pub fn update(&mut self, files: &mut Files, stopped: &AllStopped<'_>) {
         self.look(files, Look::All);
-        self.arm();
+        self.arm(stopped);
     }
 
     /// Brings the modules up to date.
@@ -439,18 +444,18 @@ impl Process {
         names.any(|name| !module.file().functions(name).is_empty())
     }
 
-    /// Restores every byte. All threads must be stopped, and [`Process::leave_slot`] asked of each.
-    pub fn disarm(&mut self, recorder: &mut dyn Recorder) {
-        self.end_linking();
-        self.breakpoints.restore(&self.memory);
+    /// Restores every byte. [`Process::leave_slot`] has been asked of each thread.
+    pub fn disarm(&mut self, recorder: &mut dyn Recorder, stopped: &AllStopped<'_>) {
+        self.end_linking(stopped);
+        self.breakpoints.restore(&self.memory, stopped);
         for (_, mut thread) in self.threads.drain() {
             abandon(&mut thread, self.injection.agent(), recorder);
         }
     }
 
     /// Restores every byte in the copy of this process that a fork made, and takes the agent's code
-    /// away, which is
-    /// all that it has of the agent. `thread` is the copy's only one, at its first stop.
+    /// away, which is all that it has of the agent. `thread` is the copy's only one, at its first
+    /// stop.
     ///
     /// # Errors
     /// As for [`Process::unmap_agent`].
@@ -460,16 +465,17 @@ impl Process {
         tracer: &mut Tracer,
         thread: &mut Stopped,
     ) -> Result<(), Refusal> {
-        self.breakpoints.restore(memory);
-        if let Some(linking) = &self.linking {
-            linking.restore(memory);
-        }
         let calls = self.copies.remove(&thread.tid());
+        let mut stopped = AllStopped::only(thread);
+        self.breakpoints.restore(memory, &stopped);
+        if let Some(linking) = &self.linking {
+            linking.restore(memory, &stopped);
+        }
         if let Some(agent) = self.injection.agent() {
-            agent.restore(memory);
+            agent.restore(memory, &stopped);
             // Else its code stays there, and only passes calls on.
-            if calls.is_some_and(|calls| agent.leave_copy(thread, memory, &calls).is_ok()) {
-                agent.unmap_code(tracer, &mut [thread])?;
+            if calls.is_some_and(|calls| agent.leave_copy(&stopped, memory, &calls).is_ok()) {
+                agent.unmap_code(tracer, &mut stopped)?;
             }
         }
         Ok(())

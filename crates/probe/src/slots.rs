@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::Memory;
+use leaktap_tracee::{AllStopped, Memory};
 
 use crate::breakpoints::NoSlot;
 use crate::relocate::{OutOfLine, out_of_line};
@@ -194,7 +194,7 @@ impl Slots {
 
     /// Puts back what was in the slots, where they are still ours: memory unmapped since then is
     /// somebody else's.
-    pub(crate) fn restore(&self, memory: &Memory) {
+    pub(crate) fn restore(&self, memory: &Memory, _: &AllStopped<'_>) {
         for slot in self.pools.values().flat_map(|pool| &pool.slots) {
             let (Some(saved), Some((_, moved))) = (&slot.saved, &slot.holds) else {
                 continue;
@@ -218,7 +218,8 @@ impl Slots {
         })
     }
 
-    /// Moves the instruction of `site` to the nearest slot that no thread is in.
+    /// Moves the instruction of `site` to the nearest slot that no thread is in; the program itself
+    /// never runs these bytes. So others may run meanwhile.
     fn fill(&mut self, site: Addr, bytes: &[u8], memory: &Memory) -> Result<SlotId, NoSlot> {
         let free = |(_, slot): &(SlotId, &Slot)| slot.threads == 0;
         let fits = |(id, slot): (SlotId, &Slot)| {

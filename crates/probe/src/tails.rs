@@ -7,7 +7,7 @@
 
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Stopped};
+use leaktap_tracee::{AllStopped, Memory};
 
 use crate::relocate::{OutOfLine, out_of_line};
 use crate::slots::{Place, SLOT_LEN, place, unused};
@@ -93,10 +93,9 @@ fn jumps_to(at: Addr, now: &[u8], offset: usize) -> Option<Addr> {
 }
 
 impl Left {
-    /// Puts back what was there. All threads of the process are `stopped`: those inside go on where
-    /// the instruction is.
-    pub(crate) fn restore(&self, memory: &Memory, stopped: &[&mut Stopped]) {
-        for thread in stopped {
+    /// Puts back what was there. Threads that are inside go on where the instruction is.
+    pub(crate) fn restore(&self, memory: &Memory, stopped: &AllStopped<'_>) {
+        for thread in stopped.threads() {
             let Ok(mut registers) = thread.registers() else {
                 continue; // killed
             };
@@ -107,7 +106,8 @@ impl Left {
                 let _ = thread.set_registers(&registers); // killed meanwhile
             }
         }
-        let _ = memory.write(self.at, &self.original); // the memory has gone, with the whole process
+        // A failure means that the memory has just gone, with the whole process.
+        let _ = memory.write(self.at, &self.original);
     }
 }
 

@@ -53,17 +53,16 @@ pub(crate) fn attach_to(
         target.note_if_busy();
     }
     target.looks_at_frees(settings.free_stacks);
-    let mut stopped: Vec<_> = attached.stopped.iter_mut().collect();
+    let is_alone = attached.late.is_empty() && attached.sharers.is_empty();
+    let mut stopped = attached.all_stopped();
     target.restore_slots(&stopped);
     target.ask_sigtrap(&mut common.tracer, &mut stopped);
-    let injects = attached.late.is_empty()
-        && attached.sharers.is_empty()
-        && target.map_agent(&mut common.tracer, &mut stopped);
+    let injects = is_alone && target.map_agent(&mut common.tracer, &mut stopped);
     if !injects {
         if !target.process().is_linking() {
             target.refuse(&attached);
         }
-        target.arm(&mut common.files);
+        target.arm(&mut common.files, &attached.all_stopped());
     }
     let mut traced = Traced::new(target);
     let mut tracing = Tracing::start(common, &mut traced, attached);
@@ -92,7 +91,7 @@ fn hold(
     };
     target.guard();
     leaktap_tracee::raise_priority();
-    let (attached, begun) =
+    let (mut attached, begun) =
         attach_at_rest(&mut common.tracer, pid, &mut target, settings.how.engine)?;
     let executes = |thread: &Stopped| matches!(thread.stop(), Stop::Exec { .. });
     // Or it has executed a program just before, and nobody told us.
@@ -102,7 +101,7 @@ fn hold(
             attached.let_go(&mut common.tracer);
             return Err(error);
         }
-        target.await_first_link(&attached);
+        target.await_first_link(&mut attached);
     }
     Ok((target, attached, begun))
 }
@@ -117,11 +116,11 @@ fn hold_first(
 ) -> Result<(Target, Attached, Instant), Error> {
     leaktap_tracee::raise_priority();
     let begun = Instant::now();
-    let attached = common.tracer.attach(pid, Options::follow())?;
+    let mut attached = common.tracer.attach(pid, Options::follow())?;
     match Target::prepare(pid, &settings.how, &mut common.files) {
         Ok(mut target) => {
             target.guard();
-            target.await_first_link(&attached);
+            target.await_first_link(&mut attached);
             Ok((target, attached, begun))
         }
         Err(error) => {
@@ -205,8 +204,7 @@ fn prepare_clean(common: &mut Common, pid: Tid, settings: &Settings) -> Result<T
 fn take_linking_out(common: &mut Common, pid: Tid, target: &mut Target) -> Result<(), Error> {
     let mut attached = common.tracer.attach(pid, Options::follow())?;
     if target.process().is_current() {
-        let stopped: Vec<_> = attached.stopped.iter_mut().collect();
-        target.take_linking_out(&stopped);
+        target.take_linking_out(&attached.all_stopped());
     }
     attached.let_go(&mut common.tracer);
     Ok(())

@@ -1,8 +1,5 @@
-//! All threads stopped at a time: to lead them to the agent, and at the end of a trace, when every
-//! byte is
-//! put back and all are let go.
+//! The end of a trace: every byte is put back, and all threads are let go.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use leaktap_probe::{Held, Remains, Trap};
@@ -10,8 +7,9 @@ use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
+use crate::stopping::{AllHalted, Halted, LOOK, RUNNABLE, SomeHalted};
 use crate::target;
-use crate::tracing::{Child, Task, Tracing, is_int3};
+use crate::tracing::{Tracing, is_int3};
 
 /// How long threads may take to get out of the agent, and those that are asleep to wake up.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -26,51 +24,16 @@ const WORK: Duration = Duration::from_micros(20);
 /// How long they run alone, and how long in all, before all others do, too.
 const WORKING: Duration = Duration::from_millis(300);
 
-/// How often events are looked for in such a pause. None need come: a timer of ours would be one
-/// more signal to be told apart.
-pub(crate) const LOOK: Duration = Duration::from_micros(100);
-
-/// How long threads that are asleep may take to wake up, before breakpoints have to do.
-const ASLEEP: Duration = Duration::from_millis(500);
-
-/// How long threads that do not sleep are waited for when all are being stopped.
-const STARVED: Duration = Duration::from_secs(2);
-
-/// How long those are that get no processor. One that is given up may stand in a slot, and dies
-/// when that is emptied.
-const RUNNABLE: Duration = Duration::from_secs(10);
-
-/// So many threads that have yet to stop are waited for together. For that the kernel goes through
-/// all tracees, and again for each stop: more are asked for one by one.
-const FEW: usize = 8;
-
 /// How long one thread is waited for while all others run.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A thread stopped for good.
-struct Halted {
-    stopped: Stopped,
-    /// Its SIGTRAP is ours, and not for the program.
-    our_trap: bool,
-}
-
-impl Halted {
-    fn let_go(self) {
-        // Fails for one that has been killed.
-        let _ = match self.our_trap {
-            true => self.stopped.detach_without(),
-            false => self.stopped.detach(),
-        };
-    }
-}
 
 impl Tracing<'_> {
     /// Lets the target go as if it had never been traced. Threads that wait in vfork(2), or in an
     /// uninterruptible system call, cannot run code of the program meanwhile: the kernel lets
     /// these go when leaktap ends.
     pub(crate) fn detach(&mut self) {
-        let (mut halted, begun) = self.take_out();
-        let last = self.unmap_agent(&mut halted);
+        let (all, begun) = self.take_out();
+        let (halted, last) = self.unmap_agent(all);
         for thread in halted {
             thread.let_go();
         }
@@ -93,71 +56,71 @@ impl Tracing<'_> {
     }
 
     /// The target has executed a program. Other processes may live on in its former memory: they
-    /// are let go
-    /// there as at the end of a trace.
+    /// are let go there as at the end of a trace.
     pub(crate) fn leave_former_memory(&mut self) {
         self.traced.tasks.retain(|_, task| task.child);
         if self.traced.tasks.is_empty() {
             return;
         }
-        let (mut halted, _) = self.take_out();
-        let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
+        let (mut all, _) = self.take_out();
+        let mut stopped = all.all_stopped();
         while !self
             .traced
             .target
-            .unmap_agent(&mut self.common.tracer, &mut threads)
+            .unmap_agent(&mut self.common.tracer, stopped.threads_mut())
         {}
-        for thread in halted {
-            thread.let_go();
-        }
+        all.take_apart().into_values().for_each(Halted::let_go);
         self.traced.tasks.clear();
     }
 
     /// Stops all threads where they would be if there were no probes, and takes these out. Returns
     /// the threads, and since when they are stopped.
-    fn take_out(&mut self) -> (Vec<Halted>, Instant) {
+    fn take_out(&mut self) -> (AllHalted, Instant) {
         let mut begun = Instant::now();
         let (deadline, mut pause) = (begun + LEAVING, FIRST_PAUSE);
-        let mut halted = self.stop_all(HashMap::new());
+        let mut all = self.stop_all(SomeHalted::new());
         loop {
             self.traced.target.pass_time(&mut self.common.files);
-            for thread in halted.values_mut() {
+            for thread in all.each() {
                 // What fails here is that the thread has been killed: nothing to put right in it.
                 let _ = self.settle(thread);
             }
-            let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            let is_asleep = self
-                .asleep()
-                .any(|tid| self.traced.target.may_be_in_agent(tid));
-            let held = match is_asleep {
-                true => Err(Held::Asleep),
-                false => self
-                    .traced
-                    .target
-                    .withdraw(&mut self.common.tracer, &mut threads),
+            let Err(why) = self.withdraw(&mut all) else {
+                break;
             };
-            let Err(why) = held else { break };
             if Instant::now() >= deadline {
-                self.traced.target.leave_agent(why);
+                self.traced.target.leave_agent(why, &all.all_stopped());
                 break;
             }
             if why == Held::AtWork && begun.elapsed() < WORKING {
-                halted = self.let_work(halted);
+                all = self.let_work(all);
                 continue;
             }
-            self.let_run_for(pause, halted, begun);
+            self.let_run_for(pause, all, begun);
             pause = (pause * 2).min(LAST_PAUSE);
             begun = Instant::now();
-            halted = self.stop_all(HashMap::new());
+            all = self.stop_all(SomeHalted::new());
         }
-        self.traced.target.disarm();
-        (halted.into_values().collect(), begun)
+        self.traced.target.disarm(&all.all_stopped());
+        (all, begun)
     }
 
-    /// Takes the agent's code away, and returns the thread that is to do the same to the rest of
-    /// its memory while
-    /// others run: one that sleeps in the kernel, if there is one, since that misses nothing.
-    fn unmap_agent(&mut self, halted: &mut Vec<Halted>) -> Option<Stopped> {
+    /// Takes all threads out of the agent, unless one may come back to it that is asleep.
+    fn withdraw(&mut self, all: &mut AllHalted) -> Result<(), Held> {
+        let (tracer, target) = (&mut self.common.tracer, &mut self.traced.target);
+        let mut stopped = all.all_stopped();
+        let mut asleep = stopped.asleep().iter();
+        match asleep.any(|tid| target.may_be_in_agent(*tid)) {
+            true => Err(Held::Asleep),
+            false => target.withdraw(tracer, &mut stopped),
+        }
+    }
+
+    /// Takes the agent's code away, and returns the threads, and that which is to do the same to
+    /// the rest of its memory while the others run: one that sleeps in the kernel, if there is one,
+    /// since that misses nothing.
+    fn unmap_agent(&mut self, all: AllHalted) -> (Vec<Halted>, Option<Stopped>) {
+        let mut halted: Vec<_> = all.take_apart().into_values().collect();
         loop {
             let mut threads: Vec<_> = halted.iter_mut().map(|h| &mut h.stopped).collect();
             if self
@@ -165,7 +128,7 @@ impl Tracing<'_> {
                 .target
                 .unmap_agent(&mut self.common.tracer, &mut threads)
             {
-                return None;
+                return (halted, None);
             }
             // Nothing may be there when it does what it has to be let go for.
             if self.traced.target.process().departure().is_some() {
@@ -181,14 +144,14 @@ impl Tracing<'_> {
             };
             let index = halted.iter().position(sleeps);
             if let Some(index) = index.or_else(|| halted.iter().position(can_go_on)) {
-                return Some(halted.swap_remove(index).stopped);
+                let last = halted.swap_remove(index).stopped;
+                return (halted, Some(last));
             }
         }
     }
 
     /// While the target runs, so that there is little to unmap. Returns `thread` if it is still
-    /// there, in the same program. Where the
-    /// target has ended, the books stay where they are.
+    /// there, in the same program. Where the target has ended, the books stay where they are.
     fn bring_books_home(&mut self, mut thread: Option<Running>) -> Option<Running> {
         if self.traced.target.exit.is_some() || !self.traced.target.can_bring_home() {
             return thread;
@@ -203,8 +166,7 @@ impl Tracing<'_> {
     }
 
     /// Lets whatever has stopped go on: `thread`, which is returned unless it has ended or runs
-    /// another program, and others, which
-    /// are none of our business any more.
+    /// another program, and others, which are none of our business any more.
     fn let_all_go_on(&mut self, mut thread: Option<Running>) -> Option<Running> {
         while let Some(event) = self.common.tracer.poll() {
             if let Event::NoChildren | Event::Interrupted = event {
@@ -265,8 +227,8 @@ impl Tracing<'_> {
     }
 
     /// The next stop of a thread; nothing if there is none for long. A leader that ends before
-    /// other threads, or whose place
-    /// another one takes that executes a program, ends without a word.
+    /// other threads, or whose place another one takes that executes a program, ends without a
+    /// word.
     fn stop_of(&mut self, tid: Tid) -> Option<Stopped> {
         let begun = Instant::now();
         let is_patient =
@@ -304,51 +266,22 @@ impl Tracing<'_> {
         one
     }
 
-    /// Stops all threads, arms the probes, leads functions to the agent, and lets all run. Returns
-    /// how long
-    /// they were stopped.
-    pub(crate) fn arm(&mut self) -> Duration {
-        let (mut begun, mut halt) = (Instant::now(), Duration::ZERO);
-        let deadline = begun + ASLEEP;
-        let mut halted = self.stop_all(HashMap::new());
-        while self.asleep().next().is_some() && Instant::now() < deadline {
-            self.let_run(halted);
-            halt += begun.elapsed();
-            self.let_wake_up(deadline);
-            begun = Instant::now();
-            halted = self.stop_all(HashMap::new());
-        }
-        if self.traced.target.exit.is_none() && self.traced.target.is_replaced {
-            if let Some(leader) = halted.get_mut(&self.traced.target.tid()) {
-                self.traced.target.exec(self.common, &mut leader.stopped);
-            }
-        } else if self.traced.target.exit.is_none() {
-            self.traced.target.arm(&mut self.common.files);
-            let mut threads: Vec<_> = halted.values_mut().map(|h| &mut h.stopped).collect();
-            let asleep: Vec<_> = self.asleep().collect();
-            self.traced
-                .target
-                .lead_to_agent(&mut self.common.tracer, &mut threads, &asleep);
-        }
-        self.let_run(halted);
-        halt + begun.elapsed()
-    }
-
     /// Lets those run that are in the agent's own code, and no other thread, to its exits: until
     /// one has had a processor, lest it is stopped again where it was.
-    fn let_work(&mut self, mut halted: HashMap<Tid, Halted>) -> HashMap<Tid, Halted> {
-        for thread in halted.values_mut() {
+    fn let_work(&mut self, mut all: AllHalted) -> AllHalted {
+        for thread in all.each() {
             // Neither runs to an exit: it handles a signal, or stays stopped.
             if let Stop::Group(_) | Stop::Signal(_) = thread.stopped.stop() {
                 let target = &mut self.traced.target;
                 target.leave_for_signal(self.common, &mut thread.stopped);
             }
         }
+        self.traced.target.open_exits(false, &all.all_stopped());
+        let mut halted = all.take_apart();
         let target = &self.traced.target;
         let is_at_work = |thread: &Halted| target.process().is_at_work(&thread.stopped);
         let at_work = halted.extract_if(|_, thread| is_at_work(thread)).collect();
         let (begun, before) = (Instant::now(), cpu_time(self.traced.target.tid()));
-        self.traced.target.open_exits(false);
         self.let_run(at_work);
         while begun.elapsed() < WORKING {
             std::thread::sleep(WORK);
@@ -357,106 +290,15 @@ impl Tracing<'_> {
                 break;
             }
         }
-        let halted = self.stop_all(halted);
-        self.traced.target.open_exits(true);
-        halted
-    }
-
-    /// Stops all threads that have not `halted`.
-    fn stop_all(&mut self, mut halted: HashMap<Tid, Halted>) -> HashMap<Tid, Halted> {
-        let parked = std::mem::take(&mut self.traced.parked);
-        let halt = |stopped: Stopped| {
-            (
-                stopped.tid(),
-                Halted {
-                    stopped,
-                    our_trap: true,
-                },
-            )
-        };
-        halted.extend(parked.into_iter().map(halt));
-        for task in self.traced.tasks.values_mut() {
-            if let Some(running) = task.running.take() {
-                let _ = running.interrupt(); // fails for one that has died: wait() says so
-            }
-        }
-        self.halt_strays(&mut halted);
-        let begun = Instant::now();
-        loop {
-            let awaited = self.awaited(&halted);
-            let Some(one) = awaited.get(awaited.len() / 2) else {
-                return halted;
-            };
-            let event = if awaited.len() <= FEW {
-                self.common.tracer.wait(0)
-            } else if self.halt_some(&awaited, &mut halted) {
-                continue;
-            } else {
-                // Half of the others have stopped by then, more or less.
-                self.common.tracer.wait_of(*one)
-            };
-            match event {
-                Event::Interrupted => {
-                    self.halt_any(&mut halted);
-                    self.give_up(&halted, begun.elapsed());
-                }
-                Event::NoChildren => return halted,
-                event => self.on_halting(event, &mut halted),
-            }
-        }
-    }
-
-    /// One of `awaited` has stopped, or another thread, or has ended.
-    fn on_halting(&mut self, event: Event, halted: &mut HashMap<Tid, Halted>) {
-        match event {
-            Event::Stopped(stopped) => self.halt(stopped, halted),
-            ended => {
-                self.on_event(ended);
-                halted.retain(|tid, _| self.traced.tasks.contains_key(tid));
-            }
-        }
-    }
-
-    /// What was seen of this process while others were waited for.
-    fn halt_strays(&mut self, halted: &mut HashMap<Tid, Halted>) {
-        let traced = &self.traced;
-        let is_own = |event: &mut Event| event.tid().is_some_and(|tid| traced.is_of(tid));
-        let mut own: Vec<_> = self.common.ends.extract_if(.., is_own).collect();
-        let strays = &mut self.common.strays;
-        let stopped = strays.extract_if(|tid, _| traced.is_of(*tid));
-        own.extend(stopped.map(|(_, stopped)| Event::Stopped(stopped)));
-        for event in own {
-            self.on_halting(event, halted);
-        }
-    }
-
-    /// What there is by now of any thread: an exec(2) waits until the ends of all others have been
-    /// taken.
-    fn halt_any(&mut self, halted: &mut HashMap<Tid, Halted>) {
-        while let Some(event) = self.common.tracer.poll() {
-            if let Event::NoChildren = event {
-                return;
-            }
-            self.on_halting(event, halted);
-        }
-    }
-
-    /// Those of `awaited` that have stopped by now. True if there was one.
-    fn halt_some(&mut self, awaited: &[Tid], halted: &mut HashMap<Tid, Halted>) -> bool {
-        let mut found = false;
-        for tid in awaited {
-            if let Some(event) = self.common.tracer.poll_of(*tid) {
-                found = true;
-                self.on_halting(event, halted);
-            }
-        }
-        found
+        let mut all = self.stop_all(halted);
+        self.traced.target.open_exits(true, &all.all_stopped());
+        all
     }
 
     /// Lets all run for so long that those get on who have to. They have been stopped since
     /// `begun`.
-    fn let_run_for(&mut self, pause: Duration, halted: HashMap<Tid, Halted>, begun: Instant) {
-        self.let_run(halted);
+    fn let_run_for(&mut self, pause: Duration, all: AllHalted, begun: Instant) {
+        self.let_run(all.take_apart());
         self.traced.target.halted(begun.elapsed());
         let until = Instant::now() + pause;
         while Instant::now() < until {
@@ -466,172 +308,6 @@ impl Tracing<'_> {
                 Some(event) => self.on_event(event),
                 None => std::thread::sleep(LOOK),
             }
-        }
-    }
-
-    /// Until none of those that are asleep is so any longer: to stop all others costs as long as one
-    /// is waited for, each time.
-    fn let_wake_up(&mut self, deadline: Instant) {
-        let sleeps = |tid: Tid| target::sleeps_uninterruptibly(tid);
-        while self.asleep().any(sleeps) && Instant::now() < deadline {
-            self.traced.target.pass_time(&mut self.common.files);
-            match self.common.tracer.poll() {
-                Some(Event::NoChildren) => return,
-                Some(event) => self.on_event(event),
-                None => std::thread::sleep(LOOK),
-            }
-        }
-    }
-
-    fn let_run(&mut self, halted: HashMap<Tid, Halted>) {
-        for (tid, mut thread) in halted {
-            if let Stop::Signal(_) = thread.stopped.stop()
-                && !thread.our_trap
-            {
-                self.traced
-                    .target
-                    .leave_for_signal(self.common, &mut thread.stopped);
-            }
-            self.look_at_end_of(&thread.stopped);
-            let running = match thread.our_trap {
-                true => thread.stopped.resume_without(),
-                false => self.go_on(thread.stopped),
-            };
-            if let (Ok(running), Some(task)) = (running, self.traced.tasks.get_mut(&tid)) {
-                task.running = Some(running);
-            }
-        }
-    }
-
-    /// Threads that were not waited for any longer.
-    fn asleep(&self) -> impl Iterator<Item = Tid> + '_ {
-        let asleep = self.traced.tasks.iter().filter(|(_, task)| task.asleep);
-        asleep.map(|(tid, _)| *tid)
-    }
-
-    /// The threads that have yet to stop.
-    fn awaited(&self, halted: &HashMap<Tid, Halted>) -> Vec<Tid> {
-        let has_to = |(tid, task): &(&Tid, &Task)| !task.unstoppable && !halted.contains_key(*tid);
-        let tasks = self.traced.tasks.iter().filter(has_to).map(|(tid, _)| tid);
-        tasks.chain(self.traced.expected.keys()).copied().collect()
-    }
-
-    fn halt(&mut self, mut stopped: Stopped, halted: &mut HashMap<Tid, Halted>) {
-        let tid = stopped.tid();
-        if !self.traced.tasks.contains_key(&tid) {
-            match self.traced.expected.remove(&tid) {
-                None => {
-                    self.common.strays.insert(tid, stopped);
-                    return;
-                }
-                Some(Child::Copy) => return self.copy_leaves(stopped),
-                Some(child) => {
-                    self.add(tid, child == Child::SharesMemory);
-                    self.begins(&stopped);
-                }
-            }
-        }
-        self.is_awake(tid);
-        match stopped.stop() {
-            Stop::Clone(child) => self.announced(&stopped, child, Child::Thread, halted),
-            Stop::Fork(child) => self.announced(&stopped, child, Child::Copy, halted),
-            Stop::Vfork(child) => self.announced(&stopped, child, Child::SharesMemory, halted),
-            Stop::Exec { .. } if self.is_child(tid) => {
-                return self.child_leaves(stopped);
-            }
-            Stop::Exec { .. } => {
-                self.traced
-                    .tasks
-                    .retain(|&other, task| task.child || other == tid);
-                self.add(tid, false);
-                self.traced.target.replaced();
-                self.set_end_of(&stopped);
-            }
-            Stop::Exit { .. } => {
-                let _ = self.on_end(stopped); // its end is reported next
-                return;
-            }
-            Stop::Interrupt if has_pending_trap(&stopped) => {
-                let _ = self.resume(stopped); // its int3 is reported next, or its death
-                return;
-            }
-            // As long as it stays there, nothing is.
-            Stop::Group(_) => {
-                while has_pending_trap(&stopped) {
-                    if self.common.tracer.take_signal(&mut stopped).is_err() {
-                        return; // killed, which is reported next
-                    }
-                }
-            }
-            _ => {}
-        }
-        halted.insert(
-            tid,
-            Halted {
-                stopped,
-                our_trap: false,
-            },
-        );
-    }
-
-    fn announced(
-        &mut self,
-        parent: &Stopped,
-        child: Tid,
-        kind: Child,
-        halted: &mut HashMap<Tid, Halted>,
-    ) {
-        let Ok(kind) = self.kind(parent, child, kind) else {
-            return; // the parent has been killed, its threads with it
-        };
-        self.traced.target.inherits_mask(child, parent.tid());
-        if self.traced.tasks.contains_key(&child) {
-            return;
-        }
-        if kind == Child::Copy {
-            self.traced.target.copy_begins(parent, child);
-        }
-        let first_stop = self.common.strays.remove(&child);
-        if first_stop.is_some() || self.common.tracer.has(child) {
-            self.traced.expected.insert(child, kind);
-        }
-        if let Some(stopped) = first_stop {
-            self.halt(stopped, halted);
-        }
-    }
-
-    /// Some threads will not stop soon, or never will.
-    fn give_up(&mut self, halted: &HashMap<Tid, Halted>, waited: Duration) {
-        self.give_up_on_sleepers(halted);
-        if waited > STARVED {
-            self.give_up_on_all_but(halted, waited > RUNNABLE);
-        }
-    }
-
-    /// Threads that sleep where no signal reaches them do not stop until they wake up. And of a
-    /// leader that has ended before other
-    /// threads, the kernel says nothing until they have.
-    fn give_up_on_sleepers(&mut self, halted: &HashMap<Tid, Halted>) {
-        let leader = self.traced.target.tid();
-        let has_ended_first = !halted.contains_key(&leader) && target::has_ended(leader) && {
-            let mut others = self.traced.tasks.keys().filter(|tid| **tid != leader);
-            others.any(|tid| !target::has_ended(*tid))
-        };
-        for (tid, task) in &mut self.traced.tasks {
-            let is_awaited = !task.unstoppable && !halted.contains_key(tid);
-            task.asleep |= is_awaited && target::sleeps_uninterruptibly(*tid);
-            task.unstoppable |= task.asleep || *tid == leader && has_ended_first;
-        }
-    }
-
-    /// Threads that do not run are interrupted, and so will stop before they run anything of the
-    /// program, if they are still traced then: so not those that get no processor, or only
-    /// `at_last`.
-    fn give_up_on_all_but(&mut self, halted: &HashMap<Tid, Halted>, at_last: bool) {
-        for (tid, task) in &mut self.traced.tasks {
-            let is_given_up = at_last || !target::is_runnable(*tid);
-            task.asleep |= is_given_up && !task.unstoppable && !halted.contains_key(tid);
-            task.unstoppable |= task.asleep;
         }
     }
 
@@ -657,14 +333,6 @@ impl Tracing<'_> {
         }
         Ok(())
     }
-}
-
-/// True of a thread that has hit an int3 whose SIGTRAP has not been reported.
-fn has_pending_trap(stopped: &Stopped) -> bool {
-    // That of an int3 is not blocked: the kernel opens the mask for it. One that is may wait for
-    // ever.
-    let is_open = |mask: u64| mask & (1 << (Signal::TRAP.number() - 1)) == 0;
-    stopped.has_pending(Signal::TRAP) == Ok(true) && stopped.signal_mask().is_ok_and(is_open)
 }
 
 /// How long the threads of `process` have had a processor.

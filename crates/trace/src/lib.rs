@@ -28,6 +28,7 @@ mod result;
 mod roots;
 mod session;
 mod settings;
+mod stopping;
 mod target;
 mod timeline;
 mod tracing;

@@ -7,18 +7,19 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use leaktap_report::Report;
-use leaktap_tracee::{Attached, Command, Event, Options, Stopped, Tid, Wakeups};
+use leaktap_tracee::{AllStopped, Attached, Command, Event, Options, Stopped, Tid, Wakeups};
 
 use crate::attach::attach_to;
 use crate::books::Books;
 use crate::common::{Common, Newborn};
 use crate::descendants::descendants;
-use crate::detaching::LOOK;
+
 use crate::ended::{Ended, Outcome};
 use crate::error::Error;
 use crate::observer::{Now, Observer};
 use crate::orders::{OnSignal, Order, Orders};
 use crate::settings::Settings;
+use crate::stopping::LOOK;
 use crate::target::Target;
 use crate::tracing::{Traced, Tracing};
 
@@ -182,13 +183,14 @@ impl<'a> Session<'a> {
             OnSignal::Detach => target.guard(),
             OnSignal::PassOn => target.end_with_us(),
         }
+        let mut all = AllStopped::only(&mut stopped);
         if is_new {
             target.sees_all();
-            target.await_link();
+            target.await_link(&all);
         }
         target.looks_at_frees(self.settings.free_stacks);
-        target.ask_sigtrap(&mut self.common.tracer, &mut [&mut stopped]);
-        target.arm(&mut self.common.files);
+        target.ask_sigtrap(&mut self.common.tracer, &mut all);
+        target.arm(&mut self.common.files, &all);
         target.inject(&mut self.common, &mut stopped);
         let mut traced = Traced::new(target);
         Tracing::start(&mut self.common, &mut traced, Attached::only(stopped));

@@ -9,7 +9,7 @@ use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
 use leaktap_probe::{Files, Held, Modules, Pool, Probepoint, Process, Refusal, Trap};
 use leaktap_report::Mode;
-use leaktap_tracee::{Attached, Died, Memory, Registers, Signal, Stopped, Tid, Tracer};
+use leaktap_tracee::{AllStopped, Attached, Died, Memory, Registers, Signal, Stopped, Tid, Tracer};
 
 use crate::books::{Books, live_blocks, live_bytes};
 use crate::children::Children;
@@ -231,9 +231,9 @@ impl Target {
         &self.process
     }
 
-    /// Arms all probes; every thread is stopped.
-    pub(crate) fn arm(&mut self, files: &mut Files) {
-        self.process.update(files);
+    /// Arms all probes.
+    pub(crate) fn arm(&mut self, files: &mut Files, stopped: &AllStopped<'_>) {
+        self.process.update(files, stopped);
         self.books.start();
         self.look_for_operators();
         self.started = SystemTime::now();
@@ -258,9 +258,8 @@ impl Target {
     }
 
     /// Makes memory for the agent, if that was asked for and the modules of the process are known:
-    /// at a launch, when the
-    /// dynamic linker has mapped them all. Every thread is `stopped`.
-    pub(crate) fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    /// at a launch, when the dynamic linker has mapped them all.
+    pub(crate) fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut AllStopped<'_>) -> bool {
         self.how.engine == Engine::Auto
             && !self.books.is_injected()
             && self.has_counted_nothing()
@@ -269,8 +268,7 @@ impl Target {
     }
 
     /// Breakpoints have to do, for one of these reasons if there is no other: threads are asleep,
-    /// another process
-    /// shares the memory, or the dynamic linker is at work.
+    /// another process shares the memory, or the dynamic linker is at work.
     pub(crate) fn refuse(&mut self, attached: &Attached) {
         let refusal = if !attached.late.is_empty() {
             Refusal::ThreadAsleep
@@ -288,9 +286,9 @@ impl Target {
 
     /// See [`Process::await_link`]. Many system calls may be made until then, and each stops twice:
     /// that is for programs that live on if we are killed.
-    pub(crate) fn await_link(&mut self) {
+    pub(crate) fn await_link(&mut self, stopped: &AllStopped<'_>) {
         if self.how.engine == Engine::Auto && !self.ends_with_us {
-            self.process.await_link();
+            self.process.await_link(stopped);
         }
     }
 
@@ -300,10 +298,10 @@ impl Target {
     }
 
     /// The same for a program that has been executed while we attached.
-    pub(crate) fn await_first_link(&mut self, attached: &Attached) {
+    pub(crate) fn await_first_link(&mut self, attached: &mut Attached) {
         let is_alone = attached.late.is_empty() && attached.sharers.is_empty();
         if is_alone && attached.stopped.len() == 1 {
-            self.await_link();
+            self.await_link(&attached.all_stopped());
         }
     }
 
@@ -315,17 +313,14 @@ impl Target {
     }
 
     /// See [`Process::end_linking`].
-    pub(crate) fn end_linking(&mut self) {
-        self.process.end_linking();
+    pub(crate) fn end_linking(&mut self, stopped: &AllStopped<'_>) {
+        self.process.end_linking(stopped);
     }
 
-    /// There will be another thread: what awaits the end of the linking is an int3 from now on, as
-    /// all else is.
-    pub(crate) fn arm_unlinked(&mut self) {
-        if self.process.is_linking() {
-            self.process.end_linking();
-            self.process.arm();
-        }
+    /// Arms what is being linked, without awaiting the end of that any longer.
+    pub(crate) fn arm_unlinked(&mut self, stopped: &AllStopped<'_>) {
+        self.process.end_linking(stopped);
+        self.process.arm(stopped);
     }
 
     /// Whether a program that has just begun can have an agent at once.
@@ -336,14 +331,15 @@ impl Target {
     /// All of it, at once: while a program is being launched, `stopped` is its only thread. Modules
     /// may have changed. What there will be a detour for never has an int3.
     pub(crate) fn inject(&mut self, common: &mut Common, stopped: &mut Stopped) {
+        let mut stopped = AllStopped::only(stopped);
         self.process.look_at_modules(&mut common.files);
-        if self.map_agent(&mut common.tracer, &mut [stopped]) {
+        if self.map_agent(&mut common.tracer, &mut stopped) {
             self.fill_agent(&mut common.files);
         }
         if self.process.is_linked() {
-            self.process.arm();
+            self.process.arm(&stopped);
         }
-        self.lead_to_agent(&mut common.tracer, &mut [stopped], &[]);
+        self.lead_to_agent(&mut common.tracer, &mut stopped);
         self.read_ahead(&mut common.symbolizer);
     }
 
@@ -361,15 +357,9 @@ impl Target {
         self.process.fill_agent(files);
     }
 
-    /// Replaces breakpoints by detours, where there is an agent. Every thread is `stopped`, or
-    /// `asleep` in the kernel.
-    pub(crate) fn lead_to_agent(
-        &mut self,
-        tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
-        asleep: &[Tid],
-    ) {
-        if let Some(shared) = self.process.lead_to_agent(tracer, stopped, asleep) {
+    /// Replaces breakpoints by detours, where there is an agent.
+    pub(crate) fn lead_to_agent(&mut self, tracer: &mut Tracer, stopped: &mut AllStopped<'_>) {
+        if let Some(shared) = self.process.lead_to_agent(tracer, stopped) {
             self.books.share(shared);
         }
         self.look_for_operators();
@@ -406,12 +396,12 @@ impl Target {
     }
 
     /// See [`Process::restore_slots`].
-    pub(crate) fn restore_slots(&mut self, stopped: &[&mut Stopped]) {
+    pub(crate) fn restore_slots(&mut self, stopped: &AllStopped<'_>) {
         self.process.restore_slots(stopped);
     }
 
     /// See [`Process::take_linking_out`].
-    pub(crate) fn take_linking_out(&mut self, stopped: &[&mut Stopped]) {
+    pub(crate) fn take_linking_out(&mut self, stopped: &AllStopped<'_>) {
         self.process.take_linking_out(stopped);
     }
 
@@ -436,7 +426,7 @@ impl Target {
     pub(crate) fn withdraw(
         &mut self,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
+        stopped: &mut AllStopped<'_>,
     ) -> Result<(), Held> {
         if self.exit.is_some() {
             return Ok(());
@@ -445,8 +435,8 @@ impl Target {
     }
 
     /// See [`Process::open_exits`].
-    pub(crate) fn open_exits(&mut self, open: bool) {
-        self.process.open_exits(open);
+    pub(crate) fn open_exits(&mut self, open: bool, stopped: &AllStopped<'_>) {
+        self.process.open_exits(open, stopped);
     }
 
     /// See [`Process::leave_for_signal`].
@@ -536,7 +526,7 @@ impl Target {
     }
 
     /// See [`Process::ask_sigtrap`].
-    pub(crate) fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+    pub(crate) fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut AllStopped<'_>) {
         self.process.ask_sigtrap(tracer, stopped);
     }
 
@@ -595,8 +585,9 @@ impl Target {
         match self.reopen(common) {
             Ok(()) if self.is_to_be_injected() => self.inject(common, stopped),
             Ok(()) => {
-                self.await_link();
-                self.process.arm();
+                let stopped = AllStopped::only(stopped);
+                self.await_link(&stopped);
+                self.process.arm(&stopped);
                 self.look_for_operators();
             }
             Err(error) => self
@@ -643,11 +634,11 @@ impl Target {
         self.execs.add(&self.program.called, blocks);
     }
 
-    /// Takes every probe out; every thread is stopped.
-    pub(crate) fn disarm(&mut self) {
+    /// Takes every probe out.
+    pub(crate) fn disarm(&mut self, stopped: &AllStopped<'_>) {
         self.note_overwritten();
         self.read_last_mappings();
-        self.process.disarm(&mut self.books);
+        self.process.disarm(&mut self.books, stopped);
     }
 
     /// Threads that were stopped to detach run again, after so long.

@@ -6,7 +6,8 @@ use std::time::Instant;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_probe::Trap;
 use leaktap_tracee::{
-    Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid, has_run_out,
+    AllStopped, Attached, Died, Event, Memory, Registers, Running, Signal, Stop, Stopped, Tid,
+    has_run_out,
 };
 
 use crate::common::{Common, Newborn};
@@ -280,7 +281,8 @@ impl<'a> Tracing<'a> {
         }
         self.common.tracer.swallow(&mut stopped)?;
         self.traced.target.return_from_link(&stopped)?;
-        self.traced.target.end_linking();
+        let target = &mut self.traced.target;
+        target.end_linking(&AllStopped::only(&mut stopped));
         match self.is_alone() {
             true => self.traced.target.inject(self.common, &mut stopped),
             false => self.traced.target.modules_changed(&mut self.common.files),
@@ -316,11 +318,11 @@ impl<'a> Tracing<'a> {
         self.resume(stopped)
     }
 
-    fn on_new(&mut self, stopped: Stopped, child: Tid, kind: Child) -> Result<(), Died> {
+    fn on_new(&mut self, mut stopped: Stopped, child: Tid, kind: Child) -> Result<(), Died> {
         let kind = self.kind(&stopped, child, kind)?;
         match kind {
             Child::Copy => self.traced.target.copy_begins(&stopped, child),
-            Child::Thread | Child::SharesMemory => self.traced.target.arm_unlinked(),
+            Child::Thread | Child::SharesMemory => self.arm_unlinked(&mut stopped),
         }
         self.traced.target.inherits_mask(child, stopped.tid());
         if let Some(first_stop) = self.common.strays.remove(&child) {
@@ -329,6 +331,14 @@ impl<'a> Tracing<'a> {
             self.traced.expected.insert(child, kind);
         }
         self.resume(stopped)
+    }
+
+    /// There will be another thread, which has not begun: what awaits the end of the linking is an
+    /// int3 from now on, as all else is.
+    fn arm_unlinked(&mut self, only: &mut Stopped) {
+        if self.traced.target.process().is_linking() {
+            self.traced.target.arm_unlinked(&AllStopped::only(only));
+        }
     }
 
     /// What `child` is, which its parent announces in a stop named after the signal that tells of
@@ -427,7 +437,7 @@ impl<'a> Tracing<'a> {
         self.set_end_of(&stopped);
         self.traced
             .target
-            .ask_sigtrap(&mut self.common.tracer, &mut [&mut stopped]);
+            .ask_sigtrap(&mut self.common.tracer, &mut AllStopped::only(&mut stopped));
         self.resume(stopped)
     }
 

@@ -30,6 +30,7 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("leaktap knows Linux on x86-64 only");
 
+mod all_stopped;
 mod attach;
 mod diagnosis;
 mod freezer;
@@ -57,6 +58,7 @@ mod tracee;
 mod tracer;
 mod wakeups;
 
+pub use all_stopped::AllStopped;
 pub use attach::Attached;
 pub use diagnosis::{AttachError, Denied, examine};
 pub use launch::{Command, LaunchError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leaktap_agent::{SHARED_LEN, Shared};
 use leaktap_image::{Mapping, hwcap2, mappings};
 use leaktap_memory::Addr;
-use leaktap_tracee::{Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
+use leaktap_tracee::{AllStopped, Memory, Stopped, Tid, Tracer, may_suspend_seccomp};
 
 use super::caller::with_calls;
 use super::plan::Plan;
@@ -18,8 +18,8 @@ use crate::detour::patch;
 use crate::refusal::Refusal;
 
 impl Agent {
-    /// Gives the process of `memory`, all of whose threads are `stopped`, memory for the agent,
-    /// near the functions that `plan` has a place for. Nothing is in it yet.
+    /// Gives the process of `memory` memory for the agent, near the functions that `plan` has a
+    /// place for. Nothing is in it yet.
     ///
     /// # Errors
     /// As [`refusal`] tells beforehand, and what the system calls come to; nothing is left behind
@@ -28,7 +28,7 @@ impl Agent {
         memory: &Memory,
         mut plan: Plan,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
+        stopped: &mut AllStopped<'_>,
     ) -> Result<Agent, Refusal> {
         let locked = memory.process().locked_kilobytes();
         let mut make = |plan: &Plan| {
@@ -37,7 +37,7 @@ impl Agent {
             }
             let code = plan.call_code.ok_or(Refusal::InjectionForbidden)?;
             let at: Vec<Addr> = plan.groups.iter().map(|group| group.at).collect();
-            with_calls(tracer, stopped, code, |calls, tid| {
+            with_calls(tracer, stopped.threads_mut(), code, |calls, tid| {
                 remote::map(calls, tid, memory, &at, CODE_LEN)
             })
         };
@@ -81,16 +81,15 @@ impl Agent {
     }
 
     /// Leads the functions to the agent, but those to whose first instructions a thread will
-    /// return: to one of
-    /// `returned_to`. `threads` that stand there are moved on. Their stacks are among `mappings`.
-    /// Returns whether each function could be patched.
+    /// return: to one of `returned_to`. Threads that stand there are moved on. Their stacks are
+    /// among `mappings`. Returns whether each function could be patched.
     pub(crate) fn patch(
         &mut self,
-        threads: &[&mut Stopped],
+        stopped: &AllStopped<'_>,
         returned_to: &[Addr],
         mappings: &[Mapping],
     ) -> Vec<(Addr, Result<(), Refusal>)> {
-        self.find_stacks(threads, mappings);
+        self.find_stacks(stopped.threads(), mappings);
         // Before the first is patched.
         remains::note(self, &self.regions.codes);
         let mut done = Vec::new();
@@ -98,19 +97,19 @@ impl Agent {
             let inner = detour.site.inner();
             let result = match returned_to.iter().any(|at| inner.contains(at)) {
                 true => Err(Refusal::ThreadInRegion),
-                false => detour.patch(&self.memory, threads),
+                false => detour.patch(&self.memory, stopped),
             };
             detour.patched = result.is_ok();
             done.push(result);
         }
-        self.go_one_way(&mut done);
+        self.go_one_way(&mut done, stopped);
         let addresses = self.detours.iter().map(|detour| detour.address);
         addresses.zip(done).collect()
     }
 
     /// Where some free could not be patched, as `done` says of each detour, none of what is of its
     /// heap is.
-    fn go_one_way(&mut self, done: &mut [Result<(), Refusal>]) {
+    fn go_one_way(&mut self, done: &mut [Result<(), Refusal>], stopped: &AllStopped<'_>) {
         let detours = self.detours.iter().zip(done.iter());
         let failed = detours.filter_map(|(detour, done)| {
             let refusal = done.err().filter(|_| detour.known.action.is_free())?;
@@ -122,7 +121,7 @@ impl Agent {
             if let Some((_, refusal)) = failed.find(|(family, _)| *family == detour.family)
                 && detour.patched
             {
-                detour.restore(&self.memory);
+                detour.restore(&self.memory, stopped);
                 detour.patched = false;
                 *done = Err(*refusal);
             }
@@ -187,9 +186,9 @@ impl Agent {
     }
 
     /// Takes all of it away; nothing has ever led there.
-    pub(crate) fn unmap_all(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
+    pub(crate) fn unmap_all(&mut self, tracer: &mut Tracer, stopped: &mut AllStopped<'_>) {
         self.parts = self.regions.parts();
-        while self.unmap(tracer, stopped) == Ok(false) {}
+        while self.unmap(tracer, stopped.threads_mut()) == Ok(false) {}
     }
 
     /// Moves some of what it has counted to `home`, from `at` on, and frees the memory of the rest;
@@ -207,10 +206,10 @@ impl Agent {
     pub(crate) fn unmap_code(
         &self,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
+        stopped: &mut AllStopped<'_>,
     ) -> Result<(), Refusal> {
         let code = self.plan.call_code.ok_or(Refusal::InjectionForbidden)?;
-        with_calls(tracer, stopped, code, |calls, _| {
+        with_calls(tracer, stopped.threads_mut(), code, |calls, _| {
             let mut codes = self.regions.codes.iter();
             codes.try_for_each(|code| remote::unmap(calls, code))
         })
@@ -218,11 +217,11 @@ impl Agent {
 }
 
 impl Detour {
-    fn patch(&self, memory: &Memory, threads: &[&mut Stopped]) -> Result<(), Refusal> {
+    fn patch(&self, memory: &Memory, stopped: &AllStopped<'_>) -> Result<(), Refusal> {
         let jump = self.site.jump(self.stub)?;
         let inner = self.site.inner();
         let mut moves = Vec::new();
-        for thread in threads {
+        for thread in stopped.threads() {
             // One that has been killed is nowhere.
             let Ok(registers) = thread.registers() else {
                 continue;
@@ -267,8 +266,7 @@ pub(crate) fn refusal(process: Tid, plan: &Plan) -> Option<Refusal> {
 }
 
 /// What forbids to make system calls in a process, or to give it memory; before one could kill it.
-/// What
-/// is to be told of filters, the kernel says only when it is asked to suspend one
+/// What is to be told of filters, the kernel says only when it is asked to suspend one
 /// ([`Tracer::calls`]).
 fn permitted(process: Tid) -> Result<(), Refusal> {
     let free = (!process.is_filtered() || may_suspend_seccomp())

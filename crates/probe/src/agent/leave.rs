@@ -26,7 +26,7 @@ use leaktap_agent::layout::{ALL, Call, Descriptor};
 use leaktap_agent::{BACKS, EXIT_LEN, EXITS, Exit, GATE_PASS, OPEN, PUSH_LEN, SHUT};
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers, SignalInfo, Stop, Stopped, Tid, Tracer};
+use leaktap_tracee::{AllStopped, Memory, Registers, SignalInfo, Stop, Stopped, Tid, Tracer};
 
 use super::Agent;
 use super::held::Held;
@@ -44,15 +44,16 @@ impl Agent {
     ///
     /// # Errors
     /// Why that has to wait. Nothing has changed then.
-    pub(crate) fn leave(&mut self, stopped: &[&mut Stopped]) -> Result<(), Held> {
+    pub(crate) fn leave(&mut self, stopped: &AllStopped<'_>) -> Result<(), Held> {
         if self.is_overwritten() {
             return Err(Held::Overwritten);
         }
         let mut threads = Vec::new();
-        if stopped.iter().any(|thread| self.is_at_work(thread)) {
+        let mut all = stopped.threads().iter();
+        if all.any(|thread| self.is_at_work(thread)) {
             return Err(Held::AtWork);
         }
-        for thread in stopped.iter() {
+        for thread in stopped.threads() {
             self.at_exit(thread);
             let Ok(registers) = thread.registers() else {
                 continue; // killed
@@ -68,7 +69,7 @@ impl Agent {
         if let Some(change) = self.change() {
             self.has_seen(change); // nobody is left who waits for that
         }
-        self.restore(&self.memory);
+        self.restore(&self.memory, stopped);
         self.shared.put_all_back(OWN_STRIPE);
         for (thread, registers, ip) in threads {
             if let Some(ip) = ip {
@@ -81,16 +82,16 @@ impl Agent {
     }
 
     /// As [`Agent::leave`] for the one thread of a copy of the process, whose functions have been
-    /// restored. `calls` are those
-    /// that the thread which forked was in the middle of; they go on in the process itself, whose
-    /// books stay as they are.
+    /// restored. `calls` are those that the thread which forked was in the middle of; they go on in
+    /// the process itself, whose books stay as they are.
     pub(crate) fn leave_copy(
         &self,
-        thread: &Stopped,
+        stopped: &AllStopped<'_>,
         memory: &Memory,
         calls: &[Addr],
     ) -> Result<(), Held> {
-        let Ok(registers) = thread.registers() else {
+        let thread = stopped.threads().first();
+        let Some((thread, registers)) = thread.and_then(|t| Some((t, t.registers().ok()?))) else {
             return Err(Held::AtWork); // killed
         };
         let ip = self.place(&registers)?;
@@ -299,8 +300,8 @@ impl Agent {
     }
 
     /// Opens the exits, or shuts them: threads that come there stay there then, whatever happens to
-    /// us. No thread runs.
-    pub(crate) fn open_exits(&self, open: bool) {
+    /// us.
+    pub(crate) fn open_exits(&self, open: bool, _: &AllStopped<'_>) {
         let leaving = if open { 0 } else { ALL };
         self.shared.live().leaving.store(leaving, Release); // for nobody do they wait
         for at in self.exits() {

@@ -42,7 +42,7 @@ use leaktap_agent::{KEY_BITS, Shape, Shared};
 use leaktap_image::{Glance, mappings};
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Memory, Registers};
+use leaktap_tracee::{AllStopped, Memory, Registers};
 use leaktap_unwind::Table;
 
 use crate::detour::{JUMP_LEN, Moved, Site, patch};
@@ -116,15 +116,15 @@ struct Detour {
 
 impl Detour {
     /// Puts the function back as it was, if the jump is there.
-    fn restore(&self, memory: &Memory) {
+    fn restore(&self, memory: &Memory, stopped: &AllStopped<'_>) {
         let mut now = [0; JUMP_LEN];
         if memory.read(self.site.at(), &mut now).is_ok() {
-            self.restore_from(now, memory);
+            self.restore_from(now, memory, stopped);
         }
     }
 
     /// The same where the first bytes are `now`.
-    fn restore_from(&self, now: [u8; JUMP_LEN], memory: &Memory) {
+    fn restore_from(&self, now: [u8; JUMP_LEN], memory: &Memory, _: &AllStopped<'_>) {
         if !self.is_jump(now) {
             return;
         }
@@ -199,8 +199,7 @@ impl Agent {
     }
 
     /// Forgets detours of functions that are not, or no longer, where they were: those of `points`
-    /// stay.
-    /// Returns their addresses.
+    /// stay. Returns their addresses.
     pub(crate) fn keep(&mut self, points: &[Probepoint]) -> Vec<Addr> {
         let is_there = |detour: &Detour| {
             let same =
@@ -275,7 +274,7 @@ impl Agent {
     }
 
     /// Puts the functions back as they were, in this process's memory or in a copy of it.
-    pub(crate) fn restore(&self, memory: &Memory) {
+    pub(crate) fn restore(&self, memory: &Memory, stopped: &AllStopped<'_>) {
         let patched = self.detours.iter().filter(|detour| detour.patched);
         let patched: Vec<_> = patched.collect();
         let places: Vec<_> = patched.iter().map(|detour| detour.site.at()).collect();
@@ -283,9 +282,9 @@ impl Agent {
         let mut read = bytes.chunks_exact(JUMP_LEN).filter_map(<[u8]>::first_chunk);
         for detour in patched {
             match read.next() {
-                Some(now) => detour.restore_from(*now, memory),
+                Some(now) => detour.restore_from(*now, memory, stopped),
                 // One before has been unmapped.
-                None => detour.restore(memory),
+                None => detour.restore(memory, stopped),
             }
         }
     }

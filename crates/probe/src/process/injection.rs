@@ -9,7 +9,7 @@ use leaktap_agent::layout::{MARKS, NOTED, TAKEN, UNDER, key_of_number};
 use leaktap_agent::{OPEN, SHUT, Shared};
 use leaktap_api::{Action, Entered, Innermost, Nested, Place, Standing, State, standing};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Registers, Stopped, Tid, Tracer};
+use leaktap_tracee::{AllStopped, Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
@@ -59,10 +59,9 @@ impl Process {
         points
     }
 
-    /// Gives the process memory for the agent; all of its threads are `stopped`. False if the
-    /// probes are to stay
-    /// breakpoints: [`Probepoint::refusal`] says why.
-    pub fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) -> bool {
+    /// Gives the process memory for the agent. False if the probes are to stay breakpoints:
+    /// [`Probepoint::refusal`] says why.
+    pub fn map_agent(&mut self, tracer: &mut Tracer, stopped: &mut AllStopped<'_>) -> bool {
         if !matches!(self.injection, Injection::Planned(_)) {
             self.plan();
         }
@@ -96,19 +95,15 @@ impl Process {
         self.look(files, Look::All);
     }
 
-    /// Leads the functions that are armed to the agent. All threads of the process must be
-    /// `stopped`, none of them
-    /// in the middle of a call, or `asleep`: they will stop before they run any code. Returns where
-    /// the agent keeps the books from now on; nothing if the
-    /// probes stay breakpoints.
+    /// Leads the functions that are armed to the agent. No thread is in the middle of a call.
+    /// Returns where the agent keeps the books from now on; nothing if the probes stay breakpoints.
     pub fn lead_to_agent(
         &mut self,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
-        asleep: &[Tid],
+        stopped: &mut AllStopped<'_>,
     ) -> Option<Arc<Shared>> {
         let led = match std::mem::take(&mut self.injection) {
-            Injection::Mapped(agent) => self.lead_if_safe(agent, tracer, stopped, asleep),
+            Injection::Mapped(agent) => self.lead_if_safe(agent, tracer, stopped),
             Injection::Unfit(mut agent, refusal) => {
                 agent.unmap_all(tracer, stopped);
                 Err(refusal)
@@ -121,12 +116,12 @@ impl Process {
         };
         self.note_refusals(led.as_ref().map_err(|refusal| *refusal).map(Agent::plan));
         if self.never_traps {
-            self.lift_all();
+            self.lift_all(stopped);
         }
         let shared = led.as_ref().ok().map(Agent::shared);
         self.injection = led.map_or_else(Injection::Refused, Injection::Leading);
         self.watch_sigtrap();
-        self.unwatch_sigtrap();
+        self.unwatch_sigtrap(stopped);
         shared
     }
 
@@ -142,14 +137,14 @@ impl Process {
         self.never_traps && is_settled
     }
 
-    /// No function has an int3 any longer; all threads are stopped.
-    fn lift_all(&mut self) {
+    /// No function has an int3 any longer.
+    fn lift_all(&mut self, stopped: &AllStopped<'_>) {
         for point in self
             .points
             .iter_mut()
             .filter(|point| point.may_have_detour())
         {
-            self.breakpoints.lift(point.address);
+            self.breakpoints.lift(point.address, stopped);
             point.kind = Kind::None(Reason::WouldTrap);
         }
     }
@@ -173,10 +168,10 @@ impl Process {
         &mut self,
         mut agent: Agent,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
-        asleep: &[Tid],
+        stopped: &mut AllStopped<'_>,
     ) -> Result<Agent, Refusal> {
-        let asleep_at: Option<Vec<_>> = asleep.iter().map(|thread| thread.asleep_at()).collect();
+        let asleep = stopped.asleep().iter();
+        let asleep_at: Option<Vec<_>> = asleep.map(|thread| thread.asleep_at()).collect();
         let refusal = match asleep_at {
             None => Refusal::ThreadInRegion,
             Some(_) if agent.is_locked() => Refusal::MemoryLocked,
@@ -191,10 +186,11 @@ impl Process {
         &mut self,
         mut agent: Agent,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
+        stopped: &mut AllStopped<'_>,
         asleep_at: &[(Addr, Addr)],
     ) -> Result<Agent, Refusal> {
-        let awake = stopped.iter().filter_map(|thread| thread.registers().ok());
+        let awake = stopped.threads().iter();
+        let awake = awake.filter_map(|thread| thread.registers().ok());
         let places = awake.map(|now| (now.sp(), now.ip()));
         let asleep = asleep_at.iter().copied();
         let mut returned_to: Vec<Addr> = asleep.clone().map(|(_, ip)| ip).collect();
@@ -205,7 +201,7 @@ impl Process {
         }
         agent.modules_changed(self.modules.rules(), &[]);
         for at in agent.keep(&self.points) {
-            self.breakpoints.lift(at); // there is one at a launch
+            self.breakpoints.lift(at, stopped); // there is one at a launch
         }
         let patched = agent.patch(stopped, &returned_to, self.modules.image().mappings());
         let failed = (!agent.is_of_use()).then(|| {
@@ -218,7 +214,7 @@ impl Process {
                 .unwrap_or(Refusal::LinkerAtWork)
         });
         if failed.is_some() {
-            agent.restore(&self.memory);
+            agent.restore(&self.memory, stopped);
         }
         for (address, done) in patched {
             let mut points = self.points.iter_mut();
@@ -238,7 +234,7 @@ impl Process {
         agent.serve(self.waker.take());
         self.breakpoints.note_presence(agent.served_at(), true);
         self.walker.hide(agent.codes());
-        for thread in stopped.iter() {
+        for thread in stopped.threads() {
             if let Ok(registers) = thread.registers() {
                 let fs = registers.fs_base();
                 if self.fs_bases.values().any(|other| *other == fs) {
@@ -304,9 +300,9 @@ impl Process {
         self.left = tails::left(self.modules.image(), &self.memory);
     }
 
-    /// Puts back what was there; all threads of the process are `stopped`. Before [`Process::arm`],
-    /// which takes what is there now for what is to be put back at the end.
-    pub fn restore_slots(&mut self, stopped: &[&mut Stopped]) {
+    /// Puts back what was there. Before [`Process::arm`], which takes what is there now for what is
+    /// to be put back at the end.
+    pub fn restore_slots(&mut self, stopped: &AllStopped<'_>) {
         for left in std::mem::take(&mut self.left) {
             left.restore(&self.memory, stopped);
         }
@@ -332,8 +328,7 @@ impl Process {
         self.injection.withdrawn().is_some()
     }
 
-    /// Takes all threads out of the agent; all are `stopped` and have left slots. Its memory stays,
-    /// to be unmapped by
+    /// Takes all threads out of the agent; all have left slots. Its memory stays, to be unmapped by
     /// [`Process::unmap_agent`].
     ///
     /// # Errors
@@ -341,14 +336,14 @@ impl Process {
     pub fn withdraw(
         &mut self,
         tracer: &mut Tracer,
-        stopped: &mut [&mut Stopped],
+        stopped: &mut AllStopped<'_>,
     ) -> Result<(), Held> {
         let is_ignored = self.ignores_sigtrap();
         let Some(agent) = self.injection.agent_mut() else {
             return Ok(());
         };
         let left = agent.leave(stopped);
-        self.keep_ignored(is_ignored, tracer, stopped);
+        self.keep_ignored(is_ignored, tracer, stopped.threads_mut());
         left?;
         if let Some(agent) = self.injection.take_agent() {
             self.breakpoints.note_presence(agent.served_at(), false);
@@ -364,17 +359,17 @@ impl Process {
     }
 
     /// Opens the agent's exits, or shuts them, for threads that are at work there.
-    pub fn open_exits(&mut self, open: bool) {
+    pub fn open_exits(&mut self, open: bool, stopped: &AllStopped<'_>) {
         let Some(agent) = self.injection.agent() else {
             return;
         };
         let exits = agent.exits();
         if open {
-            agent.open_exits(true);
+            agent.open_exits(true, stopped);
             self.breakpoints.note_own(exits, OPEN, SHUT, false);
         } else {
             self.breakpoints.note_own(exits, OPEN, SHUT, true);
-            agent.open_exits(false);
+            agent.open_exits(false, stopped);
         }
     }
 
@@ -434,10 +429,10 @@ impl Process {
     }
 
     /// Restores the functions, and leaves the agent's memory to threads that will not come out.
-    pub fn abandon_agent(&mut self) {
+    pub fn abandon_agent(&mut self, stopped: &AllStopped<'_>) {
         if let Some(agent) = self.injection.take_agent() {
             agent.all_gone();
-            agent.restore(&self.memory);
+            agent.restore(&self.memory, stopped);
             agent.stop_serving();
             self.breakpoints.note_presence(agent.served_at(), false);
         }

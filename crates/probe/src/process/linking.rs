@@ -1,15 +1,15 @@
 //! A program that is being linked: see [`crate::linking`].
 
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{Registers, Stopped};
+use leaktap_tracee::{AllStopped, Registers};
 
 use super::Process;
 use crate::linking::Linking;
 
 impl Process {
-    /// The program has just been executed, and has one thread, which is stopped. If it has yet to be
-    /// linked, and that can be awaited without an int3, nothing is armed until it is.
-    pub fn await_link(&mut self) {
+    /// The program has just been executed, and has one thread. If it has yet to be linked, and that
+    /// can be awaited without an int3, nothing is armed until it is.
+    pub fn await_link(&mut self, stopped: &AllStopped<'_>) {
         if self.is_linked() {
             return;
         }
@@ -17,7 +17,7 @@ impl Process {
             return;
         };
         self.note_linking(&linking, true);
-        match linking.begin(&self.memory) {
+        match linking.begin(&self.memory, stopped) {
             true => self.linking = Some(linking),
             false => self.note_linking(&linking, false),
         }
@@ -49,9 +49,9 @@ impl Process {
     }
 
     /// It has been linked, or that is not awaited any longer: no thread is there.
-    pub fn end_linking(&mut self) {
+    pub fn end_linking(&mut self, stopped: &AllStopped<'_>) {
         if let Some(linking) = self.linking.take() {
-            linking.restore(&self.memory);
+            linking.restore(&self.memory, stopped);
             self.note_linking(&linking, false);
         }
     }
@@ -68,8 +68,8 @@ impl Process {
         Linking::left(self.modules.image(), &self.memory).is_some()
     }
 
-    /// Takes that out; all threads are `stopped`.
-    pub fn take_linking_out(&mut self, stopped: &[&mut Stopped]) {
+    /// Takes that out.
+    pub fn take_linking_out(&mut self, stopped: &AllStopped<'_>) {
         if let Some(left) = Linking::left(self.modules.image(), &self.memory) {
             left.take_out(&self.memory, stopped);
         }

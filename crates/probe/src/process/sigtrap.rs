@@ -9,7 +9,7 @@
 
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{
-    CallCode, CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping,
+    AllStopped, CallCode, CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping,
 };
 
 use super::Process;
@@ -66,15 +66,15 @@ impl Process {
         }
     }
 
-    /// Where detours alone are there, nobody meets an int3. All threads are stopped.
-    pub(super) fn unwatch_sigtrap(&mut self) {
+    /// Where detours alone are there, nobody meets an int3.
+    pub(super) fn unwatch_sigtrap(&mut self, stopped: &AllStopped<'_>) {
         if self.breakpoints.see_calls() {
             return;
         }
         self.sigtrap.is_watched = false;
         let masks = std::mem::take(&mut self.sigtrap.masks_at);
         let all = masks.into_iter().chain(self.sigtrap.action_at.take());
-        all.for_each(|at| self.breakpoints.lift(at));
+        all.for_each(|at| self.breakpoints.lift(at, stopped));
     }
 
     /// What the kernel says of it without a stop. Before there was an agent, threads were stopped, and
@@ -133,19 +133,19 @@ impl Process {
         !long_branches(&code.unwrap_or_default(), one, &[other..end]).is_empty()
     }
 
-    /// Finds out what the program does with SIGTRAP, before it may meet an int3: all of its threads
-    /// are `stopped`.
-    pub fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut [&mut Stopped]) {
-        for thread in stopped.iter() {
+    /// Finds out what the program does with SIGTRAP, before it may meet an int3.
+    pub fn ask_sigtrap(&mut self, tracer: &mut Tracer, stopped: &mut AllStopped<'_>) {
+        for thread in stopped.threads() {
             if let Ok(mask) = thread.signal_mask() {
                 self.sigtrap.masks.seen(thread.tid(), mask);
             }
         }
         let of = |thread: &&mut Stopped| thread.tid().on_sigtrap();
-        self.sigtrap.handler = match stopped.iter().find_map(of) {
+        self.sigtrap.handler = match stopped.threads().iter().find_map(of) {
             None | Some(Trapping::Default) => Some(DEFAULT),
             Some(Trapping::Ignored) => Some(IGNORE),
             Some(Trapping::Caught) => stopped
+                .threads_mut()
                 .iter_mut()
                 .find_map(|thread| self.ask(tracer, thread)),
         };

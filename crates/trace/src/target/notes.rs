@@ -2,7 +2,7 @@
 
 use leaktap_probe::{Departure, Held, Kind, Probepoint, Remains};
 use leaktap_report::count;
-use leaktap_tracee::Tid;
+use leaktap_tracee::{AllStopped, Tid};
 use procfs::{CpuInfo, Current, LoadAverage};
 
 use super::Engine;
@@ -140,9 +140,9 @@ impl Target {
     }
 
     /// The agent could not be taken out in time.
-    pub(crate) fn leave_agent(&mut self, why: Held) {
+    pub(crate) fn leave_agent(&mut self, why: Held, stopped: &AllStopped<'_>) {
         self.read_last_mappings();
-        self.process.abandon_agent();
+        self.process.abandon_agent(stopped);
         self.notes.push(format!(
             "the injected code stays mapped, unused: {why}; the next `leaktap attach -p {}` takes \
              it out if it can",
