@@ -53,7 +53,7 @@ const SYMBOLS: [(&str, &str); 27] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "blob",
     "src/layout.rs",
     "src/mapping.rs",
@@ -62,6 +62,7 @@ const SOURCES: [&str; 12] = [
     "src/published.rs",
     "src/queue.rs",
     "../api/src",
+    "../arch/src",
     "../memory/src",
     "../ledger/src",
     "../unwind/src",
@@ -75,10 +76,11 @@ fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let api = rlib(&out, "api", &[]);
     let memory = rlib(&out, "memory", &[]);
-    let unwind = rlib(&out, "unwind", &[&memory]);
-    let ledger = rlib(&out, "ledger", &[]);
+    let arch = rlib(&out, "arch", &[&memory]);
+    let unwind = rlib(&out, "unwind", &[&memory, &arch]);
+    let ledger = rlib(&out, "ledger", &[&memory]);
     let object = out.join("blob.a");
-    let mut rustc = rustc(&out, &[&api, &memory, &unwind, &ledger]);
+    let mut rustc = rustc(&out, &[&api, &memory, &arch, &unwind, &ledger]);
     rustc.args([
         "--crate-name",
         "leaktap_agent_blob",

@@ -6,6 +6,7 @@ use crate::agent::{Agent, stripe};
 use crate::layout::{ALL_SEEN, FREE_STACKS, NO_FUNCTION, PAIRS, Thread};
 use crate::record::{Allocated, Sought};
 use leaktap_ledger::{Freed, Key, Misfree, Pair, StackId};
+use leaktap_memory::GOLDEN;
 
 /// A call that frees.
 #[derive(Clone, Copy)]
@@ -47,7 +48,7 @@ impl Agent {
         }
         let ret = free.ret();
         let key = ret ^ u64::from(stack.0) << 40;
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let hash = key.wrapping_mul(GOLDEN) >> 32;
         if let Some([last, other]) = state.pairs.get(hash as usize % state.pairs.len())
             && last.load(Relaxed) != key
             && other.load(Relaxed) != key

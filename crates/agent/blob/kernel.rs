@@ -4,9 +4,7 @@ use core::arch::asm;
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
 
-const GETTID: u64 = 186;
-const FUTEX: u64 = 202;
-const PROCESS_VM_READV: u64 = 310;
+use leaktap_arch::system_calls::{FUTEX, GETTID, PROCESS_VM_READV};
 
 /// The number of this thread: gettid(2).
 pub(crate) fn number() -> u32 {
@@ -47,7 +45,7 @@ pub(crate) fn copy(process: u32, at: u64, words: &[Cell<u64>]) -> usize {
 
 /// # Safety
 /// As for the system call.
-unsafe fn call(number: u64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
+unsafe fn call(number: i64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
     let result;
     // SAFETY: the kernel changes rax, rcx and r11 and what the caller vouches for.
     unsafe {

@@ -9,7 +9,9 @@ use core::sync::atomic::Ordering::Release;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_api::{Action, Nested};
+use leaktap_arch::BREAKPOINT;
 use leaktap_ledger::{FamilyId, Near, Trail};
+use leaktap_memory::{GOLDEN, PAGE};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
 use crate::moving::{MOVING, MOVING_WORDS};
@@ -70,7 +72,7 @@ pub const fn key_of_number(tid: u32) -> u64 {
 /// Which set of keys a thread's is in, by its fs base: of `1 << key_bits` ones.
 #[inline]
 pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {
-    let hash = fs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = fs.wrapping_mul(GOLDEN);
     hash.wrapping_shr(key_bits.wrapping_neg()) as usize
 }
 
@@ -78,7 +80,7 @@ pub const fn set_of_keys(fs: u64, key_bits: u32) -> usize {
 pub const WINDOW: usize = 128;
 
 /// Binary logarithm of the bytes of a page.
-const PAGE_BITS: u32 = 12;
+const PAGE_BITS: u32 = PAGE.ilog2();
 
 /// Words of bits for the pages of a stack that were found readable: 2 MiB from its end down.
 pub const OPEN: usize = 8;
@@ -101,9 +103,9 @@ pub const SYSTEM: usize = 16;
 /// Calls of mmap(2) and its kin that may be noted and not be read yet: 8 MiB of notes.
 pub const MAPPINGS: usize = 128 << 10;
 
-/// [`Live::served`] while the tracer is there. The first byte is an int3's: the guard, which takes
-/// int3s out after a tracer that was killed, says so that the tracer has gone.
-pub const SERVED: u32 = 0xcc;
+/// [`Live::served`] while the tracer is there. The first byte is a breakpoint's: the guard, which
+/// takes these out after a tracer that was killed, says so that the tracer has gone.
+pub const SERVED: u32 = BREAKPOINT as u32;
 
 /// In [`Live::leaving`]: all threads.
 pub const ALL: u64 = u64::MAX;

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_ledger::{Block, Ledger, reserved};
+use leaktap_memory::PAGE;
 use leaktap_unwind::Row;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
@@ -45,7 +46,7 @@ pub const THREADS_AT: u64 = KEYS_AT + 8 * KEYS_LEN as u64;
 
 /// Offset of the notes of calls that map memory.
 pub const MAPPINGS_AT: u64 =
-    (THREADS_AT + (THREADS_LEN * size_of::<Thread>()) as u64).next_multiple_of(4096);
+    (THREADS_AT + (THREADS_LEN * size_of::<Thread>()) as u64).next_multiple_of(PAGE);
 
 /// Offset of the room for rows and module tables.
 pub const ROOM_AT: u64 = MAPPINGS_AT + (MAPPINGS * size_of::<Place>()) as u64;

@@ -1,3 +1,4 @@
+use leaktap_arch::{BREAKPOINT, JUMP};
 use leaktap_memory::Addr;
 
 use crate::Shape;
@@ -18,7 +19,7 @@ pub const PUSH_LEN: usize = 6;
 ///
 /// For a stub at `at`, with the agent's image at `image`, no more than 2 GiB away.
 pub fn stub(at: Addr, image: Addr, shape: Shape, descriptor: &Descriptor) -> [u8; STUB_LEN] {
-    let mut stub = [0xcc; STUB_LEN];
+    let mut stub = [BREAKPOINT; STUB_LEN];
     let (opcode, operand): (&[u8], usize) = match shape.is_full() {
         true => (&[0xff, 0x35], ADDRESS), // push [rip + address]
         false => (&[0x4c, 0x8d, 0x1d], DESCRIPTOR_AT), // lea r11, [rip + descriptor]
@@ -31,7 +32,7 @@ pub fn stub(at: Addr, image: Addr, shape: Shape, descriptor: &Descriptor) -> [u8
     let entry = image.get().wrapping_add(shape.entry());
     let behind = at.get().wrapping_add(jump as u64 + 5);
     let distance = entry.wrapping_sub(behind) as u32;
-    stub[jump] = 0xe9;
+    stub[jump] = JUMP;
     stub[jump + 1..jump + 5].copy_from_slice(&distance.to_le_bytes());
     stub[DESCRIPTOR_AT..ADDRESS].copy_from_slice(&descriptor.to_bytes());
     let address = at.get().wrapping_add(DESCRIPTOR_AT as u64);

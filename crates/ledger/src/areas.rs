@@ -10,6 +10,8 @@
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
+use leaktap_memory::GOLDEN;
+
 use crate::Ledger;
 use crate::primitive::{AREA_LINES, AtomicU64};
 
@@ -103,7 +105,7 @@ impl Ledger<'_> {
     fn areas(&self, addr: u64) -> impl Iterator<Item = &AtomicU64> {
         let area = addr >> AREA_BITS;
         let line = (area >> 3)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_mul(GOLDEN)
             .wrapping_shr(64 - LINE_BITS) as u32;
         (0..PROBES).map(move |probe| {
             let line = line.wrapping_add(probe) & (SLOTS / 8 - 1);

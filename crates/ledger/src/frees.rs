@@ -6,6 +6,8 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use leaktap_memory::GOLDEN;
+
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::{Former, Key, Ledger, StackId};
 
@@ -122,7 +124,7 @@ impl<'m> Ledger<'m> {
 
     /// Enters a pair, unless it is there.
     pub fn pair(&self, pair: Pair) {
-        let home = (pair.ret ^ u64::from(pair.stack.0) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let home = (pair.ret ^ u64::from(pair.stack.0) << 40).wrapping_mul(GOLDEN);
         let stack = pair.stack.0.wrapping_add(1);
         for probe in 0..PROBES {
             let index = (home >> 40).wrapping_add(probe) as usize % PAIRS;

@@ -25,6 +25,8 @@
 use core::ops::Range;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use leaktap_memory::GOLDEN;
+
 use crate::areas::MOST_TABLES;
 use crate::primitive::{AtomicU32, AtomicU64, FIRST_BUCKETS};
 use crate::region::bucket_at;
@@ -142,7 +144,7 @@ pub(crate) fn home_in(first: u64, shift: u32, addr: u64) -> u64 {
 
 #[inline(always)]
 fn hash(number: u64) -> u64 {
-    number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    number.wrapping_mul(GOLDEN)
 }
 
 /// Sizes from here on are kept in [`COARSE`] units.

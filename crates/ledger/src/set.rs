@@ -12,6 +12,8 @@
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use leaktap_memory::GOLDEN;
+
 use crate::primitive::{AtomicU32, AtomicU64};
 
 /// Slots behind a word for those that stem from it.
@@ -65,7 +67,7 @@ impl Shape {
     /// The slots in which `word` may be in a table, wherever it stems from.
     fn homes(&self, table: u32, word: u64) -> impl Iterator<Item = u32> {
         let bits = self.first_bits.wrapping_add(table);
-        let mut hash = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut hash = word.wrapping_mul(GOLDEN);
         hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         (0..HOMES * HOME).map(move |probe| {
             let hash = hash.rotate_left(probe / HOME * 8);

@@ -10,9 +10,11 @@
 extern crate std;
 
 mod addr;
+mod hash;
 mod overlay;
 mod read;
 
 pub use addr::{Addr, PAGE, Svma};
+pub use hash::GOLDEN;
 pub use overlay::StackOverlay;
 pub use read::{ReadMemory, Unreadable};

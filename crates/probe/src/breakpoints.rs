@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 
+use leaktap_arch::{BREAKPOINT, LONGEST};
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Memory, Registers};
@@ -15,12 +16,6 @@ use crate::journal::{Change, Journal};
 use crate::slots::{SlotId, Slots};
 use crate::unpatched::Unpatched;
 use leaktap_api::FunctionId;
-
-/// The instruction of one byte.
-pub(crate) const INT3: u8 = 0xcc;
-
-/// Bytes of the longest instruction (Intel SDM volume 2, 2.3.11).
-const LONGEST: usize = 15;
 
 /// What a breakpoint is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +123,9 @@ impl Breakpoints {
             self.journal.note(Change::Set {
                 at,
                 original,
-                written: INT3,
+                written: BREAKPOINT,
             });
-            self.memory.write(at, &[INT3]).map_err(|_| Refused)?;
+            self.memory.write(at, &[BREAKPOINT]).map_err(|_| Refused)?;
             self.sites.insert(at, site);
         }
         if let Some(site) = self.sites.get_mut(&at) {
@@ -174,7 +169,7 @@ impl Breakpoints {
 
     /// What is 0 at `at` when the tracer has gone is an int3's byte, or not any longer.
     pub(crate) fn note_presence(&mut self, at: Addr, come: bool) {
-        self.note_own(std::iter::once(at), 0, INT3, come);
+        self.note_own(std::iter::once(at), 0, BREAKPOINT, come);
     }
 
     /// Takes the breakpoint at `at` away. A thread that ran might have hit it, and not said so yet.
@@ -189,8 +184,8 @@ impl Breakpoints {
     pub(crate) fn is_overwritten(&self) -> bool {
         let mut fixed = self.sites.iter().filter(|(_, site)| !site.volatile);
         fixed.any(|(&at, _)| {
-            let mut now = [INT3];
-            self.memory.read(at, &mut now).is_ok() && now != [INT3]
+            let mut now = [BREAKPOINT];
+            self.memory.read(at, &mut now).is_ok() && now != [BREAKPOINT]
         })
     }
 
@@ -274,8 +269,8 @@ impl Breakpoints {
 
     /// True if a thread that reports an int3 at `at` has hit one of ours that is gone by now.
     pub(crate) fn was_here(&self, at: Addr) -> bool {
-        let mut now = [INT3];
-        self.removed.contains(&at) && self.memory.read(at, &mut now).is_ok() && now[0] != INT3
+        let mut now = [BREAKPOINT];
+        self.removed.contains(&at) && self.memory.read(at, &mut now).is_ok() && now[0] != BREAKPOINT
     }
 
     /// What was in `range` is no longer mapped.
@@ -325,7 +320,7 @@ impl Breakpoints {
 /// Puts the byte back if the int3 is still there: memory unmapped since then is somebody else's.
 fn restore_site(memory: &Memory, at: Addr, site: &Site) {
     let mut now = [0];
-    if memory.read(at, &mut now).is_ok() && now[0] == INT3 {
+    if memory.read(at, &mut now).is_ok() && now[0] == BREAKPOINT {
         // A failure means that the memory has just gone, with the whole process.
         let _ = memory.write(at, &site.original[..1]);
     }

@@ -6,6 +6,7 @@
 use leaktap_api::{
     Action, Entered, FunctionId, Innermost, Nested, Place, Stack, Standing, State, standing,
 };
+use leaktap_arch::RETURN_LEN;
 use leaktap_ledger::FamilyId;
 use leaktap_memory::Addr;
 
@@ -190,7 +191,8 @@ impl<U: Copy> Calls<U> {
         sp: Addr,
         mut dead: impl FnMut(Call<U>),
     ) -> Option<Call<U>> {
-        let is_there = |call: &Call<U>| call.ret == ret && call.entry_sp.checked_add(8) == Some(sp);
+        let is_there =
+            |call: &Call<U>| call.ret == ret && call.entry_sp.checked_add(RETURN_LEN) == Some(sp);
         let returns = |call: &Call<U>| is_there(call) && !call.action.is_free();
         let position = self.stack.iter().rposition(returns)?;
         for call in self.stack.drain(position + 1..) {

@@ -75,6 +75,8 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use leaktap_arch::BREAKPOINT;
+
     use super::*;
 
     #[test]
@@ -83,7 +85,7 @@ mod tests {
         let set = Change::Set {
             at,
             original: 0x55,
-            written: 0xcc,
+            written: BREAKPOINT,
         };
         for change in [set, Change::Lifted { at }] {
             assert_eq!(Change::from_bytes(&change.to_bytes()), change);

@@ -23,17 +23,24 @@ mod probepoint;
 mod process;
 mod record;
 mod refusal;
-mod relocate;
 mod returns;
 mod slots;
 mod stack;
 mod tails;
 mod unpatched;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+/// Another processor has a folder of its own, with the same names in it.
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
 
 pub use agent::{Held, OWN_STRIPE, Remains};
-pub use detour::{
-    JUMP_LEN, LongBranch, Moved, Site, Write, has_branch, long_branches, may_have_branch, patch,
+pub use arch::{
+    Boundary, JUMP_LEN, LongBranch, OutOfLine, Relocated, Site, has_branch, jump, long_branches,
+    may_have_branch, out_of_line, relocate,
 };
+pub use detour::{Moved, Write, patch};
 pub use families::{Families, Family, Member, Pool, User};
 pub use journal::Change;
 pub use modules::{Files, Modules};
@@ -41,5 +48,4 @@ pub use probepoint::{Kind, Probepoint, Reason};
 pub use process::{Departure, Process, Trap};
 pub use record::{Allocator, Freed, Lost, Mapped, Recorder, Stack};
 pub use refusal::Refusal;
-pub use relocate::{Boundary, OutOfLine, Relocated, jump, out_of_line, relocate};
 pub use stack::MAX_DEPTH;

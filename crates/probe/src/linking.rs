@@ -6,39 +6,31 @@
 //! thread is taken from system call to system call, until one stands behind that one. The kernel
 //! forgets that when the tracer dies.
 
+use leaktap_arch::{ENDBR64, RET};
 use leaktap_image::Image;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Memory, Registers};
 
-use crate::detour::{ENDBR64, RET, is_one_write, room_of_return};
+use crate::arch::{Awaiting, room_of_return};
+use crate::detour::is_one_write;
 use crate::returns;
-
-/// `or edi, -1; push 3; pop rax; syscall; ret`: close(-1), which any filter lets pass that a program
-/// can be linked under. Of the registers it changes only what any call may.
-const CODE: [u8; 9] = [0x83, 0xcf, 0xff, 0x6a, 0x03, 0x58, 0x0f, 0x05, RET];
-
-/// Of its `syscall`, how far its end is from the start.
-const BEHIND_CALL: u64 = 8;
-
-/// Of what comes after the `push`.
-const AFTER_PUSH: u64 = 5;
 
 /// That code in a program.
 #[derive(Debug)]
 pub(crate) struct Linking {
     /// Of the `ret`.
     at: Addr,
-    original: [u8; CODE.len()],
+    original: [u8; Awaiting::CODE.len()],
 }
 
 impl Linking {
     /// Where the code has room in the program of `image`. It is not there yet.
     pub(crate) fn find(image: &Image, memory: &Memory) -> Option<Linking> {
         let brk = image.linker_brk(memory)?;
-        let code = returns::code(image, memory, brk, CODE.len()).ok()?;
-        let (at, original) = room_of_return(&code, brk, CODE.len()).ok()?;
+        let code = returns::code(image, memory, brk, Awaiting::CODE.len()).ok()?;
+        let (at, original) = room_of_return(&code, brk, Awaiting::CODE.len()).ok()?;
         let original = *original.first_chunk()?;
-        is_one_write(at, CODE.len()).then_some(Linking { at, original })
+        is_one_write(at, Awaiting::CODE.len()).then_some(Linking { at, original })
     }
 
     /// What a tracer that was killed has left of it. Whoever stood by has put back the `ret`.
@@ -46,14 +38,15 @@ impl Linking {
         let brk = image.linker_brk(memory)?;
         let module = image.module_at(brk)?;
         let is_left = |at: &Addr| {
-            let mut now = [0; CODE.len()];
-            let is_read = memory.read(*at, &mut now).is_ok();
-            is_read && [CODE[0], RET].contains(&now[0]) && now[1..] == CODE[1..]
+            let mut now = Awaiting::CODE;
+            memory.read(*at, &mut now).is_ok() && Awaiting::is_left(&now)
         };
         let places = [0, ENDBR64.len() as i64];
         let mut places = places.into_iter().map(|n| brk.wrapping_offset(n));
         let at = places.find(is_left)?;
-        let original = module.file().bytes_at(module.svma(at), CODE.len())?;
+        let original = module
+            .file()
+            .bytes_at(module.svma(at), Awaiting::CODE.len())?;
         let original = *original.first_chunk()?;
         (original[0] == RET).then_some(Linking { at, original })
     }
@@ -61,12 +54,12 @@ impl Linking {
     /// Where whoever stands by puts back a byte, and which over which other one: no thread that is
     /// inside comes to harm then.
     pub(crate) fn first_byte(&self) -> (Addr, u8, u8) {
-        (self.at, RET, CODE[0])
+        (self.at, RET, Awaiting::CODE[0])
     }
 
     /// Puts the code in its place. No thread is there.
     pub(crate) fn begin(&self, memory: &Memory, _: &AllStopped<'_>) -> bool {
-        memory.write(self.at, &CODE).is_ok()
+        memory.write(self.at, &Awaiting::CODE).is_ok()
     }
 
     /// Puts back what was there, in the program or in a copy of it. No thread is
@@ -89,19 +82,11 @@ impl Linking {
 
     /// Whether a thread is at the end of that system call, or in it.
     pub(crate) fn is_at_call(&self, registers: &Registers) -> bool {
-        registers.ip().offset_from(self.at) == Some(BEHIND_CALL)
+        Awaiting::is_at_call(self.at, registers)
     }
 
     /// Moves a thread that is inside to the start, where the `ret` belongs; false if it is not.
     pub(crate) fn leave(&self, registers: &mut Registers) -> bool {
-        let offset = registers.ip().offset_from(self.at);
-        let Some(offset @ 1..=BEHIND_CALL) = offset else {
-            return false;
-        };
-        registers.set_ip(self.at);
-        if offset == AFTER_PUSH {
-            registers.set_sp(registers.sp().wrapping_offset(8));
-        }
-        true
+        Awaiting::leave(self.at, registers)
     }
 }

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
+use leaktap_arch::{ARGUMENTS, breakpoint_before};
 use leaktap_image::Module;
 use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::{Addr, ReadMemory};
@@ -231,7 +232,7 @@ impl Process {
         registers: &mut Registers,
         recorder: &mut dyn Recorder,
     ) -> Trap {
-        let at = registers.ip().wrapping_offset(-1);
+        let at = breakpoint_before(registers.ip());
         let Some(purposes) = self.breakpoints.purposes(at) else {
             if !self.breakpoints.was_here(at) {
                 return Trap::Foreign;
@@ -271,7 +272,7 @@ impl Process {
     /// True if a thread that reports a SIGTRAP with its ip at `ip` need not have hit a breakpoint
     /// of ours: look at the signal's `si_code`.
     pub fn is_ambiguous(&self, ip: Addr) -> bool {
-        self.breakpoints.is_ambiguous(ip.wrapping_offset(-1))
+        self.breakpoints.is_ambiguous(breakpoint_before(ip))
     }
 
     /// True if the dynamic linker has mapped what the program needs, or there is none.
@@ -515,7 +516,7 @@ impl Process {
         if self.is_part_of_noted(action, registers, entered, start) {
             return;
         }
-        let arguments = [0, 1, 2, 3, 4, 5].map(|n| registers.argument(n));
+        let arguments: [u64; ARGUMENTS] = std::array::from_fn(|n| registers.argument(n));
         let call = Call {
             function,
             family,

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use leaktap_arch::{ENDBR64, LONGEST};
 use leaktap_image::Image;
 use leaktap_memory::{Addr, ReadMemory, Svma};
 
-use crate::detour::ENDBR64;
 use crate::extents::functions_at;
 use crate::refusal::Refusal;
 
@@ -17,8 +17,6 @@ pub(crate) fn code(
     at: Addr,
     room: usize,
 ) -> Result<Vec<u8>, Refusal> {
-    /// Of the last instruction of padding, which may go on behind that.
-    const LONGEST: usize = 15;
     let needed = ENDBR64.len() + room;
     let module = image.module_at(at).ok_or(Refusal::NoPadding)?;
     let inner: Vec<Svma> = (1..needed)
@@ -30,6 +28,7 @@ pub(crate) fn code(
         function.is_some_and(|function| function.start != module.svma(at))
     };
     let len = functions.iter().position(is_another);
+    // The last instruction of padding may go on behind that.
     let len = len.map_or(needed + LONGEST, |others| 1 + others);
     let mut code = vec![0; len];
     memory.read(at, &mut code).map_err(|_| Refusal::NoPadding)?;

@@ -12,12 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+use leaktap_arch::{PUSH, RETURN_LEN};
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Memory};
 
+use crate::arch::{OutOfLine, out_of_line};
 use crate::breakpoints::NoSlot;
-use crate::relocate::{OutOfLine, out_of_line};
 
 /// Bytes of a slot: enough for any instruction that can be moved, and the jump back.
 pub(crate) const SLOT_LEN: usize = 32;
@@ -258,7 +259,10 @@ pub(crate) fn place(moved: &OutOfLine, at: Addr, site: Addr, ip: Addr) -> Option
             pop: 0,
         },
         // Between the push and the jump that stand for a call: as if it had not begun.
-        None if moved.code.first() == Some(&0x68) => Place { ip: site, pop: 8 },
+        None if moved.code.first() == Some(&PUSH) => Place {
+            ip: site,
+            pop: RETURN_LEN as i64,
+        },
         None => Place { ip: site, pop: 0 },
     })
 }

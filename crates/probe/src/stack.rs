@@ -3,6 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use leaktap_api::{Caller, Place, Reach};
+use leaktap_arch::RETURN_LEN;
 use leaktap_memory::{Addr, ReadMemory, StackOverlay};
 use leaktap_tracee::Memory;
 use leaktap_unwind::{self as unwind, End, Found, Frame, Rules, Start, Table};
@@ -139,7 +140,7 @@ impl leaktap_api::Stack for Callers<'_> {
             outermost = visited.frame;
             visit(Caller {
                 place: Place {
-                    sp: visited.sp.wrapping_offset(-8).get(),
+                    sp: visited.sp.wrapping_offset(-(RETURN_LEN as i64)).get(),
                     ret: visited.frame.address().get(),
                 },
                 signal: visited.signal,
@@ -161,7 +162,7 @@ impl leaktap_api::Stack for Callers<'_> {
 pub(crate) fn caller(ret: Addr, entry_sp: Addr, bp: u64) -> Start {
     Start {
         ip: ret,
-        sp: entry_sp.wrapping_offset(8),
+        sp: entry_sp.wrapping_offset(RETURN_LEN as i64),
         bp,
     }
 }

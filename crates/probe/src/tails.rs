@@ -5,15 +5,13 @@
 //! that move one instruction of the process there: an instruction which is in its place, so that
 //! nobody else can have moved it in order to put something there.
 
+use leaktap_arch::LONGEST;
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Memory};
 
-use crate::relocate::{OutOfLine, out_of_line};
+use crate::arch::{OutOfLine, jumps_to, out_of_line};
 use crate::slots::{Place, SLOT_LEN, place, unused};
-
-/// Bytes of the longest instruction.
-const LONGEST: usize = 15;
 
 /// A slot that nobody uses any more, unless a thread is still inside.
 #[derive(Debug)]
@@ -78,20 +76,6 @@ fn instruction(at: Addr, now: &[u8], image: &Image, memory: &Memory) -> Option<(
     })
 }
 
-/// Where the jump `offset` bytes into a slot leads, if there is one: see [`crate::relocate::jump`].
-fn jumps_to(at: Addr, now: &[u8], offset: usize) -> Option<Addr> {
-    match now.get(offset..)? {
-        [0xe9, distance @ ..] => {
-            let distance = i32::from_le_bytes(*distance.first_chunk()?);
-            Some(at.wrapping_offset(offset as i64 + 5 + i64::from(distance)))
-        }
-        [0xff, 0x25, 0, 0, 0, 0, target @ ..] => {
-            Some(Addr::new(u64::from_le_bytes(*target.first_chunk()?)))
-        }
-        _ => None,
-    }
-}
-
 impl Left {
     /// Puts back what was there. Threads that are inside go on where the instruction is.
     pub(crate) fn restore(&self, memory: &Memory, stopped: &AllStopped<'_>) {
@@ -108,24 +92,5 @@ impl Left {
         }
         // A failure means that the memory has just gone, with the whole process.
         let _ = memory.write(self.at, &self.original);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::relocate::jump;
-
-    #[test]
-    fn a_jump_back_is_found_whatever_its_length() {
-        let at = Addr::new(0x7000);
-        for to in [0x1234, 0x7fff_1234_5678] {
-            let mut slot = vec![0x55];
-            slot.extend(jump(at.wrapping_offset(1), Addr::new(to)));
-            slot.resize(SLOT_LEN, 0);
-            assert_eq!(jumps_to(at, &slot, 1), Some(Addr::new(to)));
-            assert_eq!(jumps_to(at, &slot, 0), None);
-        }
-        assert_eq!(jumps_to(at, &[0x55, 0xe9, 1], 1), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use leaktap_arch::breakpoint_before;
 use leaktap_probe::{Held, Remains, Trap};
 use leaktap_tracee::{Died, Event, Options, Running, Signal, Stop, Stopped, Tid};
 use nix::time::ClockId;
@@ -321,7 +322,7 @@ impl Tracing<'_> {
                 || self.traced.target.process().blocks_sigtrap(&thread.stopped))
         {
             // An allocation that has just returned counts; what is only entered is taken back.
-            let at = registers.ip().wrapping_offset(-1);
+            let at = breakpoint_before(registers.ip());
             thread.our_trap = self.traced.target.trap(tid, &mut registers) != Trap::Foreign;
             if thread.our_trap && !self.is_child(tid) {
                 let (tracer, target) = (&mut self.common.tracer, &mut self.traced.target);

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use leaktap_arch::breakpoint_before;
+use leaktap_arch::system_calls::{CLONE, CLONE3};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_probe::Trap;
 use leaktap_tracee::{
@@ -18,10 +20,7 @@ mod end;
 
 use end::EndStop;
 
-/// Numbers of system calls, and CLONE_VM, clone(2).
-const SYS_CLONE: u64 = 56;
-const SYS_CLONE3: u64 = 435;
-const SYS_EXIT: u64 = 60;
+/// Flags of clone(2).
 const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_SETTLS: u64 = 0x8_0000;
@@ -237,7 +236,7 @@ impl<'a> Tracing<'a> {
         {
             return self.on_signal(stopped);
         }
-        let at = registers.ip().wrapping_offset(-1);
+        let at = breakpoint_before(registers.ip());
         let trap = self.traced.target.trap(tid, &mut registers);
         match trap {
             Trap::Foreign => return self.on_signal(stopped),
@@ -547,9 +546,9 @@ pub(crate) fn is_int3(stopped: &Stopped) -> Result<bool, Died> {
 
 /// The flags of the clone(2) or clone3(2) that the thread of `registers` is in.
 fn clone_flags(registers: &Registers, memory: &Memory) -> Option<u64> {
-    match registers.system_call()? {
-        SYS_CLONE => Some(registers.argument(0)),
-        SYS_CLONE3 => memory.read_u64(Addr::new(registers.argument(0))).ok(),
+    match registers.system_call()?.cast_signed() {
+        CLONE => Some(registers.argument(0)),
+        CLONE3 => memory.read_u64(Addr::new(registers.argument(0))).ok(),
         _ => None,
     }
 }

@@ -41,7 +41,6 @@ mod pieces;
 mod priority;
 mod procfs;
 mod reaper;
-mod registers;
 mod remote;
 #[allow(unsafe_code, reason = "an allocator")]
 mod reserve;
@@ -62,11 +61,11 @@ pub use all_stopped::AllStopped;
 pub use attach::Attached;
 pub use diagnosis::{AttachError, Denied, examine};
 pub use launch::{Command, LaunchError};
+pub use leaktap_arch::Registers;
 pub use memory::{Memory, WriteError};
 pub use options::{Options, may_suspend_seccomp};
 pub use priority::{raise_priority, restore_priority};
 pub use procfs::{is_proc_ours, processes};
-pub use registers::Registers;
 pub use remote::{
     CallCode, CallError, RemoteCalls, find_sigreturn, find_syscall, find_syscall_return,
 };

@@ -1,6 +1,8 @@
 use std::io;
 use std::time::Instant;
 
+use leaktap_arch::RED_ZONE;
+use leaktap_arch::system_calls::{INSTRUCTION, RETURNING, SIGRETURN};
 use leaktap_memory::Addr;
 use thiserror::Error;
 
@@ -14,18 +16,6 @@ mod moving;
 mod way_back;
 
 use way_back::{Covered, WayBack};
-
-/// The instruction `syscall`.
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
-
-/// `syscall` and `ret`.
-const SYSCALL_RETURN: [u8; 3] = [0x0f, 0x05, 0xc3];
-
-/// `mov rax, 15` and `syscall`, as C libraries have it behind signal handlers; `mov eax, 15`.
-const SIGRETURN: [&[u8]; 2] = [
-    &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
-    &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
-];
 
 /// Results from here on are errors, as the C library sees them.
 const FIRST_ERROR: i64 = -4095;
@@ -155,12 +145,12 @@ struct Before {
 /// The offset of the first `syscall` instruction (0f 05) among `code`, which should be that of a
 /// C library or the vdso.
 pub fn find_syscall(code: &[u8]) -> Option<usize> {
-    find(code, &SYSCALL)
+    find(code, &INSTRUCTION)
 }
 
 /// As [`find_syscall`], for one that `ret` follows.
 pub fn find_syscall_return(code: &[u8]) -> Option<usize> {
-    find(code, &SYSCALL_RETURN)
+    find(code, &RETURNING)
 }
 
 /// The offset of the first code that makes rt_sigreturn(2).
@@ -323,7 +313,7 @@ impl RemoteCalls<'_> {
     /// [`Died`].
     pub fn scratch(&mut self) -> Result<Addr, Died> {
         let (registers, _) = self.begin()?;
-        let below = way_back::RED_ZONE + RemoteCalls::SCRATCH;
+        let below = RED_ZONE + RemoteCalls::SCRATCH;
         Ok(registers.sp().wrapping_offset(-below.cast_signed()))
     }
 
@@ -339,7 +329,7 @@ impl RemoteCalls<'_> {
     fn check_instruction(&self) -> Result<(), CallError> {
         let (tid, at) = (self.stopped.tid, self.code.syscall);
         match sys::peek(tid.get(), at.get()) {
-            Ok(word) if !word.to_le_bytes().starts_with(&SYSCALL) => {
+            Ok(word) if !word.to_le_bytes().starts_with(&INSTRUCTION) => {
                 Err(CallError::NoInstruction { tid, at })
             }
             // What cannot be read cannot be run, or may only not be read by us.

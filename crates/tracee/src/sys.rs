@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+use leaktap_arch::Registers;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void, siginfo_t, user_regs_struct};
 use nix::sys::signal::SigEvent;
@@ -229,11 +230,13 @@ pub(crate) fn event_message(tid: i32) -> Result<u64, Errno> {
     fetch(libc::PTRACE_GETEVENTMSG, tid, 0)
 }
 
-pub(crate) fn registers(tid: i32) -> Result<user_regs_struct, Errno> {
+const _: () = assert!(size_of::<Registers>() == size_of::<user_regs_struct>());
+
+pub(crate) fn registers(tid: i32) -> Result<Registers, Errno> {
     fetch(libc::PTRACE_GETREGS, tid, 0)
 }
 
-pub(crate) fn set_registers(tid: i32, registers: &user_regs_struct) -> Result<(), Errno> {
+pub(crate) fn set_registers(tid: i32, registers: &Registers) -> Result<(), Errno> {
     store(libc::PTRACE_SETREGS, tid, 0, registers)
 }
 
@@ -329,13 +332,6 @@ pub(crate) fn poke(tid: i32, at: u64, word: u64) -> Result<(), Errno> {
     let request = c_long::from(libc::PTRACE_POKEDATA);
     // SAFETY: `word` is a value here, not a pointer; `at` is an address of the other process.
     Errno::result(unsafe { libc::syscall(libc::SYS_ptrace, request, tid, at, word) }).map(drop)
-}
-
-/// Registers of zeroes.
-#[cfg(test)]
-pub(crate) fn no_registers() -> user_regs_struct {
-    // SAFETY: the struct is made of integers.
-    unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
 /// Bytes of a siginfo_t, for reading its fields by their offsets in the ABI.

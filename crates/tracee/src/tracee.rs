@@ -103,7 +103,7 @@ impl Stopped {
             Some(known) => known,
             None => {
                 let found = self.tid.alive(sys::registers(self.tid.get()));
-                Box::new(found.map(Registers)?)
+                Box::new(found?)
             }
         };
         let registers = *known;
@@ -125,7 +125,7 @@ impl Stopped {
         // The kernel keeps some flags as they are.
         self.forget_registers();
         self.tid
-            .alive(sys::set_registers(self.tid.get(), &registers.0))
+            .alive(sys::set_registers(self.tid.get(), registers))
     }
 
     /// The signal that it stopped for. Of use in a signal-delivery-stop only; the kernel makes

@@ -1,4 +1,4 @@
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, GOLDEN};
 
 use crate::{Found, Rule};
 
@@ -64,13 +64,9 @@ impl<'a> RuleCache<'a> {
         }
     }
 
-    /// Fibonacci hashing: the top bits of the product depend on all bits of the address.
     #[inline]
     fn slot(&self, lookup: Addr) -> usize {
-        slot(
-            lookup.get().wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            self.entries.len(),
-        )
+        slot(lookup.get().wrapping_mul(GOLDEN), self.entries.len())
     }
 }
 

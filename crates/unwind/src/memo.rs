@@ -1,6 +1,6 @@
 use core::cell::{Cell, RefCell};
 
-use leaktap_memory::{Addr, ReadMemory, Unreadable};
+use leaktap_memory::{Addr, GOLDEN, ReadMemory, Unreadable};
 
 use crate::cache::slot;
 use crate::walk::Walker;
@@ -117,7 +117,7 @@ impl Key {
     fn hash(self) -> u64 {
         let Start { ip, sp, .. } = self.start;
         let mixed = ip.get() ^ sp.get().rotate_left(32) ^ u64::from(self.generation);
-        mixed.wrapping_mul(MIX)
+        mixed.wrapping_mul(GOLDEN)
     }
 
     /// What a slot looks like that names an entry of this hash, but for the low 16 bits.
@@ -150,13 +150,10 @@ impl Key {
     }
 }
 
-/// The golden ratio's digits: odd, and as good as random.
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// The hash under which a search goes on that finds `now` at word `number`.
 fn next(hash: u64, number: u32, now: u64) -> u64 {
     let mixed = hash ^ now.rotate_left(32) ^ u64::from(number);
-    mixed.wrapping_mul(MIX)
+    mixed.wrapping_mul(GOLDEN)
 }
 
 impl Missed {

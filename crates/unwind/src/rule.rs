@@ -1,3 +1,5 @@
+use leaktap_arch::signal_frame;
+
 /// How to get from a frame to its caller, as an enum to reason with; [`Rule`] is its packed form.
 ///
 /// `ip`, `rsp`, `rbp` are the frame's registers and `[a]` is the word at `a`; offsets are in bytes.
@@ -73,12 +75,11 @@ pub enum SavedBp {
 
 impl Step {
     /// The frame that the kernel builds for a handler, for signal-return code without call frame
-    /// information: rsp is at a `struct ucontext` (`linux/arch/x86/include/uapi/asm/sigcontext.h`:
-    /// 40 bytes before the registers, then r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip).
+    /// information: rsp is at a `struct ucontext`.
     pub const KERNEL_SIGNAL_FRAME: Step = Step::SignalFrame {
-        ip: 168,
-        sp: 160,
-        bp: 120,
+        ip: signal_frame::IP_AT,
+        sp: signal_frame::SP_AT,
+        bp: signal_frame::BP_AT,
     };
 }
 

@@ -1,5 +1,6 @@
 use core::ops::ControlFlow;
 
+use leaktap_arch::{RETURN_LEN, USER_END};
 use leaktap_memory::{Addr, ReadMemory};
 
 use crate::{Cfa, End, Found, Frame, Rules, SavedBp, Step};
@@ -11,10 +12,6 @@ const MAX_SWITCHES: u8 = 16;
 
 /// The largest frame, in bytes, that a frame pointer is believed to span: a whole default stack.
 const MAX_FRAME: u64 = 8 << 20;
-
-/// User addresses end here, with five levels of page tables
-/// (`Documentation/arch/x86/x86_64/5level-paging.rst`).
-const USER_END: u64 = 1 << 56;
 
 /// Where a walk starts: in a caller, after its callee's return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +190,7 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
         // rbp,
         // or a saved rsp, that leads to the other stack: it may lie lower. rsp + n may not.
         self.advance(to, !matches!(cfa, Cfa::Sp(_) | Cfa::Plt { .. }))?;
-        let ip = self.read(to.wrapping_offset(-8))?;
+        let ip = self.read(to.wrapping_offset(-(RETURN_LEN as i64)))?;
         self.arrive(ip, bp, false)
     }
 

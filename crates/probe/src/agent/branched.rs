@@ -6,7 +6,7 @@ use std::ops::Range;
 use leaktap_image::{Image, Module};
 use leaktap_memory::{Addr, Svma};
 
-use crate::detour::{
+use crate::arch::{
     LONGEST_BRANCH, LongBranch, RUN_UP, Site, has_branch, long_branches, may_have_branch,
 };
 use crate::extents::functions_at;

@@ -1,15 +1,12 @@
 //! Which thread makes system calls for us.
 
+use leaktap_arch::system_calls::RESTART;
 use leaktap_tracee::{CallCode, RemoteCalls, Stop, Stopped, Tid, Tracer};
 
 use crate::refusal::Refusal;
 
 /// How many threads are looked at: each takes some 100 µs.
 const TRIED: usize = 8;
-
-/// restart_syscall(2): the kernel goes on with a call that has been interrupted, and only it knows
-/// with which.
-const RESTART: u64 = 219;
 
 /// Makes system calls in one of `stopped`: the first that can, but best in one that would get back
 /// to where it was should we die.
@@ -50,7 +47,9 @@ fn best(tracer: &mut Tracer, stopped: &mut [&mut Stopped], code: CallCode) -> Op
         if calls.is_ok_and(|mut calls| calls.has_way_back() == Ok(true)) {
             second = second.or(Some(index));
             let registers = thread.registers();
-            if registers.is_ok_and(|now| now.system_call() != Some(RESTART)) {
+            // The kernel goes on with a call that has been interrupted; only it knows with which.
+            let restarts = |number: u64| number.cast_signed() == RESTART;
+            if registers.is_ok_and(|now| !now.system_call().is_some_and(restarts)) {
                 return Some(index);
             }
         }

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{ALL, Call, Descriptor};
 use leaktap_agent::{BACKS, EXIT_LEN, EXITS, Exit, GATE_PASS, OPEN, PUSH_LEN, SHUT};
+use leaktap_arch::RETURN_LEN;
+use leaktap_arch::signal_frame::are_segments;
 use leaktap_ledger::STRIPES;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Memory, Registers, SignalInfo, Stop, Stopped, Tid, Tracer};
@@ -31,6 +33,7 @@ use leaktap_tracee::{AllStopped, Memory, Registers, SignalInfo, Stop, Stopped, T
 use super::Agent;
 use super::held::Held;
 use super::words::Words;
+use crate::arch::AGENT_CALL_LEN;
 
 /// The tracer's own sums in the ledger: no thread's number is as high.
 pub const OWN_STRIPE: usize = STRIPES - 1;
@@ -221,7 +224,7 @@ impl Agent {
         let begun = slots.iter().position(|slot| *slot == sp);
         if let Some(index) = begun.filter(|_| at_entry) {
             slots.swap_remove(index);
-            registers.set_sp(sp.wrapping_offset(8 + Call::LEN as i64));
+            registers.set_sp(sp.wrapping_offset(RETURN_LEN as i64 + Call::LEN as i64));
         }
         registers.set_ip(ip);
         let _ = thread.set_registers(&registers); // killed meanwhile
@@ -240,12 +243,9 @@ impl Agent {
     /// has saved two words behind it (`struct sigcontext` of asm/sigcontext.h: flags, then cs and
     /// ss as 64-bit code has them).
     fn has_signal_frame(&self, memory: &Memory, sp: Addr) -> bool {
-        const SEGMENTS: u64 = 0x002b_0000_0000_0033;
         let words: Vec<Addr> = Words::new(memory).above(sp).collect();
         words.windows(3).any(|frame| match frame {
-            [ip, _, segments] => {
-                self.regions.is_code(*ip) && segments.get() & !0xffff_0000 == SEGMENTS
-            }
+            [ip, _, segments] => self.regions.is_code(*ip) && are_segments(segments.get()),
             _ => false,
         })
     }
@@ -254,13 +254,13 @@ impl Agent {
     fn at_exit(&self, thread: &Stopped) -> Option<()> {
         let mut registers = thread.registers().ok()?;
         let (at, exit) = self.exit(registers.ip())?;
-        let descriptor = Addr::new(registers.r11());
-        let below_sp = registers.sp().wrapping_offset(-8);
+        let descriptor = Addr::new(registers.scratch());
+        let below_sp = registers.sp().wrapping_offset(-(RETURN_LEN as i64));
         let word = |at: Addr| self.memory.read_u64(at).ok();
         match exit {
             Exit::Return => {
-                registers.set_ip(Addr::new(word(registers.sp())?));
-                registers.set_sp(registers.sp().wrapping_offset(8));
+                let ret = word(registers.sp())?;
+                registers.return_to(Addr::new(ret));
             }
             Exit::Pass => registers.set_ip(Addr::new(word(descriptor)?)),
             // Who has asked us asks again, should we not go after all.
@@ -274,7 +274,7 @@ impl Agent {
                     _ => descriptor.wrapping_offset(offset_of!(Descriptor, call) as i64),
                 };
                 let function = Addr::new(word(called)?);
-                let back = at.wrapping_offset(EXIT_LEN as i64 + CALL_LEN).get();
+                let back = at.wrapping_offset(EXIT_LEN as i64 + AGENT_CALL_LEN).get();
                 self.memory.write(below_sp, &back.to_le_bytes()).ok()?;
                 registers.set_ip(function);
                 registers.set_sp(below_sp);
@@ -340,6 +340,3 @@ impl Agent {
         })
     }
 }
-
-/// Bytes of `call [r11 + 8]`, and of `call [rsp - 8]`.
-const CALL_LEN: i64 = 4;

@@ -45,7 +45,8 @@ use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Memory, Registers};
 use leaktap_unwind::Table;
 
-use crate::detour::{JUMP_LEN, Moved, Site, patch};
+use crate::arch::{JUMP_LEN, Site};
+use crate::detour::{Moved, patch};
 use crate::glance::Kernel;
 use crate::modules::Modules;
 use crate::probepoint::Probepoint;

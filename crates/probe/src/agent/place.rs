@@ -1,13 +1,13 @@
 //! Where in a process's address space there is room near its code.
 
 use leaktap_image::{Kind, Mapping};
-use leaktap_memory::Addr;
+use leaktap_memory::{Addr, PAGE};
 
 /// How far a jump, or a rip-relative operand, reaches; with room to spare for lengths.
 const REACH: u64 = (1 << 31) - (1 << 20);
 
 /// Pages left free on either side: nothing that grows shall bump into what is placed.
-const APART: u64 = 16 * 4096;
+const APART: u64 = 16 * PAGE;
 
 /// Left free above the heap segment, which grows.
 const HEAP_GROWTH: u64 = 1 << 30;
@@ -20,7 +20,7 @@ const UNLIMITED_STACK: u64 = 64 << 30;
 
 /// The kernel lets no stack grow nearer than this to what is below it: stack_guard_gap, 256 pages
 /// by default.
-const STACK_GUARD: u64 = 256 * 4096;
+const STACK_GUARD: u64 = 256 * PAGE;
 
 /// An address for `len` bytes that all of `near` reach and that reaches all of them. `mappings` are
 /// all there are, lowest first; the stack may grow to `stack` bytes (RLIMIT_STACK), if that is

@@ -16,20 +16,11 @@ use super::groups::{Group, Limits, groups};
 use super::shape::{TWIN, may_have_twin, way};
 use super::{CODE_LEN, REGIONS};
 use super::{twin, unwinding};
-use crate::detour::{JUMP_LEN, Site};
+use crate::arch::{JUMP_LEN, Site, WAY_OUT};
 use crate::extents::functions_at;
 use crate::probepoint::{Kind, Probepoint};
 use crate::refusal::Refusal;
 use crate::returns;
-
-/// `add rsp, Call::LEN; ret`
-const WAY_OUT: [u8; 5] = [
-    0x48,
-    0x83,
-    0xc4,
-    leaktap_agent::layout::Call::LEN as u8,
-    0xc3,
-];
 
 /// What detours need of a process's code.
 #[derive(Clone, Debug, Default)]

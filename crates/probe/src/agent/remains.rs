@@ -17,7 +17,7 @@ use super::room::Room;
 use super::shape::way;
 use super::stacks::Stacks;
 use super::{Agent, Detour, Plan, REGIONS, reserved, unled};
-use crate::detour::JUMP_LEN;
+use crate::arch::JUMP_LEN;
 use crate::probepoint::{Kind, Probepoint};
 use crate::unpatched::Unpatched;
 use leaktap_api::{Function, FunctionId, Functions};

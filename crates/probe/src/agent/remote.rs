@@ -5,20 +5,14 @@ use std::io;
 use std::ops::Range;
 
 use leaktap_agent::{HEADER_LEN, SHARED_LEN, Shared};
+use leaktap_arch::system_calls::{CLOSE, MADVISE, MEMFD_CREATE, MMAP, MPROTECT, MUNLOCK, MUNMAP};
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{CallError, Memory, RemoteCalls, Tid};
 
 use super::{remains, reserved, unled};
 use crate::refusal::Refusal;
 
-// Numbers of x86-64 (syscalls(2)), and arguments as in mmap(2), madvise(2), memfd_create(2).
-const MMAP: i64 = 9;
-const MPROTECT: i64 = 10;
-const MUNMAP: i64 = 11;
-const CLOSE: i64 = 3;
-const MADVISE: i64 = 28;
-const MUNLOCK: i64 = 150;
-const MEMFD_CREATE: i64 = 319;
+// Arguments as in mmap(2), madvise(2), memfd_create(2).
 const NONE: u64 = 0;
 const READ: u64 = 1;
 const WRITE: u64 = 2;

@@ -6,9 +6,10 @@
 //! builds tell apart who made a block, and a program may have an operator new of its own beside
 //! jemalloc. So an operator that is not known for sure is left alone.
 
-use iced_x86::{Decoder, DecoderOptions, OpKind};
 use leaktap_image::Module;
 use leaktap_memory::{Addr, Svma};
+
+use crate::arch::direct_callees;
 
 /// What tcmalloc and mimalloc call malloc, and both of their operators new, by other names:
 /// (malloc, operator new, operator new[]). A build that tells them apart, such as tcmalloc's debug
@@ -52,23 +53,16 @@ fn is_of_jemalloc(module: &Module, operator: Addr) -> bool {
     }
     file.soname().as_deref() == Some(JEMALLOC)
         || callees(module, operator)
+            .into_iter()
             .filter_map(|callee| file.symbol_at(callee))
             .any(|callee| callee.name.contains(OF_JEMALLOC))
 }
 
 /// Where the direct calls and jumps of a function lead to, as the file has it.
-fn callees(module: &Module, function: Addr) -> impl Iterator<Item = Svma> {
+fn callees(module: &Module, function: Addr) -> Vec<Svma> {
     let at = module.svma(function);
     let symbol = module.file().symbol_at(at);
     let len = symbol.and_then(|symbol| usize::try_from(symbol.size).ok());
     let code = len.and_then(|len| module.file().bytes_at(at, len));
-    let code = code.unwrap_or_default();
-    let mut decoder = Decoder::with_ip(64, &code, at.0, DecoderOptions::NONE);
-    let branches = decoder
-        .iter()
-        .filter(|instruction| instruction.op0_kind() == OpKind::NearBranch64);
-    let targets: Vec<_> = branches
-        .map(|branch| Svma(branch.near_branch_target()))
-        .collect();
-    targets.into_iter()
+    direct_callees(&code.unwrap_or_default(), at)
 }

@@ -1,9 +1,9 @@
 //! Whether an exception can pass a function.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 use leaktap_image::Module;
 use leaktap_memory::{Addr, Svma};
 
+use crate::arch::may_leave;
 use crate::extents::may_unwind;
 
 /// Whether nothing that is thrown gets past the function at `at` in `module`: nothing in .eh_frame
@@ -19,23 +19,5 @@ pub(super) fn ends_at(module: &Module, at: Addr) -> bool {
     };
     let all = start..Svma(start.0.saturating_add(len as u64));
     let code = module.file().bytes_at(start, len).unwrap_or_default();
-    let is_inside = |target: u64| target.wrapping_sub(start.0) < len as u64;
-    let mut instructions = Decoder::with_ip(64, &code, start.0, DecoderOptions::NONE);
-    let mut instructions = instructions.iter();
-    !code.is_empty()
-        && !may_unwind(module, &all)
-        && instructions.all(|instruction| !leaves(&instruction, is_inside))
-}
-
-/// Whether it may go on elsewhere, and not come back.
-fn leaves(instruction: &Instruction, is_inside: impl Fn(u64) -> bool) -> bool {
-    let is_far = || {
-        instruction.op0_kind() != OpKind::NearBranch64
-            || !is_inside(instruction.near_branch_target())
-    };
-    match instruction.flow_control() {
-        FlowControl::IndirectBranch | FlowControl::Exception => true,
-        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => is_far(),
-        _ => instruction.is_invalid(),
-    }
+    !code.is_empty() && !may_unwind(module, &all) && !may_leave(&code, start)
 }

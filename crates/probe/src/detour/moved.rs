@@ -7,7 +7,7 @@ use crate::Boundary;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Address of the instructions in the function.
-    pub(super) from: Addr,
+    pub(crate) from: Addr,
     /// The moved code, for the address given.
     pub code: Vec<u8>,
     /// Which instruction is where; the last boundary, if it falls through, is that of the jump.

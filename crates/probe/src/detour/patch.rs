@@ -1,3 +1,4 @@
+use leaktap_arch::BREAKPOINT;
 use leaktap_memory::{Addr, PAGE};
 
 /// A write to the code of a process.
@@ -8,9 +9,6 @@ pub struct Write {
     /// What.
     pub bytes: Vec<u8>,
 }
-
-/// `int3`.
-const BREAKPOINT: u8 = 0xcc;
 
 /// Whether `len` bytes at `at` are in one page: written all or not at all.
 pub(crate) fn is_one_write(at: Addr, len: usize) -> bool {
@@ -70,7 +68,7 @@ mod tests {
             [
                 Write {
                     at,
-                    bytes: vec![0xcc]
+                    bytes: vec![BREAKPOINT]
                 },
                 Write {
                     at: next,

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use leaktap_api::Functions;
+use leaktap_arch::{DIRECT_LEN, direct_branch};
 use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
-use super::code::{self, Callee};
+use crate::arch::{self, Callee};
 
 /// How far calls are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,9 @@ pub(super) fn calls_by_name(file: &ElfFile, at: Svma, depth: Depth, known: &Func
     let mut next = 0;
     while let Some(&function) = seen.get(next) {
         next += 1;
-        let end = code::by_symbol(file, function).map(|symbol| symbol.end);
+        let end = arch::by_symbol(file, function).map(|symbol| symbol.end);
         let end = end.unwrap_or(Svma(function.0.saturating_add(SHORT)));
-        let callees = code::callees(file, &(function..end));
+        let callees = arch::callees(file, &(function..end));
         let is_allocator = |callee: &Callee| match callee {
             Callee::Slot(slot) => file
                 .referred_to_at(*slot)
@@ -70,19 +71,14 @@ fn allocators(file: &ElfFile, functions: &Functions) -> HashSet<Svma> {
 
 /// Whether code of `file` calls or jumps to `target` by its distance.
 pub(super) fn has_direct_call(file: &ElfFile, target: Svma) -> bool {
-    /// An opcode, and the distance.
-    const LEN: usize = 5;
-    file.code_in_pieces(LEN - 1).any(|(at, code)| {
-        let mut windows = code.windows(LEN).enumerate();
+    file.code_in_pieces(DIRECT_LEN - 1).any(|(at, code)| {
+        let mut windows = code.windows(DIRECT_LEN).enumerate();
         windows.any(|(offset, bytes)| {
-            let [0xe8 | 0xe9, distance @ ..] = bytes else {
-                return false;
-            };
-            let Ok(distance) = distance.try_into().map(i32::from_le_bytes) else {
-                return false;
-            };
-            let next = at.0.wrapping_add((offset + LEN) as u64);
-            next.wrapping_add_signed(i64::from(distance)) == target.0
+            let end = at.0.wrapping_add((offset + DIRECT_LEN) as u64);
+            bytes
+                .first_chunk()
+                .and_then(|bytes| direct_branch(*bytes, end))
+                == Some(target.0)
         })
     })
 }

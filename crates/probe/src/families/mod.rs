@@ -1,7 +1,6 @@
 //! The allocators of a process: each that somebody is bound to, or that a module has for itself.
 
 mod by_module;
-mod code;
 mod copies;
 mod draft;
 mod forwards;

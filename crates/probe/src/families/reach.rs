@@ -7,8 +7,8 @@ use leaktap_image::{Changes, ElfFile, Image, Module};
 use leaktap_memory::{Addr, Svma};
 
 use super::by_module::ByModule;
-use super::code::{self, Callee};
 use super::{Family, User};
+use crate::arch::{self, Callee};
 use crate::extents::functions;
 
 /// Most functions that a module's allocators are followed to, nearest first: jemalloc has 1,000.
@@ -87,7 +87,7 @@ fn reached(module: &Module, from: &[Svma]) -> Vec<Range<Svma>> {
             break;
         };
         next += 1;
-        let callees = code::callees(file, function).into_iter();
+        let callees = arch::callees(file, function).into_iter();
         leads_to.extend(callees.filter_map(|callee| defined(file, callee)));
     }
     found.sort_by_key(|function| function.start);
@@ -117,7 +117,7 @@ impl Extents<'_> {
     }
 
     fn function_at(&mut self, at: Svma) -> Option<Range<Svma>> {
-        let by_symbol = code::by_symbol(self.module.file(), at);
+        let by_symbol = arch::by_symbol(self.module.file(), at);
         by_symbol.or_else(|| {
             let by_frames = &mut self.by_frames;
             let all = by_frames.get_or_insert_with(|| functions(self.module));

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering::Acquire;
 use leaktap_agent::layout::{MARKS, NOTED, TAKEN, UNDER, key_of_number};
 use leaktap_agent::{OPEN, SHUT, Shared};
 use leaktap_api::{Action, Entered, Innermost, Nested, Place, Standing, State, standing};
+use leaktap_arch::BREAKPOINT;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{AllStopped, Registers, Stopped, Tid, Tracer};
 use leaktap_unwind::Start;
 
 use super::Process;
 use crate::agent::{self, Agent, Held, Injection, Plan, Remains, Waker, Words};
-use crate::breakpoints::{Breakpoints, INT3, Purpose};
+use crate::breakpoints::{Breakpoints, Purpose};
 use crate::modules::{Files, Look};
 use crate::probepoint::{Kind, Probepoint, Reason};
 use crate::record::Recorder;
@@ -283,8 +284,8 @@ impl Process {
         };
         self.breakpoints.purposes(at).is_none()
             && self.memory.read(at, &mut now).is_ok()
-            && now == [INT3]
-            && in_file() != Some(INT3)
+            && now == [BREAKPOINT]
+            && in_file() != Some(BREAKPOINT)
     }
 
     /// There is no probe where somebody else's int3 is.

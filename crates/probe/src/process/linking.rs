@@ -43,8 +43,7 @@ impl Process {
             && !self.memory.process().has_shadow_stack()
             && let Ok(ret) = self.memory.read_u64(registers.sp())
         {
-            registers.set_ip(Addr::new(ret));
-            registers.set_sp(registers.sp().wrapping_offset(8));
+            registers.return_to(Addr::new(ret));
         }
     }
 

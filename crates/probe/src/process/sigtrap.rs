@@ -7,6 +7,8 @@
 //! pthread_sigmask. It is put back while the thread is held. Flags and mask of the handler are not
 //! touched by the kernel.
 
+use leaktap_arch::RED_ZONE;
+use leaktap_arch::system_calls::RT_SIGACTION;
 use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{
     AllStopped, CallCode, CallError, Registers, RemoteCalls, Signal, Stopped, Tid, Tracer, Trapping,
@@ -14,12 +16,9 @@ use leaktap_tracee::{
 
 use super::Process;
 use crate::agent;
+use crate::arch::long_branches;
 use crate::breakpoints::Purpose;
-use crate::detour::long_branches;
 use crate::masks::{Masks, TRAP};
-
-/// rt_sigaction(2).
-const SYS_RT_SIGACTION: i64 = 13;
 
 /// `SIG_DFL`, `SIG_IGN`.
 const DEFAULT: u64 = 0;
@@ -27,9 +26,6 @@ const IGNORE: u64 = 1;
 
 /// Bytes of the kernel's `struct sigaction`: handler, flags, restorer, mask.
 const ACTION_LEN: usize = 32;
-
-/// Below the stack pointer, the bytes that a function may use without moving it (psABI, 3.2.2).
-const RED_ZONE: i64 = 128;
 
 /// The functions by which a program changes what is done with SIGTRAP, and where it is blocked.
 pub(super) const FUNCTIONS: [&str; 3] = ["sigaction", "pthread_sigmask", "sigprocmask"];
@@ -288,7 +284,7 @@ impl Process {
                 // A failure means that the process has been killed.
                 let _ = memory.write(at, &handler.to_le_bytes());
                 let signal = Signal::TRAP.number() as u64;
-                calls.call(SYS_RT_SIGACTION, [signal, at.get(), 0, 8, 0, 0])?;
+                calls.call(RT_SIGACTION, [signal, at.get(), 0, 8, 0, 0])?;
             }
             Ok(())
         });
@@ -305,7 +301,7 @@ impl Process {
     ) -> Option<u64> {
         let code = self.call_code()?;
         let sp = stopped.registers().ok()?.sp();
-        let below = sp.wrapping_offset(-RED_ZONE - ACTION_LEN as i64);
+        let below = sp.wrapping_offset(-(RED_ZONE as i64) - ACTION_LEN as i64);
         let at = Addr::new(below.get() & !0xf);
         let mut before = [0; ACTION_LEN];
         self.memory.read(at, &mut before).ok()?;
@@ -313,7 +309,7 @@ impl Process {
             let mut calls = tracer.calls(stopped, code).ok()?;
             let signal = Signal::TRAP.number() as u64;
             calls
-                .call(SYS_RT_SIGACTION, [signal, 0, at.get(), 8, 0, 0])
+                .call(RT_SIGACTION, [signal, 0, at.get(), 8, 0, 0])
                 .ok()?;
             let now = self.memory.read_u64(at).ok()?;
             change(&mut calls, at, now).ok()?;

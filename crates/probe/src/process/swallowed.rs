@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use leaktap_arch::{CALL_SITE_LEN, Callee, LINKAGE_LEN, called_before, linkage_word};
 use leaktap_memory::{Addr, ReadMemory};
 
 use super::Process;
@@ -12,12 +13,6 @@ use leaktap_api::FunctionId;
 
 /// So many calls in a row return unseen before it is said.
 const CERTAIN: u32 = 64;
-
-/// `call rel32`, `call [rip+rel32]`, `jmp [rip+rel32]`.
-const CALL: u8 = 0xe8;
-const CALL_BY_WORD: [u8; 2] = [0xff, 0x15];
-const JUMP_BY_WORD: [u8; 2] = [0xff, 0x25];
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
 /// What is known of that.
 #[derive(Debug, Default)]
@@ -70,28 +65,19 @@ impl Process {
     /// What the call instruction before `ret` calls, always: directly, or by way of the procedure
     /// linkage table.
     fn calls(&self, ret: Addr) -> Option<Addr> {
-        let mut code = [0; 6];
-        self.memory.read(ret.wrapping_offset(-6), &mut code).ok()?;
-        let [a, b, distance @ ..] = code;
-        let target = ret.wrapping_offset(i64::from(i32::from_le_bytes(distance)));
-        if [a, b] == CALL_BY_WORD {
-            return self.memory.read_u64(target).ok().map(Addr::new);
-        }
-        if b != CALL {
-            return None;
-        }
-        let mut stub = [0; 10];
-        self.memory.read(target, &mut stub).ok()?;
-        let jump = stub.strip_prefix(&ENDBR64).unwrap_or(&stub);
-        let skipped = (stub.len() - jump.len()) as i64;
-        let Some(&[a, b, c, d]) = jump
-            .strip_prefix(&JUMP_BY_WORD)
-            .and_then(<[u8]>::first_chunk)
-        else {
-            return Some(target);
+        let mut code = [0; CALL_SITE_LEN];
+        let start = ret.wrapping_offset(-(CALL_SITE_LEN as i64));
+        self.memory.read(start, &mut code).ok()?;
+        let word = |at: u64| self.memory.read_u64(Addr::new(at)).ok().map(Addr::new);
+        let target = match called_before(code, ret.get())? {
+            Callee::ByWord(at) => return word(at),
+            Callee::At(target) => target,
         };
-        let end = target.wrapping_offset(skipped + 6);
-        let word = end.wrapping_offset(i64::from(i32::from_le_bytes([a, b, c, d])));
-        self.memory.read_u64(word).ok().map(Addr::new)
+        let mut entry = [0; LINKAGE_LEN];
+        self.memory.read(Addr::new(target), &mut entry).ok()?;
+        match linkage_word(&entry, target) {
+            Some(at) => word(at),
+            None => Some(Addr::new(target)),
+        }
     }
 }

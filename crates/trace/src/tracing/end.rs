@@ -1,9 +1,10 @@
 //! The stop of the leader at its end, where its mappings are looked at. Only if it has had any, or may
 //! have: while leaktap itself is stopped, a process in that stop keeps all that it has.
 
+use leaktap_arch::system_calls::EXIT;
 use leaktap_tracee::{Died, Stopped, Tracer};
 
-use super::{SYS_EXIT, Traced, Tracing};
+use super::{Traced, Tracing};
 
 /// Whether the leader knows.
 #[derive(Default)]
@@ -55,7 +56,7 @@ impl Tracing<'_> {
         let mut tasks = self.traced.tasks.iter();
         let is_alone = tasks.all(|(other, task)| *other == tid || task.child);
         let call = stopped.registers()?.system_call();
-        if tid == self.traced.target.tid() && (is_alone || call != Some(SYS_EXIT)) {
+        if tid == self.traced.target.tid() && (is_alone || call != Some(EXIT.cast_unsigned())) {
             self.traced.target.look_at_mappings();
         }
         self.resume(stopped)

@@ -1,8 +1,9 @@
 use gimli::{
     CfaRule, Encoding, FrameDescriptionEntry, Operation, Register, RegisterRule, UnwindExpression,
-    UnwindSection, UnwindTableRow, X86_64,
+    UnwindSection, UnwindTableRow,
 };
 
+use super::arch::{self, BP, RETURN_AT, SP};
 use super::functions::Bytes;
 use crate::{Cfa, SavedBp, Step};
 
@@ -55,14 +56,13 @@ impl<'s, S> Conventions<'s, S> {
     where
         S: UnwindSection<Bytes<'a>>,
     {
-        // The caller's rsp is the CFA unless it is said otherwise (psABI x86-64, 3.6.2).
-        let rsp = row.register(X86_64::RSP);
-        let rsp_is_cfa = matches!(rsp, None | Some(RegisterRule::ValOffset(0)));
-        let at_cfa = return_address == Some(RegisterRule::Offset(-8));
-        (rsp_is_cfa && at_cfa).then_some(())?;
+        let sp = row.register(SP);
+        let sp_is_cfa = matches!(sp, None | Some(RegisterRule::ValOffset(0)));
+        let at_cfa = return_address == Some(RegisterRule::Offset(RETURN_AT));
+        (sp_is_cfa && at_cfa).then_some(())?;
         Some(Step::Call {
             cfa: self.cfa(row.cfa())?,
-            bp: self.saved_bp(row.register(X86_64::RBP)),
+            bp: self.saved_bp(row.register(BP)),
         })
     }
 
@@ -79,12 +79,12 @@ impl<'s, S> Conventions<'s, S> {
         let Cfa::AtSp { at: sp, plus: 0 } = self.cfa(row.cfa())? else {
             return None;
         };
-        let saved_sp = self.saved_at_sp(row.register(X86_64::RSP))?;
+        let saved_sp = self.saved_at_sp(row.register(SP))?;
         (saved_sp == sp).then_some(())?;
         Some(Step::SignalFrame {
             ip: self.saved_at_sp(return_address)?.try_into().ok()?,
             sp,
-            bp: self.saved_at_sp(row.register(X86_64::RBP))?,
+            bp: self.saved_at_sp(row.register(BP))?,
         })
     }
 
@@ -101,26 +101,26 @@ impl<'s, S> Conventions<'s, S> {
     fn offset_cfa(register: Register, offset: i64) -> Option<Cfa> {
         let offset = offset.try_into().ok()?;
         match register {
-            X86_64::RSP => Some(Cfa::Sp(offset)),
-            X86_64::RBP => Some(Cfa::Bp(offset)),
+            SP => Some(Cfa::Sp(offset)),
+            BP => Some(Cfa::Bp(offset)),
             _ => None,
         }
     }
 
-    /// No rule for rbp means that the function leaves it alone: it is callee-saved.
+    /// No rule for it means that the function leaves it alone: it is callee-saved.
     fn saved_bp<'a>(&self, rule: Option<RegisterRule<usize>>) -> SavedBp
     where
         S: UnwindSection<Bytes<'a>>,
     {
         match rule {
             None | Some(RegisterRule::SameValue) => SavedBp::Unchanged,
-            Some(RegisterRule::Register(X86_64::RBP)) => SavedBp::Unchanged,
+            Some(RegisterRule::Register(BP)) => SavedBp::Unchanged,
             Some(RegisterRule::Offset(offset)) => {
                 offset.try_into().map_or(SavedBp::Lost, SavedBp::AtCfa)
             }
             Some(RegisterRule::Expression(expression)) => match self.address(expression) {
-                Some((X86_64::RBP, offset)) => SavedBp::AtBp(offset),
-                Some((X86_64::RSP, offset)) => SavedBp::AtSp(offset),
+                Some((BP, offset)) => SavedBp::AtBp(offset),
+                Some((SP, offset)) => SavedBp::AtSp(offset),
                 _ => SavedBp::Lost,
             },
             Some(_) => SavedBp::Lost,
@@ -133,7 +133,7 @@ impl<'s, S> Conventions<'s, S> {
     {
         match rule {
             Some(RegisterRule::Expression(expression)) => match self.address(expression)? {
-                (X86_64::RSP, offset) => Some(offset),
+                (SP, offset) => Some(offset),
                 _ => None,
             },
             _ => None,
@@ -184,8 +184,8 @@ fn expression_cfa(operations: &[Operation<Bytes<'_>>]) -> Option<Cfa> {
         return None;
     };
     let at = (*offset).try_into().ok()?;
-    if let Some(from) = plt_threshold(then) {
-        return (*register == X86_64::RSP).then_some(Cfa::Plt { offset: at, from });
+    if let Some(from) = arch::threshold(then) {
+        return (*register == SP).then_some(Cfa::Plt { offset: at, from });
     }
     let plus = match then {
         [] => return Conventions::<()>::offset_cfa(*register, *offset),
@@ -207,30 +207,8 @@ fn expression_cfa(operations: &[Operation<Bytes<'_>>]) -> Option<Cfa> {
         _ => return None,
     };
     match *register {
-        X86_64::RBP => Some(Cfa::AtBp { at, plus }),
-        X86_64::RSP => Some(Cfa::AtSp { at, plus }),
-        _ => None,
-    }
-}
-
-/// `from` in `+ ((ip & 15) >= from) << 3`, which linkers write for the linkage table
-/// (binutils, `bfd/elfxx-x86.c`): 11, with IBT 5 or 9, after the slot's push.
-fn plt_threshold(operations: &[Operation<Bytes<'_>>]) -> Option<i16> {
-    match operations {
-        [
-            Operation::RegisterOffset {
-                register: X86_64::RA,
-                offset: 0,
-                ..
-            },
-            Operation::UnsignedConstant { value: 15 },
-            Operation::And,
-            Operation::UnsignedConstant { value: from },
-            Operation::Ge,
-            Operation::UnsignedConstant { value: 3 },
-            Operation::Shl,
-            Operation::Plus,
-        ] => (*from).try_into().ok(),
+        BP => Some(Cfa::AtBp { at, plus }),
+        SP => Some(Cfa::AtSp { at, plus }),
         _ => None,
     }
 }

@@ -8,12 +8,16 @@ mod covering;
 mod functions;
 mod signal_return;
 mod spans;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use gimli::{BaseAddresses, DebugFrame, EhFrame, LittleEndian};
 use leaktap_memory::Svma;
 
 use crate::Row;
 use functions::Functions;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
 
 pub use covering::{functions, functions_at, may_unwind};
 pub use signal_return::signal_returns;

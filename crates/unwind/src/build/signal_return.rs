@@ -1,12 +1,8 @@
+use leaktap_arch::system_calls::SIGRETURN;
 use leaktap_memory::Svma;
 
-/// Length of the longer form below, in bytes.
-pub(super) const LEN: u32 = 9;
-
-/// `mov $15,%rax; syscall`: rt_sigreturn, as gas encodes it.
-const LONG: &[u8] = &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
-/// `mov $15,%eax; syscall`.
-const SHORT: &[u8] = &[0xb8, 15, 0, 0, 0, 0x0f, 0x05];
+/// Length of the longer form of that code, in bytes.
+pub(super) const LEN: u32 = SIGRETURN[0].len() as u32;
 
 /// Finds the code that returns from signal handlers in `code`, the bytes at address `at` of a file.
 ///
@@ -14,7 +10,8 @@ const SHORT: &[u8] = &[0xb8, 15, 0, 0, 0, 0x0f, 0x05];
 /// information, and debuggers know them by these bytes (gdb, `gdb/amd64-linux-tdep.c`).
 pub fn signal_returns(code: &[u8], at: Svma) -> Vec<Svma> {
     let found = |(offset, window): (usize, &[u8])| {
-        let is_one = window.starts_with(LONG) || window.starts_with(SHORT);
+        let mut forms = SIGRETURN.iter();
+        let is_one = forms.any(|form| window.starts_with(form));
         is_one.then_some(Svma(at.0.wrapping_add(offset as u64)))
     };
     (0..code.len())
@@ -29,10 +26,11 @@ mod tests {
 
     #[test]
     fn finds_both_forms_and_nothing_else() {
+        let [long, short] = SIGRETURN;
         let mut code = vec![0x90; 64];
-        code[3..12].copy_from_slice(LONG);
-        code[20..27].copy_from_slice(SHORT);
-        code[40..48].copy_from_slice(&LONG[..8]);
+        code[3..12].copy_from_slice(long);
+        code[20..27].copy_from_slice(short);
+        code[40..48].copy_from_slice(&long[..8]);
         code[60] = 0xb8;
         let found = signal_returns(&code, Svma(0x1000));
         assert_eq!(found, [Svma(0x1003), Svma(0x1014)]);

@@ -1,13 +1,12 @@
 //! How the allocators' functions begin in Debian's and Ubuntu's packages: glibc 2.27 to 2.43, musl,
 //! jemalloc, tcmalloc, mimalloc. `prologues.txt` has, of each, the bytes that a jump displaces.
 
+use leaktap_arch::{ENDBR64, RET};
 use leaktap_memory::{Addr, ReadMemory, Unreadable};
 
 use crate::Site;
 
 const AT: Addr = Addr::new(0x7f00_0000_1000);
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-const RET: u8 = 0xc3;
 
 struct Nothing;
 

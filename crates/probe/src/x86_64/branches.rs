@@ -14,6 +14,7 @@
 use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use leaktap_arch::{CALL, JUMP};
 use leaktap_memory::{Addr, ReadMemory};
 
 use crate::Refusal;
@@ -131,7 +132,7 @@ fn is_in(from: u32, distance: i32, len: u32) -> bool {
 
 /// Whether `before` ends with the opcode of a call, jmp or jcc.
 fn is_opcode(before: &[u8]) -> bool {
-    matches!(before, [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
+    matches!(before, [.., CALL | JUMP] | [.., 0x0f, 0x80..=0x8f])
 }
 
 /// Whether `function`, all bytes of the function at `at`, decoded from its start on, has a branch

@@ -1,9 +1,10 @@
 //! Bytes between functions, which nothing runs.
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use leaktap_arch::BREAKPOINT;
 
 /// `int3`, and what a linker fills gaps with.
-const FILLERS: [u8; 2] = [0xcc, 0];
+const FILLERS: [u8; 2] = [BREAKPOINT, 0];
 
 /// Whether the first `count` of `bytes`, which come behind the end of a function, are part of
 /// nothing but fillers and instructions that do nothing.

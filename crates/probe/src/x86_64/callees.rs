@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
@@ -14,21 +14,21 @@ const ENTRY_INSTRUCTIONS: usize = 3;
 
 /// Where a call or jump out of a function leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Callee {
+pub(crate) enum Callee {
     Here(Svma),
     /// To where this word says.
     Slot(Svma),
 }
 
 /// The function that `at` lies in, if its symbol says how long it is.
-pub(super) fn by_symbol(file: &ElfFile, at: Svma) -> Option<Range<Svma>> {
+pub(crate) fn by_symbol(file: &ElfFile, at: Svma) -> Option<Range<Svma>> {
     let symbol = file.symbol_at(at).filter(|symbol| symbol.size > 0)?;
     let end = symbol.svma.0.saturating_add(symbol.size);
     Some(symbol.svma..Svma(end))
 }
 
 /// Where the code of `file` in `function` leads; a PLT's entry is what it stands for.
-pub(super) fn callees(file: &ElfFile, function: &Range<Svma>) -> Vec<Callee> {
+pub(crate) fn callees(file: &ElfFile, function: &Range<Svma>) -> Vec<Callee> {
     let len = function.end.0.saturating_sub(function.start.0).min(LONGEST);
     let code = usize::try_from(len)
         .ok()
@@ -41,6 +41,32 @@ pub(super) fn callees(file: &ElfFile, function: &Range<Svma>) -> Vec<Callee> {
     let callees = instructions(&code, function.start).filter_map(|found| callee(&found));
     let out = callees.filter(leads_out);
     out.map(|callee| behind_plt(file, callee)).collect()
+}
+
+/// Where the direct calls and jumps of `code`, which is at `at`, lead.
+pub(crate) fn direct_callees(code: &[u8], at: Svma) -> Vec<Svma> {
+    let direct = instructions(code, at).filter(|found| found.op0_kind() == OpKind::NearBranch64);
+    direct
+        .map(|found| Svma(found.near_branch_target()))
+        .collect()
+}
+
+/// Whether `code`, which is at `at`, may go on elsewhere, and not come back.
+pub(crate) fn may_leave(code: &[u8], at: Svma) -> bool {
+    let is_inside = |target: u64| target.wrapping_sub(at.0) < code.len() as u64;
+    instructions(code, at).any(|found| leaves(&found, is_inside))
+}
+
+fn leaves(instruction: &Instruction, is_inside: impl Fn(u64) -> bool) -> bool {
+    let is_far = || {
+        instruction.op0_kind() != OpKind::NearBranch64
+            || !is_inside(instruction.near_branch_target())
+    };
+    match instruction.flow_control() {
+        FlowControl::IndirectBranch | FlowControl::Exception => true,
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => is_far(),
+        _ => instruction.is_invalid(),
+    }
 }
 
 fn instructions(code: &[u8], at: Svma) -> impl Iterator<Item = Instruction> + '_ {

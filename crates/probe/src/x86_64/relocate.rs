@@ -13,6 +13,7 @@ use iced_x86::{
 };
 use leaktap_memory::Addr;
 
+use super::jump::{jump, rel32};
 use crate::Refusal;
 
 /// Instructions that do at another address what they did at their own.
@@ -141,20 +142,6 @@ pub fn out_of_line(bytes: &[u8], at: Addr, to: Addr, max_len: usize) -> Result<O
         displaced,
         jump: back,
     })
-}
-
-/// A jump at `from` to `to`: five bytes where 32 bits reach, else fourteen. Changes no register.
-pub fn jump(from: Addr, to: Addr) -> Vec<u8> {
-    match rel32(from.wrapping_offset(5), to.get()) {
-        Some(distance) => [&[0xe9][..], &distance.to_le_bytes()].concat(),
-        // jmp qword ptr [rip+0], and the address it loads
-        None => [&[0xff, 0x25, 0, 0, 0, 0][..], &to.get().to_le_bytes()].concat(),
-    }
-}
-
-/// The distance from the end of an instruction to `target`, if it fits.
-pub(crate) fn rel32(end: Addr, target: u64) -> Option<i32> {
-    i32::try_from(target.wrapping_sub(end.get()) as i64).ok()
 }
 
 /// The instructions that cover `count` bytes of a straight line of code.

@@ -1,24 +1,20 @@
 use std::ops::Range;
 
+use leaktap_arch::{ENDBR64, JUMP, LONGEST, RET};
 use leaktap_memory::{Addr, ReadMemory};
 
 use super::branches;
-use super::moved::Moved;
+use super::jump::{jump, rel32};
 use super::padding::is_padding;
+use super::relocate::{Relocated, relocate};
 use crate::Refusal;
-use crate::relocate::{Relocated, jump, rel32, relocate};
+use crate::detour::Moved;
 
 /// Length of `jmp rel32` in bytes.
 pub const JUMP_LEN: usize = 5;
 
-/// `endbr64`, the landing pad of indirect branches under CET. It stays where it is.
-pub(crate) const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-
-/// `ret`.
-pub(crate) const RET: u8 = 0xc3;
-
-/// Bytes of a block that are read for displaced instructions: four of one byte and one of 15.
-const DISPLACED_AT_MOST: usize = 19;
+/// Bytes of a block that are read for displaced instructions: four of one byte, and the longest.
+const DISPLACED_AT_MOST: usize = 4 + LONGEST;
 
 /// Where a function can be patched with a jump, and what the jump displaces.
 ///
@@ -45,9 +41,7 @@ impl Site {
     /// - [`Refusal::JumpIntoRegion`]: a branch targets a displaced instruction, or the function
     ///   is not plain code, so that nobody can tell.
     pub fn find(function: &[u8], at: Addr, memory: &impl ReadMemory) -> Result<Site, Refusal> {
-        let body = function.strip_prefix(&ENDBR64).unwrap_or(function);
-        let skipped = function.len() - body.len();
-        let at_body = at.wrapping_offset(skipped as i64);
+        let (body, at_body) = after_landing(function, at);
         let bytes = body.get(..DISPLACED_AT_MOST).unwrap_or(body);
         // Moved to where it is, everything is in reach.
         let displaced = relocate(bytes, at_body, JUMP_LEN, at_body)?.displaced;
@@ -133,22 +127,26 @@ impl Site {
         let end = self.at.wrapping_offset(JUMP_LEN as i64);
         let distance = rel32(end, detour.get()).ok_or(Refusal::NoMemoryInReach)?;
         let [a, b, c, d] = distance.to_le_bytes();
-        Ok([0xe9, a, b, c, d])
+        Ok([JUMP, a, b, c, d])
     }
 }
 
 /// For a function that only returns, as by [`Site::of_return`]: its `ret`, and what is there and in
 /// the padding behind it, `len` bytes in all.
 pub(crate) fn room_of_return(code: &[u8], at: Addr, len: usize) -> Result<(Addr, &[u8]), Refusal> {
-    let body = code.strip_prefix(&ENDBR64).unwrap_or(code);
-    let skipped = code.len() - body.len();
+    let (body, at) = after_landing(code, at);
     let room = body.get(..len).ok_or(Refusal::NoPadding)?;
     match body {
-        [RET, rest @ ..] if is_padding(rest, len - 1) => {
-            Ok((at.wrapping_offset(skipped as i64), room))
-        }
+        [RET, rest @ ..] if is_padding(rest, len - 1) => Ok((at, room)),
         _ => Err(Refusal::NoPadding),
     }
+}
+
+/// The code at `at` without the landing pad that it may begin with, which stays where it is.
+fn after_landing(code: &[u8], at: Addr) -> (&[u8], Addr) {
+    let body = code.strip_prefix(&ENDBR64).unwrap_or(code);
+    let skipped = code.len() - body.len();
+    (body, at.wrapping_offset(skipped as i64))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use leaktap_memory::Unreadable;
 
 use super::*;
-use crate::detour::{LongBranch, has_branch, long_branches, may_have_branch};
+use crate::arch::{LongBranch, has_branch, long_branches, may_have_branch};
 
 const AT: Addr = Addr::new(0x7f00_0000_1000);
 const DATA: Addr = Addr::new(0x7f00_0000_2000);

@@ -1,0 +1,102 @@
+//! What the bytes of a call say of whom it calls.
+
+use crate::{CALL, CALL_BY_WORD, ENDBR64, JUMP, JUMP_BY_WORD};
+
+/// Bytes before a return address that hold any call that is told here.
+pub const CALL_SITE_LEN: usize = 6;
+
+/// Bytes of an entry of the procedure linkage table that are looked at.
+pub const LINKAGE_LEN: usize = 11;
+
+/// Bytes of a call or jump over a 32-bit distance.
+pub const DIRECT_LEN: usize = 5;
+
+/// A prefix that jumps of linkage tables may have.
+const BND: u8 = 0xf2;
+
+/// Where a call leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callee {
+    /// To the code there.
+    At(u64),
+    /// To where the word there says.
+    ByWord(u64),
+}
+
+/// What the call right before `ret` calls, by the `bytes` before that. Nothing of a call through a
+/// register or other memory.
+pub fn called_before(bytes: [u8; CALL_SITE_LEN], ret: u64) -> Option<Callee> {
+    let [a, b, distance @ ..] = bytes;
+    let target = behind(ret, distance);
+    match [a, b] {
+        CALL_BY_WORD => Some(Callee::ByWord(target)),
+        [_, CALL] => Some(Callee::At(target)),
+        _ => None,
+    }
+}
+
+/// Where the word is by which the entry of a linkage table at `at` jumps, if this is one.
+pub fn linkage_word(entry: &[u8], at: u64) -> Option<u64> {
+    let jump = entry.strip_prefix(&ENDBR64).unwrap_or(entry);
+    let jump = jump.strip_prefix(&[BND]).unwrap_or(jump);
+    let distance = jump.strip_prefix(&JUMP_BY_WORD)?;
+    let skipped = entry.len() - distance.len();
+    let end = at.wrapping_add(skipped as u64 + 4);
+    Some(behind(end, *distance.first_chunk()?))
+}
+
+/// Where `bytes`, which end at `end`, lead, if they are a call or a jump over a distance.
+pub fn direct_branch(bytes: [u8; DIRECT_LEN], end: u64) -> Option<u64> {
+    let [opcode, distance @ ..] = bytes;
+    matches!(opcode, CALL | JUMP).then(|| behind(end, distance))
+}
+
+fn behind(end: u64, distance: [u8; 4]) -> u64 {
+    end.wrapping_add_signed(i32::from_le_bytes(distance).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_told_by_what_is_before_their_return() {
+        let of = |bytes| called_before(bytes, 0x1000);
+        assert_eq!(of([0x90, 0xe8, 0x10, 0, 0, 0]), Some(Callee::At(0x1010)));
+        assert_eq!(
+            of([0xff, 0x15, 0xf0, 0xff, 0xff, 0xff]),
+            Some(Callee::ByWord(0xff0))
+        );
+        assert_eq!(of([0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]), None);
+    }
+
+    #[test]
+    fn entries_of_linkage_tables_of_every_kind() {
+        let jump = [0xff, 0x25, 1, 0, 0, 0];
+        assert_eq!(linkage_word(&jump, 0x1000), Some(0x1007));
+        assert_eq!(
+            linkage_word(&[&[0xf2][..], &jump].concat(), 0x1000),
+            Some(0x1008)
+        );
+        assert_eq!(
+            linkage_word(&[&ENDBR64[..], &jump].concat(), 0x1000),
+            Some(0x100b)
+        );
+        let both = [&ENDBR64[..], &[0xf2], &jump].concat();
+        assert_eq!(
+            (both.len(), linkage_word(&both, 0x1000)),
+            (LINKAGE_LEN, Some(0x100c))
+        );
+        assert_eq!(linkage_word(&[0x55; 11], 0x1000), None);
+        assert_eq!(linkage_word(&jump[..5], 0x1000), None);
+    }
+
+    #[test]
+    fn branches_over_a_distance() {
+        let of = |opcode| direct_branch([opcode, 0xfb, 0xff, 0xff, 0xff], 0x1005);
+        assert_eq!(
+            [of(0xe8), of(0xe9), of(0xeb)],
+            [Some(0x1000), Some(0x1000), None]
+        );
+    }
+}
