@@ -137,8 +137,8 @@ impl<'a> Output<'a> {
         Ok(status)
     }
 
-    /// The status of the program if that has failed, else that for `leaks`. Whoever asks for a status
-    /// must not be told that all is well where leaktap has not looked.
+    /// The status of the program if that has failed, else that for `leaks`. Whoever asks for a
+    /// status must not be told that all is well where leaktap has not looked.
     pub(crate) fn exit_status(
         &self,
         mode: Mode,

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The first line of a source: `// cc: FLAGS`, `// c++: FLAGS` or `// rustc: FLAGS`. The next ones
-/// may be
-/// `// lib: SOURCE` (built beside the program as `libNAME.so`) and `// then: COMMAND` (run with the
-/// program's path at its end).
+/// may be `// lib: SOURCE` (built beside the program as `libNAME.so`) and `// then: COMMAND` (run
+/// with the program's path at its end).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) language: String,
@@ -73,8 +72,7 @@ pub(crate) fn compile(name: &str, build: &Build) -> Result<PathBuf, String> {
 }
 
 /// Builds in a folder of its own (compilers leave their intermediate files there, too), and then
-/// links it to the final
-/// name: whichever test is first, its file stays.
+/// links it to the final name: whichever test is first, its file stays.
 fn produce(name: &str, build: &Build, output: &Path) -> Result<(), String> {
     if output.exists() {
         return Ok(());
@@ -155,7 +153,8 @@ mod tests {
     #[test]
     fn a_header_names_language_flags_libraries_and_afterwork() {
         let header = header(
-            "// cc: -O2 -g\n// lib: plugin.c\n// then: strip -x\n// What it is.\n\nint main;\n// cc: -no\n",
+            "// cc: -O2 -g\n// lib: plugin.c\n// then: strip -x\n// What it is.\n\n\
+             int main;\n// cc: -no\n",
         );
         assert_eq!(header.language, "cc");
         assert_eq!(header.flags, ["-O2", "-g"]);
@@ -188,6 +187,27 @@ mod tests {
                 path.display()
             );
         }
+    }
+
+    #[test]
+    fn no_line_of_rust_is_longer_than_100_columns() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut folders = vec![root.join("build.rs")];
+        folders
+            .extend(["crates", "demo", "fixtures", "fuzz", "src", "tests"].map(|f| root.join(f)));
+        let mut long = Vec::new();
+        while let Some(path) = folders.pop() {
+            if path.is_dir() && !path.ends_with("target") {
+                let entries = fs::read_dir(&path).expect("a folder");
+                folders.extend(entries.map(|entry| entry.expect("an entry").path()));
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).expect("text");
+                let lines = (1..).zip(text.lines());
+                let lines = lines.filter(|(_, line)| line.chars().count() > 100);
+                long.extend(lines.map(|(number, _)| format!("{}:{number}", path.display())));
+            }
+        }
+        assert_eq!(long, Vec::<String>::new());
     }
 
     #[test]

@@ -43,7 +43,10 @@ engines! {
         }
         // libstdc++'s pool for exceptions is nobody's.
         let own = |line: &&String| line.contains("culprit.cpp:");
-        assert!(culprits.iter().filter(own).count() + 1 >= culprits.len(), "{text}");
+        assert!(
+            culprits.iter().filter(own).count() + 1 >= culprits.len(),
+            "{text}"
+        );
         for absent in ["_start", "__libc_start", "clone", "allocator"] {
             assert!(!text.contains(absent), "{absent} in {text}");
         }
@@ -58,7 +61,9 @@ engines! {
             (["--not-own", "fixtures/culprit.cpp"], "compare"),
         ] {
             let text = launched(engine, &options, &fixture);
-            let of_strdup = sites(&text).into_iter().find(|site| site[0].contains(" 14 B in 1 block "));
+            let of_strdup = sites(&text)
+                .into_iter()
+                .find(|site| site[0].contains(" 14 B in 1 block "));
             let culprit = of_strdup.map(|site| site[1].to_owned()).unwrap_or_default();
             assert!(culprit.contains(expected), "{options:?}: {text}");
         }
@@ -71,7 +76,13 @@ engines! {
             ..Build::default()
         };
         let text = launched(engine, &[], &Fixture::built("rust_leaks.rs", &build));
-        for absent in ["lang_start", "short_backtrace", "catch_unwind", "call_once", "panicking"] {
+        for absent in [
+            "lang_start",
+            "short_backtrace",
+            "catch_unwind",
+            "call_once",
+            "panicking",
+        ] {
             assert!(!text.contains(absent), "{absent} in {text}");
         }
         assert!(text.contains("rust_leaks.rs:18"), "{text}");
@@ -83,13 +94,22 @@ engines! {
             let text = launched(engine, &["--by", by], &fixture);
             let sites = sites(&text);
             assert_eq!(sites.len(), 2, "{by}: {text}");
-            assert!(sites[0][0].contains(" in 4 blocks, 4,000 B on average"), "{by}: {text}");
-            assert!(sites[0][1].contains("open_connection  unrolled.c:8"), "{by}: {text}");
+            assert!(
+                sites[0][0].contains(" in 4 blocks, 4,000 B on average"),
+                "{by}: {text}"
+            );
+            assert!(
+                sites[0][1].contains("open_connection  unrolled.c:8"),
+                "{by}: {text}"
+            );
         }
         let traced = run(engine, &[fixture.program().as_ref()]);
         let report = traced.succeeded();
         let culprit = format!("/frames/{}", report.at("/sites/0/culprit"));
-        assert_eq!(report.at(&(culprit.clone() + "/function")), "open_connection");
+        assert_eq!(
+            report.at(&(culprit.clone() + "/function")),
+            "open_connection"
+        );
         assert_eq!(report.at(&(culprit + "/own")), true);
     }
 
@@ -114,7 +134,10 @@ engines! {
             ("at_start", ", start-up: none is of later than "),
         ] {
             let site = sites.iter().find(|site| site[1].starts_with(function));
-            assert!(site.is_some_and(|site| site[0].contains(course)), "{function}: {text}");
+            assert!(
+                site.is_some_and(|site| site[0].contains(course)),
+                "{function}: {text}"
+            );
         }
         assert!(sites[0][1].starts_with("growing "), "{text}");
     }

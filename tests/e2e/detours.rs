@@ -185,8 +185,8 @@ engines! {
     }
 }
 
-/// Nothing unwinds past a function that no table describes, so it may be called: Chromium's operators
-/// are such. With tables it might let an exception pass.
+/// Nothing unwinds past a function that no table describes, so it may be called: Chromium's
+/// operators are such. With tables it might let an exception pass.
 #[test]
 fn operators_that_no_exception_passes_have_detours() {
     const WITHOUT_TABLES: [&str; 3] = [

@@ -93,9 +93,17 @@ engines! {
     fn a_launched_program_ends_as_it_would(engine) {
         let fixture = Fixture::new("ends.c");
         for (way, end) in ways() {
-            let traced = run(engine, &[fixture.program().as_ref(), "run".as_ref(), way.as_ref()]);
+            let traced = run(
+                engine,
+                &[fixture.program().as_ref(), "run".as_ref(), way.as_ref()],
+            );
             let status = traced.finished.status.code();
-            assert_eq!(status, Some(end.status()), "{way}: {}", traced.finished.shown());
+            assert_eq!(
+                status,
+                Some(end.status()),
+                "{way}: {}",
+                traced.finished.shown()
+            );
             reported(&fixture, &traced, Mode::Run, &end);
         }
     }
@@ -111,8 +119,16 @@ engines! {
     fn a_process_that_ends_in_realloc_has_not_freed_the_old_block(engine) {
         let fixture = Fixture::new("dies_in_realloc.c");
         let ends = |way: &str, status: i32| {
-            let traced = run(engine, &[fixture.program().as_ref(), "run".as_ref(), way.as_ref()]);
-            assert_eq!(traced.finished.status.code(), Some(status), "{}", traced.finished.shown());
+            let traced = run(
+                engine,
+                &[fixture.program().as_ref(), "run".as_ref(), way.as_ref()],
+            );
+            assert_eq!(
+                traced.finished.status.code(),
+                Some(status),
+                "{}",
+                traced.finished.shown()
+            );
             traced
         };
         let (killed, exited) = (ends("0", 128 + Signal::SIGKILL as i32), ends("1", 0));
@@ -124,6 +140,10 @@ engines! {
         }
         let live = format!("its {} live blocks", exited.report().total("live_blocks"));
         let executed = ends("2", 0);
-        assert!(executed.report().summary().contains(&live), "{live}: {}", executed.report().summary());
+        assert!(
+            executed.report().summary().contains(&live),
+            "{live}: {}",
+            executed.report().summary()
+        );
     }
 }

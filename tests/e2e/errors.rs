@@ -308,7 +308,15 @@ engines! {
     /// leaktap is refused nothing and changes nothing where it stops at once.
     fn the_target_of_a_failed_attach_lives_on(engine) {
         let mut target = Fixture::new("portable.c").start();
-        leaktap_with(["attach", "--engine", &engine.to_string(), "-F", "papyrus", "-p", &target.pid().to_string()]);
+        leaktap_with([
+            "attach",
+            "--engine",
+            &engine.to_string(),
+            "-F",
+            "papyrus",
+            "-p",
+            &target.pid().to_string(),
+        ]);
         kill(target.pid(), None).expect("alive");
         target.work();
         target.end().succeeded();

@@ -58,24 +58,42 @@ engines! {
         let families = traced.report().families();
         let sums = families.iter().map(|family| {
             let sum = |name| family.total(name);
-            (family.name.as_str(), sum("allocations"), sum("frees"), sum("live_blocks"))
+            (
+                family.name.as_str(),
+                sum("allocations"),
+                sum("frees"),
+                sum("live_blocks"),
+            )
         });
-        assert_eq!(sums.collect::<Vec<_>>(), [("libc", 1, 0, 1), ("libc (namespace 2)", 13, 10, 3)]);
+        assert_eq!(
+            sums.collect::<Vec<_>>(),
+            [("libc", 1, 0, 1), ("libc (namespace 2)", 13, 10, 3)]
+        );
         assert_eq!(traced.report().total("allocations"), 13);
     }
 
     /// When a thread ends, its cache is freed once more, whichever malloc it is of.
     fn caches_of_threads_are_freed_once(engine) {
         for flag in ["-DNAMESPACE", "-DOWN"] {
-            let build = Build { compiler: None, flags: vec![flag.to_owned()] };
+            let build = Build {
+                compiler: None,
+                flags: vec![flag.to_owned()],
+            };
             let fixture = Fixture::built("thread_caches.c", &build);
             let launched = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
             exact(&fixture, &launched, Mode::Run);
             let attached = worked(&fixture, engine, &[]);
             for traced in [&launched, &attached] {
                 let families = traced.report().families();
-                let sums = families.iter().map(|family| family.total("unmatched_frees"));
-                assert_eq!(sums.collect::<Vec<_>>(), [0, 0], "{flag}: {}", traced.report().summary());
+                let sums = families
+                    .iter()
+                    .map(|family| family.total("unmatched_frees"));
+                assert_eq!(
+                    sums.collect::<Vec<_>>(),
+                    [0, 0],
+                    "{flag}: {}",
+                    traced.report().summary()
+                );
             }
         }
     }

@@ -28,28 +28,54 @@ engines! {
         ] {
             let traced = run(engine, &[program.as_ref()]);
             let notes = traced.succeeded().notes();
-            let told = notes.iter().filter(|note| start.is_some_and(|start| note.starts_with(start)));
+            let told = notes
+                .iter()
+                .filter(|note| start.is_some_and(|start| note.starts_with(start)));
             assert_eq!(told.count(), usize::from(start.is_some()), "{notes:?}");
         }
     }
 
     fn the_heap_of_a_jvm_is_not_seen(engine) {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let flags = ["-shared", "-fPIC", "-Dmain=unused"].map(str::to_owned).to_vec();
-        let library = Fixture::built("portable.c", &Build { flags, compiler: None });
+        let flags = ["-shared", "-fPIC", "-Dmain=unused"]
+            .map(str::to_owned)
+            .to_vec();
+        let library = Fixture::built(
+            "portable.c",
+            &Build {
+                flags,
+                compiler: None,
+            },
+        );
         let library = copied(&library, &folder.path().join("libjvm.so"));
         let preload = format!("LD_PRELOAD={}", library.display());
         let program = Fixture::new("portable.c");
-        let words = ["env".as_ref(), OsStr::new(&preload), program.program().as_ref()];
+        let words = [
+            "env".as_ref(),
+            OsStr::new(&preload),
+            program.program().as_ref(),
+        ];
         let traced = run(engine, &words);
         let notes = traced.succeeded().notes();
-        assert!(notes.iter().any(|note| note.starts_with("Java's heap is not seen")), "{notes:?}");
+        assert!(
+            notes
+                .iter()
+                .any(|note| note.starts_with("Java's heap is not seen")),
+            "{notes:?}"
+        );
     }
 
     /// Code with another view to be written by: an int3 cannot be put where its calls return to.
     fn calls_that_cannot_be_counted_are_named(engine) {
         let program = Fixture::new("other_view.c").program().display().to_string();
-        let finished = leaktap_with(["run", "--engine", &engine.to_string(), "--", &program, "run"]);
+        let finished = leaktap_with([
+            "run",
+            "--engine",
+            &engine.to_string(),
+            "--",
+            &program,
+            "run",
+        ]);
         let expected = match engine {
             Engine::Auto => "leaktap: 1,000 B in 10 blocks left, at 1 call site\n",
             Engine::Breakpoint => "leaktap: no unfreed blocks were seen; not counted: 10 calls\n",
@@ -61,11 +87,28 @@ engines! {
     fn without_an_allocator_of_its_own_the_reason_is_told(engine) {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let flags = vec!["-static".to_owned(), "-s".to_owned()];
-        let blind = Fixture::built("portable.c", &Build { flags, compiler: None });
+        let blind = Fixture::built(
+            "portable.c",
+            &Build {
+                flags,
+                compiler: None,
+            },
+        );
         let program = folder.path().join("valgrind/memcheck-amd64-linux");
         let program = copied(&blind, &program).display().to_string();
-        let finished = leaktap_with(["run", "--engine", &engine.to_string(), "--", &program, "run"]);
+        let finished = leaktap_with([
+            "run",
+            "--engine",
+            &engine.to_string(),
+            "--",
+            &program,
+            "run",
+        ]);
         let is_told = finished.stderr_text().contains("run it without valgrind");
-        assert!(finished.status.code() == Some(125) && is_told, "{}", finished.shown());
+        assert!(
+            finished.status.code() == Some(125) && is_told,
+            "{}",
+            finished.shown()
+        );
     }
 }

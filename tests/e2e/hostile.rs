@@ -59,7 +59,12 @@ engines! {
         let traced = tracing.detach();
         let report = traced.succeeded();
         match engine {
-            Engine::Auto => assert!(target.process().stdout_line("nonsense").contains("nonsense")),
+            Engine::Auto => assert!(
+                target
+                    .process()
+                    .stdout_line("nonsense")
+                    .contains("nonsense")
+            ),
             Engine::Breakpoint => assert_eq!(report.total("allocations"), 100),
         }
         target.end().succeeded();
@@ -103,7 +108,9 @@ engines! {
         fs::copy(Fixture::new("recursion.c").program(), &program).expect("a copy");
         let engine_name = engine.to_string();
         let capture = directory.path().join("capture").display().to_string();
-        let run: Vec<&OsStr> = ["run", "--engine", &engine_name, "-v", "-o", &capture, "--"].map(OsStr::new).into();
+        let run: Vec<&OsStr> = ["run", "--engine", &engine_name, "-v", "-o", &capture, "--"]
+            .map(OsStr::new)
+            .into();
         let words = [&run[..], &[program.as_os_str(), "run".as_ref()]].concat();
         is_harmless(&leaktap_with(&words).succeeded());
         for more in [["-v"].as_slice(), &["-F", "json"], &["--by", "module"]] {
@@ -113,14 +120,24 @@ engines! {
         // JSON has it as it is.
         let json = directory.path().join("report");
         let mut command = reporting("run", engine, &json);
-        Watched::spawn(command.arg("--").arg(&program).arg("run")).finish().succeeded();
+        Watched::spawn(command.arg("--").arg(&program).arg("run"))
+            .finish()
+            .succeeded();
         let report = Report::read(&json).expect("a report");
         assert_eq!(report.at("/target/program").as_str(), program.to_str());
 
         let absent = directory.path().join(format!("{ODD}2"));
-        let words = [&run[..5], &["/no/such/".as_ref(), "--".as_ref(), absent.as_os_str()]].concat();
+        let words = [
+            &run[..5],
+            &["/no/such/".as_ref(), "--".as_ref(), absent.as_os_str()],
+        ]
+        .concat();
         is_harmless(&leaktap_with(words));
-        is_harmless(&leaktap_with(["run".as_ref(), "--".as_ref(), absent.as_os_str()]));
+        is_harmless(&leaktap_with([
+            "run".as_ref(),
+            "--".as_ref(),
+            absent.as_os_str(),
+        ]));
         is_harmless(&leaktap_with(["report".as_ref(), absent.as_os_str()]));
         is_harmless(&leaktap_with([format!("--{ODD}")]));
         is_harmless(&leaktap_with(["attach", "-p", ODD]));

@@ -268,8 +268,8 @@ fn exits_that_a_killed_leaktap_has_shut_are_left_by_the_next_one() {
     target.end().succeeded();
 }
 
-/// A child that is forked as leaktap is killed has the same breakpoints, and they are taken out of it,
-/// too.
+/// A child that is forked as leaktap is killed has the same breakpoints, and they are taken out of
+/// it, too.
 #[test]
 fn a_child_that_is_forked_as_leaktap_is_killed_has_no_breakpoints() {
     let mut target = Fixture::new("fork_waits.c").start();

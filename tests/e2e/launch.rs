@@ -1,6 +1,5 @@
 //! `leaktap run`: streams, environment and exit status of the program are as without leaktap;
-//! options that decide when it
-//! reports and what it exits with.
+//! options that decide when it reports and what it exits with.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

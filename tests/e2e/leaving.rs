@@ -40,7 +40,12 @@ engines! {
         target.work();
         let traced = tracing.detach();
         is_out(&traced, &target);
-        assert_eq!(traced.report().total("allocations"), 100, "{}", traced.report().summary());
+        assert_eq!(
+            traced.report().total("allocations"),
+            100,
+            "{}",
+            traced.report().summary()
+        );
         target.end().succeeded();
     }
 
@@ -63,15 +68,20 @@ engines! {
     }
 
     /// What a realloc took out of the books is put back when it is led past the agent. And a
-    /// handler's stack may lie in a
-    /// frame: the call that it interrupts is not over, though further down.
+    /// handler's stack may lie in a frame: the call that it interrupts is not over, though further
+    /// down.
     fn calls_that_are_under_way_at_detach(engine) {
         let mut target = Fixture::new("in_realloc.c").start_for(ALL_CYCLES);
         for _ in 0..8 {
             let traced = attach(engine, target.pid(), &["--duration", "60ms"]).wait();
             is_out(&traced, &target);
             let report = traced.report();
-            let blocks: u64 = report.sites().iter().filter(|site| site.bytes == 1).map(|site| site.blocks).sum();
+            let blocks: u64 = report
+                .sites()
+                .iter()
+                .filter(|site| site.bytes == 1)
+                .map(|site| site.blocks)
+                .sum();
             // On a busy machine none may have returned meanwhile.
             let reallocs = report.total("allocated_bytes") % 1000;
             assert_eq!(blocks, u64::from(reallocs > 0), "{}", report.summary());

@@ -38,19 +38,41 @@ engines! {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("report");
         let mut command = reporting("run", engine, &file);
-        command.args(["--error-exitcode", "3", "--"]).arg(program(&fixture)).args(["run", "30"]);
+        command
+            .args(["--error-exitcode", "3", "--"])
+            .arg(program(&fixture))
+            .args(["run", "30"]);
         let finished = Watched::spawn(&mut limited(FEW_FILES, &command)).finish();
         let report = Report::read(&file).unwrap_or_else(|error| finished.fail(error));
         assert_eq!(finished.status.code(), Some(3), "{}", finished.shown());
-        assert_eq!((report.total("live_blocks"), report.total("live_bytes")), (1, 32), "{}", report.summary());
+        assert_eq!(
+            (report.total("live_blocks"), report.total("live_bytes")),
+            (1, 32),
+            "{}",
+            report.summary()
+        );
         let notes = report.notes();
-        let [note] = &notes[..] else { panic!("{notes:?}") };
-        assert!(note.contains("exec 30 times") && note.contains("30 live blocks"), "{note}");
+        let [note] = &notes[..] else {
+            panic!("{notes:?}")
+        };
+        assert!(
+            note.contains("exec 30 times") && note.contains("30 live blocks"),
+            "{note}"
+        );
     }
 
     fn a_launched_program_finds_the_limit_of_descriptors_as_it_was(engine) {
         let mut command = leaktap();
-        command.args(["run", "-q", "--engine", &engine.to_string(), "--", "sh", "-c", "ulimit -S -n; ulimit -H -n"]);
+        command.args([
+            "run",
+            "-q",
+            "--engine",
+            &engine.to_string(),
+            "--",
+            "sh",
+            "-c",
+            "ulimit -S -n; ulimit -H -n",
+        ]);
         let of = |command: &mut Command| Watched::spawn(command).finish().succeeded().stdout_text();
         let with = of(&mut limited(FEW_FOR_NOW, &command));
         let mut command = Command::new("sh");
@@ -68,7 +90,11 @@ engines! {
             let traced = tracing.detach();
             exact(&fixture, &traced, Mode::Attach);
             let notes = traced.report().notes();
-            assert_eq!(notes.iter().any(|note| note.contains("ENOMEM")), engine == Engine::Auto, "{notes:?}");
+            assert_eq!(
+                notes.iter().any(|note| note.contains("ENOMEM")),
+                engine == Engine::Auto,
+                "{notes:?}"
+            );
             target.end().succeeded();
         }
     }

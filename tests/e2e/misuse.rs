@@ -21,7 +21,8 @@ fn report_on(fixture: &'static str, engine: Engine, option: &str) -> String {
 engines! {
     fn the_first_of_two_frees_has_a_stack_if_that_is_asked_for(engine) {
         let text = launched(engine, "--free-stacks");
-        let first = "freed first at drop (misuse.cpp:20) < twice (misuse.cpp:26) < main (misuse.cpp:";
+        let first =
+            "freed first at drop (misuse.cpp:20) < twice (misuse.cpp:26) < main (misuse.cpp:";
         assert!(text.contains(first), "{text}");
     }
 

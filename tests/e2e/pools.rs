@@ -52,7 +52,12 @@ engines! {
         let target = fixture.start();
         let begins = crate::report::hexadecimal(&offset_of(&fixture, "pool_put"));
         let spec = format!("pool!{:#x}:ptr=1", begins + 1);
-        let traced = attach(engine, target.pid(), &["--alloc-fn", &spec, "--duration", "20ms"]).wait();
+        let traced = attach(
+            engine,
+            target.pid(),
+            &["--alloc-fn", &spec, "--duration", "20ms"],
+        )
+        .wait();
         let notes = traced.succeeded().notes().join("\n");
         assert!(notes.contains("no module of the target has"), "{notes}");
         target.end().succeeded();
@@ -60,7 +65,12 @@ engines! {
 
     fn a_function_that_is_not_there_is_named(engine) {
         let target = Fixture::new("pool.c").start();
-        let options = ["--alloc-fn", "pool_get:size=1,returns pool_putt:ptr=0", "--duration", "20ms"];
+        let options = [
+            "--alloc-fn",
+            "pool_get:size=1,returns pool_putt:ptr=0",
+            "--duration",
+            "20ms",
+        ];
         let traced = attach(engine, target.pid(), &options).wait();
         let notes = traced.succeeded().notes().join("\n");
         assert!(notes.contains("pool_putt"), "{notes}");
@@ -69,7 +79,9 @@ engines! {
     }
 
     fn python_objects_are_exact(engine) {
-        let Some(python) = tools::program("python3") else { return };
+        let Some(python) = tools::program("python3") else {
+            return;
+        };
         let code = "import sys\nprint('ready', flush=True)\nsys.stdin.readline()\n\
                     kept = [bytes(3000 + i) for i in range(50)]\n\
                     print('done', flush=True)\nsys.stdin.read()";
@@ -79,7 +91,9 @@ engines! {
         let report = tracing.detach();
         let sites = report.succeeded().sites();
         let of_python = sites.iter().filter(|site| site.family == "python");
-        let blocks = of_python.filter(|site| site.bytes >= 50 * 3000).map(|site| site.blocks);
+        let blocks = of_python
+            .filter(|site| site.bytes >= 50 * 3000)
+            .map(|site| site.blocks);
         assert_eq!(blocks.max(), Some(50), "{}", report.report().summary());
         target.end().succeeded();
     }

@@ -39,7 +39,8 @@ macro_rules! preloaded {
                     let Some(library) = tools::library($library) else { return };
                     for name in $fixtures {
                         let fixture = Fixture::new(name);
-                        let target = Target::start(Command::new(fixture.program()).env("LD_PRELOAD", &library));
+                        let mut command = Command::new(fixture.program());
+                        let target = Target::start(command.env("LD_PRELOAD", &library));
                         attached(&fixture, target, engine);
                     }
                 }

@@ -39,8 +39,7 @@ fn run(
 }
 
 /// Runs it with and without leaktap, each in a directory of its own that `prepare` fills; compares,
-/// and returns the report
-/// and the directory of the traced one.
+/// and returns the report and the directory of the traced one.
 fn same(
     engine: Engine,
     words: &[&OsStr],

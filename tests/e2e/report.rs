@@ -305,11 +305,12 @@ pub(crate) mod tests {
             serde_json::json!({"address": "0x1234", "module": 0, "function": function,
                 "file": "/src/fixtures/x.c", "line": line, "inlined": inlined})
         };
-        let json = serde_json::json!({"schema": 2, "engine": "auto", "notes": ["3 stacks were truncated"],
+        let json = serde_json::json!({"schema": 2, "engine": "auto",
+            "notes": ["3 stacks were truncated"],
             "modules": [{"path": "/x", "build_id": null, "base": "0x1000"}],
             "frames": [frame("leak", 2, true), frame("main", 9, false)],
-            "totals": {"allocations": blocks, "frees": 0, "unmatched_frees": 0, "live_blocks": blocks,
-                "live_bytes": bytes, "lost_events": 0},
+            "totals": {"allocations": blocks, "frees": 0, "unmatched_frees": 0,
+                "live_blocks": blocks, "live_bytes": bytes, "lost_events": 0},
             "sites": [{"source": "heap", "function": "malloc", "blocks": blocks, "bytes": bytes,
                 "frames": [0, 1]}]});
         Report::parse(&json.to_string()).expect("a report")

@@ -46,7 +46,10 @@ engines! {
             let (status, report) = checked(&engine.to_string(), &fixture, &[]);
             let name = fixture.program().display();
             assert_eq!(status, Some(0), "{name}: {report}");
-            assert!(report.contains("which runtimes keep for good"), "{name}: {report}");
+            assert!(
+                report.contains("which runtimes keep for good"),
+                "{name}: {report}"
+            );
             assert!(report.contains("no unfreed blocks\n"), "{name}: {report}");
         }
     }
@@ -81,12 +84,27 @@ engines! {
     }
 
     fn the_json_report_has_each_site(engine) {
-        let program = Fixture::new("keeps_nothing.c").program().display().to_string();
+        let program = Fixture::new("keeps_nothing.c")
+            .program()
+            .display()
+            .to_string();
         let engine = engine.to_string();
-        let words = ["run", "-q", "--engine", &engine, "-F", "json", "--report-file", "/dev/stdout"];
+        let words = [
+            "run",
+            "-q",
+            "--engine",
+            &engine,
+            "-F",
+            "json",
+            "--report-file",
+            "/dev/stdout",
+        ];
         let finished = leaktap_with(words.into_iter().chain(["--", &program])).succeeded();
         let text = finished.stdout_text();
-        let json = text.lines().find(|line| line.starts_with('{')).expect("a report");
+        let json = text
+            .lines()
+            .find(|line| line.starts_with('{'))
+            .expect("a report");
         let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
         let sites = json["sites"].as_array().expect("sites");
         let kept = sites.iter().filter(|site| site["kind"] == "runtime");

@@ -104,7 +104,10 @@ engines! {
             is_of_busy(&traced, traced.succeeded());
             let changes = before.changes(target.pid());
             if !changes.is_empty() {
-                traced.fail(&format!("cycle {cycle}: the target is not what it was"), &changes);
+                traced.fail(
+                    &format!("cycle {cycle}: the target is not what it was"),
+                    &changes,
+                );
             }
         }
         target.work();
@@ -123,7 +126,11 @@ engines! {
             allocations += report.total("allocations");
             assert_eq!(report.total("lost_events"), 0, "{}", report.summary());
             let kind = &report.at("/probes/0")["kind"];
-            assert!(engine == Engine::Breakpoint || kind == "detour", "{}", report.summary());
+            assert!(
+                engine == Engine::Breakpoint || kind == "detour",
+                "{}",
+                report.summary()
+            );
             // The library itself may be half gone.
             let mut left = left_behind(target.pid());
             left.retain(|what| !what.contains("libplugin"));
@@ -151,7 +158,12 @@ engines! {
             target.finish().succeeded();
             // It may have come too early: before there was an allocator.
             if traced.has_report() {
-                let probes = traced.report().at("/probes").as_array().cloned().unwrap_or_default();
+                let probes = traced
+                    .report()
+                    .at("/probes")
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
                 let unprobed = probes.iter().find(|probe| probe["kind"] == "none");
                 assert_eq!(unprobed, None, "{}", traced.report().summary());
             }
@@ -169,7 +181,11 @@ engines! {
             }
             let traced = tracing.detach();
             let report = traced.succeeded();
-            assert!(engine == Engine::Breakpoint || report.total("live_blocks") >= BLOCKS, "{}", report.summary());
+            assert!(
+                engine == Engine::Breakpoint || report.total("live_blocks") >= BLOCKS,
+                "{}",
+                report.summary()
+            );
             let left = left_behind(target.pid());
             if !left.is_empty() {
                 traced.fail("something is left", &left);
@@ -185,7 +201,12 @@ engines! {
             target.process().signal(Signal::SIGKILL);
             let traced = tracing.wait();
             let report = traced.succeeded();
-            assert_eq!(report.at("/target/exit"), &json!({"signal": 9}), "{}", report.summary());
+            assert_eq!(
+                report.at("/target/exit"),
+                &json!({"signal": 9}),
+                "{}",
+                report.summary()
+            );
             assert!(report.total("live_blocks") <= HELD, "{}", report.summary());
         }
     }
@@ -202,7 +223,12 @@ engines! {
             let traced = tracing.wait();
             match traced.finished.status.code() {
                 Some(0) => assert!(traced.has_report(), "{}", traced.finished.shown()),
-                Some(125) => assert_eq!(traced.finished.stderr_text().lines().count(), 1, "{}", traced.finished.shown()),
+                Some(125) => assert_eq!(
+                    traced.finished.stderr_text().lines().count(),
+                    1,
+                    "{}",
+                    traced.finished.shown()
+                ),
                 _ => traced.fail("a report, or one line", &[]),
             }
         }
@@ -228,8 +254,15 @@ engines! {
         for cycle in 0..20 {
             let tracing = begin_to_attach(engine, target.pid(), &[]);
             let_run(moment(cycle, 60));
-            let signals = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
-            tracing.process().signal(signals[cycle as usize % signals.len()]);
+            let signals = [
+                Signal::SIGINT,
+                Signal::SIGQUIT,
+                Signal::SIGTERM,
+                Signal::SIGHUP,
+            ];
+            tracing
+                .process()
+                .signal(signals[cycle as usize % signals.len()]);
             ends_without_a_trace(tracing, &target);
         }
         target.work();
@@ -243,7 +276,8 @@ engines! {
         let tracing = begin_to_run(engine, &[busy.program().as_os_str()]);
         tracing.process().stdout_line("ready");
         let pid = tracing.process().pid();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
         let program = children.trim().to_owned();
         assert!(!program.is_empty());
         tracing.process().signal(Signal::SIGKILL);

@@ -68,8 +68,9 @@ pub(crate) fn nginx(port: u16, size: usize) -> Option<Server> {
         .map(temporary)
         .concat();
     let configuration = format!(
-        "daemon off; worker_processes 1; pid {root}/pid; error_log stderr notice; events {{ worker_connections 256; }} \
-         http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port}; root {root}; gzip on; gzip_min_length 1; gzip_types *; }} }}"
+        "daemon off; worker_processes 1; pid {root}/pid; error_log stderr notice; \
+         events {{ worker_connections 256; }} http {{ access_log off; {paths} server {{ \
+         listen 127.0.0.1:{port}; root {root}; gzip on; gzip_min_length 1; gzip_types *; }} }}"
     );
     fs::write(directory.path().join("conf"), configuration).expect("a configuration");
     let process = Watched::spawn(

@@ -1,6 +1,5 @@
 //! Who runs in the target's memory without being a thread that could run into a breakpoint: another
-//! process, traced with it; and
-//! threads of the kernel, left alone.
+//! process, traced with it; and threads of the kernel, left alone.
 
 use std::process::Command;
 

@@ -42,23 +42,37 @@ engines! {
         let capture = directory.path().join("capture").display().to_string();
         let (engine, leaky) = (engine.to_string(), Fixture::new("recursion.c"));
         let program = leaky.program().display().to_string();
-        let words = ["run", "-q", "--engine", &engine, "-o", &capture, "--", &program, "run"];
+        let words = [
+            "run", "-q", "--engine", &engine, "-o", &capture, "--", &program, "run",
+        ];
         leaktap_with(words).succeeded();
         leaktap_with(["report", &capture]).succeeded();
         let leaks = leaktap_with(["report", "--error-exitcode", "7", &capture]);
         assert_eq!(leaks.status.code(), Some(7), "{}", leaks.shown());
         // As a pipe has it.
-        let mut from_stdin = Watched::spawn(leaktap().args(["report", "--error-exitcode", "7", "-"]));
+        let mut from_stdin =
+            Watched::spawn(leaktap().args(["report", "--error-exitcode", "7", "-"]));
         from_stdin.send(&fs::read(&capture).expect("a capture"));
         from_stdin.close_stdin();
         let leaks_again = from_stdin.finish();
-        assert_eq!(leaks_again.status.code(), Some(7), "{}", leaks_again.shown());
+        assert_eq!(
+            leaks_again.status.code(),
+            Some(7),
+            "{}",
+            leaks_again.shown()
+        );
         assert_eq!(leaks_again.stdout_text(), leaks.stdout_text());
     }
 
     fn where_nothing_can_be_watched_it_is_125(engine) {
         let flags = vec!["-static".to_owned(), "-s".to_owned()];
-        let blind = Fixture::built("portable.c", &Build { flags, compiler: None });
+        let blind = Fixture::built(
+            "portable.c",
+            &Build {
+                flags,
+                compiler: None,
+            },
+        );
         let (engine, program) = (engine.to_string(), blind.program().display().to_string());
         let finished = leaktap_with(["run", "--engine", &engine, "--", &program, "run"]);
         assert_eq!(finished.status.code(), Some(125), "{}", finished.shown());

@@ -123,7 +123,8 @@ engines! {
         target.end().succeeded();
     }
 
-    /// An epoll_wait(2) that is interrupted waits its whole time again: no thread is, more than once.
+    /// An epoll_wait(2) that is interrupted waits its whole time again: no thread is, more than
+    /// once.
     fn a_timeout_ends_a_wait(engine) {
         let mut target = Fixture::new("waits_long.c").start();
         let tracing = attach(engine, target.pid(), &[]);

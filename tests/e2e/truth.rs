@@ -1,13 +1,13 @@
 //! What a fixture states about itself, in comments on the lines that leak.
 //!
-//! | directive | meaning |
-//! | --- | --- |
-//! | `//~ LEAK [run\|attach] [blocks=N] [bytes=N] [fn=A\|B] [frames=inner,outer] [kind=mapping]` | this line leaks exactly that |
-//! | `//~ ANY why` | what this line leaks is the C library's business |
-//! | `//~ OUTSIDE [run\|attach] module=M\|function=F [blocks=N]` | a site with no line of the fixture is tolerated if one of its frames fits |
-//! | `//~ TOTALS [run\|attach] name=N ...` | numbers of the report's totals |
-//! | `//~ NOTES [run\|attach] text` | one of the report's notes has this text |
-//! | `//~ MAPS why` | the program itself changes what code is mapped |
+//! - `//~ LEAK [run|attach] [blocks=N] [bytes=N] [fn=A|B] [frames=inner,outer] [kind=mapping]`:
+//!   this line leaks exactly that.
+//! - `//~ ANY why`: what this line leaks is the C library's business.
+//! - `//~ OUTSIDE [run|attach] module=M|function=F [blocks=N]`: a site with no line of the fixture
+//!   is tolerated if one of its frames fits.
+//! - `//~ TOTALS [run|attach] name=N ...`: numbers of the report's totals.
+//! - `//~ NOTES [run|attach] text`: one of the report's notes has this text.
+//! - `//~ MAPS why`: the program itself changes what code is mapped.
 
 use std::fmt;
 
@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_directive_may_be_for_one_mode_only() {
-        let text = "x //~ LEAK attach bytes=1 kind=mapping\ny //~ OUTSIDE run module=libx\nz //~ TOTALS attach frees=7";
+        let text = "x //~ LEAK attach bytes=1 kind=mapping\ny //~ OUTSIDE run module=libx\n\
+                    z //~ TOTALS attach frees=7";
         let attached = truth(text, Mode::Attach);
         assert_eq!((attached.leaks.len(), attached.outside.len()), (1, 0));
         assert_eq!(attached.leaks[0].source, "mapping");

@@ -68,8 +68,8 @@ impl Call {
         }
     }
 
-    /// A realloc has returned, and has freed the old block or not. That is out of the ledger, unless
-    /// the call was thought to be over, or there was no room to remember it.
+    /// A realloc has returned, and has freed the old block or not. That is out of the ledger,
+    /// unless the call was thought to be over, or there was no room to remember it.
     #[cold]
     fn settle(&self, agent: Agent, is_freed: bool, bp: u64) {
         let Some(key) = self.block() else { return };

@@ -1,5 +1,5 @@
-//! What the tracer has to see before it is done: told, and awaited for a while. Changes of the dynamic
-//! linker's list of modules, and what the tracer has to be gone for.
+//! What the tracer has to see before it is done: told, and awaited for a while. Changes of the
+//! dynamic linker's list of modules, and what the tracer has to be gone for.
 
 use core::hint::spin_loop;
 use core::sync::atomic::AtomicU32;
@@ -27,8 +27,8 @@ extern "C" fn leaktap_changed(fs: u64) {
 
 impl Agent {
     /// Tells the tracer that there is something to be seen, and waits until it has seen that, or is
-    /// gone, or takes this thread out, whose fs base is `fs`. After a wait in vain nobody waits any more,
-    /// unless the tracer comes back.
+    /// gone, or takes this thread out, whose fs base is `fs`. After a wait in vain nobody waits any
+    /// more, unless the tracer comes back.
     pub(crate) fn await_tracer(self, fs: u64) {
         let (told, live) = (&self.control.told, &self.control.live);
         let change = told.changes.fetch_add(1, AcqRel).wrapping_add(1);

@@ -1,24 +1,19 @@
 //! Where detours enter the agent.
 //!
 //! There are two kinds. A *lean* one is for functions of shared libraries whose callers know
-//! nothing of them but the psABI: the
-//! stub names its descriptor in r11, which no function expects anything in (psABI, 3.2.1: neither
-//! do rax and r10 matter to a
-//! function with a fixed list of arguments), and what is clobbered is what any call may clobber. A
-//! *full* one preserves what
-//! its function preserves: all general registers and the direction flag, at entry, and after the
-//! original has returned
-//! all but its result. Callers compiled together with the function know what it leaves alone
-//! (-fipa-ra, LTO). Its stub
-//! pushes the descriptor's address, and jumps are made through the word below the stack pointer,
-//! which no signal
-//! handler touches (the red zone, psABI 3.2.2). No vector register is ever touched.
+//! nothing of them but the psABI: the stub names its descriptor in r11, which no function expects
+//! anything in (psABI, 3.2.1: neither do rax and r10 matter to a function with a fixed list of
+//! arguments), and what is clobbered is what any call may clobber. A *full* one preserves what its
+//! function preserves: all general registers and the direction flag, at entry, and after the
+//! original has returned all but its result. Callers compiled together with the function know what
+//! it leaves alone (-fipa-ra, LTO). Its stub pushes the descriptor's address, and jumps are made
+//! through the word below the stack pointer, which no signal handler touches (the red zone, psABI
+//! 3.2.2). No vector register is ever touched.
 //!
 //! `.cfi` lines describe each frame, so that a walk gets through.
 //!
 //! A thread in here needs nobody's help to get out: it gets to one of the labels `_call`, `_pass`
-//! and
-//! `_return`, where the tracer can take it over, or it is inside the original, to return to
+//! and `_return`, where the tracer can take it over, or it is inside the original, to return to
 //! `_back`.
 //!
 //! The fs base is read by `rdfsbase`, never from memory: a program may have set it to anything.
@@ -372,8 +367,8 @@ global_asm!(
     arguments = const ARGUMENTS,
 );
 
-/// A function is entered, with `fourth` as its fourth argument. 1: its original is to be called, and
-/// [`leaktap_leave`] with what it returns; 0: it is none of our business.
+/// A function is entered, with `fourth` as its fourth argument. 1: its original is to be called,
+/// and [`leaktap_leave`] with what it returns; 0: it is none of our business.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_enter(call: &mut Call, fs: u64, bp: u64, fourth: u64) -> u32 {
     let Some(agent) = Agent::present() else {
@@ -517,8 +512,8 @@ struct Gate {
     descriptor: u64,
 }
 
-/// mprotect(2) or mlockall(2) was called, with its return address at `sp`. Where that may be what the
-/// tracer has to be gone for, it is asked first.
+/// mprotect(2) or mlockall(2) was called, with its return address at `sp`. Where that may be what
+/// the tracer has to be gone for, it is asked first.
 #[unsafe(no_mangle)]
 extern "C" fn leaktap_knock(gate: &Gate, sp: &u64, fs: u64) {
     // In a forked child there is nobody to ask.

@@ -12,8 +12,8 @@ pub(crate) fn number() -> u32 {
     unsafe { call(GETTID, [0; 6]) as u32 }
 }
 
-/// Waits while `word` is `value`, so many nanoseconds at most, and less than a second. May return at any
-/// time: futex(2).
+/// Waits while `word` is `value`, so many nanoseconds at most, and less than a second. May return
+/// at any time: futex(2).
 pub(crate) fn wait(word: &AtomicU32, value: u32, nanoseconds: u64) {
     const WAIT: u64 = 0;
     let timeout = [0, nanoseconds];

@@ -71,8 +71,8 @@ impl Agent {
         }
     }
 
-    /// A call of mprotect(2) or mlockall(2) begins, and is noted. True if it may make code writable in
-    /// which the tracer has written, or fill what is reserved.
+    /// A call of mprotect(2) or mlockall(2) begins, and is noted. True if it may make code writable
+    /// in which the tracer has written, or fill what is reserved.
     pub(crate) fn asks(self, call: &Mapping<'_>) -> bool {
         self.note_mapping(Noted {
             action: call.descriptor.action,

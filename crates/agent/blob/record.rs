@@ -74,8 +74,7 @@ impl Allocated {
 
 impl Agent {
     /// Enters a block whose stack is remembered, and where the blocks of its area are: nearly every
-    /// one. `state` is for this call
-    /// alone.
+    /// one. `state` is for this call alone.
     ///
     /// # Errors
     /// Nothing has changed.
@@ -109,8 +108,7 @@ impl Agent {
     }
 
     /// Takes a block out of the ledger, before it is really freed, if its area is remembered and it
-    /// is where it belongs. False,
-    /// and nothing has changed, if not. `state` is for this call alone.
+    /// is where it belongs. False, and nothing has changed, if not. `state` is for this call alone.
     #[inline(always)]
     pub(crate) fn freed_again(self, state: *mut Thread, free: &Freeing) -> bool {
         // SAFETY: as for `allocated_again`.

@@ -9,8 +9,7 @@ use crate::agent::Agent;
 use crate::layout::Module;
 
 /// The rows of all modules of the process, as they are at each lookup. To be asked after the
-/// generation was read: so what is
-/// remembered under a generation never stems from older rows.
+/// generation was read: so what is remembered under a generation never stems from older rows.
 #[derive(Clone, Copy)]
 pub(crate) struct AllRows(pub(crate) Agent);
 

@@ -1,12 +1,10 @@
 //! Reads of the thread's own memory that cannot fault.
 //!
 //! Of the thread's own stack, what call frame information leads to is read just so: those are the
-//! words by which its frames
-//! are about to return. Where the stacks of threads are the tracer says. All else (another stack,
-//! of a coroutine or of a signal
-//! handler, and whatever a frame pointer or a guess leads to) is copied by the kernel, which
-//! answers if there is nothing: a
-//! program may close any page at any moment. Where system calls are not allowed
+//! words by which its frames are about to return. Where the stacks of threads are the tracer says.
+//! All else (another stack, of a coroutine or of a signal handler, and whatever a frame pointer or
+//! a guess leads to) is copied by the kernel, which answers if there is nothing: a program may
+//! close any page at any moment. Where system calls are not allowed
 //! ([`Live::kernel`](crate::layout::Live)), a walk ends there.
 //!
 //! Code without call frame information (all of Chromium) has only frame pointers, so each page of
@@ -85,8 +83,7 @@ impl Agent {
     }
 
     /// Copies words from `at` on by a system call, which does not fault. Returns how many; none
-    /// where system calls
-    /// are not allowed.
+    /// where system calls are not allowed.
     pub(crate) fn copy(self, at: u64, words: &[Cell<u64>]) -> usize {
         match self.control.live.kernel.load(Relaxed) {
             1 => kernel::copy(self.control.process, at, words),
@@ -105,8 +102,7 @@ pub(crate) fn stack_below(agent: Agent, at: u64) -> Option<Region> {
 
 impl<'w> Stack<'w> {
     /// The memory of a thread whose stack pointer is `sp`, where a call has just written a word;
-    /// `known` is what
-    /// was found out before. `window` is for this alone.
+    /// `known` is what was found out before. `window` is for this alone.
     #[inline]
     pub(crate) fn new(
         agent: Agent,

@@ -1,12 +1,10 @@
 //! The record of calls that have not returned, but for the one that [`Thread::outer`] names.
 //!
 //! The original that the agent has called returns to the agent, so the tracer must know of each
-//! such return
-//! address before it takes the agent away, wherever that lies: on a stack that was left for another
-//! one, too. A call goes on
-//! record when another one begins in its thread, and is struck off when it returns. One that was
-//! left by longjmp(3) never does:
-//! it is struck off when its place is needed and it is seen to be over.
+//! such return address before it takes the agent away, wherever that lies: on a stack that was left
+//! for another one, too. A call goes on record when another one begins in its thread, and is struck
+//! off when it returns. One that was left by longjmp(3) never does: it is struck off when its place
+//! is needed and it is seen to be over.
 //!
 //! A thread writes to its own record alone, but its signal handlers may interrupt that: so places
 //! are taken by exchanges.
@@ -21,10 +19,8 @@ use crate::stack::stack_below;
 
 impl Agent {
     /// A call begins in `thread`, with its return address at `sp`, before the one that was entered
-    /// with its own at
-    /// `earlier` has returned. That never will if it `is_over` by a walk, and popped: one of the
-    /// two alone need not
-    /// mean it, for a handler's stack may lie in a frame.
+    /// with its own at `earlier` has returned. That never will if it `is_over` by a walk, and
+    /// popped: one of the two alone need not mean it, for a handler's stack may lie in a frame.
     #[cold]
     pub(crate) fn put_on_record(self, thread: *mut Thread, earlier: u64, sp: u64, is_over: bool) {
         let record = record(thread);
@@ -83,8 +79,7 @@ fn record(thread: *mut Thread) -> &'static Unreturned {
 
 impl Unreturned {
     /// False if there is no place. The count is raised first: whoever leaves this by a jump leaves
-    /// one that is too high, and no
-    /// entry behind that nobody would strike off.
+    /// one that is too high, and no entry behind that nobody would strike off.
     fn put(&self, entry_sp: u64) -> bool {
         let take = |call: &&AtomicU64| {
             call.compare_exchange(0, entry_sp, Relaxed, Relaxed).is_ok()

@@ -56,8 +56,8 @@ pub const CACHED_RULES: usize = 4096;
 pub const KEYS: usize = 8;
 
 /// In place of the key of a thread: several threads have this fs base (clone(2) without
-/// CLONE_SETTLS). They would write to one state at
-/// the same time, so each has one by its number, [`key_of_number`].
+/// CLONE_SETTLS). They would write to one state at the same time, so each has one by its number,
+/// [`key_of_number`].
 #[inline]
 pub const fn shared_key(fs: u64) -> u64 {
     fs | 1
@@ -179,8 +179,7 @@ pub struct Control {
     /// calls malloc is no part of that.
     pub inside_of: [u32; INSIDE],
     /// The C library, the dynamic linker and the allocator, where they are not part of the
-    /// program's own module. Unused ones
-    /// are empty.
+    /// program's own module. Unused ones are empty.
     pub system: [Region; SYSTEM],
     /// Written by the tracer at any time.
     pub live: Live,
@@ -329,8 +328,7 @@ pub struct Thread {
     pub index: AtomicU32,
     /// Calls that have not returned, but the one of `outer`.
     pub unreturned: Unreturned,
-    /// What calls that reallocate have taken out of the ledger:
-    /// [`Moving`](crate::moving::Moving).
+    /// What calls that reallocate have taken out of the ledger: [`Moving`](crate::moving::Moving).
     pub moving: [[AtomicU64; MOVING_WORDS]; MOVING],
     /// Where a function was called that a user has told of: stack pointer at its entry, 0 if none
     /// is running, and return address there. What it maps is its own. Written by the tracer.
@@ -359,10 +357,8 @@ pub struct Thread {
 pub const MAYBE_OVER: u64 = 1;
 
 /// Calls that had not returned when another one began in the thread: in a signal handler, on
-/// another stack, or after
-/// longjmp(3), which most often means that they never will. With [`Thread::outer`], the record of
-/// all return addresses that
-/// the agent has put on stacks.
+/// another stack, or after longjmp(3), which most often means that they never will. With
+/// [`Thread::outer`], the record of all return addresses that the agent has put on stacks.
 #[repr(C)]
 pub struct Unreturned {
     /// How many of `calls` are not 0.
@@ -378,8 +374,7 @@ impl Thread {
     pub const HEAD_LEN: usize = offset_of!(Thread, moving);
 
     /// Stack pointers at the entries of all calls that may return to the agent, from the first
-    /// bytes of a thread's
-    /// state as they were read; false behind them if there may be more.
+    /// bytes of a thread's state as they were read; false behind them if there may be more.
     pub fn running(head: &[u8; Thread::HEAD_LEN]) -> (impl Iterator<Item = u64> + '_, bool) {
         const CALLS: usize = offset_of!(Thread, unreturned) + offset_of!(Unreturned, calls);
         const INCOMPLETE: usize =

@@ -1,19 +1,17 @@
 //! The code that leaktap injects into a target, and what it shares with the tracer.
 //!
 //! With optimised probes, this is the first stage of the data path: a detour enters the agent,
-//! which
-//! takes the stack, enters the block into the ledger, and goes on; no thread stops. The agent
-//! itself
-//! is in `blob/`, built by build.rs into a position independent image without a libc: [`text`].
-//! Not for injecting it: that is the tracer's part, with what this crate knows of the image, the
-//! [`layout`] of what is shared, and [`stub()`]s.
+//! which takes the stack, enters the block into the ledger, and goes on; no thread stops. The agent
+//! itself is in `blob/`, built by build.rs into a position independent image without a libc:
+//! [`text`]. Not for injecting it: that is the tracer's part, with what this crate knows of the
+//! image, the [`layout`] of what is shared, and [`stub()`]s.
 //!
 //! # What the tracer relies on
 //! - The image is [`HEADER_LEN`] bytes of header page, and then code and constants, never written.
 //! - The agent reads nothing but its thread's stack, the shared memory and its own code, writes
 //!   nothing but the shared memory, and calls nothing but the displaced instructions.
-//! - It makes three system calls: process_vm_readv(2) of its own process, for what it cannot be sure
-//!   to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the
+//! - It makes three system calls: process_vm_readv(2) of its own process, for what it cannot be
+//!   sure to read otherwise, gettid(2) where threads share an fs base, and futex(2) to wait for the
 //!   tracer; and not even these unless [`layout::Live::kernel`] allows it.
 //! - It waits for nobody but there, for a second at most.
 #![deny(unsafe_code)]
@@ -78,8 +76,8 @@ pub enum Shape {
     FullAroundThrowing,
     /// As `Before`, and preserves what the function preserves.
     FullBefore,
-    /// For mprotect(2) and mlockall(2): goes on to the original without a frame. Waits for the tracer
-    /// first, if that may have to be gone.
+    /// For mprotect(2) and mlockall(2): goes on to the original without a frame. Waits for the
+    /// tracer first, if that may have to be gone.
     Gate,
     /// For the dynamic linker's `r_brk`: tells the tracer, waits for it, and returns.
     Change,
@@ -153,12 +151,12 @@ pub const EXITS: [(u64, Exit); 16] = [
     (offsets::CHANGE_RETURN, Exit::Return),
 ];
 
-/// Offset in the image of the exit of [`Shape::Gate`]: all is as at the function's entry, and in the word
-/// below the stack pointer is the address of its displaced instructions.
+/// Offset in the image of the exit of [`Shape::Gate`]: all is as at the function's entry, and in
+/// the word below the stack pointer is the address of its displaced instructions.
 pub const GATE_PASS: u64 = offsets::GATE_PASS;
 
-/// Bytes of `test al, 0xfe`. With [`SHUT`] in the place of the first, [`OPEN`], a thread stays there
-/// until the exit is open again, and nothing happens to it.
+/// Bytes of `test al, 0xfe`. With [`SHUT`] in the place of the first, [`OPEN`], a thread stays
+/// there until the exit is open again, and nothing happens to it.
 pub const EXIT_LEN: u64 = 2;
 /// See [`EXIT_LEN`].
 pub const OPEN: u8 = 0xa8;
@@ -166,8 +164,7 @@ pub const OPEN: u8 = 0xa8;
 pub const SHUT: u8 = 0xeb;
 
 /// Offsets in the image that an original called by [`Shape::Around`] or [`Shape::FullAround`]
-/// returns to, with the stack
-/// pointer at a [`layout::Call`].
+/// returns to, with the stack pointer at a [`layout::Call`].
 pub const BACKS: [u64; 2] = [offsets::AROUND_BACK, offsets::FULL_AROUND_BACK];
 
 /// Code and constants of the image, from offset [`HEADER_LEN`] on.

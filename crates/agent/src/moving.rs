@@ -1,9 +1,9 @@
 //! What calls under way have taken out of the ledger.
 //!
-//! A realloc frees before it allocates, and may fail, or never return: its thread ends, or leaves it
-//! by longjmp(3). Its old block is not known to be freed then, and goes back. That is kept in the
-//! shared memory, for the agent to put back once it finds the call to be over, and for the tracer
-//! once the thread is gone.
+//! A realloc frees before it allocates, and may fail, or never return: its thread ends, or leaves
+//! it by longjmp(3). Its old block is not known to be freed then, and goes back. That is kept in
+//! the shared memory, for the agent to put back once it finds the call to be over, and for the
+//! tracer once the thread is gone.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};

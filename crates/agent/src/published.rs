@@ -1,14 +1,12 @@
 //! Tables that the tracer changes while threads of the target search them. Compiled into both, and
-//! into
-//! `crates/loom`, where loom's atomics stand in.
+//! into `crates/loom`, where loom's atomics stand in.
 //!
 //! A table is words: how many more there are, and then entries of as many words each, sorted by
-//! their first. It has two places in the shared
-//! memory. The tracer writes to the one that nobody is led to, leads there, and changes the version
-//! before it writes to the other one: whoever
-//! searched that meanwhile sees a new version, and searches again. So nothing is used up however
-//! often a table changes, no thread
-//! waits for another one, and a tracer that is killed leaves a whole table.
+//! their first. It has two places in the shared memory. The tracer writes to the one that nobody is
+//! led to, leads there, and changes the version before it writes to the other one: whoever searched
+//! that meanwhile sees a new version, and searches again. So nothing is used up however often a
+//! table changes, no thread waits for another one, and a tracer that is killed leaves a whole
+//! table.
 //!
 //! The target changes one thing itself: a range that is no more becomes empty, in the table that is
 //! led to and in the one that is to come.
@@ -30,8 +28,8 @@ pub struct Published {
 
 impl Published {
     /// A table of ranges at address `at` of the target, which is written, is to be published. What
-    /// becomes empty from now on becomes so there,
-    /// too; what was so before is in the table that is led to, and has to be looked for.
+    /// becomes empty from now on becomes so there, too; what was so before is in the table that is
+    /// led to, and has to be looked for.
     pub fn prepare(&self, at: u64) {
         self.next.store(at, Release);
         // Whoever does not see this has done by now what it does to the old table.
@@ -39,8 +37,7 @@ impl Published {
     }
 
     /// Leads to the table at address `at` of the target, which is written. The place that was led
-    /// to may be written next, but for
-    /// readers with relaxed stores.
+    /// to may be written next, but for readers with relaxed stores.
     pub fn publish(&self, at: u64) {
         self.at.store(at, Release);
         // Whoever sees this version sees that address.
@@ -82,8 +79,7 @@ impl Published {
                 fence(SeqCst);
                 empty(entries_at(self.next.load(Acquire)), range);
                 // Either the tracer finds that in a table that it has led to since, or its version
-                // is found here. (On x86
-                // the exchange is such a fence already.)
+                // is found here. (On x86 the exchange is such a fence already.)
                 fence(SeqCst);
             }
             if self.version.load(Relaxed) == version {
@@ -138,8 +134,8 @@ fn last<const WORDS: usize>(words: &[AtomicU64], key: u64) -> Option<[u64; WORDS
 }
 
 /// Has a range of `entries` of two words, the first address and the one behind the last, end where
-/// it begins. The place may be another table's by
-/// now: nothing changes in a table that does not have the range.
+/// it begins. The place may be another table's by now: nothing changes in a table that does not
+/// have the range.
 pub fn empty(entries: &[AtomicU64], [start, end]: [u64; 2]) {
     if let Some([first, behind, ..]) = below::<2>(entries, start)
         && first.load(Relaxed) == start

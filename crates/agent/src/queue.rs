@@ -2,7 +2,8 @@
 //! `crates/loom`, where loom's atomics stand in.
 //!
 //! Nobody waits: where there is no room, nothing is noted. A note has a position. Its place says by
-//! its first word whether it is free, or written, for each round anew: zeroed memory is an empty queue.
+//! its first word whether it is free, or written, for each round anew: zeroed memory is an empty
+//! queue.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
@@ -64,8 +65,8 @@ impl Queue<'_> {
         }
     }
 
-    /// Takes the note at position `at` out, if it is there. There is one reader, which asks for each
-    /// position once it has got the one before.
+    /// Takes the note at position `at` out, if it is there. There is one reader, which asks for
+    /// each position once it has got the one before.
     pub fn take(&self, at: u64) -> Option<[u64; WORDS]> {
         let ([state, words @ ..], free) = self.place(at)?;
         if state.load(Acquire) != free.wrapping_add(1) {

@@ -129,10 +129,9 @@ impl Shared {
     }
 
     /// In a file of its own, unless files may not be as long (RLIMIT_FSIZE): where the kernel
-    /// commits to no more memory than there is
-    /// (vm.overcommit_memory, proc_sys_vm(5)), it does so for each page of a file that is touched,
-    /// but at once for all that is mapped without
-    /// one. That not only fails: other programs get no memory while it is tried.
+    /// commits to no more memory than there is (vm.overcommit_memory, proc_sys_vm(5)), it does so
+    /// for each page of a file that is touched, but at once for all that is mapped without one.
+    /// That not only fails: other programs get no memory while it is tried.
     fn own(tables: u32) -> io::Result<Shared> {
         Shared::uncommitted(tables).or_else(|_| Shared::anonymous(tables))
     }
@@ -177,10 +176,9 @@ impl Shared {
     }
 
     /// Moves what is in use of `from` here, if that is in a file: some `bytes` of it from `at` on.
-    /// Nobody uses it any more. What has come
-    /// here is a hole there, so that it costs the target nothing to unmap; of the beginning, which
-    /// says whose it is, a copy stays. Returns
-    /// where to go on, nothing if that was all.
+    /// Nobody uses it any more. What has come here is a hole there, so that it costs the target
+    /// nothing to unmap; of the beginning, which says whose it is, a copy stays. Returns where to
+    /// go on, nothing if that was all.
     ///
     /// # Errors
     /// From lseek(2) and pread(2); if it does not [hold](Shared::holds) as much.
@@ -311,7 +309,8 @@ impl Shared {
         self.map.words(pool, 2).first_chunk()
     }
 
-    /// The calls that map memory, as the agent notes them. No place for any where nothing is shared.
+    /// The calls that map memory, as the agent notes them. No place for any where nothing is
+    /// shared.
     pub fn mappings(&self) -> Queue<'_> {
         const WORDS: usize = size_of::<Place>() / size_of::<u64>();
         let (places, _) = self.map.words(MAPPINGS_AT, MAPPINGS * WORDS).as_chunks();
@@ -378,8 +377,7 @@ impl Shared {
     }
 
     /// The same for words, where threads may look meanwhile: a table's place, see
-    /// [`Published`](crate::published::Published). `offset` is a
-    /// multiple of 8.
+    /// [`Published`](crate::published::Published). `offset` is a multiple of 8.
     pub fn store(&self, offset: u64, words: &[u64]) {
         for (place, word) in self.map.words(offset, words.len()).iter().zip(words) {
             place.store(*word, Relaxed);

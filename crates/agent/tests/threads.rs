@@ -2,9 +2,8 @@
 //! are exchanged.
 //!
 //! The agent's own sources, called by threads of this process. Miri tries orders of memory that
-//! this processor does
-//! not, and tells where nothing orders two accesses. It needs a nightly toolchain, so it is no part
-//! of `tests/run`:
+//! this processor does not, and tells where nothing orders two accesses. It needs a nightly
+//! toolchain, so it is no part of `tests/run`:
 //!
 //!     MIRIFLAGS="-Zmiri-many-seeds=0..16 -Zmiri-permissive-provenance -Zmiri-ignore-leaks" \
 //!         cargo +nightly miri test -p leaktap-agent --test threads

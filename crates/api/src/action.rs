@@ -141,7 +141,8 @@ impl Action {
         self.0
     }
 
-    /// What somebody says was [`Action::bits`]: any word is an action, if only one that does nothing.
+    /// What somebody says was [`Action::bits`]: any word is an action, if only one that does
+    /// nothing.
     pub const fn from_bits(bits: u32) -> Action {
         Action(bits)
     }
@@ -183,8 +184,8 @@ impl Action {
         is_below(ONE) && is_below(OTHER) && is_below(POINTER)
     }
 
-    /// True of functions that change what is mapped, or say that something else does; the allocator's
-    /// are none of them.
+    /// True of functions that change what is mapped, or say that something else does; the
+    /// allocator's are none of them.
     pub const fn is_mapping(self) -> bool {
         self.shape().0 >= Action::MAP.0
     }

@@ -93,8 +93,8 @@ impl Effect {
     }
 }
 
-/// What a call with `arguments` did that has returned `result`. Of brk(2), argument 1 is the old end
-/// of the heap segment, 0 if that is not known.
+/// What a call with `arguments` did that has returned `result`. Of brk(2), argument 1 is the old
+/// end of the heap segment, 0 if that is not known.
 #[inline]
 pub fn effect(action: Action, arguments: &[u64], result: u64) -> Effect {
     let [first, second, third] = *arguments.first_chunk().unwrap_or(&[0; 3]);

@@ -25,9 +25,9 @@ const GLIB: &str = "libglib-2.0.so*!g_slice_alloc:size=0,returns \
     libglib-2.0.so*!g_slice_copy:size=0,returns \
     libglib-2.0.so*!g_slice_free1:size=0,ptr=1";
 
-/// Blocks with a header of libxml2's, for programs that have called xmlMemSetup with these. xmlMalloc
-/// and its kin are variables that lead to malloc, unless a program has changed them. No argument tells
-/// the size of a string's copy.
+/// Blocks with a header of libxml2's, for programs that have called xmlMemSetup with these.
+/// xmlMalloc and its kin are variables that lead to malloc, unless a program has changed them. No
+/// argument tells the size of a string's copy.
 const LIBXML2: &str = "libxml2.so*!xmlMemMalloc:size=0,returns \
     libxml2.so*!xmlMallocLoc:size=0,returns \
     libxml2.so*!xmlMallocAtomicLoc:size=0,returns \

@@ -1,6 +1,6 @@
-//! Names, and what they do. Sources: malloc(3), posix_memalign(3), C23 7.24.3; the Itanium C++ ABI's
-//! names of the replaceable operators; jemalloc(3); `gperftools/tcmalloc.h`; `mimalloc.h` 2 and 3; Firefox's
-//! `mozmemory.h`.
+//! Names, and what they do. Sources: malloc(3), posix_memalign(3), C23 7.24.3; the Itanium C++
+//! ABI's names of the replaceable operators; jemalloc(3); `gperftools/tcmalloc.h`; `mimalloc.h` 2
+//! and 3; Firefox's `mozmemory.h`.
 
 use crate::Action;
 

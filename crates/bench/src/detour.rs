@@ -73,7 +73,8 @@ impl Figures {
             let [native, traced, after, heaptrack] =
                 [&self.native, &self.traced, &self.after, &self.heaptrack].map(|rounds| of(rounds));
             println!(
-                "{threads:>7}{name:>6}{native:>9.1}{traced:>10.1}{:>10.1}{after:>10.1}{heaptrack:>11.1}{:>10.1}{tracer:>10.2}",
+                "{threads:>7}{name:>6}{native:>9.1}{traced:>10.1}{:>10.1}{after:>10.1}\
+                 {heaptrack:>11.1}{:>10.1}{tracer:>10.2}",
                 traced - native,
                 heaptrack - native,
             );

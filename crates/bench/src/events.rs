@@ -1,5 +1,5 @@
-//! `bench events`: what a program pays for what a tracer is told of: threads, forks, signals, loaded
-//! modules; and for how long 2,000 threads are stopped.
+//! `bench events`: what a program pays for what a tracer is told of: threads, forks, signals,
+//! loaded modules; and for how long 2,000 threads are stopped.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -114,10 +114,12 @@ impl Row {
 /// Prints one table.
 pub(crate) fn run() -> Result<()> {
     println!(
-        "medians of {ROUNDS} interleaved rounds, and leaktap's best one ({VALGRIND_ROUNDS} round of memcheck, which is slow);"
+        "medians of {ROUNDS} interleaved rounds, and leaktap's best one \
+         ({VALGRIND_ROUNDS} round of memcheck, which is slow);"
     );
     println!(
-        "slowdowns are to the native run of the same round; native: its time, or the longest gap with nobody attached"
+        "slowdowns are to the native run of the same round; native: its time, or the \
+         longest gap with nobody attached"
     );
     for tool in [Under::Heaptrack, Under::Valgrind] {
         if !tool.is_installed() {

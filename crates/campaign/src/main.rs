@@ -1,11 +1,9 @@
 //! Hunts for what harms a target: random programs, moments and faults, all drawn from a seed.
 //!
 //! `tests/campaign` builds leaktap and this, and runs it. The campaign starts a process for each
-//! draw
-//! ([`campaign`]); that process starts a target, attaches leaktap to it, does the fault at its
-//! moment, and checks
-//! what is left ([`trial`]). A draw depends on nothing but seed and number, so each can be made
-//! again alone.
+//! draw ([`campaign`]); that process starts a target, attaches leaktap to it, does the fault at its
+//! moment, and checks what is left ([`trial`]). A draw depends on nothing but seed and number, so
+//! each can be made again alone.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // printing is what this program is for
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::leaktap::Leaktap;
 
 /// What is wrong with how leaktap ended. `excused`: it may say that it could not do its work;
-/// `apart`: the sums of
-/// several programs, one after the other, are in one report; `sent`: what it may have died of.
+/// `apart`: the sums of several programs, one after the other, are in one report; `sent`: what it
+/// may have died of.
 pub(crate) fn wrong(
     leaktap: &Leaktap,
     status: ExitStatus,

@@ -53,8 +53,7 @@ pub(crate) struct Mapping {
 
 impl Snapshot {
     /// Of a process before leaktap comes. Its first thread may just be starting another, with all
-    /// signals blocked, or
-    /// open a file: that is waited for.
+    /// signals blocked, or open a file: that is waited for.
     pub(crate) fn at_rest(pid: Pid) -> Snapshot {
         let mut now = Snapshot::of(pid);
         wait::until(REST, || {

@@ -1,11 +1,9 @@
 //! Feeds leaktap's parsers inputs that nobody would make.
 //!
 //! Beside the data path, for tests alone: a [`Subject`] is one parser of what a target or a file
-//! says.
-//! It takes any bytes, and says whether they got through to the parser proper. Three drivers use
-//! the
-//! subjects: the tests of this crate (a few thousand inputs each, on any toolchain), the program of
-//! this crate (millions), and the cargo-fuzz targets in `fuzz/` (guided by coverage).
+//! says. It takes any bytes, and says whether they got through to the parser proper. Three drivers
+//! use the subjects: the tests of this crate (a few thousand inputs each, on any toolchain), the
+//! program of this crate (millions), and the cargo-fuzz targets in `fuzz/` (guided by coverage).
 //!
 //! Inputs are made from stored ones, in `fuzz/corpus`, by mutations that know the format.
 #![forbid(unsafe_code)]

@@ -1,10 +1,8 @@
 //! What a target writes into the memory that it shares with the tracer.
 //!
 //! An input is a byte that says how many operations there are, the operations, of [`OPERATION`]
-//! bytes each,
-//! and then what is overwritten, of [`WRITE`] bytes each. The operations make a ledger as the agent
-//! would; what is
-//! overwritten are words of that, and words beside them.
+//! bytes each, and then what is overwritten, of [`WRITE`] bytes each. The operations make a ledger
+//! as the agent would; what is overwritten are words of that, and words beside them.
 
 use std::cell::RefCell;
 use std::fs::File;

@@ -105,8 +105,8 @@ impl Regions {
     }
 
     /// `len` bytes at `at` are mapped no longer, as far as they were when the call began that has
-    /// unmapped them. What was mapped there at a later moment than `begun` is something else: another
-    /// thread got the address before that call was heard of.
+    /// unmapped them. What was mapped there at a later moment than `begun` is something else:
+    /// another thread got the address before that call was heard of.
     pub fn unmap(&mut self, at: Addr, len: u64, begun: u64) {
         self.change(at, len, |piece| match piece.moment > begun {
             true => Some(piece.state),

@@ -64,8 +64,8 @@ impl Bindings {
         self.look_at(&open, image, memory);
     }
 
-    /// Brings it up to date with `image`, where nothing has changed but what `changes` say. False if
-    /// these are not enough for that, or more has been found of other modules, too: it has to be
+    /// Brings it up to date with `image`, where nothing has changed but what `changes` say. False
+    /// if these are not enough for that, or more has been found of other modules, too: it has to be
     /// updated then.
     pub fn follow(&mut self, image: &Image, changes: &Changes, memory: &dyn ReadMemory) -> bool {
         if changes.moves.is_none() || self.namespaces.len() != image.namespaces().len() {
@@ -222,9 +222,9 @@ fn is_settled(bound: &[Bound]) -> bool {
     })
 }
 
-/// The code that a slot of `user` for `name` leads to. Nothing if it has not been filled yet, or leads
-/// to a PLT entry: that of `user` until the first call, or of a program at a fixed address, which is
-/// then the function's address for all (psABI, 5.2.5 "Function Addresses").
+/// The code that a slot of `user` for `name` leads to. Nothing if it has not been filled yet, or
+/// leads to a PLT entry: that of `user` until the first call, or of a program at a fixed address,
+/// which is then the function's address for all (psABI, 5.2.5 "Function Addresses").
 fn held(
     image: &Image,
     user: &Module,

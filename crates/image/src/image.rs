@@ -77,8 +77,7 @@ impl Image {
     /// Looks again, after dlopen(3) or dlclose(3). After execve(2) load a new image instead.
     ///
     /// Nothing, and little work, if the same files are mapped at the same places as the last time,
-    /// when the dynamic
-    /// linker was at rest: then its list is the same, too.
+    /// when the dynamic linker was at rest: then its list is the same, too.
     ///
     /// # Errors
     /// As [`Image::load`]; the image is as it was then.
@@ -160,8 +159,8 @@ impl Image {
         Ok(image)
     }
 
-    /// Its modules are `found`, which its listing has the numbers of, in the order in which they are
-    /// searched. Returns which number each has now.
+    /// Its modules are `found`, which its listing has the numbers of, in the order in which they
+    /// are searched. Returns which number each has now.
     pub(crate) fn put_in_order(&mut self, found: Vec<Module>) -> Vec<usize> {
         let (order, has_program) = scan::order(&found, &self.listing.modules, self.auxv);
         let mut places = vec![0; found.len()];

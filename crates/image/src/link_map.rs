@@ -191,7 +191,8 @@ pub(crate) fn debug_entry(dynamic: Addr, memory: &dyn ReadMemory) -> Option<Addr
     None
 }
 
-/// Entries of a dynamic section from `at` on, and how many: one, if behind it is nothing to be read.
+/// Entries of a dynamic section from `at` on, and how many: one, if behind it is nothing to be
+/// read.
 fn entries_at(at: Addr, memory: &dyn ReadMemory) -> Option<([u8; 512], usize)> {
     let mut bytes = [0; 512];
     match memory.read(at, &mut bytes) {

@@ -25,8 +25,8 @@ pub struct Module {
 }
 
 impl Module {
-    /// The module that `mapping` is a part of. `maps` are the mappings of the process, lowest first:
-    /// all of them, or those about it.
+    /// The module that `mapping` is a part of. `maps` are the mappings of the process, lowest
+    /// first: all of them, or those about it.
     ///
     /// # Errors
     /// [`Error::NoSegment`] if the file does not explain the mapping.
@@ -175,8 +175,8 @@ pub(crate) fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
 }
 
 /// What of `claimed`, all that the file of `mapping` says it is loaded to, is mapped from it: a
-/// file may say anything. Memory without
-/// a file belongs to it where it goes on from there: `.bss`, or text that was copied to huge pages.
+/// file may say anything. Memory without a file belongs to it where it goes on from there: `.bss`,
+/// or text that was copied to huge pages.
 fn mapped(claimed: &Range<Addr>, mapping: &Mapping, maps: &[Mapping]) -> Range<Addr> {
     let inside = |map: &&Mapping| claimed.start < map.end && map.start < claimed.end;
     // Outwards, up to the first of another file: it may be mapped again behind that.

@@ -1,8 +1,7 @@
 use procfs::process::Process;
 
 /// A thread of process `pid`, whose leader has ended: of that one /proc tells nothing of the
-/// memory,
-/// which goes on. None if the leader lives, or no other thread does.
+/// memory, which goes on. None if the leader lives, or no other thread does.
 pub(crate) fn living_thread(pid: i32) -> Option<i32> {
     let process = Process::new(pid).ok()?;
     if !matches!(process.stat().ok()?.state, 'Z' | 'X') {

@@ -21,8 +21,9 @@ const STEPS: &str = r#"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-static void step(void *p) { char c; printf("%p\n", p); fflush(stdout); if (read(0, &c, 1) < 1) exit(0); }
-static void ready(void) { char c; puts("ready"); fflush(stdout); if (read(0, &c, 1) < 1) exit(0); }
+static void await(void) { char c; fflush(stdout); if (read(0, &c, 1) < 1) exit(0); }
+static void step(void *p) { printf("%p\n", p); await(); }
+static void ready(void) { puts("ready"); await(); }
 "#;
 
 fn program(main: &str) -> String {
@@ -86,7 +87,8 @@ fn a_namespace_of_its_own_is_listed_too() {
 fn the_first_definition_wins() {
     let dir = tempfile::tempdir().unwrap();
     let ours = "#include <stddef.h>\nstatic char heap[1 << 20]; static size_t used;\n\
-                void *malloc(size_t n) { void *p = heap + used; used += (n + 15) & ~15ul; return p; }\n\
+                void *malloc(size_t n) {\n\
+                    void *p = heap + used; used += (n + 15) & ~15ul; return p; }\n\
                 void free(void *p) { (void)p; }";
     let preload = compile(dir.path(), "libours.so", ours, &["-shared", "-fPIC"]);
     let exe = compile(dir.path(), "user", &program("step((void *)malloc);"), &[]);

@@ -1,9 +1,8 @@
 //! In which tables the blocks of an area may be: 64 KiB of addresses.
 //!
 //! A heap that grows goes from area to area, so most areas have their blocks in one table, however
-//! many there are, and a look-up
-//! looks into one. An area whose table is full goes on with another one, and keeps in mind from
-//! which to which they are.
+//! many there are, and a look-up looks into one. An area whose table is full goes on with another
+//! one, and keeps in mind from which to which they are.
 //!
 //! The map has room for 256 GiB of heap, and what it knows it never forgets. Eight areas in a row
 //! share a cache line.
@@ -129,8 +128,7 @@ impl Ledger<'_> {
     }
 
     /// From now on blocks of the area of `addr` are put into `table`, unless another thread, at the
-    /// same time, says that they
-    /// no longer are put into `full`, and where they go.
+    /// same time, says that they no longer are put into `full`, and where they go.
     pub(crate) fn turn_area(&self, addr: u64, full: Option<u32>, table: u32) -> Area {
         for slot in self.areas(addr) {
             let mut word = slot.load(Acquire);

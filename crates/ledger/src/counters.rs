@@ -20,8 +20,8 @@ pub(crate) struct Stripe {
 
 /// Sums over all blocks of a family.
 ///
-/// `allocations - (frees - unmatched_frees) - missed_frees` blocks are live, and
-/// `allocated_bytes - freed_bytes` bytes.
+/// `allocations - (frees - unmatched_frees) - missed_frees` blocks are live, and `allocated_bytes -
+/// freed_bytes` bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Allocations.

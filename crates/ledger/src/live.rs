@@ -5,22 +5,21 @@
 //! and no tombstones remain. Most look-ups read one cache line.
 //!
 //! *Memory.* The tables are full at about 84 % of their places: 25 bytes a block. The next one is
-//! touched all over
-//! sooner or later, and is a fifth to a third of the others once there are five: 34 bytes a block
-//! then, less than 32 as a
-//! rule. The first one is 8 MiB, but no more of it is touched than of the heap.
+//! touched all over sooner or later, and is a fifth to a third of the others once there are five:
+//! 34 bytes a block then, less than 32 as a rule. The first one is 8 MiB, but no more of it is
+//! touched than of the heap.
 //!
 //! A look-up looks into the tables of the block's area (see `areas`): one, where the heap has grown
-//! under trace; where it was
-//! there before, all that have been opened while it was filled with blocks that are known.
+//! under trace; where it was there before, all that have been opened while it was filled with
+//! blocks that are known.
 //!
 //! *Ordering.* A block is taken out before it is really freed and entered after it was really
 //! allocated, so two threads work on one address only if the allocator hands it from one to the
 //! other, which orders them. What threads share is the places: a place is claimed by an exchange,
-//! filled, and published by a store of the address (release); whoever reads an address (acquire)
-//! so reads what belongs to it, or something newer. That is told by the address, which is not the
-//! same any more
-//! for whoever has read (acquire) what was stored (release) after the place was claimed anew.
+//! filled, and published by a store of the address (release); whoever reads an address (acquire) so
+//! reads what belongs to it, or something newer. That is told by the address, which is not the same
+//! any more for whoever has read (acquire) what was stored (release) after the place was claimed
+//! anew.
 
 use core::ops::Range;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -131,11 +130,9 @@ pub(crate) fn home(table: u32, addr: u64) -> u64 {
 /// - `shift` bits.
 ///
 /// 64 bytes of the heap have a bucket, and 4 KiB of it a page of buckets, in the same order but for
-/// a shuffle: the
-/// ledger is touched as the heap is, and where that is near in memory, or in a cache, so is this.
-/// Which page is a matter of the top bits of a hash; the bits below shuffle, or blocks that are
-/// alike in all
-/// pages would be after the same buckets.
+/// a shuffle: the ledger is touched as the heap is, and where that is near in memory, or in a
+/// cache, so is this. Which page is a matter of the top bits of a hash; the bits below shuffle, or
+/// blocks that are alike in all pages would be after the same buckets.
 #[inline(always)]
 pub(crate) fn home_in(first: u64, shift: u32, addr: u64) -> u64 {
     let page = hash(addr >> 12).wrapping_shr(shift);
@@ -216,7 +213,8 @@ impl Bucket {
         }
     }
 
-    /// The block in this place has another stack from now on. False if it is about to be another one.
+    /// The block in this place has another stack from now on. False if it is about to be another
+    /// one.
     fn restack(&self, place: usize, stack: StackId) -> bool {
         let Some(what) = self.what.get(place) else {
             return false;
@@ -237,8 +235,7 @@ impl Bucket {
     }
 
     /// Enters a block that belongs here, if there is room, and it need not be looked for elsewhere.
-    /// False, and nothing has
-    /// changed, if not.
+    /// False, and nothing has changed, if not.
     #[inline(always)]
     pub(crate) fn enter(&self, block: &Block) -> bool {
         if self.place_of(block.key.0).is_some() || self.passed.load(Relaxed) != 0 {
@@ -251,8 +248,8 @@ impl Bucket {
         true
     }
 
-    /// Takes out the block at `addr`, if it is here, for it is freed `by` somebody. Returns its size
-    /// and stack.
+    /// Takes out the block at `addr`, if it is here, for it is freed `by` somebody. Returns its
+    /// size and stack.
     #[inline(always)]
     pub(crate) fn take(&self, addr: u64, by: u32) -> Option<(u64, StackId)> {
         let place = self.place_of(addr).filter(|_| addr > CLAIMED)?;
@@ -387,8 +384,8 @@ impl<'m> Ledger<'m> {
         found.next()
     }
 
-    /// A call of `by` has handed on the block of `key`, another family's, as its own: it is known by
-    /// that call's stack from now on. False if it is not there.
+    /// A call of `by` has handed on the block of `key`, another family's, as its own: it is known
+    /// by that call's stack from now on. False if it is not there.
     pub fn hand_on(&self, by: FamilyId, key: Key, stack: StackId) -> bool {
         let is_done = self.place_of(key.0).is_some_and(|(bucket, place)| {
             // Nobody else has the block yet.
@@ -545,8 +542,8 @@ impl<'m> Ledger<'m> {
     }
 
     /// All live blocks, in no order. What comes or goes meanwhile may be there or not. (One that
-    /// goes and comes back to its
-    /// place, while this looks at it, may have the size of another that was there between.)
+    /// goes and comes back to its place, while this looks at it, may have the size of another that
+    /// was there between.)
     ///
     /// An address may be there twice, if a free was not seen and a table opened before the address
     /// was used again.

@@ -8,8 +8,7 @@ use crate::live::{bits, first_bucket, home_in};
 use crate::{Key, Ledger};
 
 /// Where the blocks of an area belong: a thread that remembers it need not look the area up. Plain
-/// integers;
-/// zeroed memory remembers nothing.
+/// integers; zeroed memory remembers nothing.
 ///
 /// It may grow old: the area then goes on in another table, but blocks may be in this one all the
 /// same.
@@ -31,8 +30,8 @@ impl Near {
     }
 
     /// Remembers `other` from now on. Whoever interrupts this, and looks, or never comes back,
-    /// finds none, or a whole one: of
-    /// an area without its table the number below would be out of all bounds.
+    /// finds none, or a whole one: of an area without its table the number below would be out of
+    /// all bounds.
     #[inline]
     pub fn set(&mut self, other: Near) {
         self.area = 0;

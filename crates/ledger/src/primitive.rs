@@ -1,6 +1,5 @@
 //! What the rest is made of. `crates/loom` has another one, with loom's atomics: it tries all
-//! orders of a few steps of
-//! a few threads.
+//! orders of a few steps of a few threads.
 
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 

@@ -43,8 +43,8 @@ pub(crate) struct Head {
 
 const _: () = assert!(size_of::<Bucket>() == 64 && FREES_AT.is_multiple_of(64));
 
-/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 28, which take
-/// 170 million blocks.
+/// Bytes to reserve for a ledger of `tables` tables of blocks, 1 to 28, which take 170 million
+/// blocks.
 pub const fn reserved(tables: u32) -> usize {
     BUCKETS_AT + live::first_bucket(tables) as usize * size_of::<Bucket>()
 }
@@ -85,8 +85,7 @@ impl<'m> Ledger<'m> {
     }
 
     /// Where in the region the blocks are that have been used, from the first byte to behind the
-    /// last: nearly all
-    /// of its memory.
+    /// last: nearly all of its memory.
     pub fn used(&self) -> Range<usize> {
         let buckets = live::first_bucket(self.newest() + 1);
         BUCKETS_AT..BUCKETS_AT + buckets as usize * size_of::<Bucket>()
@@ -178,8 +177,7 @@ impl<'m> Ledger<'m> {
     }
 
     /// [`Ledger::allocated`], if the block belongs where `near` says, there is room, and nothing
-    /// else has to be looked
-    /// at. False, and nothing has changed, if not.
+    /// else has to be looked at. False, and nothing has changed, if not.
     ///
     /// # Safety
     /// `near` is what this ledger's [`Ledger::near`] returned, and it is of the area of the block.
@@ -194,8 +192,8 @@ impl<'m> Ledger<'m> {
         is_entered
     }
 
-    /// [`Ledger::freed_by`], if the block is where `near` says: the stack that allocated it. Nothing
-    /// has changed if there is none.
+    /// [`Ledger::freed_by`], if the block is where `near` says: the stack that allocated it.
+    /// Nothing has changed if there is none.
     ///
     /// # Safety
     /// As for [`Ledger::allocated_near`].
@@ -219,9 +217,8 @@ impl<'m> Ledger<'m> {
     unsafe fn bucket_near(&self, near: &Near, key: Key) -> &Bucket {
         let index = near.home(key.0) as usize;
         // SAFETY: a home is a bucket of its table, which was opened: it is one of those that are
-        // reserved. (A program that writes
-        // over what its agent remembers harms itself, as by writing over the agent's other
-        // addresses: the tracer has no use for this.)
+        // reserved. (A program that writes over what its agent remembers harms itself, as by
+        // writing over the agent's other addresses: the tracer has no use for this.)
         unsafe { &*self.base.add(BUCKETS_AT).cast::<Bucket>().add(index) }
     }
 }

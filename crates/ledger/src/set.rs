@@ -3,12 +3,10 @@
 //! A slot is one word, so a single exchange puts a word in, and there is no state in between.
 //!
 //! A word may stem from another one of the set: a node of a tree from its parent. It then lies
-//! behind that one, as long as there
-//! is room, so that a path through the tree is in few cache lines and pages, not in one each. Where
-//! there is none, it goes to the newest
-//! table, and the parent notes that: a word that is new is looked for where a child of its parent's
-//! has gone, and not in every
-//! table.
+//! behind that one, as long as there is room, so that a path through the tree is in few cache lines
+//! and pages, not in one each. Where there is none, it goes to the newest table, and the parent
+//! notes that: a word that is new is looked for where a child of its parent's has gone, and not in
+//! every table.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
@@ -20,8 +18,7 @@ use crate::primitive::{AtomicU32, AtomicU64};
 const BEHIND: u32 = 8;
 
 /// Places that its hash names, and slots looked at in each, before the next table is opened. Paths
-/// fill slots in
-/// a row, so one place may well be taken.
+/// fill slots in a row, so one place may well be taken.
 const HOMES: u32 = 8;
 const HOME: u32 = 4;
 
@@ -95,8 +92,7 @@ impl<'a, F: Fn(u32) -> &'a AtomicU64> Set<'a, F> {
     /// Nothing if there is no room.
     ///
     /// Two threads may put the same word into two tables at the same time, or not see what the
-    /// other one notes: it then has two
-    /// indices, which both mean it.
+    /// other one notes: it then has two indices, which both mean it.
     pub(crate) fn member(&self, word: u64) -> Option<u32> {
         self.in_tables(word, |_| true, |_| {})
     }

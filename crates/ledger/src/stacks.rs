@@ -16,8 +16,7 @@ pub(crate) const FRAMES: Shape = Shape {
 };
 
 /// 16 million nodes: a [`StackId`] has 24 bits. Each has one more than its frame's index in the
-/// upper half, notes, and one more than its
-/// caller's index, or 0.
+/// upper half, notes, and one more than its caller's index, or 0.
 pub(crate) const NODES: Shape = Shape {
     first_bits: FIRST_NODES,
     tables: 8,
@@ -59,8 +58,7 @@ fn root(Kept { end, kind }: Kept) -> u64 {
 }
 
 /// The way to a stack through the tree, outermost node first: the next stack often shares most of
-/// it. Plain integers;
-/// zeroed memory is an empty one. For stacks of one ledger.
+/// it. Plain integers; zeroed memory is an empty one. For stacks of one ledger.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Trail<const N: usize> {

@@ -1,8 +1,7 @@
 //! Blocks that one thread allocates and another frees, as an allocator hands their addresses round.
 //!
 //! Miri tries orders of memory that this processor does not. It takes some minutes and a nightly
-//! toolchain, so it
-//! is no part of `tests/run`:
+//! toolchain, so it is no part of `tests/run`:
 //!
 //!     MIRIFLAGS="-Zmiri-many-seeds=0..16 -Zmiri-ignore-leaks" cargo +nightly miri test -p
 //!     leaktap-ledger thread

@@ -1,11 +1,10 @@
 //! The ledger and the published tables, with loom's atomics in the place of the processor's.
 //!
 //! Beside the data path, for tests alone. The sources are those of `ledger` and `agent`: their
-//! `primitive` module is
-//! another one here, and so is the ledger's `region`, which makes references from addresses there.
-//! loom then tries the orders in which a few threads may take a few steps, and for each load the
-//! stores that it may
-//! see. Not tried: signal handlers, and what lies in the agent's assembly.
+//! `primitive` module is another one here, and so is the ledger's `region`, which makes references
+//! from addresses there. loom then tries the orders in which a few threads may take a few steps,
+//! and for each load the stores that it may see. Not tried: signal handlers, and what lies in the
+//! agent's assembly.
 #![allow(
     dead_code,
     unreachable_pub,

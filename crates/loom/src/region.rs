@@ -1,6 +1,5 @@
 //! Where everything is. An atomic is made when it is first asked for, which is to be before threads
-//! begin: loom takes
-//! this for a write.
+//! begin: loom takes this for a write.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;

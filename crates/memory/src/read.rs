@@ -21,8 +21,7 @@ pub trait ReadMemory {
     }
 
     /// The word at `at`, where nothing proves that there is one: a frame pointer has led there,
-    /// say. For memory that is read
-    /// without a check elsewhere.
+    /// say. For memory that is read without a check elsewhere.
     ///
     /// # Errors
     /// [`Unreadable`] as [`ReadMemory::read`].

@@ -118,8 +118,8 @@ impl<U: Copy> Calls<U> {
         self.leave_from(next, &mut dead);
         while let Some(call) = self.stack.last() {
             let place = call.place();
-            // A free's return is not seen. Its return address may be there once more: a function in a
-            // loop that ends with a jump to free. Nothing but another free is part of one.
+            // A free's return is not seen. Its return address may be there once more: a function in
+            // a loop that ends with a jump to free. Nothing but another free is part of one.
             let is_over = || stack.word(place.sp) != Some(place.ret);
             if call.action.is_free() && (!next.action.is_free() || is_over()) {
                 self.stack.pop();

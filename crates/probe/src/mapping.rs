@@ -1,5 +1,5 @@
-//! What a call of mmap(2) or its kin did to the program's mappings, as the recorder is told. Whether
-//! a breakpoint has seen the call, or the agent has noted it, is all one here.
+//! What a call of mmap(2) or its kin did to the program's mappings, as the recorder is told.
+//! Whether a breakpoint has seen the call, or the agent has noted it, is all one here.
 
 use leaktap_api::Effect;
 use leaktap_memory::{Addr, PAGE};

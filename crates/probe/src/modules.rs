@@ -241,8 +241,8 @@ impl Modules {
         self.has_operators
     }
 
-    /// Whether some module has, or had, a function that maps memory, or refers to one; the C library
-    /// and the allocator apart.
+    /// Whether some module has, or had, a function that maps memory, or refers to one; the C
+    /// library and the allocator apart.
     pub fn may_map(&self) -> bool {
         self.may_map
     }
@@ -309,8 +309,8 @@ impl Modules {
         &self.allocators
     }
 
-    /// True of code from which a call of a function of `family` may be the allocator's own doing: the
-    /// C library's, the dynamic linker's, its own module's. One of another allocator's is not.
+    /// True of code from which a call of a function of `family` may be the allocator's own doing:
+    /// the C library's, the dynamic linker's, its own module's. One of another allocator's is not.
     pub(crate) fn is_inside(&self, family: FamilyId, at: Addr) -> bool {
         let is_its = |range: &Range<Addr>| range.contains(&at);
         self.c_library.iter().any(is_its)
@@ -326,8 +326,8 @@ impl Modules {
         all.filter_map(|family| Some((modules.get(family.module)?.range(), family.id?)))
     }
 
-    /// The modules from which calls of each family may be the allocator's own, by
-    /// `is_inside`; those of the probed `functions` among them.
+    /// The modules from which calls of each family may be the allocator's own, by `is_inside`;
+    /// those of the probed `functions` among them.
     pub fn inside(
         &self,
         functions: impl Iterator<Item = (Addr, FamilyId)>,
@@ -372,8 +372,8 @@ impl Modules {
             || gone.iter().any(|range| self.c_library.contains(range))
     }
 
-    /// Reads the list of modules again; returns what has changed, or nothing if all is as it was. The
-    /// rows of new ones are made from now on.
+    /// Reads the list of modules again; returns what has changed, or nothing if all is as it was.
+    /// The rows of new ones are made from now on.
     pub(crate) fn refresh(
         &mut self,
         memory: &Memory,

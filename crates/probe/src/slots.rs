@@ -6,8 +6,8 @@
 //! and is used for another instruction afterwards; the bytes are put back at the end.
 //!
 //! A module that is unloaded takes its bytes with it, and its linker frees memory before it says
-//! so. So an instruction is moved
-//! within its own module, or to one that stays as long as the program does.
+//! so. So an instruction is moved within its own module, or to one that stays as long as the
+//! program does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;

@@ -83,8 +83,8 @@ impl Evidence {
         })
     }
 
-    /// Since the middle of the trace, or since its last quarter, it had as many blocks at each look,
-    /// though some of those that it had then were freed.
+    /// Since the middle of the trace, or since its last quarter, it had as many blocks at each
+    /// look, though some of those that it had then were freed.
     fn full(&self, trace: &Trace) -> Option<Growth> {
         let [_, middle, late, _] = trace.points(0.0, &self.counts, self.blocks())?;
         if self.may_leak_a_few(trace) {
@@ -190,8 +190,8 @@ impl Evidence {
 /// What is proven of each of these, which are all that there is in `trace`.
 ///
 /// A cache that was full before frees a block from before for each new one, and looks like growth.
-/// If it is one of them alone that keeps as many as are freed, it is told to be full. If the process
-/// has no more blocks than before, none of them is told to grow.
+/// If it is one of them alone that keeps as many as are freed, it is told to be full. If the
+/// process has no more blocks than before, none of them is told to grow.
 pub(crate) fn growths<'e>(
     all: impl Iterator<Item = &'e Evidence>,
     trace: &Trace,

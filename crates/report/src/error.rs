@@ -49,7 +49,8 @@ pub enum Error {
     },
     /// Another leaktap wrote it.
     #[error(
-        "capture {} has version {found}, this leaktap reads version {known}: use the leaktap that wrote it",
+        "capture {} has version {found}, this leaktap reads version {known}: use the leaktap \
+         that wrote it",
         path.display()
     )]
     Version {

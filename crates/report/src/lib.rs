@@ -1,8 +1,8 @@
 //! What leaktap found, as data and as text.
 //!
 //! Last stage of the data path: the [`Report`] is what the JSON report says, and what a capture
-//! file keeps; [`Selection`] decides what is listed; a [`Format`] prints it. Knows no process and no
-//! ELF file: names are in the report already.
+//! file keeps; [`Selection`] decides what is listed; a [`Format`] prints it. Knows no process and
+//! no ELF file: names are in the report already.
 #![forbid(unsafe_code)]
 
 mod allocator;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::{Frame, FrameId, Heap, Kind, Module, ModuleId, Report, Site, Source, Target, Totals};
 
-/// All that `reports` list, as if it were of one process: what is left at the same place of the same
-/// build of a program is one site. Nothing if there is no report.
+/// All that `reports` list, as if it were of one process: what is left at the same place of the
+/// same build of a program is one site. Nothing if there is no report.
 ///
 /// Not in it is what is told of one process alone: ages, growth, probes, notes.
 pub fn merged(reports: &[Report]) -> Option<Report> {

@@ -25,8 +25,8 @@ pub(crate) fn is_harmful(c: char) -> bool {
 }
 
 /// `text` with control and format characters escaped: names and paths are the target's own, and
-/// must not be able
-/// to move a terminal's cursor, to forge a line of the report, or to look like others.
+/// must not be able to move a terminal's cursor, to forge a line of the report, or to look like
+/// others.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);

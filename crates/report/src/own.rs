@@ -24,8 +24,8 @@ pub struct Own {
 impl Own {
     /// Says of each frame whether it is the user's own, and of each site who the culprit is: the
     /// first frame of the user's own, wrappers of malloc(3) left out; else the first outside of all
-    /// runtimes; else the first
-    /// outside of the C library. What is said already stays, unless the user says something.
+    /// runtimes; else the first outside of the C library. What is said already stays, unless the
+    /// user says something.
     pub fn mark(&self, report: &mut Report) {
         let home = Home::of(report);
         let says_something = !self.own.is_empty() || !self.not_own.is_empty();

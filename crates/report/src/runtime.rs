@@ -100,7 +100,8 @@ impl Report {
         (self.totals.runtime_blocks, self.totals.runtime_bytes) = (blocks, bytes);
     }
 
-    /// Without what runtimes keep: neither sites nor sums have it, but those of `runtime` themselves.
+    /// Without what runtimes keep: neither sites nor sums have it, but those of `runtime`
+    /// themselves.
     #[must_use]
     pub fn without_runtime(mut self) -> Report {
         let is_kept = |site: &&Site| site.kind == Kind::Runtime;

@@ -19,8 +19,7 @@ pub const LIFETIME: Duration = Duration::from_secs(90);
 const SHOWN: usize = 6000;
 
 /// A process in a group of its own, killed with that group at its deadline or when this is dropped.
-/// If a test fails
-/// meanwhile, the process and its streams are shown.
+/// If a test fails meanwhile, the process and its streams are shown.
 pub struct Watched {
     command: String,
     child: Child,

@@ -20,9 +20,8 @@ use crate::tracing::{Traced, Tracing};
 const UNREST: Duration = Duration::from_secs(2);
 
 /// How long a process that is not at rest runs before it is looked at again. It is not traced then,
-/// so there is no event to wait for; and with
-/// less, a linker at work would not get on, and timeouts of the process would start anew with each
-/// stop, and never end.
+/// so there is no event to wait for; and with less, a linker at work would not get on, and timeouts
+/// of the process would start anew with each stop, and never end.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Longest time that the process which cleans up after a killed leaktap is waited for.
@@ -107,8 +106,7 @@ fn hold(
 }
 
 /// As [`hold`], but the threads are stopped before the process is read: for one that does not stay
-/// the same for so
-/// long.
+/// the same for so long.
 fn hold_first(
     common: &mut Common,
     pid: Tid,
@@ -131,8 +129,8 @@ fn hold_first(
 }
 
 /// Attaches when no thread sleeps uninterruptibly, as for a page from disk, and the dynamic linker
-/// is at rest, since an agent can only be
-/// injected then; or at last all the same. Returns since when threads are stopped, too.
+/// is at rest, since an agent can only be injected then; or at last all the same. Returns since
+/// when threads are stopped, too.
 fn attach_at_rest(
     tracer: &mut Tracer,
     pid: Tid,

@@ -98,8 +98,8 @@ impl Child {
         format!("{} {what}{}", self.pid, printable(&name))
     }
 
-    /// Its program as far as that is known, and whether it may be no more than a copy of its parent:
-    /// it may have run another one since.
+    /// Its program as far as that is known, and whether it may be no more than a copy of its
+    /// parent: it may have run another one since.
     fn program_now(&self) -> (PathBuf, bool) {
         let is_there = self.is_copy && self.pid.start_time() == Some(self.started);
         let now = program(self.pid).filter(|now| is_there && *now != self.program);

@@ -75,8 +75,8 @@ pub struct Sight {
     pub allocator: bool,
     /// Any allocations were seen, or would have been.
     pub any: bool,
-    /// It lives, has functions that allocate, and none is watched. Not so in a program that has just
-    /// been executed, before it has loaded its libraries.
+    /// It lives, has functions that allocate, and none is watched. Not so in a program that has
+    /// just been executed, before it has loaded its libraries.
     pub is_unwatched: bool,
 }
 

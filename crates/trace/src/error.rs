@@ -85,8 +85,7 @@ pub enum Error {
 
 impl Error {
     /// How long a process that fails so, again and again, is looked at once more: it may be
-    /// starting, or
-    /// executing a program.
+    /// starting, or executing a program.
     pub(crate) fn patience(&self) -> Duration {
         const LINKING: Duration = Duration::from_secs(5);
         const EXECUTING: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@
 //! A leaktap that is stopped (SIGSTOP) would hold its target wherever that stops next. It is
 //! continued at once, and detaches: it knows by the sender of SIGCONT that it was stopped.
 //!
-//! A child that the target has forked has the same int3s in its copy of the memory. leaktap takes them
-//! out before the child runs; of a leaktap that was killed just then, this process does it.
+//! A child that the target has forked has the same int3s in its copy of the memory. leaktap takes
+//! them out before the child runs; of a leaktap that was killed just then, this process does it.
 //!
 //! Instructions that have moved to slots are left to the next leaktap: a thread may be inside, and
 //! only a tracer can tell.
@@ -35,7 +35,8 @@ use nix::unistd::{Pid, chdir, close, getpgid, getppid, setpgid, setsid};
 /// How often leaktap is looked at, in milliseconds: a target may be held for so long.
 const LOOK: u8 = 20;
 
-/// For how long forks of the target are looked for that had begun when leaktap ended, and how often.
+/// For how long forks of the target are looked for that had begun when leaktap ended, and how
+/// often.
 const FORKS: Duration = Duration::from_millis(20);
 const LOOK_FOR_FORKS: Duration = Duration::from_millis(1);
 
@@ -139,8 +140,8 @@ fn restore(memory: &File, int3s: &Int3s) -> bool {
     found
 }
 
-/// The same in the children that `target` has forked, and that run the same program; and in theirs, if
-/// they have been found with int3s.
+/// The same in the children that `target` has forked, and that run the same program; and in theirs,
+/// if they have been found with int3s.
 fn restore_copies(target: i32, int3s: &Int3s) {
     let (begun, program) = (Instant::now(), program(target));
     let mut parents = vec![target];

@@ -31,8 +31,8 @@ fn emulator(program: &Path) -> Option<&'static str> {
     let emulated = name.strip_prefix("qemu-")?;
     let is_emulator = !NO_EMULATORS.iter().any(|other| emulated.starts_with(other));
     is_emulator.then_some(
-        "qemu emulates the program, and leaktap sees qemu's heap, not that one's: trace it where it \
-         runs natively",
+        "qemu emulates the program, and leaktap sees qemu's heap, not that one's: trace it where \
+         it runs natively",
     )
 }
 

@@ -1,9 +1,10 @@
 //! A trace: from attach or launch, over all that a process does meanwhile, to the report.
 //!
-//! Third stage of the data path. [`attach()`] and [`run()`] begin a session, which waits for the stops
-//! of all threads and hands each to the process that it is of; a [`Target`] has the probes and the
-//! books of one; at its end every byte is put back, and what is left in the books gets its names.
-//! An [`Observer`] is told of what happens meanwhile. Knows no command line and prints nothing.
+//! Third stage of the data path. [`attach()`] and [`run()`] begin a session, which waits for the
+//! stops of all threads and hands each to the process that it is of; a [`Target`] has the probes
+//! and the books of one; at its end every byte is put back, and what is left in the books gets its
+//! names. An [`Observer`] is told of what happens meanwhile. Knows no command line and prints
+//! nothing.
 #![forbid(unsafe_code)]
 
 mod attach;

@@ -1,4 +1,5 @@
-//! What a process runs, and what its user calls that: redis-server may be a link to redis-check-rdb.
+//! What a process runs, and what its user calls that: redis-server may be a link to
+//! redis-check-rdb.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -16,8 +16,8 @@ pub(crate) const FILE_SIZE: &str =
 pub(crate) const ADDRESSES: &str =
     "leaktap itself has too few addresses (ENOMEM); raise its ulimit -v";
 
-/// Which allocation functions have an int3, or no probe, although a detour was wanted, why, and what
-/// would help. Nothing if none has.
+/// Which allocation functions have an int3, or no probe, although a detour was wanted, why, and
+/// what would help. Nothing if none has.
 pub(crate) fn breakpoints(process: &Process) -> Option<String> {
     let lines = lines(process.probepoints(), process.memory().process());
     let on = |(names, why): (Option<String>, String)| match names {
@@ -125,8 +125,8 @@ pub(crate) fn remedy(refusal: Refusal) -> &'static str {
              (LD_PRELOAD)"
         }
         Refusal::NoPadding => {
-            "a jump has no room there; should leaktap be killed, the target may die when it loads a \
-             library"
+            "a jump has no room there; should leaktap be killed, the target may die when it loads \
+             a library"
         }
         Refusal::JumpIntoRegion => {
             "a branch may lead behind the first byte of a function of its allocator; start it with \

@@ -34,8 +34,8 @@ pub struct Settings {
 
 impl Settings {
     /// The most that stops may take of the target's time, in percent. Who launches a program, or
-    /// asks for breakpoints, wants to know all, and
-    /// has waited for that; a process that others use must not be slowed down unasked.
+    /// asks for breakpoints, wants to know all, and has waited for that; a process that others use
+    /// must not be slowed down unasked.
     pub(crate) fn most_overhead(&self, on_signal: OnSignal) -> Option<u8> {
         let is_guest = on_signal == OnSignal::Detach && self.how.engine == Engine::Auto;
         self.max_overhead.or(is_guest.then_some(OVERHEAD))

@@ -196,8 +196,8 @@ impl Tracing<'_> {
         found
     }
 
-    /// Until none of those that are asleep is so any longer: to stop all others costs as long as one
-    /// is waited for, each time.
+    /// Until none of those that are asleep is so any longer: to stop all others costs as long as
+    /// one is waited for, each time.
     fn let_wake_up(&mut self, deadline: Instant) {
         let sleeps = |tid: Tid| target::sleeps_uninterruptibly(tid);
         while self.asleep().any(sleeps) && Instant::now() < deadline {

@@ -170,8 +170,8 @@ impl Execs {
                 "{program} called exec: its {blocks} live blocks ended with its memory"
             )),
             times => Some(format!(
-                "{program}, and what it became, called exec {times} times: their {blocks} live blocks ended \
-                 with their memory"
+                "{program}, and what it became, called exec {times} times: their {blocks} live \
+                 blocks ended with their memory"
             )),
         }
     }

@@ -41,9 +41,8 @@ const FIRST_STOP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Attached {
     /// Those that have stopped, `sharers` last, each once, by whatever came first: the interrupt,
-    /// or a signal or
-    /// event of its own. A [`Stop::Clone`] among them names a thread that is here, too; the child
-    /// of a [`Stop::Fork`] reports its first stop to [`Tracer::wait`].
+    /// or a signal or event of its own. A [`Stop::Clone`] among them names a thread that is here,
+    /// too; the child of a [`Stop::Fork`] reports its first stop to [`Tracer::wait`].
     pub stopped: Vec<Stopped>,
     /// Those asleep in the kernel beyond interruption (a parent in vfork(2), a network file). They
     /// cannot return to the program before they have reported a stop to [`Tracer::wait`].
@@ -123,15 +122,12 @@ impl Tracer {
     /// Attaches to all threads of `process` and stops them, without a signal that they could see.
     ///
     /// Processes that run in its memory are attached to with it: [`Attached::sharers`]. Threads
-    /// that
-    /// the kernel has made in it for its own ends (io_uring(7)) are not: they run nothing of it,
-    /// and
-    /// a stop would end the system calls that they make.
+    /// that the kernel has made in it for its own ends (io_uring(7)) are not: they run nothing of
+    /// it, and a stop would end the system calls that they make.
     ///
-    /// Threads that begin meanwhile are traced from their beginning (`Options::follow`). Those
-    /// that end meanwhile report that to [`Tracer::wait`]. A thread that stopped for a reason of
-    /// its own may report a [`Stop::Interrupt`] after it has been resumed
-    /// (see [`Running::interrupt`]).
+    /// Threads that begin meanwhile are traced from their beginning (`Options::follow`). Those that
+    /// end meanwhile report that to [`Tracer::wait`]. A thread that stopped for a reason of its own
+    /// may report a [`Stop::Interrupt`] after it has been resumed (see [`Running::interrupt`]).
     ///
     /// # Errors
     /// [`AttachError`]. Nothing is traced then, and what was stopped runs on.
@@ -169,8 +165,7 @@ impl Attaching<'_> {
             while begun.elapsed() < CHASE && (self.seize_new()? || self.find_sharers()) {}
             self.stop_all();
             // A clone(2) that was under way when its thread was seized has begun one untraced;
-            // those
-            // begun by a traced thread have yet to stop.
+            // those begun by a traced thread have yet to stop.
             let is_ours = self.has_leader();
             if is_ours && !self.seize_new()? && !self.find_sharers() && self.missing().is_empty() {
                 return Ok(());
@@ -197,8 +192,7 @@ impl Attaching<'_> {
     }
 
     /// One pass over /proc/PID/task; true if there was a thread that was not traced, or one that
-    /// ended
-    /// meanwhile: the kernel's list breaks off there, and it may have begun another one.
+    /// ended meanwhile: the kernel's list breaks off there, and it may have begun another one.
     fn seize_new(&mut self) -> Result<bool, AttachError> {
         let process = self.process;
         let gone = |_| AttachError::NoSuchProcess { process };

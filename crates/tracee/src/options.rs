@@ -47,8 +47,7 @@ impl Options {
 }
 
 /// Whether we may suspend a tracee's filters, as far as /proc tells: that takes `CAP_SYS_ADMIN`,
-/// and no
-/// filters of our own.
+/// and no filters of our own.
 pub fn may_suspend_seccomp() -> bool {
     /// Of linux/capability.h.
     const CAP_SYS_ADMIN: u64 = 1 << 21;

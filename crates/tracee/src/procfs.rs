@@ -149,8 +149,7 @@ pub(crate) fn threads(process: Tid) -> io::Result<Vec<Tid>> {
 }
 
 /// A thread of `process` that has not ended: the leader, as long as it lives. Of one that has
-/// ended,
-/// /proc tells nothing of the memory.
+/// ended, /proc tells nothing of the memory.
 pub(crate) fn living_thread(process: Tid) -> Tid {
     let lives = |tid: &Tid| matches!(state(*tid), Ok(Some(state)) if !matches!(state, 'Z' | 'X'));
     if lives(&process) {
@@ -204,8 +203,8 @@ pub(crate) fn is_kernel_worker(tid: Tid) -> bool {
     flags(tid).is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER) != 0)
 }
 
-/// Where the stack of the first thread of the process of `tid` is, if it may be known. The part that
-/// is not used yet need not be mapped, but is nothing else's.
+/// Where the stack of the first thread of the process of `tid` is, if it may be known. The part
+/// that is not used yet need not be mapped, but is nothing else's.
 pub(crate) fn main_stack(tid: Tid) -> Option<Range<u64>> {
     /// Linux maps nothing so near below it (`mmap_base` in arch/x86/mm/mmap.c).
     const NOTHING_ELSE: u64 = 128 << 20;

@@ -85,9 +85,9 @@ pub struct CallCode {
 /// System calls made by a stopped thread of the target, as if by itself.
 ///
 /// The thread runs a `syscall` instruction of its own code, from syscall-stop to syscall-stop. All
-/// signals wait meanwhile. At the end the thread is as it
-/// was: registers, signal mask, the signal it stopped for with its `siginfo_t`, a system call in
-/// progress that is to be restarted, a restartable sequence (rseq(2)) to be aborted, a group-stop.
+/// signals wait meanwhile. At the end the thread is as it was: registers, signal mask, the signal
+/// it stopped for with its `siginfo_t`, a system call in progress that is to be restarted, a
+/// restartable sequence (rseq(2)) to be aborted, a group-stop.
 ///
 /// Should we die meanwhile, the thread gets there by itself, if it is on its own stack and there is
 /// the code for it ([`CallCode::sigreturn`]): a signal frame lies below what it uses of its stack.
@@ -110,8 +110,8 @@ pub struct RemoteCalls<'a> {
     suspended: bool,
     /// Before the first call.
     before: Option<Before>,
-    /// A signal that somebody has sent meanwhile, of those that are open: `FORCED`, and, at the end,
-    /// our own.
+    /// A signal that somebody has sent meanwhile, of those that are open: `FORCED`, and, at the
+    /// end, our own.
     sent: Option<SignalInfo>,
     stands: Stands,
 }

@@ -6,17 +6,15 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicPtr};
 
 /// A block of the reserve: small enough that malloc(3) takes it from its heap and puts it back
-/// there. With a limit far below
-/// what is mapped (RLIMIT_AS), nothing new can be mapped, a megabyte that was just unmapped
-/// neither.
+/// there. With a limit far below what is mapped (RLIMIT_AS), nothing new can be mapped, a megabyte
+/// that was just unmapped neither.
 const BLOCK: Layout = Layout::new::<[u64; 2048]>();
 
 /// How many are set aside: 4 MiB in all.
 const BLOCKS: usize = 256;
 
 /// The system's allocator, with a reserve. A tracer that aborts because no memory is left kills its
-/// target; this one can let it
-/// go first: it asks [`has_run_out`], and ends.
+/// target; this one can let it go first: it asks [`has_run_out`], and ends.
 #[derive(Debug)]
 pub struct Reserve;
 

@@ -14,8 +14,8 @@
 //!
 //! Limits: a call that has done part of its work (write(2) of much to a pipe, recv(2) with
 //! `MSG_WAITALL`) answers how much; nothing can be done about that. A call with a relative timeout
-//! begins to wait anew. A call that SIGSTOP and SIGCONT
-//! alone would have made fail with `EINTR` is made again, too.
+//! begins to wait anew. A call that SIGSTOP and SIGCONT alone would have made fail with `EINTR` is
+//! made again, too.
 
 use nix::libc;
 
@@ -28,8 +28,8 @@ const EINTR: u64 = (-libc::EINTR as i64).cast_unsigned();
 const ERESTARTNOHAND: u64 = (-514_i64).cast_unsigned();
 
 /// Has the kernel decide anew about a call that is about to answer `EINTR`. At an interrupt this is
-/// done as soon as we see it, lest we die first. Only for threads
-/// stopped before that decision (`Stop::Signal`, `Stop::Interrupt`).
+/// done as soon as we see it, lest we die first. Only for threads stopped before that decision
+/// (`Stop::Signal`, `Stop::Interrupt`).
 pub(crate) fn restart_interrupted(stopped: &Stopped) -> Result<(), Died> {
     let mut registers = stopped.registers()?;
     if is_interrupted(&registers) {

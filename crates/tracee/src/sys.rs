@@ -256,8 +256,8 @@ pub(crate) fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
     store(libc::PTRACE_SETSIGMASK, tid, KERNEL_SIGSET, &mask)
 }
 
-/// `PTRACE_GETREGSET` with `NT_X86_XSTATE`: what XSAVE has written, in its standard form. Fails with
-/// `ENODEV` on a processor without.
+/// `PTRACE_GETREGSET` with `NT_X86_XSTATE`: what XSAVE has written, in its standard form. Fails
+/// with `ENODEV` on a processor without.
 pub(crate) fn extended_state(tid: i32) -> Result<Vec<u8>, Errno> {
     /// Of linux/elf.h.
     const NT_X86_XSTATE: usize = 0x202;
@@ -302,8 +302,8 @@ pub(crate) fn read(tid: i32, at: u64, bytes: &mut [u8]) -> Result<usize, Errno> 
     process_vm_readv(Pid::from_raw(tid), &mut [IoSliceMut::new(bytes)], &[remote])
 }
 
-/// process_vm_readv(2) of all `ranges`, one behind the other in `bytes`. Returns how much: up to the
-/// first that cannot be read, or to the end of `bytes`.
+/// process_vm_readv(2) of all `ranges`, one behind the other in `bytes`. Returns how much: up to
+/// the first that cannot be read, or to the end of `bytes`.
 pub(crate) fn read_ranges(
     tid: i32,
     ranges: &[(u64, usize)],

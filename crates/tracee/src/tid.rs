@@ -76,7 +76,8 @@ impl Tid {
         procfs::threads(self)
     }
 
-    /// The letter of its state, by proc_pid_stat(5): R, S, D, T, t, Z, X. Nothing of one that is gone.
+    /// The letter of its state, by proc_pid_stat(5): R, S, D, T, t, Z, X. Nothing of one that is
+    /// gone.
     ///
     /// # Errors
     /// As for open(2) and read(2).
@@ -125,8 +126,7 @@ impl Tid {
     }
 
     /// Where the stack pointer and the instruction pointer of a thread are that sleeps in the
-    /// kernel: /proc/TID/syscall,
-    /// proc_pid_syscall(5). Nothing of one that is awake, or gone.
+    /// kernel: /proc/TID/syscall, proc_pid_syscall(5). Nothing of one that is awake, or gone.
     pub fn asleep_at(self) -> Option<(Addr, Addr)> {
         procfs::asleep_at(self)
     }

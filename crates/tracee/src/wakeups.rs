@@ -29,9 +29,9 @@ const BACKGROUND: [NixSignal; 2] = [NixSignal::SIGTTIN, NixSignal::SIGTTOU];
 /// SIGURG does so once, for a [`Sleeper`]: where it has no handler, it has no effect.
 ///
 /// Handlers for SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT, SIGUSR1 and SIGUSR2 note the
-/// signal and interrupt waitpid(2), without `SA_RESTART`. A signal that arrives just before waitpid(2) begins interrupts
-/// nothing; neither does one that the kernel gives to another thread. So a timer interrupts the
-/// installing thread again and again.
+/// signal and interrupt waitpid(2), without `SA_RESTART`. A signal that arrives just before
+/// waitpid(2) begins interrupts nothing; neither does one that the kernel gives to another thread.
+/// So a timer interrupts the installing thread again and again.
 ///
 /// SIGHUP stays ignored where it was, for nohup(1), and so does SIGTSTP. SIGINT and SIGQUIT do not:
 /// a shell's background job ignores them, and is still to be ended by `kill -INT`.

@@ -1,4 +1,5 @@
-//! A tracer that is killed before any of its system calls leaves a thread that goes on as it should.
+//! A tracer that is killed before any of its system calls leaves a thread that goes on as it
+//! should.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod common;

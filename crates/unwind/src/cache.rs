@@ -35,8 +35,7 @@ pub struct RuleCache<'a> {
 
 impl<'a> RuleCache<'a> {
     /// A cache in `entries`, which keep what they hold, for rows of `generation`. Of a length that
-    /// is no power of two, the
-    /// rest stays unused.
+    /// is no power of two, the rest stays unused.
     #[inline]
     pub const fn over(entries: &'a mut [Remembered], generation: u32) -> RuleCache<'a> {
         RuleCache {

@@ -43,23 +43,20 @@ struct Quad {
 /// order: each address is computed from the words before it. So if the registers and the generation
 /// of the rules are the same, and word for word memory holds what it held, a walk would read the
 /// same again and come to the same frames: a hit is exact, not a guess, and compares independent
-/// words
-/// where a walk follows a chain. Only what a walk reads is compared: a saved rbp that no frame used
-/// is not, for compilers keep data in rbp.
+/// words where a walk follows a chain. Only what a walk reads is compared: a saved rbp that no
+/// frame used is not, for compilers keep data in rbp.
 ///
 /// One per thread, and for one limit of frames: the limit is not part of the key. Plain integers;
 /// zeroed memory is an empty memo.
 ///
-/// *Search.* The registers and the generation make the hash by which the first entry is found. Where
-/// a word is not what that walk read, the search goes on under a hash of the old one, the word's
-/// place and what is there now: so walks that start alike part where they differ, and each is at the
-/// end of a path of its own, mostly of one or two entries.
+/// *Search.* The registers and the generation make the hash by which the first entry is found.
+/// Where a word is not what that walk read, the search goes on under a hash of the old one, the
+/// word's place and what is there now: so walks that start alike part where they differ, and each
+/// is at the end of a path of its own, mostly of one or two entries.
 ///
 /// *Layout.* Entries lie behind one another in `quads`, none in two of their parts; what was in a
-/// part is forgotten
-/// when it is written to again. A slot names an entry: 16 bits of its key's hash, and the quad
-/// where it begins. Quad 0 is no
-/// entry: a slot of 0 finds nothing.
+/// part is forgotten when it is written to again. A slot names an entry: 16 bits of its key's hash,
+/// and the quad where it begins. Quad 0 is no entry: a slot of 0 finds nothing.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct Memo<const SETS: usize, const QUADS: usize> {
@@ -230,10 +227,9 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
     const NAME: usize = QUADS.next_power_of_two() - 1;
 
     /// The payload kept with the walk from `start` under the rules of `generation`, if all words
-    /// that it read are
-    /// among the `reach` words from `start.sp` on, none of them a guess: only these, by number, are
-    /// asked of `word`, in the walk's
-    /// order up to the first difference. So it asks for none that the walk would not have read.
+    /// that it read are among the `reach` words from `start.sp` on, none of them a guess: only
+    /// these, by number, are asked of `word`, in the walk's order up to the first difference. So it
+    /// asks for none that the walk would not have read.
     ///
     /// Whoever changes the rules (dlopen, dlclose) changes the generation, and all that was kept
     /// before is not found.
@@ -342,12 +338,11 @@ impl<const SETS: usize, const QUADS: usize> Memo<SETS, QUADS> {
         None
     }
 
-    /// Walks, as [`walk`](crate::walk()) does, and records what the walk read, to be found where the
-    /// search for it has `missed` it.
+    /// Walks, as [`walk`](crate::walk()) does, and records what the walk read, to be found where
+    /// the search for it has `missed` it.
     ///
     /// Not recorded are walks that end in unreadable memory (which may be readable next time), read
-    /// words
-    /// that are not aligned or more than 16 GiB from rsp, or read too many.
+    /// words that are not aligned or more than 16 GiB from rsp, or read too many.
     pub fn walk(
         &mut self,
         (start, generation, missed): (Start, u32, Missed),

@@ -86,14 +86,13 @@ impl Step {
 /// A [`Step`] packed into 12 bytes of plain integers.
 ///
 /// Every bit pattern is valid (an unknown one is [`Step::Unsupported`]), so rules may lie in memory
-/// that
-/// others write. All zeroes mean that there is no call frame information.
+/// that others write. All zeroes mean that there is no call frame information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Rule {
     /// Kind, kind of the saved rbp, and a 16-bit offset, from the lowest byte up. One word, because
-    /// rules
-    /// are copied about, and a word written in parts cannot be read back at once without a stall.
+    /// rules are copied about, and a word written in parts cannot be read back at once without a
+    /// stall.
     head: u32,
     offset: i32,
     bp: i32,

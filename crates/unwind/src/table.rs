@@ -42,8 +42,7 @@ impl Table {
     }
 
     /// Adds the module mapped at `range`, whose rows count from `base` (the address of the file's
-    /// lowest
-    /// loadable segment in the process), in the place of any that overlaps it.
+    /// lowest loadable segment in the process), in the place of any that overlaps it.
     pub fn insert(&mut self, range: Range<Addr>, base: Addr, load: Load) {
         self.remove(range.clone());
         if range.is_empty() {

@@ -6,8 +6,7 @@ use leaktap_memory::{Addr, ReadMemory};
 use crate::{Cfa, End, Found, Frame, Rules, SavedBp, Step};
 
 /// How often one walk may go to a lower stack pointer: once for each signal handled on another
-/// stack
-/// and for each switch of stacks by rbp. Bounded, so that every walk ends.
+/// stack and for each switch of stacks by rbp. Bounded, so that every walk ends.
 const MAX_SWITCHES: u8 = 16;
 
 /// The largest frame, in bytes, that a frame pointer is believed to span: a whole default stack.
@@ -187,8 +186,7 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
             SavedBp::Lost => Bp::Lost,
         };
         // Code that switches stacks (Rust's stacker, boost.context's trampolines) says so by an
-        // rbp,
-        // or a saved rsp, that leads to the other stack: it may lie lower. rsp + n may not.
+        // rbp, or a saved rsp, that leads to the other stack: it may lie lower. rsp + n may not.
         self.advance(to, !matches!(cfa, Cfa::Sp(_) | Cfa::Plt { .. }))?;
         let ip = self.read(to.wrapping_offset(-(RETURN_LEN as i64)))?;
         self.arrive(ip, bp, false)

@@ -41,7 +41,11 @@ engines! {
         for text in ["Type: inuse_space", "File: culprit", build_id, "in_thread"] {
             assert!(top.contains(text), "{text}: {top}");
         }
-        assert_eq!(lines_with(&top, &["emplace_back", "(inline)"]).len(), 1, "{top}");
+        assert_eq!(
+            lines_with(&top, &["emplace_back", "(inline)"]).len(),
+            1,
+            "{top}"
+        );
         // Its callers above it, what it calls below.
         let peek = pprof(&["-peek", "^fill$"]);
         let at = |word: &str| peek.find(word).unwrap_or_else(|| panic!("{word}: {peek}"));
@@ -51,7 +55,10 @@ engines! {
         let difference = pprof(&["-top", "-base", &file]);
         assert!(difference.contains("Total samples = 0"), "{difference}");
         let tags = pprof(&["-tags"]);
-        assert!(tags.contains("unmatched") && tags.contains("oldest"), "{tags}");
+        assert!(
+            tags.contains("unmatched") && tags.contains("oldest"),
+            "{tags}"
+        );
     }
 
     /// Two runs, whose modules are at other addresses.
@@ -59,12 +66,27 @@ engines! {
         let Some(go) = program("go") else { return };
         let files = [(); 2].map(|()| {
             let captured = Captured::new(engine);
-            (captured.in_format("pprof", &[]).display().to_string(), captured)
+            (
+                captured.in_format("pprof", &[]).display().to_string(),
+                captured,
+            )
         });
         let [(one, _), (other, _)] = &files;
-        let words = ["tool", "pprof", "-symbolize=none", "-addresses", "-top", "-base", one, other];
+        let words = [
+            "tool",
+            "pprof",
+            "-symbolize=none",
+            "-addresses",
+            "-top",
+            "-base",
+            one,
+            other,
+        ];
         let difference = read_by(&go, words);
-        assert!(difference.contains("nodes accounting for 0, 0% of"), "{difference}");
+        assert!(
+            difference.contains("nodes accounting for 0, 0% of"),
+            "{difference}"
+        );
     }
 
     fn speedscope_opens_it(engine) {
@@ -76,7 +98,10 @@ engines! {
             let file = captured.in_format(format, &[]);
             let page = open_in_speedscope(&package, &browser, &file, captured.folder());
             let (blocks, bytes) = captured.sums();
-            let sums = [format!(">{blocks}</td>"), format!(">{:.2} KB</td>", bytes as f64 / 1024.0)];
+            let sums = [
+                format!(">{blocks}</td>"),
+                format!(">{:.2} KB</td>", bytes as f64 / 1024.0),
+            ];
             // Of the others it shows a single profile, without its sum.
             let sums = sums.iter().filter(|_| format == "speedscope");
             for text in sums.map(String::as_str).chain(["Sandwich"]) {
@@ -86,24 +111,48 @@ engines! {
     }
 
     fn a_flame_graph_is_an_xml_file(engine) {
-        let Some(xmllint) = program("xmllint") else { return };
+        let Some(xmllint) = program("xmllint") else {
+            return;
+        };
         let captured = Captured::new(engine);
         let file = captured.in_format("flamegraph", &[]);
         read_by(&xmllint, ["--noout".as_ref(), file.as_os_str()]);
-        let titles = read_by(&xmllint, ["--xpath".as_ref(), "//*[local-name()='title']/text()".as_ref(), file.as_os_str()]);
+        let titles = read_by(
+            &xmllint,
+            [
+                "--xpath".as_ref(),
+                "//*[local-name()='title']/text()".as_ref(),
+                file.as_os_str(),
+            ],
+        );
         let (_, bytes) = captured.sums();
         let grouped = format!("{},{:03}", bytes / 1000, bytes % 1000);
-        assert!(titles.contains(&format!("all ({grouped} bytes, 100%)")), "{titles}");
-        assert_eq!(lines_with(&titles, &["in_thread (4,000 bytes"]).len(), 1, "{titles}");
+        assert!(
+            titles.contains(&format!("all ({grouped} bytes, 100%)")),
+            "{titles}"
+        );
+        assert_eq!(
+            lines_with(&titles, &["in_thread (4,000 bytes"]).len(),
+            1,
+            "{titles}"
+        );
     }
 
     fn folded_lines_sum_up(engine) {
         let captured = Captured::new(engine);
         let folded = captured.text("folded");
-        let counts = folded.lines().map(|line| line.rsplit(' ').next().unwrap_or_default());
-        let sum: u64 = counts.map(|count| count.parse::<u64>().expect("a count")).sum();
+        let counts = folded
+            .lines()
+            .map(|line| line.rsplit(' ').next().unwrap_or_default());
+        let sum: u64 = counts
+            .map(|count| count.parse::<u64>().expect("a count"))
+            .sum();
         assert_eq!(sum, captured.sums().1, "{folded}");
-        assert_eq!(lines_with(&folded, &["_start;", ";main;", ";fill;"]).len(), 3, "{folded}");
+        assert_eq!(
+            lines_with(&folded, &["_start;", ";main;", ";fill;"]).len(),
+            3,
+            "{folded}"
+        );
     }
 }
 

@@ -65,8 +65,8 @@ impl Registers {
         self.r11
     }
 
-    /// Lets the thread, which is at the entry of a function or at its `ret`, go on at `ret` as if it
-    /// had returned there.
+    /// Lets the thread, which is at the entry of a function or at its `ret`, go on at `ret` as if
+    /// it had returned there.
     pub fn return_to(&mut self, ret: Addr) {
         self.set_ip(ret);
         self.set_sp(self.sp().wrapping_offset(RETURN_LEN as i64));

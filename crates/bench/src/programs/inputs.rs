@@ -42,7 +42,11 @@ static unsigned long mix{number}(struct s{number} *s, unsigned long sum) {{
         if (sum % {divisor} == 1)
             s->list[(i + 1) & 15] = sum * s->a + s->b;
         else
-            switch (sum & 7) {{ case 0: s->a++; break; case 3: s->b -= sum; break; case 5: sum += s->a; break; }}
+            switch (sum & 7) {{
+            case 0: s->a++; break;
+            case 3: s->b -= sum; break;
+            case 5: sum += s->a; break;
+            }}
     }}
     return sum;
 }}

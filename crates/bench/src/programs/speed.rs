@@ -119,8 +119,7 @@ struct Service {
 }
 
 /// Attaches to services in turn: each before, while and after leaktap is attached, others under the
-/// tools that
-/// have to be there from the start. `under_valgrind` is less work, or none.
+/// tools that have to be there from the start. `under_valgrind` is less work, or none.
 fn attached(
     start: impl Fn(Under) -> Result<Service>,
     folder: &Path,

@@ -1,7 +1,7 @@
 //! A file that is held without a descriptor: it is mapped.
 //!
-//! The mapping is never looked into. It is read as memory of another process is, so that a file which
-//! has been cut since is an error and no SIGBUS.
+//! The mapping is never looked into. It is read as memory of another process is, so that a file
+//! which has been cut since is an error and no SIGBUS.
 
 use std::fs::File;
 use std::io;

@@ -25,8 +25,7 @@ pub(crate) fn string_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
 }
 
 /// The same, if it is no longer than a name that anybody looks for. Entries of a few bytes may all
-/// name one string,
-/// as long as the file.
+/// name one string, as long as the file.
 pub(crate) fn short_string_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let rest = bytes.get(at..)?;
     string_at(rest.get(..LONGEST_NAME).unwrap_or(rest), 0)

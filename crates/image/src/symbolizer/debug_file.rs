@@ -12,8 +12,8 @@ use crate::files::open_regular;
 
 const DEBUG_DIR: &str = "usr/lib/debug";
 
-/// The separate debug file of `file`: by build id, or by the name and checksum in
-/// `.gnu_debuglink`; first where the process sees files, then where we do.
+/// The separate debug file of `file`: by build id, or by the name and checksum in `.gnu_debuglink`;
+/// first where the process sees files, then where we do.
 pub(crate) fn find(file: &ElfFile) -> Option<ElfFile> {
     let id = file.build_id();
     id.and_then(|id| by_build_id(file, id))

@@ -43,7 +43,8 @@ mod tests {
     fn it_is_told_as_far_as_template_arguments() {
         for (symbol, expected) in [
             (
-                "_ZSt11make_sharedI4NodeJEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES3_E4typeEEDpOT0_",
+                "_ZSt11make_sharedI4NodeJEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5value\
+                 ES3_E4typeEEDpOT0_",
                 Some("std::make_shared<…>"),
             ),
             ("_ZN3app4Pool3getIiEEvv", Some("app::Pool::get<…>")),

@@ -27,8 +27,8 @@ impl Agent {
         wake(&live.seen);
     }
 
-    /// The thread of this fs base, or [`ALL`](leaktap_agent::layout::ALL), waits for nobody while `run`
-    /// takes it out.
+    /// The thread of this fs base, or [`ALL`](leaktap_agent::layout::ALL), waits for nobody while
+    /// `run` takes it out.
     pub(super) fn none_waits<T>(&self, fs: u64, run: impl FnOnce(&Agent) -> T) -> T {
         let leaving = &self.shared.live().leaving;
         leaving.store(fs, Release);
@@ -37,7 +37,8 @@ impl Agent {
         result
     }
 
-    /// As [`Agent::stop_serving`] for an agent that another tracer has left, whose memory is not ours.
+    /// As [`Agent::stop_serving`] for an agent that another tracer has left, whose memory is not
+    /// ours.
     pub(super) fn stop_waits(&self) {
         if self.regions.shared.is_empty() {
             return; // nobody waits

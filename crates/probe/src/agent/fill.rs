@@ -34,8 +34,7 @@ pub(super) const STUBS: usize = {
 
 impl Agent {
     /// Fills that memory: code, a detour for each function that there is a place for, rows. The
-    /// threads may run:
-    /// nothing leads there yet.
+    /// threads may run: nothing leads there yet.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`], [`Refusal::NoMemoryInReach`].

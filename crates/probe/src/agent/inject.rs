@@ -144,8 +144,7 @@ impl Agent {
     }
 
     /// Takes the agent's memory away: at first the code, which a forked child would get, too, then
-    /// the rest. True if that was the last.
-    /// No thread is inside.
+    /// the rest. True if that was the last. No thread is inside.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`] if no thread may make the calls, or all have been killed.
@@ -285,8 +284,7 @@ fn permitted(process: Tid) -> Result<(), Refusal> {
 }
 
 /// Whether threads may read their fs base by an instruction. What lies in memory there is the
-/// program's affair: it may
-/// have set it to 0.
+/// program's affair: it may have set it to 0.
 fn has_fs_base(process: Tid) -> bool {
     /// Of asm/hwcap2.h.
     const FSGSBASE: u64 = 1 << 1;

@@ -6,15 +6,13 @@
 //!   The exits are shut meanwhile: it goes round there, and does not die should we do.
 //! - One in displaced instructions stands where the same are in the function.
 //! - A call that the agent has made returns past the agent: its return address is exchanged for
-//!   that of code which drops
-//!   the agent's frame and returns. Which these are is on record ([`Agent::calls`]), on whatever
-//!   stack they lie; no stack is
-//!   walked. One that is overwritten, or unmapped, is nobody's any more.
+//!   that of code which drops the agent's frame and returns. Which these are is on record
+//!   ([`Agent::calls`]), on whatever stack they lie; no stack is walked. One that is overwritten,
+//!   or unmapped, is nobody's any more.
 //!
 //! No signal frame holds an address of the agent's: a thread that gets a signal there is first
-//! taken out
-//! ([`Agent::step_out`]). Only while there was no tracer, or in code that takes too long, it may
-//! have been otherwise.
+//! taken out ([`Agent::step_out`]). Only while there was no tracer, or in code that takes too long,
+//! it may have been otherwise.
 //!
 //! What remains ([`Held`]) has to run for a while; until then nothing is changed.
 
@@ -110,8 +108,7 @@ impl Agent {
     }
 
     /// Whether a thread that is `asleep` sleeps in the agent's own code, for a page of the shared
-    /// memory: the kernel
-    /// tells where it is (`/proc/TID/syscall`, proc_pid_syscall(5)).
+    /// memory: the kernel tells where it is (`/proc/TID/syscall`, proc_pid_syscall(5)).
     pub(crate) fn may_have(&self, asleep: Tid) -> bool {
         let regions = &self.regions;
         asleep.asleep_at().is_none_or(|(_, ip)| regions.is_code(ip))
@@ -124,14 +121,12 @@ impl Agent {
     }
 
     /// Takes a thread that is about to handle a signal out of the agent's code, so that no signal
-    /// frame leads back
-    /// there. What it is about to do, it does first.
-    /// Returns whether it did.
+    /// frame leads back there. What it is about to do, it does first. Returns whether it did.
     pub(crate) fn step_out(&mut self, tracer: &mut Tracer, stopped: &mut Stopped) -> bool {
         let is_out = |ip: Addr| !self.regions.is_code(ip) || self.is_gate(ip);
-        // A fault in there is no signal of somebody's: it would occur again. And what nobody handles
-        // has no frame: children end all the time, and few programs look at SIGCHLD. Who stays
-        // stopped does not come out by itself.
+        // A fault in there is no signal of somebody's: it would occur again. And what nobody
+        // handles has no frame: children end all the time, and few programs look at SIGCHLD. Who
+        // stays stopped does not come out by itself.
         let is_handled =
             |info: SignalInfo| !info.is_fault() && stopped.tid().catches(info.signal());
         let is_due = match stopped.stop() {
@@ -182,8 +177,7 @@ impl Agent {
     }
 
     /// Where, on whatever stacks, return addresses to the agent are, right below a [`Call`] each:
-    /// those of `calls` that
-    /// have not been overwritten.
+    /// those of `calls` that have not been overwritten.
     fn slots(&self, calls: &[Addr], memory: &Memory) -> Result<Vec<Addr>, Held> {
         let is_back = |word: Addr| {
             let code = self.regions.code_of(word);
@@ -209,8 +203,8 @@ impl Agent {
     }
 
     /// Puts a thread at `ip`. If the agent has just called that function, the call has not begun,
-    /// and can as well be made by
-    /// the agent's caller: its return address is none of `slots` any more.
+    /// and can as well be made by the agent's caller: its return address is none of `slots` any
+    /// more.
     fn move_to(
         &self,
         (ip, pushed): (Addr, i64),
@@ -239,9 +233,8 @@ impl Agent {
     }
 
     /// Whether a signal frame on the stack above `sp` leads to the agent: an instruction pointer to
-    /// its code, and what the kernel
-    /// has saved two words behind it (`struct sigcontext` of asm/sigcontext.h: flags, then cs and
-    /// ss as 64-bit code has them).
+    /// its code, and what the kernel has saved two words behind it (`struct sigcontext` of
+    /// asm/sigcontext.h: flags, then cs and ss as 64-bit code has them).
     fn has_signal_frame(&self, memory: &Memory, sp: Addr) -> bool {
         let words: Vec<Addr> = Words::new(memory).above(sp).collect();
         words.windows(3).any(|frame| match frame {

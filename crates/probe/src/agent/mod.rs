@@ -2,8 +2,7 @@
 //!
 //! [`Plan`] says, while the process runs, which functions can be patched. With all threads stopped,
 //! [`Agent::map`] makes memory for the agent; it is filled ([`Agent::fill`]) while they run; with
-//! all stopped again,
-//! [`Agent::patch`] leads the functions to it. From then on calls of these
+//! all stopped again, [`Agent::patch`] leads the functions to it. From then on calls of these
 //! functions are seen and counted without a stop, in memory that is shared with this process.
 //! [`leave`] takes threads out of it again, so that it can be taken away.
 

@@ -103,8 +103,7 @@ fn noted(shared: Addr, codes: &[Range<Addr>], detours: &[&Detour]) -> Vec<u64> {
 }
 
 /// Whether another leaktap's detours are in the process of `memory`, one of whose threads is
-/// `thread`: of one that has ended, the kernel
-/// shows no mappings.
+/// `thread`: of one that has ended, the kernel shows no mappings.
 pub(crate) fn remains(memory: &Memory, thread: Tid) -> Remains {
     let all = mappings(thread.get()).unwrap_or_default();
     let found = |mapping: &Mapping| match words(memory, mapping).unwrap_or_default() {

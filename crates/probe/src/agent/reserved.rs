@@ -1,8 +1,9 @@
 //! The file that the agent's memory begins with, and what is reserved by it.
 //!
-//! A tracer may be killed after any of its system calls in a process. So whatever it makes there has
-//! a name from the first moment, which nobody else gives to a file: this build's checksum is part of
-//! it. Memory that is reserved has this name and no rights: nothing was ever written or led there.
+//! A tracer may be killed after any of its system calls in a process. So whatever it makes there
+//! has a name from the first moment, which nobody else gives to a file: this build's checksum is
+//! part of it. Memory that is reserved has this name and no rights: nothing was ever written or led
+//! there.
 
 use std::fs;
 use std::ops::Range;

@@ -18,8 +18,7 @@ use super::stacks::Stacks;
 const FIRST_WORDS: usize = 1 << 10;
 
 /// What has been put into the part of the shared memory that is for rows and tables. Nothing is
-/// taken out: a thread may be reading
-/// it. But a table is written where an older one was, see
+/// taken out: a thread may be reading it. But a table is written where an older one was, see
 /// [`Published`](leaktap_agent::published::Published).
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -60,8 +59,7 @@ impl Room {
     }
 
     /// Gives the agent all of `rules`. False if there is no room left for rows, or for so many
-    /// modules: it then knows of modules without rows,
-    /// or of none.
+    /// modules: it then knows of modules without rows, or of none.
     pub(crate) fn publish(&mut self, rules: &mut Table) -> bool {
         let mut entries = Vec::with_capacity(self.modules.words);
         let mut complete = true;
@@ -169,8 +167,7 @@ impl Room {
     }
 
     /// The address, in the target, of a table of `entries`; of none, if there is no room for as
-    /// many, so that nobody goes by what is not
-    /// true any more. Nothing if there is no place at all.
+    /// many, so that nobody goes by what is not true any more. Nothing if there is no place at all.
     fn put_table(
         &mut self,
         places: impl Fn(&mut Room) -> &mut Places,

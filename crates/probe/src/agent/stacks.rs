@@ -7,8 +7,7 @@ use leaktap_memory::{Addr, PAGE};
 use leaktap_tracee::Registers;
 
 /// Linux maps nothing so near below the main thread's stack (`mmap_base` in arch/x86/mm/mmap.c):
-/// whatever of
-/// it is used is part of the stack.
+/// whatever of it is used is part of the stack.
 const BELOW_MAIN_STACK: u64 = 128 << 20;
 
 /// Stacks of threads, lowest first; no two have bytes in common.
@@ -28,11 +27,10 @@ impl Stacks {
         before.is_some_and(|range| sp < range.end)
     }
 
-    /// Adds the one that the thread of `registers` is on, one of `mappings`, lowest first, if it is the thread's
-    /// own: the first thread's, or one
-    /// behind which are the thread's own data (so glibc and musl have it), where it ends. A
-    /// coroutine's is not, nor what the kernel
-    /// has made one mapping of with a stack.
+    /// Adds the one that the thread of `registers` is on, one of `mappings`, lowest first, if it is
+    /// the thread's own: the first thread's, or one behind which are the thread's own data (so
+    /// glibc and musl have it), where it ends. A coroutine's is not, nor what the kernel has made
+    /// one mapping of with a stack.
     pub(crate) fn add(&mut self, registers: &Registers, mappings: &[Mapping]) {
         self.add_at(registers.sp(), Addr::new(registers.fs_base()), mappings);
     }

@@ -1,8 +1,8 @@
 //! Code regions that a tracer was unmapping when it was killed: nothing leads there, and nothing is
 //! noted of them any more.
 //!
-//! Each has a mark, in its header page, from before it leaves the note by which another tracer takes
-//! out the agent.
+//! Each has a mark, in its header page, from before it leaves the note by which another tracer
+//! takes out the agent.
 
 use std::ops::Range;
 

@@ -172,8 +172,8 @@ impl Families {
         are_same
     }
 
-    /// Whether they are the same: what has come uses what others used before it, and has nothing for
-    /// itself; and none needs what is gone. If not, they are to be found again.
+    /// Whether they are the same: what has come uses what others used before it, and has nothing
+    /// for itself; and none needs what is gone. If not, they are to be found again.
     fn stay(&mut self, image: &Image, changes: &Changes, moves: &Moves) -> bool {
         if !self.is_bound || self.pools.are_told() || !self.are_resolved() {
             return false;

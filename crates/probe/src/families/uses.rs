@@ -1,5 +1,5 @@
-//! What each module uses of allocators: by that it is known that a module which comes or goes changes
-//! nothing, without a look at all the others.
+//! What each module uses of allocators: by that it is known that a module which comes or goes
+//! changes nothing, without a look at all the others.
 
 use std::collections::HashMap;
 
@@ -52,8 +52,8 @@ impl Uses {
         uses
     }
 
-    /// Brings them up to date. False if some module has a use that none had before it, or one is gone
-    /// that was the first to have one: they have to be made anew then.
+    /// Brings them up to date. False if some module has a use that none had before it, or one is
+    /// gone that was the first to have one: they have to be made anew then.
     pub(super) fn follow(
         &mut self,
         changes: &Changes,

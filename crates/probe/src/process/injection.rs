@@ -24,8 +24,7 @@ use crate::tails;
 
 impl Process {
     /// Finds out which functions there are and which can be led to an agent, so that
-    /// [`Process::map_agent`] and
-    /// [`Process::arm`] need not while threads are stopped.
+    /// [`Process::map_agent`] and [`Process::arm`] need not while threads are stopped.
     pub fn plan(&mut self) {
         let points = self.find();
         let unpatched = self.breakpoints.unpatched();
@@ -310,8 +309,7 @@ impl Process {
     }
 
     /// Takes charge of that agent, to be taken out by [`Process::withdraw`]. False if it is not
-    /// known
-    /// well enough for that.
+    /// known well enough for that.
     pub fn adopt_remains(&mut self) -> bool {
         let agent = Agent::adopt(&self.memory, &mut self.modules);
         self.injection = agent.map_or(Injection::None, Injection::Leading);
@@ -389,8 +387,7 @@ impl Process {
     }
 
     /// A thread with registers `parent` makes `child`, a process with a copy of the memory: notes
-    /// which of its calls would return to
-    /// the agent there, for [`Process::disarm_copy`].
+    /// which of its calls would return to the agent there, for [`Process::disarm_copy`].
     pub fn copy_begins(&mut self, parent: &Registers, child: Tid) {
         if let Some(agent) = self.injection.agent()
             && let Some(calls) = agent.calls_of(parent.fs_base())
@@ -400,13 +397,11 @@ impl Process {
     }
 
     /// Unmaps a part of the agent that was withdrawn, by system calls of one of `stopped`; the
-    /// others may run. Returns
-    /// true if nothing is left.
+    /// others may run. Returns true if nothing is left.
     ///
     /// # Errors
     /// [`Refusal::InjectionForbidden`] if the rest stays: the program has installed a seccomp
-    /// filter since, or it
-    /// has been killed.
+    /// filter since, or it has been killed.
     pub fn unmap_agent(
         &mut self,
         tracer: &mut Tracer,
@@ -419,8 +414,8 @@ impl Process {
     }
 
     /// Moves to `home` some of what an agent that was withdrawn has counted: from `at` on, 0 at
-    /// first, to where is returned, nothing at the
-    /// end. The target may run meanwhile, and has next to nothing left to unmap afterwards.
+    /// first, to where is returned, nothing at the end. The target may run meanwhile, and has next
+    /// to nothing left to unmap afterwards.
     ///
     /// # Errors
     /// See [`Shared::move_here`].
@@ -439,9 +434,9 @@ impl Process {
         }
     }
 
-    /// Tells `recorder` of what the agent has noted, and brings modules and probes up to date where it
-    /// has told that the dynamic linker changes them. The thread that has told waits for that, and
-    /// goes on unless there is a [departure](Process::departure).
+    /// Tells `recorder` of what the agent has noted, and brings modules and probes up to date where
+    /// it has told that the dynamic linker changes them. The thread that has told waits for that,
+    /// and goes on unless there is a [departure](Process::departure).
     pub fn look_for_changes(&mut self, files: &mut Files, recorder: &mut dyn Recorder) {
         let change = self.injection.agent().and_then(Agent::change);
         self.read_mappings(recorder);
@@ -500,8 +495,7 @@ impl Process {
     }
 
     /// Time passes: the program may have installed a seccomp filter, which might kill it for a
-    /// system call that
-    /// it does not make itself. A few threads are looked at each time.
+    /// system call that it does not make itself. A few threads are looked at each time.
     pub fn look_for_filters(&mut self) {
         /// Each takes some 20 µs.
         const THREADS: usize = 8;
@@ -516,8 +510,8 @@ impl Process {
         }
     }
 
-    /// Tells the agent what a call is about to unmap. True if the call is part of one that the agent
-    /// has noted.
+    /// Tells the agent what a call is about to unmap. True if the call is part of one that the
+    /// agent has noted.
     pub(super) fn is_part_of_noted(
         &mut self,
         action: Action,
@@ -540,8 +534,8 @@ impl Process {
         outer != 0 && outer & NOTED == 0 && self.is_inside(outer, entered, start)
     }
 
-    /// Whether what is `entered`, and goes on at `start`, is part of a call that the agent has noted
-    /// with `outer`.
+    /// Whether what is `entered`, and goes on at `start`, is part of a call that the agent has
+    /// noted with `outer`.
     fn is_inside(&mut self, outer: u64, entered: Entered, start: Start) -> bool {
         let sp = outer & !MARKS;
         let Ok(ret) = self.memory.read_u64(Addr::new(sp)) else {

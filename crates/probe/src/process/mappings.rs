@@ -26,8 +26,8 @@ impl Process {
         }
     }
 
-    /// As [`Process::read_mappings`], the last time: no thread notes anything any more. Of a process
-    /// that `has_ended`, what was about to be noted means nothing.
+    /// As [`Process::read_mappings`], the last time: no thread notes anything any more. Of a
+    /// process that `has_ended`, what was about to be noted means nothing.
     pub fn read_last_mappings(&mut self, has_ended: bool, recorder: &mut dyn Recorder) {
         let next = |injection: &mut Injection| injection.any_agent_mut()?.read_last_mapping();
         for _ in 0..MAPPINGS {
@@ -82,8 +82,8 @@ impl Process {
         self.modules.map_for_allocator(ret, caller)
     }
 
-    /// A thread with `registers` has come to mprotect(2). What may not be used any more is noted now:
-    /// nobody waits for the call's end.
+    /// A thread with `registers` has come to mprotect(2). What may not be used any more is noted
+    /// now: nobody waits for the call's end.
     pub(super) fn protects(&mut self, registers: &Registers, recorder: &mut dyn Recorder) {
         let [at, len, protection] = [0, 1, 2].map(|n| registers.argument(n));
         let mut mapping = Mapping {

@@ -50,8 +50,8 @@ pub(super) struct Sigtrap {
 }
 
 impl Process {
-    /// Watches the functions that change what is done with SIGTRAP if threads may meet an int3. Where
-    /// that begins while they run, what they have changed since is read.
+    /// Watches the functions that change what is done with SIGTRAP if threads may meet an int3.
+    /// Where that begins while they run, what they have changed since is read.
     pub(super) fn watch_sigtrap(&mut self) {
         if !self.breakpoints.see_calls() {
             return;
@@ -73,8 +73,8 @@ impl Process {
         all.for_each(|at| self.breakpoints.lift(at, stopped));
     }
 
-    /// What the kernel says of it without a stop. Before there was an agent, threads were stopped, and
-    /// [asked](Process::ask_sigtrap).
+    /// What the kernel says of it without a stop. Before there was an agent, threads were stopped,
+    /// and [asked](Process::ask_sigtrap).
     fn read_sigtrap(&mut self) {
         for thread in self.fs_bases.keys() {
             if let Some(mask) = thread.blocked_signals() {
@@ -174,8 +174,7 @@ impl Process {
             (is_blocked || is_reset) && stopped.signal_info().is_ok_and(|info| !info.is_int3());
         if is_reset {
             // A handler is lost to those only who block the signal. With others about, it may be
-            // one of them who has
-            // lost it, and whose stop is yet to be seen.
+            // one of them who has lost it, and whose stop is yet to be seen.
             is_blocked |= handler != IGNORE && self.sigtrap.masks.is_alone(tid);
             self.sigtrap.lost |= self.put_back(tracer, stopped, handler).is_none();
         }

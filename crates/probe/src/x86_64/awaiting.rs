@@ -3,8 +3,8 @@
 use leaktap_arch::{RET, Registers};
 use leaktap_memory::Addr;
 
-/// `or edi, -1; push 3; pop rax; syscall; ret`: close(-1), which any filter lets pass that a program
-/// can be linked under. Of the registers it changes only what any call may.
+/// `or edi, -1; push 3; pop rax; syscall; ret`: close(-1), which any filter lets pass that a
+/// program can be linked under. Of the registers it changes only what any call may.
 const CODE: [u8; 9] = [0x83, 0xcf, 0xff, 0x6a, 0x03, 0x58, 0x0f, 0x05, RET];
 
 /// Of its `syscall`, how far its end is from the start.

@@ -7,8 +7,8 @@
 //! of them are read, whether or not they are tables: a random word falls into the few displaced
 //! bytes once in a thousand million, and then costs a refusal, no harm.
 //!
-//! A function's cold part, split off by the compiler, is elsewhere: [`long_branches`] looks at every
-//! possible long branch of a whole text segment. In one of 200 MB, some are parts of other
+//! A function's cold part, split off by the compiler, is elsewhere: [`long_branches`] looks at
+//! every possible long branch of a whole text segment. In one of 200 MB, some are parts of other
 //! instructions: [`has_branch`] tells, for which functions around them alone are decoded.
 
 use std::ops::Range;
@@ -101,8 +101,8 @@ pub fn long_branches(text: &[u8], at: Addr, inner: &[Range<Addr>]) -> Vec<LongBr
 const BLOCK: usize = 4096;
 
 /// Whether any four bytes of `block` are a distance to less than `len` bytes from the start of what
-/// is looked for. `from` is how far behind that start such a distance in the first four bytes counts
-/// from. Compiled to vector instructions: a browser has 200 MB of code.
+/// is looked for. `from` is how far behind that start such a distance in the first four bytes
+/// counts from. Compiled to vector instructions: a browser has 200 MB of code.
 fn may_reach(block: &[u8], from: u32, len: u32) -> bool {
     (0..DISTANCE).any(|phase| {
         let words = block.get(phase..).unwrap_or_default();

@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn what_compilers_and_linkers_fill_gaps_with_is_padding() {
-        // data16 cs nop word ptr [rax + rax], as GNU as pads glibc; cs nop word ptr [rax + rax], musl.
+        // data16 cs nop word ptr [rax + rax], as GNU as pads glibc; cs nop word ptr [rax + rax],
+        // musl.
         let glibc = [0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
         for padding in [
             &glibc[..],

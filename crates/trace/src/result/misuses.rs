@@ -84,7 +84,8 @@ impl Namer<'_> {
         }
         if unplaced > 0 {
             lines.push(format!(
-                "whether the right function freed was not looked at in {unplaced} cases: there are too many"
+                "whether the right function freed was not looked at in {unplaced} cases: there are \
+                 too many"
             ));
         }
         lines
@@ -116,8 +117,8 @@ impl Namer<'_> {
         let families = self.target.process().modules().families();
         let name = families.name(family).unwrap_or_default();
         format!(
-            "{frees} frees were of blocks that no known function has allocated, and of so many kinds \
-             that {name} seems to have others: double frees cannot be told from these"
+            "{frees} frees were of blocks that no known function has allocated, and of so many \
+             kinds that {name} seems to have others: double frees cannot be told from these"
         )
     }
 
@@ -130,8 +131,8 @@ impl Namer<'_> {
                 format!("double free at {freed}: allocated at {made}, freed first at {before}")
             }
             Wrong::Inside(block, offset) => format!(
-                "free inside a live block, {offset} bytes from its beginning, at {freed}: allocated \
-                 at {}",
+                "free inside a live block, {offset} bytes from its beginning, at {freed}: \
+                 allocated at {}",
                 self.place_of(block.stack.0)
             ),
             Wrong::Foreign(block) => format!(

@@ -13,8 +13,7 @@ pub(crate) fn is_runnable(tid: Tid) -> bool {
 }
 
 /// True of a thread that is no more, or, the leader, only waits for the others to end. Not of one
-/// that we have no descriptor
-/// left to ask for.
+/// that we have no descriptor left to ask for.
 pub(crate) fn has_ended(tid: Tid) -> bool {
     tid.state()
         .is_ok_and(|state| matches!(state, None | Some('Z' | 'X')))

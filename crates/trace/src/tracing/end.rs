@@ -1,5 +1,5 @@
-//! The stop of the leader at its end, where its mappings are looked at. Only if it has had any, or may
-//! have: while leaktap itself is stopped, a process in that stop keeps all that it has.
+//! The stop of the leader at its end, where its mappings are looked at. Only if it has had any, or
+//! may have: while leaktap itself is stopped, a process in that stop keeps all that it has.
 
 use leaktap_arch::system_calls::EXIT;
 use leaktap_tracee::{Died, Stopped, Tracer};

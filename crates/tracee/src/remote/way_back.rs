@@ -42,8 +42,8 @@ impl Covered {
 
 impl WayBack {
     /// Lays the frame for a thread that is to go on as `before` says. None where that cannot be
-    /// done without harm: on a stack that is not known to be the thread's own, or with features that
-    /// we do not know. The thread has no shadow stack.
+    /// done without harm: on a stack that is not known to be the thread's own, or with features
+    /// that we do not know. The thread has no shadow stack.
     pub(super) fn lay(tid: Tid, code: CallCode, before: &Before) -> Option<(WayBack, Covered)> {
         let sigreturn = code.sigreturn?;
         if !is_code(tid, code) {

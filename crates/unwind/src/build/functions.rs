@@ -15,8 +15,7 @@ pub(super) type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Cies<'a> = HashMap<usize, gimli::Result<CommonInformationEntry<Bytes<'a>>>>;
 
 /// How often the bytes of a section may be gone through, because many entries share a CIE:
-/// compilers' entries are
-/// about as long as their CIE, so that once is the rule.
+/// compilers' entries are about as long as their CIE, so that once is the rule.
 const MOST_SHARED: usize = 16;
 
 /// Bytes that any section may go through.

@@ -1,4 +1,5 @@
-//! Protocol Buffers, as far as a profile needs them: <https://protobuf.dev/programming-guides/encoding/>.
+//! Protocol Buffers, as far as a profile needs them:
+//! <https://protobuf.dev/programming-guides/encoding/>.
 
 /// A message that is being written. What is 0 is left out, as proto3 does.
 #[derive(Debug, Default)]
