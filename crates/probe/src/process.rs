@@ -4,42 +4,42 @@
 //! our int3s, [`Process::entered`] notes the call, and when the thread gets to the return address
 //! [`Process::returned`] walks its stack and tells the [`Recorder`].
 
+mod arming;
+mod calls;
 mod departure;
 mod injection;
+mod known;
 mod linking;
 mod mappings;
+mod remains;
 mod sigtrap;
 mod swallowed;
 mod thread;
+mod withdrawal;
 
 use std::collections::HashMap;
 use std::fs::File;
 
-use leaktap_api::{Action, Entered, FunctionId, Functions, Place};
-use leaktap_arch::{ARGUMENTS, breakpoint_before};
+use leaktap_api::{Action, Functions};
+use leaktap_arch::breakpoint_before;
 use leaktap_image::Module;
-use leaktap_ledger::{FamilyId, Key};
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_tracee::{AllStopped, Memory, Registers, Stopped, Tid, Tracer};
+use leaktap_tracee::{Memory, Registers, Tid};
 
 use crate::agent::{Injection, Waker};
-use crate::breakpoints::{Breakpoints, NoSlot, Purpose};
-use crate::calls::{Call, Entry};
+use crate::breakpoints::{Breakpoints, NoSlot};
 use crate::linking::Linking;
-use crate::modules::{Files, Found, Look, Modules, is_linked};
-use crate::outcome::Outcome;
-use crate::probepoint::{self, Kind, Probepoint, Reason};
-use crate::record::{Freed, Lost, Recorder};
-use crate::refusal::Refusal;
-use crate::stack::{self, Walker};
+use crate::modules::{Files, Look, Modules, is_linked};
+use crate::probepoint::Probepoint;
+use crate::record::Recorder;
+use crate::stack::Walker;
 use crate::tails;
 
 pub use departure::Departure;
-use mappings::moment;
 use sigtrap::Sigtrap;
 use swallowed::Swallowed;
 pub(crate) use thread::Undo;
-use thread::{Free, Note, Thread, abandon, undo};
+use thread::{Thread, abandon};
 
 /// What starts a program, in each C library.
 const START: &str = "__libc_start_main";
@@ -157,66 +157,6 @@ impl Process {
     /// The functions found, with how each is watched.
     pub fn probepoints(&self) -> &[Probepoint] {
         &self.points
-    }
-
-    /// Puts probes on all functions found. Of a program that is being linked there are none.
-    pub fn arm(&mut self, _: &AllStopped<'_>) {
-        self.arm_found();
-    }
-
-    /// The same when modules have changed, which is the one time that others may run: nobody has
-    /// been in the code of the new ones, and each probe is one byte.
-    fn arm_found(&mut self) {
-        if self.linking.is_some() {
-            return;
-        }
-        let points = self.found.take().unwrap_or_else(|| self.find());
-        for mut point in points {
-            if self.points.iter().any(|old| old.address == point.address) {
-                continue;
-            }
-            // One that a detour is ready for never has an int3, which would kill the process if we
-            // were killed.
-            self.look_for_foreign(&mut point);
-            let ready = self.injection.mapped();
-            let ready = ready.is_some_and(|agent| agent.has(&point));
-            if point.kind == Kind::Breakpoint && !ready && self.is_left_unwatched() {
-                point.refusal = self.injection.refusal_from_now_on();
-                point.kind = Kind::None(Reason::WouldTrap);
-            } else if point.kind == Kind::Breakpoint && !ready {
-                let entry = Purpose::Entry(point.function);
-                if self.breakpoints.insert(point.address, entry).is_err() {
-                    point.kind = Kind::None(Reason::Unwritable);
-                } else {
-                    point.refusal = self.injection.refusal_from_now_on();
-                }
-            }
-            self.points.push(point);
-        }
-        // The dynamic linker's is there before any other.
-        self.points.sort_by_key(|point| !point.known.is_of_heap());
-        let is_open = |point: &Probepoint| point.kind == Kind::None(Reason::IfuncUnresolved);
-        self.is_settled = self.modules.families().are_settled() && !self.points.iter().any(is_open);
-        self.watch_sigtrap();
-    }
-
-    /// The functions of the modules as they are now, and room for the instructions that breakpoints
-    /// there displace.
-    fn find(&mut self) -> Vec<Probepoint> {
-        let image = self.modules.image();
-        self.breakpoints.set_modules(image, &self.modules.staying());
-        self.modules.look_for_families(&self.memory);
-        self.note_unwatched();
-        let mut points = self.probes();
-        for point in &mut points {
-            self.look_for_foreign(point);
-        }
-        points
-    }
-
-    fn probes(&self) -> Vec<Probepoint> {
-        let (image, families) = (self.modules.image(), self.modules.families().all());
-        probepoint::find(image, families, &self.memory, self.functions())
     }
 
     /// Notes in `file` from now on where int3s are: see [`Change`](crate::Change).
@@ -392,290 +332,5 @@ impl Process {
     /// uses it.
     pub fn unwatched(&self) -> &[String] {
         &self.unwatched
-    }
-
-    fn note_unwatched(&mut self) {
-        let image = self.modules.image();
-        let families = self.modules.families().all().iter();
-        let others = families.filter(|family| family.id.is_none());
-        for text in others.map(|family| family.describe(image)) {
-            if !self.unwatched.contains(&text) {
-                self.unwatched.push(text);
-            }
-        }
-    }
-
-    /// Brings the modules up to date, and arms them.
-    pub fn update(&mut self, files: &mut Files, stopped: &AllStopped<'_>) {
-        self.look(files, Look::All);
-        self.arm(stopped);
-    }
-
-    /// Brings the modules up to date.
-    fn look(&mut self, files: &mut Files, look: Look) {
-        let Some(Found {
-            added,
-            gone,
-            are_same,
-        }) = self.modules.refresh(&self.memory, files, look)
-        else {
-            return;
-        };
-        self.found = None;
-        let points = self.points.len();
-        for gone in &gone {
-            self.points.retain(|point| !gone.contains(&point.address));
-            self.breakpoints.forget(gone);
-        }
-        self.breakpoints
-            .add_modules(&added, &self.modules.staying());
-        let is_other = |module: &Module| self.may_have_point(module);
-        self.is_settled &= are_same && self.points.len() == points && !added.iter().any(is_other);
-        if let Some(agent) = self.injection.agent_mut() {
-            agent.modules_changed(self.modules.rules(), &gone);
-        }
-    }
-
-    /// Whether `module` has functions that are no allocator's and are watched by their names.
-    fn may_have_point(&self, module: &Module) -> bool {
-        let others = self.functions().standard();
-        let others = others.filter(|(_, known)| !known.is_of_heap());
-        let names = others.map(|(_, known)| &*known.name);
-        let mut names = names.chain(sigtrap::FUNCTIONS);
-        names.any(|name| !module.file().functions(name).is_empty())
-    }
-
-    /// Restores every byte. [`Process::leave_slot`] has been asked of each thread.
-    pub fn disarm(&mut self, recorder: &mut dyn Recorder, stopped: &AllStopped<'_>) {
-        self.end_linking(stopped);
-        self.breakpoints.restore(&self.memory, stopped);
-        for (_, mut thread) in self.threads.drain() {
-            abandon(&mut thread, self.injection.agent(), recorder);
-        }
-    }
-
-    /// Restores every byte in the copy of this process that a fork made, and takes the agent's code
-    /// away, which is all that it has of the agent. `thread` is the copy's only one, at its first
-    /// stop.
-    ///
-    /// # Errors
-    /// As for [`Process::unmap_agent`].
-    pub fn disarm_copy(
-        &mut self,
-        memory: &Memory,
-        tracer: &mut Tracer,
-        thread: &mut Stopped,
-    ) -> Result<(), Refusal> {
-        let calls = self.copies.remove(&thread.tid());
-        let mut stopped = AllStopped::only(thread);
-        self.breakpoints.restore(memory, &stopped);
-        if let Some(linking) = &self.linking {
-            linking.restore(memory, &stopped);
-        }
-        if let Some(agent) = self.injection.agent() {
-            agent.restore(memory, &stopped);
-            // Else its code stays there, and only passes calls on.
-            if calls.is_some_and(|calls| agent.leave_copy(&stopped, memory, &calls).is_ok()) {
-                agent.unmap_code(tracer, &mut stopped)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn entered(
-        &mut self,
-        tid: Tid,
-        function: FunctionId,
-        registers: &Registers,
-        recorder: &mut dyn Recorder,
-    ) {
-        let Some(action) = self.functions().action(function) else {
-            return;
-        };
-        self.swallowed.entered(function);
-        self.note_code(action, [0, 1, 2].map(|n| registers.argument(n)));
-        let (family, is_told) = self.family_at(registers.ip());
-        match action.shape() {
-            Action::PROTECT => return self.protects(registers, recorder),
-            Action::LOCK => {
-                return self.look_for_departure(Action::LOCK, [registers.argument(0), 0, 0]);
-            }
-            Action::CHANGE_MODULES => return,
-            _ if action.is_idle(registers.argument(2)) => return,
-            _ => {}
-        }
-        let entry_sp = registers.sp();
-        let Ok(ret) = self.memory.read_u64(entry_sp).map(Addr::new) else {
-            return; // the call instruction has just written there: the thread is being killed
-        };
-        if self.modules.is_allocator(ret) {
-            return;
-        }
-        let entered = self.made_by(action, family, registers, ret);
-        let start = stack::caller(ret, entry_sp, registers.bp());
-        if self.is_part_of_noted(action, registers, entered, start) {
-            return;
-        }
-        let arguments: [u64; ARGUMENTS] = std::array::from_fn(|n| registers.argument(n));
-        let call = Call {
-            function,
-            family,
-            is_told,
-            entry_sp,
-            ret,
-            action,
-            arguments,
-            begun: self.moment(),
-            undo: Undo::default(),
-        };
-        let agent = self.injection.agent();
-        let thread = self.threads.entry(tid).or_default();
-        let rules = self.modules.rules();
-        let mut callers = self.walker.callers(&self.memory, rules, start);
-        let dead = |dead: Call<Undo>| undo(dead.undo, agent, recorder);
-        if thread.calls.enter(entered, &call, &mut callers, dead) == Entry::Own {
-            self.begin(tid, call, registers, recorder);
-        }
-    }
-
-    /// Who has made a call that returns to `ret`. One from the program's own code is no allocator's
-    /// doing, wherever the stack leads: but for memory that an allocator in that code asks for.
-    fn made_by(
-        &self,
-        action: Action,
-        family: FamilyId,
-        registers: &Registers,
-        ret: Addr,
-    ) -> Entered {
-        let is_inside = match action.is_mapping() {
-            true => self.modules.is_system(ret) || self.is_beside_allocator(ret),
-            false => self.modules.is_inside(family, ret),
-        };
-        let is_allocator = is_inside || self.modules.is_same(ret, registers.ip());
-        Entered {
-            place: Place {
-                sp: registers.sp().get(),
-                ret: ret.get(),
-            },
-            by_program: !is_allocator,
-        }
-    }
-
-    /// A call of its own begins.
-    fn begin(
-        &mut self,
-        tid: Tid,
-        mut call: Call<Undo>,
-        registers: &Registers,
-        recorder: &mut dyn Recorder,
-    ) {
-        let Call { action, ret, .. } = call;
-        let block = action.block(&call.arguments).map(Addr::new);
-        if action.is_free() {
-            let free = block.map(|block| self.free(block, &call, registers, recorder));
-            let thread = self.threads.entry(tid).or_default();
-            thread.free = free.map(|freed| Free::of(registers, freed));
-            thread.calls.push(call);
-            return;
-        }
-        if self
-            .breakpoints
-            .insert(ret, Purpose::Result(call.function))
-            .is_err()
-        {
-            recorder.lost(Lost::ReturnUnprobed);
-            return;
-        }
-        let agent = self.injection.agent().filter(|_| !action.is_mapping());
-        call.undo.noted = agent.and_then(|agent| Note::of(agent, registers.fs_base(), &call));
-        if action.shape() == Action::SET_BREAK {
-            call.arguments[1] = self.modules.current_break(&self.memory);
-        }
-        call.undo.freed = block.map(|block| self.free(block, &call, registers, recorder));
-        self.threads.entry(tid).or_default().calls.push(call);
-    }
-
-    /// `call`, which has just been entered, frees `block`.
-    fn free(
-        &mut self,
-        block: Addr,
-        call: &Call<Undo>,
-        registers: &Registers,
-        recorder: &mut dyn Recorder,
-    ) -> Freed {
-        let start = stack::caller(call.ret, call.entry_sp, registers.bp());
-        let rules = self.modules.rules();
-        let stack = match recorder.keeps_free_stacks() {
-            true => Some(self.walker.walk(&self.memory, rules, start)),
-            false => None,
-        };
-        let key = Key::new(call.family, block.get());
-        let freed = recorder.freed(key, call.ret, stack);
-        if let Freed::Unmatched(_) = freed {
-            let stack = self.walker.walk(&self.memory, rules, start);
-            recorder.misfreed(key, stack);
-        }
-        freed
-    }
-
-    /// The family of the function at `at`, and whether a user has told of it.
-    fn family_at(&self, at: Addr) -> (FamilyId, bool) {
-        let mut points = self.points.iter();
-        let point = points.find(|point| point.address == at);
-        point.map_or((FamilyId::FIRST, false), |point| {
-            (point.family, point.is_told)
-        })
-    }
-
-    /// True of code of a module in which a function of the heap is watched.
-    fn is_beside_allocator(&self, at: Addr) -> bool {
-        let mut points = self.points.iter();
-        self.modules.image().module_at(at).is_some_and(|module| {
-            points.any(|point| !point.known.action.is_mapping() && module.contains(point.address))
-        })
-    }
-
-    fn returned(
-        &mut self,
-        tid: Tid,
-        at: Addr,
-        function: FunctionId,
-        registers: &Registers,
-        recorder: &mut dyn Recorder,
-    ) {
-        let Some(thread) = self.threads.get_mut(&tid) else {
-            return;
-        };
-        let agent = self.injection.agent();
-        let over = |dead: Call<_>| undo(dead.undo, agent, recorder);
-        let Some(mut call) = thread.calls.returned(at, registers.sp(), over) else {
-            return self.returned_unseen(function, at);
-        };
-        thread.free = None;
-        let number = agent.and_then(|agent| agent.number(registers.fs_base()));
-        let noted = number.and_then(|number| Some((agent?.outer(number)?, agent?.handed(number)?)));
-        self.mapped += u64::from(agent.is_none());
-        let moment = moment(self.mapped, agent);
-        loop {
-            call.undo.forget_note(agent);
-            let start = stack::caller(at, call.entry_sp, registers.bp());
-            let mut outcome = Outcome {
-                memory: &self.memory,
-                modules: &mut self.modules,
-                walker: &mut self.walker,
-                recorder,
-                handed: thread.handed(noted),
-                moment,
-            };
-            outcome.of(&call, registers.result(), start);
-            thread.hand(outcome.handed, noted);
-            self.breakpoints.returned(at);
-            // What has jumped there returns with it.
-            let over = |dead: Call<_>| undo(dead.undo, agent, recorder);
-            match thread.calls.returned(at, registers.sp(), over) {
-                Some(jumped) => call = jumped,
-                None => return,
-            }
-        }
     }
 }
