@@ -64,7 +64,7 @@ impl Target {
         }
     }
 
-    /// See [`Process::fill_agent`].
+    /// See [`Process::fill_agent`](leaktap_probe::Process::fill_agent).
     pub(crate) fn fill_agent(&mut self, files: &mut Files) {
         self.process.fill_agent(files);
     }
@@ -77,12 +77,12 @@ impl Target {
         self.look_for_operators();
     }
 
-    /// See [`Process::adopt_remains`].
+    /// See [`Process::adopt_remains`](leaktap_probe::Process::adopt_remains).
     pub(crate) fn adopt_remains(&mut self) -> bool {
         self.process.adopt_remains()
     }
 
-    /// See [`Process::may_be_in_agent`].
+    /// See [`Process::may_be_in_agent`](leaktap_probe::Process::may_be_in_agent).
     pub(crate) fn may_be_in_agent(&self, asleep: Tid) -> bool {
         self.process.may_be_in_agent(asleep)
     }
@@ -93,8 +93,9 @@ impl Target {
         self.process.has_withdrawn() && self.books.home().is_some()
     }
 
-    /// Takes the agent out, if there is one: see [`Process::withdraw`]. With a target that has
-    /// ended, it is gone.
+    /// Takes the agent out, if there is one: see
+    /// [`Process::withdraw`](leaktap_probe::Process::withdraw). With a target that has ended, it is
+    /// gone.
     pub(crate) fn withdraw(
         &mut self,
         tracer: &mut Tracer,
@@ -106,12 +107,12 @@ impl Target {
         self.process.withdraw(tracer, stopped)
     }
 
-    /// See [`Process::open_exits`].
+    /// See [`Process::open_exits`](leaktap_probe::Process::open_exits).
     pub(crate) fn open_exits(&mut self, open: bool, stopped: &AllStopped<'_>) {
         self.process.open_exits(open, stopped);
     }
 
-    /// See [`Process::leave_for_signal`].
+    /// See [`Process::leave_for_signal`](leaktap_probe::Process::leave_for_signal).
     pub(crate) fn leave_for_signal(&mut self, common: &mut Common, stopped: &mut Stopped) {
         // It may wait in the agent for that.
         self.look_for_changes(&mut common.files);
@@ -120,19 +121,19 @@ impl Target {
         self.look_for_changes(&mut common.files);
     }
 
-    /// See [`Process::share_fs_base`].
+    /// See [`Process::share_fs_base`](leaktap_probe::Process::share_fs_base).
     pub(crate) fn share_fs_base(&mut self, tid: Tid) {
         self.process.share_fs_base(tid);
     }
 
-    /// See [`Process::copy_begins`].
+    /// See [`Process::copy_begins`](leaktap_probe::Process::copy_begins).
     pub(crate) fn copy_begins(&mut self, parent: &Stopped, child: Tid) {
         if let Ok(registers) = parent.registers() {
             self.process.copy_begins(&registers, child);
         }
     }
 
-    /// See [`Process::unmap_agent`].
+    /// See [`Process::unmap_agent`](leaktap_probe::Process::unmap_agent).
     pub(crate) fn unmap_agent(
         &mut self,
         tracer: &mut Tracer,
@@ -151,7 +152,8 @@ impl Target {
         unmapped.unwrap_or(true)
     }
 
-    /// Moves some of the books into our own memory; see [`Process::bring_home`].
+    /// Moves some of the books into our own memory; see
+    /// [`Process::bring_home`](leaktap_probe::Process::bring_home).
     pub(crate) fn bring_home(&mut self, at: u64) -> Option<u64> {
         match self.process.bring_home(self.books.home()?, at) {
             Ok(next) => next,

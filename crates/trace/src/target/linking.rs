@@ -5,8 +5,8 @@ use leaktap_tracee::{AllStopped, Attached, Died, Stopped};
 use super::{Engine, Target};
 
 impl Target {
-    /// See [`Process::await_link`]. Many system calls may be made until then, and each stops twice:
-    /// that is for programs that live on if we are killed.
+    /// See [`Process::await_link`](leaktap_probe::Process::await_link). Many system calls may be
+    /// made until then, and each stops twice: that is for programs that live on if we are killed.
     pub(crate) fn await_link(&mut self, stopped: &AllStopped<'_>) {
         if self.how.engine == Engine::Auto && !self.ends_with_us {
             self.process.await_link(stopped);
@@ -21,14 +21,14 @@ impl Target {
         }
     }
 
-    /// See [`Process::return_from_link`].
+    /// See [`Process::return_from_link`](leaktap_probe::Process::return_from_link).
     pub(crate) fn return_from_link(&self, stopped: &Stopped) -> Result<(), Died> {
         let mut registers = stopped.registers()?;
         self.process.return_from_link(&mut registers);
         stopped.set_registers(&registers)
     }
 
-    /// See [`Process::end_linking`].
+    /// See [`Process::end_linking`](leaktap_probe::Process::end_linking).
     pub(crate) fn end_linking(&mut self, stopped: &AllStopped<'_>) {
         self.process.end_linking(stopped);
     }
@@ -39,7 +39,7 @@ impl Target {
         self.process.arm(stopped);
     }
 
-    /// See [`Process::take_linking_out`].
+    /// See [`Process::take_linking_out`](leaktap_probe::Process::take_linking_out).
     pub(crate) fn take_linking_out(&mut self, stopped: &AllStopped<'_>) {
         self.process.take_linking_out(stopped);
     }
