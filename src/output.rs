@@ -175,6 +175,7 @@ impl<'a> Output<'a> {
             min_size: self.listing.min_size,
             by: self.listing.by(),
             sort: self.listing.sort(),
+            members: self.listing.format.has_members(),
         };
         // Text has one line for all that runtimes keep, but for who wants to see all.
         let is_brief = !self.listing.format.has_runtime() && !self.listing.verbose;

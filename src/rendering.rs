@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::slice;
 
 use leaktap_report::{
-    Csv, Flamegraph, Folded, Format as _, Json, Pprof, Report, Speedscope, Style, Summary, Text,
+    Csv, Flamegraph, Folded, Format as _, Html, Json, Pprof, Report, Speedscope, Style, Summary,
+    Text,
 };
 
 use crate::cli::Format;
@@ -39,6 +40,7 @@ impl Rendering {
             Format::Pprof => Pprof { of: each }.write(sum, out),
             Format::Folded => Folded.write(sum, out),
             Format::Flamegraph => Flamegraph { of: each }.write(sum, out),
+            Format::Html => Html { all }.write(each, out),
             Format::Speedscope => Speedscope.write(each, out),
         }
     }

@@ -8,6 +8,7 @@ use super::{Grouping, Order};
 pub(crate) enum Format {
     Text,
     Json,
+    Html,
     Summary,
     Csv,
     Pprof,
@@ -20,7 +21,7 @@ impl Format {
     /// Which groups come first.
     pub(super) fn sort(self) -> Order {
         match self {
-            Format::Text | Format::Summary => Order::Rate,
+            Format::Text | Format::Html | Format::Summary => Order::Rate,
             _ => Order::Bytes,
         }
     }
@@ -28,7 +29,7 @@ impl Format {
     /// What makes a group.
     pub(super) fn by(self) -> Grouping {
         match self {
-            Format::Text | Format::Summary => Grouping::Caller,
+            Format::Text | Format::Html | Format::Summary => Grouping::Caller,
             _ => Grouping::Stack,
         }
     }
@@ -48,6 +49,11 @@ impl Format {
     /// Shows several processes as their sum; text after each of them.
     pub(crate) fn has_sum(self) -> bool {
         !matches!(self, Format::Json | Format::Csv | Format::Speedscope)
+    }
+
+    /// Shows the stacks of a group.
+    pub(crate) fn has_members(self) -> bool {
+        self == Format::Html
     }
 
     /// Is no text.

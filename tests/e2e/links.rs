@@ -25,9 +25,11 @@ fn leads_somewhere(from: &Path, link: &str) -> bool {
         true => from.to_owned(),
         false => from.with_file_name(file),
     };
-    let Ok(text) = fs::read_to_string(path) else {
+    // It may be a picture.
+    let Ok(bytes) = fs::read(path) else {
         return false;
     };
+    let text = String::from_utf8_lossy(&bytes);
     heading.is_empty() || text.lines().filter_map(anchor).any(|name| name == heading)
 }
 

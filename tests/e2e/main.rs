@@ -27,6 +27,7 @@ mod tools;
 mod truth;
 
 mod blocked;
+mod browser;
 mod changes;
 mod costs;
 mod culprit;

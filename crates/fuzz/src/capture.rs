@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use leaktap_report::{
-    By, Damage, Error, Format, Json, MAGIC, Needs, Own, Report, Selection, Sort, Style, Text,
+    By, Damage, Error, Format, Html, Json, MAGIC, Needs, Own, Report, Selection, Sort, Style, Text,
     checked, seal,
 };
 
@@ -87,6 +87,7 @@ fn print(report: &Report) {
             min_size: number as u64,
             by,
             sort: [Sort::Bytes, Sort::Blocks, Sort::Rate][number % 3],
+            members: number > 2,
         };
         let style = Style {
             color: number == 1,
@@ -103,6 +104,7 @@ fn print(report: &Report) {
         }
         .write(chosen, &mut io::sink());
         let _ = Json.write(chosen, &mut io::sink());
+        let _ = Html::default().write(chosen, &mut io::sink());
     }
 }
 

@@ -73,8 +73,9 @@ impl By {
 }
 
 /// Makes groups of the sites of `report`, each at the place of the first of its sites: of blocks at
-/// least so old. What is known of all their blocks says how they grow.
-pub(crate) fn grouped(report: &mut Report, by: By, older: Option<f64>) {
+/// least so old. What is known of all their blocks says how they grow. With `members`, groups keep
+/// their sites.
+pub(crate) fn grouped(report: &mut Report, by: By, older: Option<f64>, members: bool) {
     let trace = Trace::of(report);
     let mut frames = Representatives::new(by, report);
     let keys = Keys::new(by, report, &frames.modules);
@@ -84,7 +85,10 @@ pub(crate) fn grouped(report: &mut Report, by: By, older: Option<f64>) {
         let next = groups.len();
         let number = *numbers.entry(keys.of(&site)).or_insert(next);
         if number == next {
-            groups.push(Group::default());
+            groups.push(Group {
+                members: members.then(Vec::new),
+                ..Group::default()
+            });
         }
         if let Some(group) = groups.get_mut(number) {
             group.evidence.add(&site);
@@ -225,6 +229,8 @@ struct Group {
     head: Option<FrameId>,
     functions: BTreeSet<String>,
     stacks: Vec<Alike>,
+    /// Its sites, if they are kept.
+    members: Option<Vec<Site>>,
     /// So many of the stacks grow by themselves; the first of these is shown.
     growing: u64,
 }
@@ -232,6 +238,9 @@ struct Group {
 impl Group {
     /// What `grows` by itself shows its stack.
     fn add(&mut self, site: Site, head: Option<FrameId>, grows: bool) {
+        if let Some(members) = &mut self.members {
+            members.push(site.clone());
+        }
         let functions = site.function.split(", ").map(str::to_owned);
         self.functions.extend(functions);
         let before = self.stacks.len();
@@ -275,6 +284,7 @@ impl Group {
         };
         let site = Site {
             alike: stacks,
+            members: self.members.unwrap_or_default(),
             ages: Vec::new(),
             seen: None,
             counts: Vec::new(),

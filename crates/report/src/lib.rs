@@ -31,7 +31,9 @@ pub use allocator::caller_of_allocator;
 pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
 pub use error::{Damage, Error};
 pub use file::{replace, try_to_replace};
-pub use formats::{Csv, Flamegraph, Folded, Format, Json, Pprof, Speedscope, Style, Summary, Text};
+pub use formats::{
+    Csv, Flamegraph, Folded, Format, Html, Json, Pprof, Speedscope, Style, Summary, Text,
+};
 pub use grouping::By;
 pub use line::one_line;
 pub use merge::merged;

@@ -16,6 +16,8 @@ pub struct Selection {
     pub by: By,
     /// Which groups come first.
     pub sort: Sort,
+    /// Groups keep their [`members`](Site::members).
+    pub members: bool,
 }
 
 /// In which order sites are listed.
@@ -34,7 +36,7 @@ impl Selection {
     /// The sites that are asked for, in order. Totals stay as they are.
     pub fn apply(&self, mut report: Report) -> Report {
         sort(&mut report, Sort::Bytes);
-        grouped(&mut report, self.by, self.older);
+        grouped(&mut report, self.by, self.older, self.members);
         report.sites.retain(|site| site.bytes >= self.min_size);
         sort(&mut report, self.sort);
         report

@@ -15,7 +15,8 @@ use self::columns::wrapped;
 use self::left::last_line;
 pub(crate) use self::left::what_is_left;
 use self::site::Sites;
-use self::summary::{heap, process, summary};
+use self::summary::heap;
+pub(crate) use self::summary::{process, summary};
 use crate::names::printable;
 use crate::numbers::grouped;
 use crate::reading::Reading;
@@ -149,18 +150,25 @@ fn has_notes(report: &Report) -> bool {
     !report.notes.is_empty() || unwatched(report).next().is_some()
 }
 
-fn notes(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let mut notes = report.notes.clone();
+/// What the reader should know, and what is not watched.
+pub(crate) fn all_notes(report: &Report) -> Vec<String> {
+    let notes = report.notes.iter().map(|note| printable(note).into_owned());
+    let mut notes: Vec<_> = notes.collect();
     for probe in unwatched(report) {
         let reason = probe.reason.as_deref().unwrap_or("unknown reason");
-        notes.push(format!(
+        let note = format!(
             "{} of {} is not watched: {reason}",
             probe.function, probe.module
-        ));
+        );
+        notes.push(printable(&note).into_owned());
     }
     notes
+}
+
+fn notes(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    all_notes(report)
         .iter()
-        .map(|note| wrapped(&format!("note: {}", printable(note)), 2, style.width))
+        .map(|note| wrapped(&format!("note: {note}"), 2, style.width))
         .try_for_each(|note| writeln!(out, "{note}"))
 }
 

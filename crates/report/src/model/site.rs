@@ -61,6 +61,9 @@ pub struct Site {
     /// How many of these grow by themselves; only while there are ages of which to say that.
     #[serde(skip)]
     pub growing_stacks: u64,
+    /// The sites that it sums up, as they were, if they are wanted; in no file.
+    #[serde(skip)]
+    pub members: Vec<Site>,
     /// The frames of the allocator, before these; captures only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allocator: Vec<FrameId>,

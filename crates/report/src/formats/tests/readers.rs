@@ -30,6 +30,16 @@ pub(super) fn json(bytes: &[u8]) -> Sums {
     (Some(sum("blocks")), Some(sum("bytes")))
 }
 
+/// What is in the page's element of JSON.
+pub(super) fn html(page: &[u8]) -> Sums {
+    let (_, rest) = text(page).split_once(r#"id="data">"#).unwrap();
+    let data = rest.split_once("</script>").unwrap().0;
+    let data: Value = serde_json::from_str(data).unwrap();
+    let stacks = &data["processes"][0]["stacks"];
+    let sum = |of: &str| list(&stacks[of]).iter().map(number).sum();
+    (Some(sum("blocks")), Some(sum("bytes")))
+}
+
 /// It has no more than five sites.
 pub(super) fn summary(bytes: &[u8]) -> Sums {
     let summary: Value = serde_json::from_slice(bytes).unwrap();

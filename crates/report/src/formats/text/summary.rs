@@ -10,7 +10,7 @@ use crate::reading::Reading;
 use crate::selection::is_growing;
 use crate::{Exit, Heap, Kind, Mode, Report, Site};
 
-pub(super) fn summary(
+pub(crate) fn summary(
     report: &Report,
     reading: Reading<'_>,
     style: Style,
@@ -73,7 +73,7 @@ fn meaning(sites: &[Site]) -> Option<String> {
 }
 
 /// What the process is, how long it was traced, and how it ended.
-pub(super) fn process(report: &Report) -> String {
+pub(crate) fn process(report: &Report) -> String {
     let target = &report.target;
     let how = match report.mode {
         Mode::Run => "ran for",

@@ -1,0 +1,255 @@
+//! All that the page shows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::slice;
+
+use serde::Serialize;
+
+use super::columns::{Moments, Nodes, Process, Sites, Stacks};
+use super::tables::{Tables, numbered};
+use crate::formats::text::{Style, all_notes, process, summary, what_is_left};
+use crate::names::{last_part, printable};
+
+use crate::reading::Reading;
+use crate::{Age, Probe, Report, Site, Source};
+
+/// Parts that the time is divided in: as many as can be told apart with a mouse.
+const PARTS: u32 = 200;
+
+/// What is in the page's element of JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct Data {
+    leaktap: String,
+    started: String,
+    tables: Tables,
+    /// The sum comes first, if there is one.
+    processes: Vec<Process>,
+}
+
+impl Data {
+    pub(super) fn of(reports: &[Report], all: Option<&Report>) -> Data {
+        let mut tables = Tables::default();
+        let sum = all.map(|all| {
+            let title = format!("All {}", many(reports.len()));
+            of_report(all, title.clone(), title, &mut tables)
+        });
+        let mut processes: Vec<_> = sum.into_iter().collect();
+        for report in reports {
+            let program = last_part(&report.target.program);
+            let name = printable(&format!("{program} ({})", report.target.pid)).into_owned();
+            processes.push(of_report(report, name, process(report), &mut tables));
+        }
+        let first = reports.first();
+        let text = |of: fn(&Report) -> &str| printable(first.map_or("", of)).into_owned();
+        Data {
+            leaktap: text(|report| &report.leaktap),
+            started: text(|report| &report.started),
+            tables,
+            processes,
+        }
+    }
+}
+
+fn many(processes: usize) -> String {
+    match processes {
+        1 => "1 process".to_owned(),
+        more => format!("{more} processes"),
+    }
+}
+
+fn of_report(report: &Report, name: String, title: String, tables: &mut Tables) -> Process {
+    let reading = Reading::of(report, false);
+    let mut rows = Rows {
+        frames: tables.frames(report, reading),
+        tables,
+        report,
+        known: HashMap::new(),
+        process: Process {
+            name,
+            title,
+            verdict: what_is_left(report, &report.sites),
+            about: about(report, reading),
+            notes: all_notes(report),
+            probes: report.probes.iter().map(probe).collect(),
+            duration: report.duration,
+            moments: moments(report),
+            parts: PARTS,
+            ..Process::default()
+        },
+    };
+    rows.node(0, 0);
+    report.sites.iter().for_each(|site| rows.site(site));
+    let stacks = &mut rows.process.stacks;
+    if stacks.allocated.iter().all(Option::is_none) {
+        stacks.allocated.clear();
+    }
+    rows.process
+}
+
+/// The lines that a report in text begins with, but for its first.
+fn about(report: &Report, reading: Reading<'_>) -> Vec<(String, String)> {
+    let mut text = Vec::new();
+    // There is no error but the writer's.
+    let _ = summary(report, reading, Style::default(), &mut text);
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().skip(1).map(|line| {
+        let line = line.trim();
+        let (name, value) = line.split_once("  ").unwrap_or((line, ""));
+        (name.to_owned(), value.trim().to_owned())
+    });
+    let args = report.target.args.join(" ");
+    let command = ("command".to_owned(), printable(&args).into_owned());
+    let command = (!args.is_empty()).then_some(command);
+    command.into_iter().chain(lines).collect()
+}
+
+fn probe(probe: &Probe) -> [String; 4] {
+    let reason = probe.reason.as_deref().unwrap_or_default();
+    let texts = [&probe.function, probe.kind.name(), &probe.module, reason];
+    texts.map(|text| printable(text).into_owned())
+}
+
+fn moments(report: &Report) -> Moments {
+    let moments = report.timeline.iter();
+    Moments {
+        at: moments.clone().map(|moment| moment.at).collect(),
+        live: moments.clone().map(|moment| moment.live_bytes).collect(),
+        rss: moments.map(|moment| moment.rss).collect(),
+    }
+}
+
+/// Fills the columns of a process.
+struct Rows<'a> {
+    report: &'a Report,
+    tables: &'a mut Tables,
+    /// By the report's numbers.
+    frames: Vec<u32>,
+    /// Nodes, by caller and frame.
+    known: HashMap<(u32, u32), u32>,
+    process: Process,
+}
+
+/// Sites of the same node.
+#[derive(Default)]
+struct Sum {
+    blocks: u64,
+    bytes: u64,
+    /// Nothing is known of them all if it is not of one.
+    allocated: Option<u64>,
+    ages: Vec<Age>,
+}
+
+impl Rows<'_> {
+    fn site(&mut self, site: &Site) {
+        let stacks = self.stacks(site);
+        let first = site.culprit.or(site.frames.first().copied());
+        let frame = first.and_then(|id| numbered(&self.frames, id));
+        let growth = site.growth.as_ref();
+        let pattern = growth.map_or("", |growth| growth.pattern.name());
+        let text = growth.and_then(|growth| growth.text.as_deref());
+        let family = site.family.as_deref();
+        let family = family.filter(|_| !self.report.families.is_empty());
+        let function = match family {
+            Some(family) => format!("{} of {family}", site.function),
+            None => site.function.clone(),
+        };
+        let tables = &mut *self.tables;
+        let sites: &mut Sites = &mut self.process.sites;
+        sites.kind.push(tables.text(site.kind.name()));
+        sites.region.push((site.source == Source::Mapping).into());
+        sites.function.push(tables.text(&function));
+        sites.growth.push(tables.text(pattern));
+        sites.growing.push(tables.text(text.unwrap_or(pattern)));
+        sites.frame.push(frame.map_or(0, |frame| frame + 1));
+        sites.blocks.push(site.blocks);
+        sites.bytes.push(site.bytes);
+        sites.youngest.push(site.youngest);
+        sites.oldest.push(site.oldest);
+        sites.stacks.push(stacks);
+    }
+
+    /// Adds the stacks of a site, and says how many they are.
+    fn stacks(&mut self, site: &Site) -> u32 {
+        let members = match &site.members[..] {
+            [] => slice::from_ref(site),
+            members => members,
+        };
+        let mut sums: BTreeMap<u32, Sum> = BTreeMap::new();
+        for member in members {
+            let node = self.leaf(member);
+            let new = || Sum {
+                allocated: Some(0),
+                ..Sum::default()
+            };
+            let sum = sums.entry(node).or_insert_with(new);
+            sum.blocks = sum.blocks.saturating_add(member.blocks);
+            sum.bytes = sum.bytes.saturating_add(member.bytes);
+            let allocated = sum.allocated.zip(member.allocated_bytes);
+            sum.allocated = allocated.map(|(sum, one)| sum.saturating_add(one));
+            sum.ages.extend(&member.ages);
+        }
+        let count = sums.len() as u32;
+        for (node, sum) in sums {
+            let ages = self.ages(&sum.ages);
+            let stacks: &mut Stacks = &mut self.process.stacks;
+            stacks.node.push(node);
+            stacks.blocks.push(sum.blocks);
+            stacks.bytes.push(sum.bytes);
+            stacks.allocated.push(sum.allocated);
+            stacks.ages.push(ages);
+        }
+        count
+    }
+
+    /// The node of the innermost frame of a stack.
+    fn leaf(&mut self, site: &Site) -> u32 {
+        let mut node = 0;
+        if let Some(why) = &site.truncated {
+            let frame = self
+                .tables
+                .stand_in(&format!("[the stack breaks off: {why}]"));
+            node = self.node(node, frame);
+        }
+        if site.frames.is_empty() {
+            let frame = self.tables.stand_in("[no stack]");
+            node = self.node(node, frame);
+        }
+        for id in site.frames.iter().rev() {
+            if let Some(frame) = numbered(&self.frames, *id) {
+                node = self.node(node, frame);
+            }
+        }
+        node
+    }
+
+    fn node(&mut self, caller: u32, frame: u32) -> u32 {
+        let nodes: &mut Nodes = &mut self.process.nodes;
+        let next = nodes.up.len() as u32;
+        let node = match next {
+            0 => 0,
+            _ => *self.known.entry((caller, frame)).or_insert(next),
+        };
+        if node == next {
+            nodes.up.push(next - caller);
+            nodes.frame.push(frame);
+        }
+        node
+    }
+
+    /// Adds what was allocated in each part of the time, and says how many parts that are.
+    fn ages(&mut self, ages: &[Age]) -> u32 {
+        let mut parts: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        for age in ages {
+            let at = (self.report.duration - age.age) / self.report.duration;
+            let part = (at * f64::from(PARTS)) as u32; // 0 for what is no number
+            let (blocks, bytes) = parts.entry(part.min(PARTS - 1)).or_default();
+            *blocks = blocks.saturating_add(age.blocks);
+            *bytes = bytes.saturating_add(age.bytes);
+        }
+        let ages = &mut self.process.ages;
+        for (part, (blocks, bytes)) in &parts {
+            ages.extend([u64::from(*part), *blocks, *bytes]);
+        }
+        parts.len() as u32
+    }
+}
