@@ -25,6 +25,7 @@ mod reading;
 mod rename;
 mod runtime;
 mod selection;
+mod trend;
 mod whole;
 
 pub use allocator::caller_of_allocator;
@@ -47,4 +48,5 @@ pub use numbers::{bytes, count, grouped};
 pub use own::Own;
 pub use pattern::{OutputName, Pattern};
 pub use selection::{Selection, Sort};
+pub use trend::{Trend, trend};
 pub use whole::is_whole;
