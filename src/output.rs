@@ -337,6 +337,7 @@ impl<'a> Output<'a> {
         };
         Style {
             color,
+            ascii: !terminal::is_utf8(),
             verbose: self.listing.verbose,
             width: terminal::columns(stream),
         }
@@ -345,6 +346,7 @@ impl<'a> Output<'a> {
     fn style_in_file(&self) -> Style {
         Style {
             color: self.listing.color == ColorChoice::Always,
+            ascii: !terminal::is_utf8(),
             verbose: self.listing.verbose,
             width: None,
         }

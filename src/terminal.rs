@@ -1,5 +1,6 @@
 //! The terminal that standard error is: who else uses it, and how wide it is.
 
+use std::env;
 use std::fs::read_link;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -50,6 +51,14 @@ pub(crate) fn columns(stream: &(impl AsFd + IsTerminal)) -> Option<usize> {
     let size = tcgetwinsize(stream);
     let columns = size.map_or(0, |size| size.ws_col);
     Some(if columns == 0 { USUAL_WIDTH } else { columns }.into())
+}
+
+/// Whether text is UTF-8 here, by the variables of locale(7): without any it is the locale C.
+pub(crate) fn is_utf8() -> bool {
+    let variables = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
+    let mut set = variables.filter_map(|name| env::var(name).ok().filter(|set| !set.is_empty()));
+    let locale = set.next().unwrap_or_default().to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// The terminal that standard error is.

@@ -73,3 +73,4 @@ mod stacks;
 mod statuses;
 mod stopping;
 mod terminal;
+mod timeline;

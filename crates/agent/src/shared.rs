@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -221,6 +221,14 @@ impl Shared {
         let room = self.map.room(to, len);
         let room = room.ok_or(io::ErrorKind::OutOfMemory)?;
         file.read_exact_at(room, from)
+    }
+
+    /// Bytes that are in memory; none if it is in no file.
+    pub fn resident(&self) -> u64 {
+        /// Of a block of stat(2).
+        const BLOCK: u64 = 512;
+        let metadata = self.map.file().and_then(|file| file.metadata().ok());
+        metadata.map_or(0, |metadata| metadata.blocks().saturating_mul(BLOCK))
     }
 
     /// Where the next byte in use is, or the next hole, from `at` on; nothing behind the last byte

@@ -91,6 +91,7 @@ fn print(report: &Report) {
         };
         let style = Style {
             color: number == 1,
+            ascii: number == 2,
             verbose: number > 3,
             width: (number % 2 == 0).then_some(number * 20),
         };

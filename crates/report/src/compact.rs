@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 
 use crate::{FrameId, Report, Site};
 
-/// Keeps only the frames that sites have, those that most have first: small numbers are short. The
-/// order of frames that as many have, as those of one call, stays.
+/// Keeps only the frames that sites have, or had at the peak, those that most have first: small
+/// numbers are short. The order of frames that as many have, as those of one call, stays.
 pub(crate) fn compact(report: &mut Report) {
     let mut uses = vec![0u32; report.frames.len()];
-    for FrameId(id) in report.sites.iter().flat_map(Site::all_frames) {
+    let of_sites = report.sites.iter().flat_map(Site::all_frames);
+    for FrameId(id) in of_sites.chain(report.peak_frames()) {
         if let Some(uses) = uses.get_mut(id as usize) {
             *uses = uses.saturating_add(1);
         }
@@ -33,6 +34,11 @@ pub(crate) fn compact(report: &mut Report) {
             }
         }
         site.culprit = site.culprit.and_then(number);
+    }
+    for site in report.peak.iter_mut().flat_map(|peak| &mut peak.sites) {
+        for frame in &mut site.frames {
+            *frame = number(*frame).unwrap_or(*frame);
+        }
     }
     let mut frames: Vec<_> = std::mem::take(&mut report.frames)
         .into_iter()

@@ -1,6 +1,6 @@
 //! How many blocks there were at moments of a trace.
 
-use crate::{Heap, Look, Mode, Report};
+use crate::{Heap, Look, Mode, Report, Trend, trend};
 
 /// What was seen of a trace, beside its sites.
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub(crate) struct Trace {
     /// How the process came under leaktap.
     pub(crate) mode: Mode,
     looks: Vec<Look>,
+    series_at: Vec<f64>,
     /// What there was at its end.
     end: Look,
 }
@@ -36,6 +37,7 @@ impl Trace {
             duration: report.duration,
             mode: report.mode,
             looks: report.looks.clone(),
+            series_at: report.series_at.clone(),
             end: Look {
                 at: report.duration,
                 live_blocks: sum(|heap| heap.live_blocks),
@@ -62,6 +64,13 @@ impl Trace {
         let end = Point { at, blocks: now };
         let points = [point(1.0)?, point(2.0)?, point(3.0)?, end];
         points.is_sorted_by(|a, b| a.at < b.at).then_some(points)
+    }
+
+    /// What the bytes of a site at each moment of a series tell.
+    pub(crate) fn trend(&self, series: &[Option<u64>]) -> Option<Trend> {
+        let points = self.series_at.iter().zip(series);
+        let points = points.filter_map(|(at, bytes)| Some((*at, (*bytes)? as f64)));
+        trend(&points.collect::<Vec<_>>())
     }
 
     /// What `counts` has of each look since then.

@@ -2,7 +2,7 @@
 
 use crate::counts::{Point, Trace, rates};
 use crate::numbers::seconds;
-use crate::{Age, Course, Growth, Mode, Site};
+use crate::{Age, Course, Growth, Mode, Site, Trend};
 
 /// Traces that are shorter tell nothing: ages are exact to 20 ms, and programs begin somehow.
 const SHORTEST: f64 = 2.0;
@@ -13,6 +13,10 @@ const SOME: u64 = 3;
 /// How much more one quarter may have than another, if both have about as many.
 const ALIKE: f64 = 4.0;
 
+/// Most sites whose trend is told: a trace has fewer that have a series, a forged capture may have
+/// thousands, and each takes its time.
+const MOST_TRENDS: usize = 1000;
+
 /// What is known of the blocks of a site, or of a group of these.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
@@ -20,6 +24,9 @@ pub(crate) struct Evidence {
     seen: Option<f64>,
     /// At each look.
     counts: Vec<u64>,
+    /// Bytes at each moment of the series, where those of all its sites are known.
+    series: Vec<Option<u64>>,
+    sites: usize,
 }
 
 impl Evidence {
@@ -39,6 +46,26 @@ impl Evidence {
         self.counts.resize(length, 0);
         for (count, more) in self.counts.iter_mut().zip(&site.counts) {
             *count = count.saturating_add(*more);
+        }
+        match self.sites {
+            0 => self.series.clone_from(&site.series),
+            _ => {
+                let more = site.series.iter().copied();
+                let mut more = more.chain(std::iter::repeat(None));
+                for bytes in &mut self.series {
+                    let sum = bytes.zip(more.next().flatten());
+                    *bytes = sum.map(|(one, other)| one.saturating_add(other));
+                }
+            }
+        }
+        self.sites += 1;
+    }
+
+    /// Bytes at each moment of the series; empty if none are known.
+    pub(crate) fn series(self) -> Vec<Option<u64>> {
+        match self.series.iter().any(Option::is_some) {
+            true => self.series,
+            false => Vec::new(),
         }
     }
 
@@ -197,6 +224,31 @@ pub(crate) fn growths<'e>(
     trace: &Trace,
 ) -> Vec<Option<Growth>> {
     let all: Vec<_> = all.collect();
+    let mut left = MOST_TRENDS;
+    let growths = patterns(&all, trace).into_iter().zip(all);
+    let growths = growths.map(|(growth, one)| {
+        let trend = (left > 0).then(|| trace.trend(&one.series)).flatten();
+        left -= usize::from(trend.is_some());
+        with_trend(growth, trend)
+    });
+    growths.collect()
+}
+
+/// A trend says how fast, and how likely that is no chance; never that something grows.
+fn with_trend(growth: Option<Growth>, trend: Option<Trend>) -> Option<Growth> {
+    let Some(trend) = trend else {
+        return growth;
+    };
+    Some(Growth {
+        bytes_per_second: Some(trend.per_second),
+        p: Some(trend.p),
+        pattern: growth.as_ref().and_then(|growth| growth.pattern),
+        text: growth.and_then(|growth| growth.text),
+    })
+}
+
+/// What is proven of each.
+fn patterns(all: &[&Evidence], trace: &Trace) -> Vec<Option<Growth>> {
     let mut growths: Vec<_> = all.iter().map(|one| one.growth(trace)).collect();
     let Some(freed) = trace.freed().filter(|_| trace.mode == Mode::Attach) else {
         return growths;
@@ -224,14 +276,14 @@ pub(crate) fn growths<'e>(
 }
 
 fn is_growth(growth: &Growth) -> bool {
-    growth.pattern == Course::Growing
+    growth.pattern == Some(Course::Growing)
 }
 
 fn proven(pattern: Course, text: String) -> Growth {
     Growth {
         bytes_per_second: None,
         p: None,
-        pattern,
+        pattern: Some(pattern),
         text: Some(text),
     }
 }

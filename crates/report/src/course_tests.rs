@@ -177,3 +177,65 @@ fn what_replaces_blocks_from_before_does_not_grow() {
     // All in all there are no more blocks than before.
     assert_eq!(of([55, 110, 220, 330], 440, &[50, 60]), ["-", "-"]);
 }
+
+/// A trend never says that something grows, and takes nothing from what is proven.
+#[test]
+fn a_trend_adds_its_figures_and_no_verdict() {
+    let mut report = Report {
+        duration: 60.0,
+        series_at: vec![10.0, 20.0, 30.0, 40.0, 50.0, 60.0],
+        ..report()
+    };
+    report.totals.heap.live_blocks = 84;
+    let trace = Trace::of(&report);
+    let rising: Vec<_> = (1..7).map(|n| Some(n * 100)).collect();
+    let site = |ages: &[(f64, u64)], series: &[Option<u64>]| {
+        let ages = ages.iter().map(|&(age, blocks)| Age {
+            age,
+            blocks,
+            bytes: blocks,
+        });
+        Evidence::of(&Site {
+            ages: ages.collect(),
+            series: series.to_vec(),
+            ..Site::default()
+        })
+    };
+    let leak = quarters([21; 4]);
+    let few = [(59.0, 1), (1.0, 1)];
+    for (ages, series, expected) in [
+        (&leak[..], &rising[..], Some((Some(Course::Growing), true))),
+        (&few, &rising, Some((None, true))),
+        (&few, &rising[..4], None),
+        (&leak, &[], Some((Some(Course::Growing), false))),
+    ] {
+        let found = growths([site(ages, series)].iter(), &trace);
+        let found = found[0].as_ref();
+        let has_trend = |growth: &Growth| {
+            let is_slope = growth.bytes_per_second == Some(10.0);
+            growth.p == Some(0.002_778) && is_slope
+        };
+        let found = found.map(|growth| (growth.pattern, has_trend(growth)));
+        assert_eq!(found, expected);
+    }
+}
+
+/// Of a group the sum is known where that of all its sites is.
+#[test]
+fn series_of_a_group_are_summed_up() {
+    let series = |series: &[Option<u64>]| Site {
+        series: series.to_vec(),
+        ..Site::default()
+    };
+    let of = |sites: &[&[Option<u64>]]| {
+        let mut evidence = Evidence::default();
+        sites.iter().for_each(|one| evidence.add(&series(one)));
+        evidence.series()
+    };
+    let one = [Some(1), None, Some(3)];
+    assert_eq!(of(&[&one]), one);
+    let other = [Some(u64::MAX), Some(2), Some(2)];
+    assert_eq!(of(&[&one, &other]), [Some(u64::MAX), None, Some(5)]);
+    assert_eq!(of(&[&one, &[]]), []);
+    assert_eq!(of(&[&[], &one]), []);
+}

@@ -282,6 +282,8 @@ impl Group {
             (By::Stack, 2..) => self.stacks,
             _ => Vec::new(),
         };
+        // A JSON report has no ages any longer, but says what they proved.
+        let proven = growth.clone().filter(|growth| growth.pattern.is_some());
         let site = Site {
             alike: stacks,
             members: self.members.unwrap_or_default(),
@@ -290,7 +292,8 @@ impl Group {
             counts: Vec::new(),
             allocator: Vec::new(),
             function: functions.join(", "),
-            growth: growth.or(sum.growth.clone()),
+            series: self.evidence.series(),
+            growth: proven.or(sum.growth.clone()).or(growth),
             ..sum
         };
         Some(match self.head {

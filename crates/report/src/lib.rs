@@ -12,6 +12,7 @@ mod counts;
 mod course;
 mod error;
 mod file;
+mod forecast;
 mod formats;
 mod grouping;
 mod line;
@@ -32,6 +33,7 @@ pub use allocator::caller_of_allocator;
 pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
 pub use error::{Damage, Error};
 pub use file::{replace, try_to_replace};
+pub use forecast::{Limit, Measure, forecast};
 pub use formats::{
     Csv, Flamegraph, Folded, Format, Html, Json, Pprof, Speedscope, Style, Summary, Text,
 };
@@ -39,9 +41,10 @@ pub use grouping::By;
 pub use line::one_line;
 pub use merge::merged;
 pub use model::{
-    Age, Alike, Checked, Child, Course, Exit, Family, Frame, FrameId, Growth, Heap, Hex, Kind,
-    Look, Memory, Mode, Module, ModuleId, Moment, Part, Place, Probe, ProbeKind, Report, Rung,
-    SCHEMA, Shape, Site, Snapshot, Source, Stopped, Tables, Target, Totals, What,
+    Age, Alike, Checked, Child, Course, Exit, Family, Forecast, Frame, FrameId, Growth, Heap, Hex,
+    Kind, Look, Memory, Mode, Module, ModuleId, Moment, Part, Peak, PeakSite, Place, Probe,
+    ProbeKind, Report, Rung, SCHEMA, Shape, Site, Snapshot, Source, Stopped, Tables, Target,
+    Totals, What,
 };
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};

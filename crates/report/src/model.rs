@@ -10,7 +10,9 @@ mod site;
 use serde::{Deserialize, Serialize};
 
 pub use self::frames::{Frame, FrameId, Hex, Module, ModuleId, Place, Tables};
-pub use self::memory::{Checked, Child, Look, Memory, Moment, Part, Rung, Snapshot, What};
+pub use self::memory::{
+    Checked, Child, Forecast, Look, Memory, Moment, Part, Peak, PeakSite, Rung, Snapshot, What,
+};
 pub use self::site::{Age, Alike, Course, Growth, Kind, Shape, Site, Source};
 
 /// The schema that this crate writes and reads.
@@ -62,6 +64,15 @@ pub struct Report {
     pub memory: Option<Memory>,
     /// How memory changed.
     pub timeline: Vec<Moment>,
+    /// The times of the [`series`](Site::series) of sites.
+    #[serde(default)]
+    pub series_at: Vec<f64>,
+    /// When most was live.
+    #[serde(default)]
+    pub peak: Option<Peak>,
+    /// When a limit will be reached.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
     /// Processes that it has made.
     pub children: Vec<Child>,
     /// What else the reader should know.
@@ -77,6 +88,12 @@ impl Report {
         }
     }
 
+    /// The frames of what lived at the peak.
+    pub(crate) fn peak_frames(&self) -> impl Iterator<Item = FrameId> + '_ {
+        let sites = self.peak.iter().flat_map(|peak| &peak.sites);
+        sites.flat_map(|site| site.frames.iter().copied())
+    }
+
     /// The first number that leads to nothing, as a report may have that leaktap did not write.
     pub(crate) fn missing(&self) -> Option<String> {
         let modules = self.frames.iter().filter_map(|frame| frame.module);
@@ -85,6 +102,7 @@ impl Report {
             let frames = site.all_frames();
             frames.chain(site.culprit)
         });
+        let frames = frames.chain(self.peak_frames());
         let mut frames = frames.filter(|&frame| self.tables().frame(frame).is_none());
         match (modules.next(), frames.next()) {
             (Some(ModuleId(module)), _) => Some(format!("there is no module {module}")),

@@ -32,14 +32,19 @@ fn whole() -> Value {
                     "growth": { "bytes_per_second": 12.0, "p": 0.001, "pattern": "turns over" },
                     "resident_bytes": 192,
                     "shape": { "size": 48, "holds": "vtable for Session", "like_site": 4 },
-                    "culprit": 0, "frames": [0],
+                    "culprit": 0, "frames": [0], "series": [192, null],
                     "alike": [{ "frames": [0], "blocks": 3, "bytes": 192 }] }],
         "snapshots": [{ "at": 3.0, "rung": "A", "stopped": 0.0011 }],
         "checked": { "graded": 4031, "freed_later": 2 },
         "memory": { "rss": 4096, "unexplained": 0,
                     "parts": [{ "what": "pinned", "bytes": 4096, "detail": "by x.c:12" }] },
-        "timeline": [{ "at": 1.0, "live_bytes": 192, "live_blocks": 3, "rss": 4096, "pss": 4096,
-                       "vm_data": 8192, "vm_size": 8192 }],
+        "timeline": [{ "at": 1.0, "live_bytes": 192, "live_blocks": 3, "rss": 4096, "agent": 0,
+                       "pss": 4096, "vm_data": 8192, "vm_size": 8192 }],
+        "series_at": [1.0, 10.2],
+        "peak": { "at": 1.0, "live_bytes": 192,
+                  "sites": [{ "function": "malloc", "bytes": 192, "frames": [0] }] },
+        "forecast": { "limit": "memory.max", "bytes": 8192, "used": 4096,
+                      "bytes_per_second": 1.5, "p": 0.001, "seconds": 2731.0 },
         "children": [{ "pid": 43, "program": "/bin/sh", "traced": false }],
         "notes": ["something"]
     })
@@ -67,8 +72,20 @@ const NOT_YET: [&str; 4] = [
     "shape",
 ];
 
+/// What only some sites have.
+const SOME_HAVE: [&str; 2] = ["alike", "series"];
+
 /// Most bytes of a site of no frames: a compiler run of 19,000 sites makes less than 8 MB.
 const LONGEST: usize = 180;
+
+/// A number that leads to nothing is found wherever it is.
+#[test]
+fn frames_of_the_peak_have_to_be_there() {
+    let mut whole = whole();
+    whole["peak"]["sites"][0]["frames"] = json!([7]);
+    let report: Report = serde_json::from_value(whole).unwrap();
+    assert_eq!(report.missing().as_deref(), Some("there is no frame 7"));
+}
 
 /// A reader finds each key, whether leaktap could tell its value or not; but for those that it can
 /// tell of no site yet.
@@ -81,7 +98,7 @@ fn what_is_not_known_is_null_or_empty() {
     }
     let site = serde_json::to_value(Site::default()).unwrap();
     for key in whole()["sites"][0].as_object().unwrap().keys() {
-        let is_left_out = NOT_YET.contains(&key.as_str()) || key == "alike";
+        let is_left_out = NOT_YET.contains(&key.as_str()) || SOME_HAVE.contains(&key.as_str());
         assert_eq!(site.get(key).is_none(), is_left_out, "{key}");
     }
     let length = serde_json::to_string(&Site::default()).unwrap().len();

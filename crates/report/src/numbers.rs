@@ -35,6 +35,17 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
+/// A time in seconds, in two units where it is long: `3 h 10 min`.
+pub(crate) fn long_time(value: f64) -> String {
+    let minutes = (value / 60.0).round() as u64;
+    match minutes {
+        0..2 => seconds(value),
+        2..120 => format!("{minutes} min"),
+        120..2880 => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => format!("{} d {} h", minutes / 1440, minutes % 1440 / 60),
+    }
+}
+
 /// `n` of something that forms its plural with an s.
 pub fn count(n: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
@@ -89,6 +100,14 @@ mod tests {
             (9000.0, "2.5 h"),
         ] {
             assert_eq!(seconds(time), expected);
+        }
+        for (time, expected) in [
+            (40.0, "40 s"),
+            (600.0, "10 min"),
+            (11_400.0, "3 h 10 min"),
+            (200_000.0, "2 d 7 h"),
+        ] {
+            assert_eq!(long_time(time), expected);
         }
         assert_eq!(count(1, "block"), "1 block");
         assert_eq!(count(1_234_567, "block"), "1,234,567 blocks");

@@ -10,6 +10,7 @@ impl Report {
     /// report has, unless they say less.
     pub fn rename(&mut self, names: impl FnMut(ModuleId, u64) -> Vec<Frame>) {
         let mut sites = std::mem::take(&mut self.sites);
+        let mut peak = self.peak.take();
         let mut renaming = Renaming {
             report: self,
             names,
@@ -23,7 +24,12 @@ impl Report {
             site.allocator = stack;
             site.culprit = None;
         }
-        self.sites = sites;
+        for site in peak.iter_mut().flat_map(|peak| &mut peak.sites) {
+            let mut stack = renaming.stack(&site.frames);
+            let begin = caller_of_allocator(&renaming.report.tables().stack(&stack));
+            site.frames = stack.split_off(begin);
+        }
+        (self.sites, self.peak) = (sites, peak);
         self.mark_runtime();
     }
 }

@@ -68,7 +68,7 @@ fn sort(report: &mut Report, by: Sort) {
 /// Whether it is proven to grow.
 pub(crate) fn is_growing(site: &Site) -> bool {
     let growth = site.growth.as_ref();
-    growth.is_some_and(|growth| growth.pattern == Course::Growing)
+    growth.is_some_and(|growth| growth.pattern == Some(Course::Growing))
 }
 
 #[cfg(test)]

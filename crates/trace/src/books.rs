@@ -2,7 +2,9 @@
 
 mod frees;
 mod looks;
+mod series;
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use leaktap_unwind::End;
 
 pub(crate) use self::looks::Look;
 use self::looks::{Looks, MOST_BLOCKS};
+pub(crate) use self::series::Series;
+use crate::cost::processor_time;
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
 
@@ -52,6 +56,8 @@ pub(crate) struct Books {
     /// Calls that were seen, but not what they did.
     lost: u64,
     looks: Looks,
+    /// Bytes by call site.
+    pub(crate) series: Series,
     /// Of each family, bytes that live by what breakpoints have told.
     live_bytes: [u64; FamilyId::MOST],
     peak_bytes: [u64; FamilyId::MOST],
@@ -72,6 +78,7 @@ impl Books {
             earliest: 0,
             lost: 0,
             looks: Looks::default(),
+            series: Series::default(),
             live_bytes: [0; FamilyId::MOST],
             peak_bytes: [0; FamilyId::MOST],
         })
@@ -152,6 +159,33 @@ impl Books {
         self.looks = looks;
     }
 
+    /// Sums up the bytes that live by call site, if that is not too much to do now.
+    pub(crate) fn take_series(&mut self) {
+        let families = || FamilyId::all(FamilyId::MOST).map(|family| (family, self.totals(family)));
+        let live = families().map(|(_, totals)| live_blocks(&totals));
+        let pieces = self.regions.pieces() as u64;
+        let live = live.fold(pieces, u64::saturating_add);
+        if live > MOST_BLOCKS as u64 || !self.series.is_due(self.now) {
+            return;
+        }
+        let family = families().max_by_key(|(_, totals)| totals.allocations);
+        let begun = processor_time();
+        let mut bytes: HashMap<_, u64> = HashMap::new();
+        // More only if the target has written nonsense into its ledger.
+        for held in self.held().take(2 * MOST_BLOCKS) {
+            let bytes = bytes.entry(held.key).or_default();
+            *bytes = bytes.saturating_add(held.size);
+        }
+        let family = family.map_or(FamilyId::FIRST, |(family, _)| family);
+        let cost = processor_time().saturating_sub(begun);
+        self.series.take(self.now, bytes, family, cost);
+    }
+
+    /// Bytes of what is shared with the agent that are in memory.
+    pub(crate) fn agent_bytes(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.resident())
+    }
+
     /// When a look has first found live blocks of a stack.
     pub(crate) fn first_seen(&self, stack: u32) -> Option<Duration> {
         self.looks.first(stack)
@@ -200,6 +234,7 @@ impl Books {
         let last = self.end_period();
         self.counted = last + 1..=*self.counted.end();
         self.looks = Looks::default();
+        self.series = Series::default();
     }
 
     /// What comes from now on is left out.

@@ -12,13 +12,14 @@ use leaktap_image::Symbolizer;
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
-    Age, Exit, Family, Heap, Hex, Look, Probe, ProbeKind, Report, SCHEMA, Site, Source, Stopped,
-    Target as Process, Totals, count,
+    Age, Exit, Family, Forecast, Heap, Hex, Look, Measure, Peak, PeakSite, Probe, ProbeKind,
+    Report, SCHEMA, Site, Source, Stopped, Target as Process, Totals, count, forecast,
 };
 use leaktap_tracee::Tid;
 
 use crate::books::{live_blocks, live_bytes};
 use crate::error::cause;
+use crate::limits::limits;
 use crate::remedy;
 use crate::result::namer::Namer;
 use crate::roots::Roots;
@@ -40,6 +41,7 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
         .map(|(key, sum)| site(namer, key, sum))
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
+    let peak = peak(namer);
     let mut notes = notes(target, &sites);
     notes.extend(namer.misuses());
     let mut report = Report {
@@ -63,6 +65,9 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
         checked: None,
         memory: None,
         timeline: target.timeline.moments().to_vec(),
+        series_at: series_at(target),
+        peak,
+        forecast: future(target),
         children: target.children.list(),
         notes,
     };
@@ -258,6 +263,60 @@ fn without_agent(refusal: Refusal) -> String {
     format!("breakpoints were used, not detours, and cost some 50 µs a call: {refusal}, {why}")
 }
 
+/// When sites are known to have had so many bytes, and the end, unless that is just after.
+fn series_at(target: &Target) -> Vec<f64> {
+    let times = target.books.series.times().chain(end_of_series(target));
+    times.map(in_seconds).collect()
+}
+
+/// The end of the trace, if it is another moment than the last one of the series.
+fn end_of_series(target: &Target) -> Option<Duration> {
+    let last = target.books.series.times().last()?;
+    let least = target.how.interval / 4;
+    (target.duration.saturating_sub(last) >= least).then_some(target.duration)
+}
+
+/// What a site had at each of these times, if it is one of those of which that is known; `bytes` at
+/// the end.
+fn series(target: &Target, key: &SiteKey, bytes: u64) -> Vec<Option<u64>> {
+    let mut series = target.books.series.of(key);
+    if !series.is_empty() && end_of_series(target).is_some() {
+        series.push(Some(bytes));
+    }
+    series
+}
+
+/// What lived when most did, with names.
+fn peak(namer: &mut Namer<'_>) -> Option<Peak> {
+    let target = namer.target;
+    let peak = target.books.series.peak()?;
+    let sites = peak.sites.iter().map(|(key, bytes)| {
+        let stack = namer.stack(key.stack);
+        let function = target.process().functions().display(stack.function);
+        PeakSite {
+            function: function.to_owned(),
+            bytes: *bytes,
+            frames: stack.frames,
+        }
+    });
+    Some(Peak {
+        sites: sites.collect(),
+        at: in_seconds(peak.at),
+        live_bytes: peak.bytes,
+    })
+}
+
+/// When a process that runs on will reach a limit.
+fn future(target: &Target) -> Option<Forecast> {
+    if target.exit.is_some() {
+        return None;
+    }
+    let mut limits = limits(target.tid());
+    // The agent's reservation is no growth of its own, and gone afterwards.
+    limits.retain(|limit| limit.of != Measure::Addresses || !target.books.is_injected());
+    forecast(target.timeline.moments(), &limits)
+}
+
 fn look(look: &crate::books::Look) -> Look {
     Look {
         at: look.at.as_secs_f64(),
@@ -279,6 +338,7 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
     let ages: Vec<_> = ages.collect();
     let counts = target.books.recent_looks();
     let counts: Vec<_> = counts.map(|look| look.blocks(key.stack)).collect();
+    let series = series(target, key, sum.bytes);
     let stack = namer.stack(key.stack);
     let function = target.process().functions().display(stack.function);
     Site {
@@ -301,6 +361,7 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
             true => Vec::new(),
             false => counts,
         },
+        series,
         allocator: stack.allocator,
         truncated: stack.truncated,
         ages,

@@ -209,6 +209,7 @@ impl Target {
             if self.timeline.is_due(now) {
                 let live = self.live();
                 self.timeline.note(now, self.tid(), live);
+                self.books.take_series();
             }
         }
     }
@@ -237,6 +238,7 @@ impl Target {
         self.look_at_mappings();
         self.duration = self.books.elapsed();
         self.sample();
+        self.end_timeline();
     }
 
     /// All threads run again for good, or are gone.
@@ -246,6 +248,15 @@ impl Target {
         self.notes.extend(self.execs.note());
         self.duration = self.books.elapsed();
         self.sample();
+        self.end_timeline();
+    }
+
+    /// A report has the present, too; but nothing of a process that may have got this one's number.
+    fn end_timeline(&mut self) {
+        if self.exit.is_none() {
+            let live = self.live();
+            self.timeline.end(self.duration, self.tid(), live);
+        }
     }
 
     /// Sends the process a signal.
@@ -268,6 +279,7 @@ impl Target {
         most.map_or(Live::default(), |totals| Live {
             bytes: live_bytes(&totals),
             blocks: live_blocks(&totals),
+            agent: self.books.agent_bytes(),
         })
     }
 

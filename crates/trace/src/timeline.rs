@@ -1,11 +1,14 @@
 //! How memory changes in the course of a trace.
 
+mod pss;
+
 use std::time::Duration;
 
 use leaktap_report::Moment;
 use leaktap_tracee::Tid;
 use procfs::process::Process as ProcInfo;
 
+use self::pss::Pss;
 use crate::result::in_seconds;
 
 /// Most moments that are kept. When there are as many, every other one goes, and they come half as
@@ -18,13 +21,16 @@ pub(crate) struct TimeLine {
     interval: Duration,
     next: Duration,
     moments: Vec<Moment>,
+    pss: Pss,
 }
 
-/// Blocks that are live.
+/// Blocks that are live, and what it takes to count them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Live {
     pub(crate) bytes: u64,
     pub(crate) blocks: u64,
+    /// Bytes of the memory that the process shares with us.
+    pub(crate) agent: u64,
 }
 
 impl TimeLine {
@@ -34,6 +40,7 @@ impl TimeLine {
             interval,
             next: Duration::ZERO,
             moments: Vec::new(),
+            pss: Pss::default(),
         }
     }
 
@@ -48,20 +55,36 @@ impl TimeLine {
             self.thin();
         }
         self.next = now.saturating_add(self.interval);
-        let Some(status) = status(process) else {
+        let Ok(info) = ProcInfo::new(process.living_thread().get()) else {
             return; // it has ended
         };
-        // None of a process that is about to end.
-        let kilobytes = |value: Option<u64>| value.unwrap_or_default().saturating_mul(1024);
+        let kilobytes = |value: Option<u64>| Some(value?.saturating_mul(1024));
+        let Ok(status) = info.status() else {
+            return;
+        };
+        let Some(rss) = kilobytes(status.vmrss) else {
+            return; // it has no memory any longer
+        };
         self.moments.push(Moment {
             at: in_seconds(now),
             live_bytes: live.bytes,
             live_blocks: live.blocks,
-            rss: kilobytes(status.vmrss),
-            pss: None,
-            vm_data: kilobytes(status.vmdata),
-            vm_size: kilobytes(status.vmsize),
+            rss,
+            agent: live
+                .agent
+                .min(kilobytes(status.rssshmem).unwrap_or_default()),
+            pss: self.pss.read(now, &info, rss),
+            vm_data: kilobytes(status.vmdata).unwrap_or_default(),
+            vm_size: kilobytes(status.vmsize).unwrap_or_default(),
         });
+    }
+
+    /// Likewise at the end, if the last moment is not of just before.
+    pub(crate) fn end(&mut self, now: Duration, process: Tid, live: Live) {
+        let last = self.moments.last().map_or(0.0, |moment| moment.at);
+        if in_seconds(now) - last >= in_seconds(self.interval) / 4.0 {
+            self.note(now, process, live);
+        }
     }
 
     fn thin(&mut self) {
@@ -79,13 +102,6 @@ impl TimeLine {
     }
 }
 
-fn status(process: Tid) -> Option<procfs::process::Status> {
-    ProcInfo::new(process.living_thread().get())
-        .ok()?
-        .status()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +115,14 @@ mod tests {
             let now = Duration::from_secs(second);
             if line.is_due(now) {
                 let bytes = second;
-                line.note(now, own, Live { bytes, blocks: 1 });
+                line.note(
+                    now,
+                    own,
+                    Live {
+                        bytes,
+                        ..Live::default()
+                    },
+                );
                 noted += 1;
             }
         }
@@ -112,5 +135,18 @@ mod tests {
         assert!(at.windows(2).all(|two| two[1] - two[0] == 4), "{at:?}");
         assert!(noted < 1100, "{noted}");
         assert!(line.moments().iter().all(|moment| moment.rss > 0));
+        assert!(line.moments().iter().any(|moment| moment.pss > Some(0)));
+    }
+
+    #[test]
+    fn the_end_is_noted_unless_it_is_just_after_a_moment() {
+        let own = Tid::new(std::process::id().cast_signed());
+        let mut line = TimeLine::new(Duration::from_secs(1));
+        let live = Live::default();
+        line.note(Duration::ZERO, own, live);
+        for (at, moments) in [(200, 1), (300, 2), (400, 2), (2000, 3)] {
+            line.end(Duration::from_millis(at), own, live);
+            assert_eq!(line.moments().len(), moments, "{at}");
+        }
     }
 }

@@ -93,7 +93,7 @@ fn script(commands: &[&str], pid: Option<Pid>, folder: &Path) -> Command {
         .args(["-c", &text])
         .current_dir(folder)
         .env("PATH", env::join_paths(path).expect("a path"))
-        .env("LC_ALL", "C");
+        .env("LC_ALL", "C.UTF-8");
     shell
 }
 

@@ -17,6 +17,9 @@ const VARIES: &[(&str, &str)] = &[
     (r"peak [\d.,]+ \w+", "peak #"),
     // How many functions a compiler has inlined.
     (r"… \d+ in ", "… # in "),
+    // How much memory there was at moments, and whether a machine has limits.
+    (r"^  (RSS|live)  .*$", ""),
+    (r"^  forecast .*$", ""),
     // A busy machine, and no CAP_SYS_NICE.
     (r"^.*stops may have taken long.*$", ""),
 ];

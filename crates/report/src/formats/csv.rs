@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 
 use super::frames::{stack, title, titles};
 use crate::names::printable;
-use crate::{Format, Report, Site, Source};
+use crate::{Format, Growth, Report, Site, Source};
 
 /// A row for each site of each process, and one with the names of the columns before them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +54,7 @@ fn row(report: &Report, site: &Site, titles: &[String], out: &mut impl Write) ->
         number(site.allocated_bytes),
         site.youngest.to_string(),
         site.oldest.to_string(),
-        text(growth.map_or("", |growth| growth.pattern.name())),
+        text(growth.and_then(Growth::word).unwrap_or_default()),
         number(growth.and_then(|growth| growth.bytes_per_second)),
         text(&place.map(|place| title(&place)).unwrap_or_default()),
         text(

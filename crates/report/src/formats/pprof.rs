@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use self::tables::Tables;
 use self::wire::Message;
 use super::frames::processes;
-use crate::{Format, Report, Site, Source};
+use crate::{Format, Growth, Report, Site, Source};
 
 /// Live blocks and their bytes by stack; also all that was allocated, where that is known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,7 +161,7 @@ impl<'a> Profile<'a> {
         };
         let milliseconds = |seconds: f64| (seconds * 1000.0) as u64;
         let source = (site.source == Source::Mapping).then_some("mapping");
-        let growth = site.growth.as_ref().map(|growth| growth.pattern.name());
+        let growth = site.growth.as_ref().and_then(Growth::word);
         let texts = [
             ("kind", Some(site.kind.name())),
             ("source", source),

@@ -13,7 +13,7 @@ use super::frames::title;
 use super::json;
 use super::text::what_is_left;
 use crate::selection::is_growing;
-use crate::{Exit, Format, ProbeKind, Report, Site};
+use crate::{Exit, Format, Growth, ProbeKind, Report, Site};
 
 /// One object of at most 4 KiB: of several processes, that of their sum.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,7 +141,7 @@ fn listed(report: &Report, site: &Site) -> Listed {
     let growth = site.growth.as_ref();
     Listed {
         kind: site.kind.name(),
-        course: growth.map(|growth| growth.pattern.name()),
+        course: growth.and_then(Growth::word),
         blocks: site.blocks,
         bytes: site.bytes,
         bytes_per_second: growth.and_then(|growth| growth.bytes_per_second),

@@ -1,5 +1,6 @@
 //! The report for people.
 
+mod chart;
 mod columns;
 mod left;
 mod likeness;
@@ -27,6 +28,8 @@ use crate::{Format, Probe, ProbeKind, Report, Site};
 pub struct Style {
     /// With colours.
     pub color: bool,
+    /// Charts of ASCII characters.
+    pub ascii: bool,
     /// Whole stacks, long names in full, build ids and probes.
     pub verbose: bool,
     /// Columns of the terminal.

@@ -383,7 +383,7 @@ fn the_target_cannot_write_to_the_terminal() {
     site.growth = Some(Growth {
         bytes_per_second: None,
         p: None,
-        pattern: Course::Growing,
+        pattern: Some(Course::Growing),
         text: Some(evil.to_owned()),
     });
     for text in [

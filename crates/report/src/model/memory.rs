@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FrameId;
+
 /// One look at memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -84,7 +86,7 @@ pub enum What {
 }
 
 /// How much memory there was at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// When, from the beginning of the trace.
     pub at: f64,
@@ -94,12 +96,54 @@ pub struct Moment {
     pub live_blocks: u64,
     /// Resident memory.
     pub rss: u64,
+    /// How much of it leaktap takes there.
+    #[serde(default)]
+    pub agent: u64,
     /// Its share of what is shared, and all else.
     pub pss: Option<u64>,
     /// Address space for data.
     pub vm_data: u64,
     /// Address space.
     pub vm_size: u64,
+}
+
+/// Most bytes of live blocks, of the moments at which these were summed up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peak {
+    /// When, from the beginning of the trace.
+    pub at: f64,
+    /// Bytes of the heap that lived then.
+    pub live_bytes: u64,
+    /// Whose they were: the largest hundred, largest first.
+    pub sites: Vec<PeakSite>,
+}
+
+/// What a stack had at the peak.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeakSite {
+    /// The function that was called.
+    pub function: String,
+    /// Bytes that lived.
+    pub bytes: u64,
+    /// The stack, from the innermost frame outside of the allocator.
+    pub frames: Vec<FrameId>,
+}
+
+/// When a limit is reached if memory grows on as it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// What the limit is called: `memory.max`, `RLIMIT_DATA`.
+    pub limit: String,
+    /// Bytes that it allows.
+    pub bytes: u64,
+    /// How many of these are used.
+    pub used: u64,
+    /// By how much the process grows.
+    pub bytes_per_second: f64,
+    /// How likely it is to look so by chance.
+    pub p: f64,
+    /// How long it takes from the end of the trace.
+    pub seconds: f64,
 }
 
 /// What there was of blocks at a moment of the trace: `[at, live, unmatched]` in JSON.

@@ -50,6 +50,10 @@ pub struct Site {
     /// When it was first seen to have blocks, in seconds from the beginning; captures only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<f64>,
+    /// Bytes that it had at each of [`Report::series_at`](crate::Report::series_at), where that is
+    /// known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<Option<u64>>,
     /// How many blocks it had at each of [`Report::looks`](crate::Report::looks), if any; captures
     /// only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -178,14 +182,21 @@ pub enum Source {
 pub struct Growth {
     /// By so much, if that is known.
     pub bytes_per_second: Option<f64>,
-    /// How likely it is to look so by chance.
+    /// How likely what has no trend is to look like one by chance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
-    /// In a word.
-    pub pattern: Course,
+    /// In a word, if that is proven.
+    pub pattern: Option<Course>,
     /// In some words; only while there are ages of which to say them.
     #[serde(skip)]
     pub text: Option<String>,
+}
+
+impl Growth {
+    /// The word for what is proven. `None` if nothing is.
+    pub(crate) fn word(&self) -> Option<&'static str> {
+        self.pattern.map(Course::name)
+    }
 }
 
 /// What becomes of a site's blocks in the course of a trace.

@@ -11,7 +11,7 @@ use crate::formats::text::{Style, all_notes, process, summary, what_is_left};
 use crate::names::{last_part, printable};
 
 use crate::reading::Reading;
-use crate::{Age, Probe, Report, Site, Source};
+use crate::{Age, Growth, Probe, Report, Site, Source};
 
 /// Parts that the time is divided in: as many as can be told apart with a mouse.
 const PARTS: u32 = 200;
@@ -145,7 +145,7 @@ impl Rows<'_> {
         let first = site.culprit.or(site.frames.first().copied());
         let frame = first.and_then(|id| numbered(&self.frames, id));
         let growth = site.growth.as_ref();
-        let pattern = growth.map_or("", |growth| growth.pattern.name());
+        let pattern = growth.and_then(Growth::word).unwrap_or_default();
         let text = growth.and_then(|growth| growth.text.as_deref());
         let family = site.family.as_deref();
         let family = family.filter(|_| !self.report.families.is_empty());

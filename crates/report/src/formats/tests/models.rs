@@ -111,6 +111,7 @@ fn many() -> Report {
         at: f64::from(number) / 10.0,
         live_bytes: u64::from(number) * 1000,
         live_blocks: 3,
+        agent: 0,
         rss: 1,
         pss: None,
         vm_data: 2,
@@ -138,7 +139,7 @@ fn inlined() -> Report {
     all.sites[0].growth = Some(Growth {
         bytes_per_second: Some(-1.5),
         p: None,
-        pattern: Course::Growing,
+        pattern: Some(Course::Growing),
         text: None,
     });
     add(&mut all, &frames, &[(9.0, 1, 4096)]);

@@ -305,11 +305,12 @@ fn stacks(site: &Site) -> String {
 }
 
 fn growth(site: &Site) -> String {
-    let Some(growth) = &site.growth else {
+    let growth = site.growth.as_ref();
+    let Some((growth, pattern)) = growth.and_then(|growth| Some((growth, growth.pattern?))) else {
         return String::new();
     };
     let text = growth.text.as_deref().map(printable);
-    format!(", {}", text.as_deref().unwrap_or(growth.pattern.name()))
+    format!(", {}", text.as_deref().unwrap_or(pattern.name()))
 }
 
 fn ages(site: &Site) -> String {

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 
 use super::Style;
+use super::chart::charts;
 use super::columns::wrapped;
 use crate::names::printable;
-use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
+use crate::numbers::{bytes, count, exact_bytes, grouped, long_time, seconds};
 use crate::reading::Reading;
 use crate::selection::is_growing;
-use crate::{Exit, Heap, Kind, Mode, Report, Site};
+use crate::{Exit, Forecast, Heap, Kind, Mode, Report, Site};
 
 pub(crate) fn summary(
     report: &Report,
@@ -51,6 +52,11 @@ pub(crate) fn summary(
             bytes(totals.mapped_bytes)
         )?;
     }
+    charts(report, style, out)?;
+    if let Some(forecast) = &report.forecast {
+        let line = format!("  forecast   {}", future(forecast));
+        writeln!(out, "{}", wrapped(&line, 13, style.width))?;
+    }
     if let Some(folder) = reading.folder {
         writeln!(out, "  sources    in {}", printable(folder))?;
     }
@@ -70,6 +76,17 @@ fn meaning(sites: &[Site]) -> Option<String> {
     };
     let meaning = "  unmatched  allocated while leaktap watched, and not freed";
     is_unmatched.then(|| format!("{meaning}{order}"))
+}
+
+/// When a limit will be reached.
+fn future(forecast: &Forecast) -> String {
+    format!(
+        "at this rate ({}/s) {} of {} is reached in {}",
+        bytes(forecast.bytes_per_second.round() as u64),
+        printable(&forecast.limit),
+        bytes(forecast.bytes),
+        long_time(forecast.seconds)
+    )
 }
 
 /// What the process is, how long it was traced, and how it ended.
