@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use leaktap_report::{
-    Format as _, Frame, FrameId, Hex, Html, Kind, Module, ModuleId, Report, Site,
+    Format as _, Frame, FrameId, Hex, Html, Kind, Module, ModuleId, Moment, Report, Site,
 };
 
 use crate::child::Watched;
@@ -75,6 +75,44 @@ engines! {
         let shown = "<img src=x onerror=alert(1)>\\u{202e}&amp;";
         drive("hostile.mjs", &[path.as_os_str(), shown.as_ref()]);
     }
+}
+
+/// What no process is like, but a capture may say.
+#[test]
+fn odd_pages_have_no_fault() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let timeless = Report {
+        duration: 0.0,
+        timeline: vec![
+            Moment {
+                rss: 1,
+                ..Moment::default()
+            };
+            2
+        ],
+        ..large(3)
+    };
+    let mut endless = Report {
+        duration: f64::MAX,
+        ..large(3)
+    };
+    for site in &mut endless.sites {
+        (site.blocks, site.bytes, site.oldest) = (u64::MAX, u64::MAX, f64::MAX);
+        site.ages = vec![(f64::MAX, u64::MAX, u64::MAX).into()];
+    }
+    let odd = [
+        ("empty", Report::default()),
+        ("timeless", timeless),
+        ("endless", endless),
+    ];
+    let paths = odd.map(|(name, report)| {
+        let path = directory.path().join(name).with_extension("html");
+        let mut page = Vec::new();
+        Html::default().write(&[report], &mut page).expect("a page");
+        fs::write(&path, page).expect("a file");
+        path
+    });
+    drive("odd.mjs", &paths.each_ref().map(|path| path.as_os_str()));
 }
 
 /// Stacks as of a service of some size: 20 deep, of 30,000 different frames.

@@ -12,6 +12,7 @@ const HINT =
 function panelsOf(process) {
   const { moments } = process;
   const panels = [];
+  if (!(process.duration > 0)) return panels;
   if (moments.at.length > 1) {
     panels.push({ name: "Resident memory", line: moments.rss });
     panels.push({ name: "Live bytes", line: moments.live });
