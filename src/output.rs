@@ -197,8 +197,11 @@ impl<'a> Output<'a> {
         // What is not listed for being too many is still a leak.
         let status = self.listing.error_exitcode;
         let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));
-        // Text says how many more there are.
+        // Text says how many more there are, and that it is a sum.
         if self.listing.format != Format::Text {
+            if let (Some(all), Some(first)) = (&mut all, reports.first()) {
+                all.target = first.target.clone();
+            }
             let top = self.listing.top().unwrap_or(usize::MAX);
             for report in reports.iter_mut().chain(&mut all) {
                 report.sites.truncate(top);
@@ -232,13 +235,14 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Those that count as leaks.
+    fn kinds(&self) -> Vec<Kind> {
+        let kinds = self.listing.errors_for.iter();
+        kinds.map(|&kind| kind.into()).collect()
+    }
+
     fn has_leaks(&self, report: &Report) -> bool {
-        let kinds: Vec<Kind> = self
-            .listing
-            .errors_for
-            .iter()
-            .map(|&kind| kind.into())
-            .collect();
+        let kinds = self.kinds();
         report.sites.iter().any(|site| kinds.contains(&site.kind))
     }
 
@@ -325,6 +329,7 @@ impl<'a> Output<'a> {
             format: self.listing.format,
             style,
             top: self.listing.top(),
+            kinds: self.kinds(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! Which of the formats is written, and of what.
 
+use std::env;
 use std::io::{self, Write};
 use std::slice;
 
 use leaktap_report::{
-    Csv, Flamegraph, Folded, Format as _, Html, Json, Pprof, Report, Speedscope, Style, Summary,
-    Text,
+    Csv, Dhat, Flamegraph, Folded, Format as _, Github, Gitlab, Heaptrack, Html, Json, Junit, Kind,
+    Leaks, Massif, Pprof, Report, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
 };
 
 use crate::cli::Format;
@@ -23,12 +24,20 @@ pub(crate) struct Rendering {
     pub(crate) style: Style,
     /// Most groups, for text: other formats are given no more.
     pub(crate) top: Option<usize>,
+    /// Which kinds are leaks, for formats that list nothing else.
+    pub(crate) kinds: Vec<Kind>,
 }
 
 impl Rendering {
     pub(crate) fn write(&self, listed: &Listed, out: &mut dyn Write) -> io::Result<()> {
         let (each, all) = (&*listed.reports, listed.all.as_ref());
         let sum = all.map_or(each, slice::from_ref);
+        // Where a build runs, paths begin at its folder.
+        let root = env::current_dir().ok();
+        let leaks = Leaks {
+            kinds: &self.kinds,
+            root: root.as_deref(),
+        };
         match self.format {
             Format::Text => {
                 let (style, top) = (self.style, self.top);
@@ -42,6 +51,14 @@ impl Rendering {
             Format::Flamegraph => Flamegraph { of: each }.write(sum, out),
             Format::Html => Html { all }.write(each, out),
             Format::Speedscope => Speedscope.write(each, out),
+            Format::Dhat => Dhat.write(sum, out),
+            Format::Massif => Massif { of: each }.write(sum, out),
+            Format::Heaptrack => Heaptrack.write(sum, out),
+            Format::ValgrindXml => ValgrindXml { of: each }.write(sum, out),
+            Format::Junit => Junit { leaks }.write(each, out),
+            Format::Sarif => Sarif { leaks }.write(sum, out),
+            Format::Github => Github { leaks }.write(sum, out),
+            Format::Gitlab => Gitlab { leaks }.write(sum, out),
         }
     }
 }

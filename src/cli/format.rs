@@ -15,23 +15,45 @@ pub(crate) enum Format {
     Folded,
     Flamegraph,
     Speedscope,
+    Dhat,
+    Massif,
+    Heaptrack,
+    ValgrindXml,
+    Junit,
+    Sarif,
+    Github,
+    Gitlab,
 }
 
 impl Format {
     /// Which groups come first.
     pub(super) fn sort(self) -> Order {
-        match self {
-            Format::Text | Format::Html | Format::Summary => Order::Rate,
-            _ => Order::Bytes,
+        match self.is_by_caller() {
+            true => Order::Rate,
+            false => Order::Bytes,
         }
     }
 
     /// What makes a group.
     pub(super) fn by(self) -> Grouping {
-        match self {
-            Format::Text | Format::Html | Format::Summary => Grouping::Caller,
-            _ => Grouping::Stack,
+        match self.is_by_caller() {
+            true => Grouping::Caller,
+            false => Grouping::Stack,
         }
+    }
+
+    /// Tells people where to look: an entry a culprit, what grows first.
+    fn is_by_caller(self) -> bool {
+        matches!(
+            self,
+            Format::Text
+                | Format::Html
+                | Format::Summary
+                | Format::Junit
+                | Format::Sarif
+                | Format::Github
+                | Format::Gitlab
+        )
     }
 
     /// Most groups that are listed, if there is a limit.
@@ -43,12 +65,16 @@ impl Format {
 
     /// Has what runtimes keep for good, too, without `--verbose`.
     pub(crate) fn has_runtime(self) -> bool {
-        self == Format::Json
+        // What there was over time has it, too.
+        matches!(self, Format::Json | Format::Massif)
     }
 
     /// Shows several processes as their sum; text after each of them.
     pub(crate) fn has_sum(self) -> bool {
-        !matches!(self, Format::Json | Format::Csv | Format::Speedscope)
+        !matches!(
+            self,
+            Format::Json | Format::Csv | Format::Speedscope | Format::Junit
+        )
     }
 
     /// Shows the stacks of a group.

@@ -1,8 +1,10 @@
 //! Each format of the report, opened by the program that people open it with.
 
 mod captured;
+mod ci;
 mod processes;
 mod stacks;
+mod valgrind;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -13,10 +15,18 @@ use crate::child::Watched;
 
 /// What `program` prints when it reads a report; the test fails unless all is well.
 fn read_by<A: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> String {
-    let mut process = Watched::spawn_for(
-        Command::new(program).args(arguments),
-        Duration::from_secs(120),
-    );
+    read_by_in(Path::new("."), program, arguments)
+}
+
+/// As [`read_by`], in a folder that `program` may write to.
+fn read_by_in<A: AsRef<OsStr>>(
+    folder: &Path,
+    program: &Path,
+    arguments: impl IntoIterator<Item = A>,
+) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder);
+    let mut process = Watched::spawn_for(&mut command, Duration::from_secs(120));
     process.close_stdin();
     process.finish().succeeded().stdout_text()
 }

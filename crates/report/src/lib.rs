@@ -35,7 +35,8 @@ pub use error::{Damage, Error};
 pub use file::{replace, try_to_replace};
 pub use forecast::{Limit, Measure, forecast};
 pub use formats::{
-    Csv, Flamegraph, Folded, Format, Html, Json, Pprof, Speedscope, Style, Summary, Text,
+    Csv, Dhat, Flamegraph, Folded, Format, Github, Gitlab, Heaptrack, Html, Json, Junit, Leaks,
+    Massif, Pprof, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
 };
 pub use grouping::By;
 pub use line::one_line;

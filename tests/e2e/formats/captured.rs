@@ -73,11 +73,19 @@ impl Captured {
 
     /// Blocks and bytes of all sites but those of runtimes.
     pub(super) fn sums(&self) -> (u64, u64) {
+        self.sums_of(|site| site["kind"] != "runtime")
+    }
+
+    pub(super) fn sums_with_runtime(&self) -> (u64, u64) {
+        self.sums_of(|_| true)
+    }
+
+    fn sums_of(&self, is_of_them: fn(&Value) -> bool) -> (u64, u64) {
         let reports = self.json();
         let sites = reports
             .iter()
             .filter_map(|report| report["sites"].as_array());
-        let leaks = sites.flatten().filter(|site| site["kind"] != "runtime");
+        let leaks = sites.flatten().filter(|site| is_of_them(site));
         let number = |value: &Value| value.as_u64().expect("a number");
         leaks.fold((0, 0), |(blocks, bytes), site| {
             (

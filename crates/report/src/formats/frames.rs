@@ -68,3 +68,12 @@ pub(crate) fn processes(reports: &[Report]) -> String {
     });
     names.collect::<Vec<_>>().join(", ")
 }
+
+/// The program and its arguments, in a line.
+pub(crate) fn command_line(report: &Report) -> String {
+    let target = &report.target;
+    let arguments = target.args.iter().skip(1).map(String::as_str);
+    let words = [target.program.as_str()].into_iter().chain(arguments);
+    let words = words.map(|word| printable(word).into_owned());
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,8 +1,12 @@
 //! As much of each format's reader as the sums need.
 
-use std::io::Read;
+mod profile;
 
-use flate2::read::GzDecoder;
+pub(super) use profile::pprof;
+
+use std::collections::HashSet;
+
+use quick_xml::events::Event;
 use serde_json::Value;
 
 use super::Sums;
@@ -112,7 +116,7 @@ pub(super) fn folded(bytes: &[u8]) -> Sums {
 pub(super) fn flamegraph(bytes: &[u8]) -> Sums {
     let text = text(bytes);
     let mut reader = quick_xml::Reader::from_str(text);
-    while !matches!(reader.read_event().unwrap(), quick_xml::events::Event::Eof) {}
+    while !matches!(reader.read_event().unwrap(), Event::Eof) {}
     assert!(!text.contains("<script>alert"), "markup");
     let all = text.split("<title>all (").nth(1).unwrap();
     let digits = all.split(' ').next().unwrap().replace(',', "");
@@ -142,103 +146,161 @@ pub(super) fn speedscope(bytes: &[u8]) -> Sums {
     sums
 }
 
-/// A field of a message: its number, and what it is.
-enum Field<'a> {
-    Number(u64, u64),
-    Bytes(u64, &'a [u8]),
+pub(super) fn dhat(bytes: &[u8]) -> Sums {
+    let file: Value = serde_json::from_slice(bytes).unwrap();
+    let frames = list(&file["ftbl"]).len() as u128;
+    let points = list(&file["pps"]);
+    let stacks: HashSet<_> = points.iter().map(|point| point["fs"].to_string()).collect();
+    assert_eq!(stacks.len(), points.len(), "a stack is there twice");
+    for point in points {
+        assert!(
+            list(&point["fs"])
+                .iter()
+                .all(|frame| number(frame) < frames)
+        );
+    }
+    let sum = |of: &str| points.iter().map(|point| number(&point[of])).sum();
+    (Some(sum("tbk")), Some(sum("tb")))
 }
 
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let mut value = 0;
-    for shift in (0..).step_by(7) {
-        let (&byte, rest) = bytes.split_first().unwrap();
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
-        }
+/// A node of a tree says how many are below it.
+fn node<'t>(lines: &mut impl Iterator<Item = &'t str>, depth: usize) -> u128 {
+    let line = lines.next().unwrap();
+    let text = line.trim_start_matches(' ');
+    assert_eq!(line.len() - text.len(), depth, "{line}");
+    let (children, rest) = text.strip_prefix('n').unwrap().split_once(": ").unwrap();
+    let bytes: u128 = rest.split(' ').next().unwrap().parse().unwrap();
+    let mut last = u128::MAX;
+    for _ in 0..children.parse::<usize>().unwrap() {
+        let child = node(lines, depth + 1);
+        assert!(child <= last, "{line}");
+        last = child;
     }
-    value
+    bytes
 }
 
-fn fields(mut bytes: &[u8]) -> Vec<Field<'_>> {
-    let mut fields = Vec::new();
-    while !bytes.is_empty() {
-        let key = varint(&mut bytes);
-        let value = varint(&mut bytes);
-        match key & 7 {
-            0 => fields.push(Field::Number(key >> 3, value)),
-            2 => {
-                let (field, rest) = bytes.split_at(value as usize);
-                bytes = rest;
-                fields.push(Field::Bytes(key >> 3, field));
-            }
-            other => panic!("type {other}"),
-        }
-    }
-    fields
+/// The root of the last snapshot's tree.
+pub(super) fn massif(bytes: &[u8]) -> Sums {
+    let lines = text(bytes).lines().filter(|line| !line.starts_with('#'));
+    let lines: Vec<_> = lines.collect();
+    assert!(!lines.iter().any(|line| line.contains('#')));
+    let last = lines.iter().rposition(|line| line.starts_with("heap_tree"));
+    let mut tree = lines[last.unwrap() + 1..].iter().copied();
+    let sum = node(&mut tree, 0);
+    assert_eq!(tree.next(), None);
+    (None, Some(sum))
 }
 
-fn numbers(mut bytes: &[u8]) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    while !bytes.is_empty() {
-        numbers.push(varint(&mut bytes));
-    }
-    numbers
-}
-
-/// The last two values of all samples; each number leads to something.
-pub(super) fn pprof(bytes: &[u8]) -> Sums {
-    let mut profile = Vec::new();
-    GzDecoder::new(bytes).read_to_end(&mut profile).unwrap();
-    let all = fields(&profile);
-    let of = |wanted: u64| {
-        all.iter().filter_map(move |field| match field {
-            Field::Bytes(number, bytes) if *number == wanted => Some(*bytes),
-            _ => None,
-        })
-    };
-    let texts: Vec<_> = of(6).map(text).collect();
-    assert_eq!(texts.first(), Some(&""));
-    let ids = |wanted: u64| {
-        let ids = of(wanted).map(|bytes| match fields(bytes)[0] {
-            Field::Number(1, id) => id,
-            _ => panic!("no id"),
-        });
-        ids.collect::<Vec<_>>()
-    };
-    let (mappings, locations, functions) = (ids(3), ids(4), ids(5));
-    for location in of(4).flat_map(fields) {
-        match location {
-            Field::Number(2, mapping) => assert!(mappings.contains(&mapping)),
-            Field::Bytes(4, line) => {
-                let Field::Number(1, function) = fields(line)[0] else {
-                    panic!("no function")
-                };
-                assert!(functions.contains(&function));
-            }
-            _ => {}
-        }
-    }
-    let types = of(1).count();
+/// Blocks of a size each; all numbers lead to something.
+pub(super) fn heaptrack(bytes: &[u8]) -> Sums {
+    let (mut texts, mut places, mut traces, mut infos) = (0, 0, 0, Vec::new());
     let (mut blocks, mut sum) = (0, 0);
-    for sample in of(2).map(fields) {
-        for field in sample {
-            match field {
-                Field::Bytes(1, ids) => {
-                    let ids = numbers(ids);
-                    assert!(!ids.is_empty() && ids.iter().all(|id| locations.contains(id)));
-                }
-                Field::Bytes(2, values) => {
-                    let values = numbers(values);
-                    assert_eq!(values.len(), types);
-                    assert!(values.iter().all(|&value| i64::try_from(value).is_ok()));
-                    blocks += u128::from(values[types - 2]);
-                    sum += u128::from(values[types - 1]);
-                }
-                _ => {}
+    for line in text(bytes).lines() {
+        let (kind, rest) = line.split_once(' ').unwrap();
+        let hex = |word: &str| u128::from_str_radix(word, 16).unwrap();
+        let words = || rest.split(' ').map(hex).collect::<Vec<_>>();
+        match kind {
+            "s" => {
+                let (size, text) = rest.split_once(' ').unwrap();
+                assert_eq!(hex(size), text.len() as u128);
+                texts += 1;
             }
+            "i" => {
+                let names = words().into_iter().skip(1);
+                assert!(
+                    names
+                        .enumerate()
+                        .all(|(at, id)| at % 3 == 0 && at > 0 || id <= texts)
+                );
+                places += 1;
+            }
+            "t" => {
+                assert!(words()[0] <= places && words()[1] <= traces);
+                traces += 1;
+            }
+            "a" => {
+                assert!(words()[1] <= traces);
+                infos.push(words()[0]);
+            }
+            "+" => {
+                blocks += 1;
+                sum += infos[words()[0] as usize];
+            }
+            "v" | "X" | "I" | "c" | "R" => {}
+            kind => panic!("{kind}"),
         }
     }
     (Some(blocks), Some(sum))
+}
+
+/// All texts of elements of that name.
+fn elements(bytes: &[u8], name: &str) -> Vec<String> {
+    let mut reader = quick_xml::Reader::from_str(text(bytes));
+    let mut found = Vec::new();
+    let mut path = Vec::new();
+    loop {
+        match reader.read_event().unwrap() {
+            Event::Start(start) => path.push(start.name().as_ref().to_vec()),
+            Event::End(_) => drop(path.pop()),
+            Event::Text(inner) if path.last().is_some_and(|last| last == name.as_bytes()) => {
+                found.push(String::from_utf8(inner.to_vec()).unwrap());
+            }
+            Event::Eof => break,
+            _ => {}
+        }
+    }
+    assert!(path.is_empty());
+    found
+}
+
+pub(super) fn valgrind(bytes: &[u8]) -> Sums {
+    let sum = |name: &str| {
+        let numbers = elements(bytes, name).into_iter();
+        numbers.map(|number| number.parse::<u128>().unwrap()).sum()
+    };
+    assert_eq!(elements(bytes, "unique").len() % 2, 0);
+    (Some(sum("leakedblocks")), Some(sum("leakedbytes")))
+}
+
+pub(super) fn junit(bytes: &[u8]) -> Sums {
+    assert!(!elements(bytes, "testsuites").is_empty());
+    let failures = text(bytes).matches("<failure ").count();
+    assert!(text(bytes).contains(&format!("failures=\"{failures}\"")));
+    (None, None)
+}
+
+pub(super) fn sarif(bytes: &[u8]) -> Sums {
+    let log: Value = serde_json::from_slice(bytes).unwrap();
+    let results = list(&log["runs"][0]["results"]);
+    let sum = |of: &str| {
+        results
+            .iter()
+            .map(|one| number(&one["properties"][of]))
+            .sum()
+    };
+    (Some(sum("blocks")), Some(sum("bytes")))
+}
+
+/// No line but commands.
+pub(super) fn github(bytes: &[u8]) -> Sums {
+    for line in text(bytes).lines() {
+        let command = line.strip_prefix("::").unwrap();
+        let (command, _) = command.split_once("::").unwrap();
+        let (level, properties) = command.split_once(' ').unwrap();
+        assert!(["error", "warning", "notice"].contains(&level), "{line}");
+        for property in properties.split(',') {
+            let (name, _) = property.split_once('=').unwrap();
+            assert!(["file", "line", "title"].contains(&name), "{line}");
+        }
+    }
+    (None, None)
+}
+
+pub(super) fn gitlab(bytes: &[u8]) -> Sums {
+    let entries: Value = serde_json::from_slice(bytes).unwrap();
+    for entry in list(&entries) {
+        assert!(number(&entry["location"]["lines"]["begin"]) > 0);
+        assert!(!entry["location"]["path"].as_str().unwrap().is_empty());
+    }
+    (None, None)
 }

@@ -1,0 +1,144 @@
+//! What valgrind's `--xml=yes` writes: protocol 4, as Jenkins' plugin, Qt Creator and others read it.
+//!
+//! Its kinds of leaks are memcheck's four: what is `unmatched` is there as possibly lost, and its
+//! text says what it is.
+
+use std::io::{self, BufWriter, Write};
+
+use super::frames::{in_file, in_process};
+use super::xml::escaped;
+use crate::{Format, Kind, Place, Report, Site, Source};
+
+/// An `error` for each site.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ValgrindXml<'a> {
+    /// The processes that the report sums up, if there are several.
+    pub of: &'a [Report],
+}
+
+impl Format for ValgrindXml<'_> {
+    fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
+        let mut out = BufWriter::new(out);
+        for report in reports {
+            let of = self.of.first().unwrap_or(report);
+            head(of, report, &mut out)?;
+            for (number, site) in (1..).zip(&report.sites) {
+                error(report, site, number, &mut out)?;
+            }
+            foot(report, &mut out)?;
+        }
+        out.flush()
+    }
+}
+
+fn head(of: &Report, report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let target = &of.target;
+    writeln!(out, "<?xml version=\"1.0\"?>\n<valgrindoutput>")?;
+    writeln!(out, "<protocolversion>4</protocolversion>")?;
+    writeln!(out, "<protocoltool>memcheck</protocoltool>")?;
+    let version = escaped(&report.leaktap);
+    writeln!(
+        out,
+        "<preamble><line>leaktap {version}</line></preamble>\n<pid>{}</pid>",
+        target.pid
+    )?;
+    if let Some(parent) = target.parent {
+        writeln!(out, "<ppid>{parent}</ppid>")?;
+    }
+    writeln!(out, "<tool>memcheck</tool>\n<args>")?;
+    writeln!(out, "<vargv><exe>leaktap</exe></vargv>")?;
+    writeln!(out, "<argv><exe>{}</exe>", escaped(&target.program))?;
+    for argument in target.args.iter().skip(1) {
+        writeln!(out, "<arg>{}</arg>", escaped(argument))?;
+    }
+    writeln!(out, "</argv>\n</args>")?;
+    status("RUNNING", 0.0, out)?;
+    status("FINISHED", report.duration, out)
+}
+
+fn status(state: &str, seconds: f64, out: &mut impl Write) -> io::Result<()> {
+    let all = (seconds * 1000.0) as u64;
+    let (milliseconds, seconds) = (all % 1000, all / 1000);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let seconds = seconds % 60;
+    let time = format!("{days:02}:{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03}");
+    writeln!(
+        out,
+        "<status><state>{state}</state><time>{time}</time></status>"
+    )
+}
+
+/// memcheck's name of a kind, and what it says of such blocks.
+fn kind(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Definite => ("Leak_DefinitelyLost", "definitely lost"),
+        Kind::Indirect => ("Leak_IndirectlyLost", "indirectly lost"),
+        Kind::Possible => ("Leak_PossiblyLost", "possibly lost"),
+        Kind::Unmatched => ("Leak_PossiblyLost", "possibly lost (unmatched: not freed)"),
+        Kind::Reachable => ("Leak_StillReachable", "still reachable"),
+        Kind::Runtime => ("Leak_StillReachable", "still reachable (kept by a runtime)"),
+    }
+}
+
+fn error(report: &Report, site: &Site, number: usize, out: &mut impl Write) -> io::Result<()> {
+    let ((kind, words), all) = (kind(site.kind), report.sites.len());
+    let (blocks, bytes) = (site.blocks, site.bytes);
+    let what = match site.source {
+        Source::Mapping => "regions",
+        Source::Heap | Source::Before => "blocks",
+    };
+    // Of the thread that allocated nothing is known: memcheck's leaks, too, are of thread 1.
+    writeln!(out, "<error>\n<unique>{number:#x}</unique>\n<tid>1</tid>")?;
+    writeln!(out, "<kind>{kind}</kind>\n<xwhat>")?;
+    writeln!(
+        out,
+        "<text>{bytes} bytes in {blocks} {what} are {words} in loss record {number} of {all}</text>"
+    )?;
+    writeln!(
+        out,
+        "<leakedbytes>{bytes}</leakedbytes>\n<leakedblocks>{blocks}</leakedblocks>\n</xwhat>"
+    )?;
+    writeln!(out, "<stack>")?;
+    for place in report.tables().places(&site.frames) {
+        frame(&place, out)?;
+    }
+    // A stack has a frame at least.
+    if site.frames.is_empty() {
+        writeln!(out, "<frame><ip>0x0</ip></frame>")?;
+    }
+    writeln!(out, "</stack>\n</error>")
+}
+
+fn frame(place: &Place<'_>, out: &mut impl Write) -> io::Result<()> {
+    let address = in_process(place).or_else(|| in_file(place));
+    write!(out, "<frame><ip>{:#x}</ip>", address.unwrap_or_default())?;
+    if let Some(module) = place.module {
+        write!(out, "<obj>{}</obj>", escaped(&module.path))?;
+    }
+    if let Some(function) = &place.frame.function {
+        write!(out, "<fn>{}</fn>", escaped(function))?;
+    }
+    if let Some(path) = &place.frame.file {
+        let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+        if !folder.is_empty() {
+            write!(out, "<dir>{}</dir>", escaped(folder))?;
+        }
+        write!(out, "<file>{}</file>", escaped(file))?;
+        if let Some(line) = place.frame.line {
+            write!(out, "<line>{line}</line>")?;
+        }
+    }
+    writeln!(out, "</frame>")
+}
+
+fn foot(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "<errorcounts>")?;
+    for number in 1..=report.sites.len() {
+        writeln!(
+            out,
+            "<pair><count>1</count><unique>{number:#x}</unique></pair>"
+        )?;
+    }
+    writeln!(out, "</errorcounts>\n<suppcounts>\n</suppcounts>")?;
+    writeln!(out, "</valgrindoutput>")
+}
