@@ -18,6 +18,7 @@ mod sarif;
 mod speedscope;
 mod summary;
 pub(crate) mod text;
+mod tree;
 mod valgrind_xml;
 mod xml;
 

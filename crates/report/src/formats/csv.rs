@@ -21,6 +21,7 @@ impl Format for Csv {
         writeln!(out, "{COLUMNS}")?;
         for report in reports {
             let titles = titles(report.tables());
+            let titles: Vec<_> = titles.iter().map(|title| doubled(title)).collect();
             for site in &report.sites {
                 row(report, site, &titles, &mut out)?;
             }
@@ -68,9 +69,18 @@ fn row(report: &Report, site: &Site, titles: &[String], out: &mut impl Write) ->
                 .and_then(|place| place.module)
                 .map_or("", |module| module.path.as_str()),
         ),
-        text(&stack.join(" < ")),
     ];
-    writeln!(out, "{}", cells.join(","))
+    write!(out, "{}", cells.join(","))?;
+    // It is most of the row.
+    let mut before = ",\"";
+    if stack.first().is_some_and(|frame| is_formula(frame)) {
+        before = ",\"'";
+    }
+    for frame in stack {
+        write!(out, "{before}{frame}")?;
+        before = " < ";
+    }
+    writeln!(out, "\"")
 }
 
 /// Empty where it is not known.
@@ -80,16 +90,25 @@ fn number<N: ToString>(number: Option<N>) -> String {
 
 /// Text in quotes, which a spreadsheet does not take for a formula.
 fn text(text: &str) -> String {
-    const FORMULA: &[char] = &['=', '+', '-', '@', '\t', '\r'];
     let text = printable(text);
-    let text = match text.trim_start().starts_with(FORMULA) {
+    let text = match is_formula(&text) {
         true => Cow::Owned(format!("'{text}")),
         false => text,
     };
     match text.contains([',', '"', ' ', '\'', ';']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        true => format!("\"{}\"", doubled(&text)),
         false => text.into_owned(),
     }
+}
+
+fn is_formula(text: &str) -> bool {
+    text.trim_start()
+        .starts_with(['=', '+', '-', '@', '\t', '\r'])
+}
+
+/// As text in quotes has quotes.
+fn doubled(text: &str) -> String {
+    text.replace('"', "\"\"")
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::io::{self, BufWriter, Write};
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
-use super::folded;
-use super::frames::processes;
+use super::folded::foldable_titles;
+use super::frames::{processes, stack};
+use super::tree::Tree;
 use crate::names::printable;
 use crate::{Format, Report};
 
@@ -19,6 +20,12 @@ pub struct Flamegraph<'a> {
 
 /// What sums in the graph do not exceed.
 const MOST: u64 = 1 << 53;
+
+/// A frame of less than this part of the whole is too narrow to be seen.
+const NARROWEST: u64 = 12_000;
+
+/// Stands for stacks that are too narrow altogether.
+const OTHERS: &str = "[too narrow]";
 
 /// The only line of a report that has none.
 const NOTHING: &str = "[nothing listed] 1";
@@ -36,9 +43,9 @@ impl Format for Flamegraph<'_> {
             options.count_name = "bytes".to_owned();
             options.title = format!("Not freed: {}", processes(of));
             options.subtitle = Some(format!("leaktap, {}", printable(&report.started)));
-            let mut lines = folded::lines(report, MOST);
+            let mut lines = lines(report);
             // A graph has to have a width.
-            if report.sites.iter().all(|site| site.bytes == 0) {
+            if lines.is_empty() {
                 lines = vec![NOTHING.to_owned()];
             }
             let lines = lines.iter().map(String::as_str);
@@ -46,4 +53,37 @@ impl Format for Flamegraph<'_> {
         }
         out.flush()
     }
+}
+
+/// Folded stacks, of which what is too narrow is summed up at its caller.
+fn lines(report: &Report) -> Vec<String> {
+    let titles = foldable_titles(report);
+    let mut tree = Tree::new();
+    let mut left = MOST;
+    for site in &report.sites {
+        let bytes = site.bytes.min(left);
+        left -= bytes;
+        tree.add(stack(site, &titles), bytes);
+    }
+    let least = (MOST - left) / NARROWEST;
+    let mut lines = Vec::new();
+    // What is yet to be told, each with its callers.
+    let mut nodes = vec![(0, String::new())];
+    while let Some((at, callers)) = nodes.pop() {
+        let Some(node) = tree.node(at) else { continue };
+        let path = match (node.key, callers.is_empty()) {
+            (Some(name), false) => format!("{callers};{name}"),
+            (name, _) => name.unwrap_or_default().to_owned(),
+        };
+        let mut own = node.bytes;
+        for (below, bytes) in tree.below(node).filter(|(_, bytes)| *bytes > least) {
+            own -= bytes;
+            nodes.push((below, path.clone()));
+        }
+        let path = if path.is_empty() { OTHERS } else { &path };
+        if own > 0 {
+            lines.push(format!("{path} {own}"));
+        }
+    }
+    lines
 }

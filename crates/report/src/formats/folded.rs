@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use super::frames::{stack, titles};
-use crate::{Format, Report, Site};
+use crate::{Format, Report};
 
 /// A line for each stack, with its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,29 +12,24 @@ pub struct Folded;
 impl Format for Folded {
     fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
         let mut out = BufWriter::new(out);
-        for line in reports.iter().flat_map(|report| lines(report, u64::MAX)) {
-            writeln!(out, "{line}")?;
+        for report in reports {
+            let titles = foldable_titles(report);
+            for site in &report.sites {
+                for (number, frame) in stack(site, &titles).enumerate() {
+                    let separator = if number > 0 { ";" } else { "" };
+                    write!(out, "{separator}{frame}")?;
+                }
+                writeln!(out, " {}", site.bytes)?;
+            }
         }
         out.flush()
     }
 }
 
-/// The lines of a report, of at most so many bytes in all: no more is counted.
-pub(super) fn lines(report: &Report, most: u64) -> Vec<String> {
-    let titles: Vec<_> = titles(report.tables())
-        .iter()
-        .map(|title| foldable(title))
-        .collect();
-    let mut left = most;
-    let line = |site: &Site| {
-        let frames: Vec<_> = stack(site, &titles).collect();
-        let bytes = site.bytes.min(left);
-        if most < u64::MAX {
-            left -= bytes;
-        }
-        format!("{} {bytes}", frames.join(";"))
-    };
-    report.sites.iter().map(line).collect()
+/// The names of all frames, by their numbers.
+pub(super) fn foldable_titles(report: &Report) -> Vec<String> {
+    let titles = titles(report.tables());
+    titles.iter().map(|title| foldable(title)).collect()
 }
 
 /// A name without what its reader would take for the end of a frame, a comment, or another number.
@@ -67,12 +62,9 @@ mod tests {
         odd.sites[1].truncated = Some("no frame".to_owned());
         odd.sites[2].frames.truncate(1);
         odd.sites[3].frames.clear();
-        let expected = [
-            "main;f:g\\nh 10",
-            "[truncated];main;f_12 10",
-            "#_f 10",
-            "[no stack] 10",
-        ];
-        assert_eq!(lines(&odd, u64::MAX), expected);
+        let mut written = Vec::new();
+        Folded.write(&[odd], &mut written).unwrap();
+        let expected = "main;f:g\\nh 10\n[truncated];main;f_12 10\n#_f 10\n[no stack] 10\n";
+        assert_eq!(String::from_utf8(written).unwrap(), expected);
     }
 }

@@ -4,7 +4,7 @@ mod tree;
 
 use std::io::{self, BufWriter, Write};
 
-use self::tree::Tree;
+use self::tree::Callers;
 use super::frames::{command_line, processes};
 use crate::{Format, Report, Site, Source};
 
@@ -59,7 +59,7 @@ impl Massif<'_> {
             .all(|moment| moment.live_bytes <= left);
         let kind = if is_peak { "peak" } else { "detailed" };
         writeln!(out, "heap_tree={kind}")?;
-        Tree::new(report, &sites).write(left, out)
+        Callers::new(report, &sites).write(left, out)
     }
 }
 

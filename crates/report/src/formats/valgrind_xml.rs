@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 
 use super::frames::{in_file, in_process};
 use super::xml::escaped;
-use crate::{Format, Kind, Place, Report, Site, Source};
+use crate::{Format, FrameId, Kind, Place, Report, Site, Source};
 
 /// An `error` for each site.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,8 +22,10 @@ impl Format for ValgrindXml<'_> {
         for report in reports {
             let of = self.of.first().unwrap_or(report);
             head(of, report, &mut out)?;
+            // Each once: there may be thousands of stacks of it.
+            let frames: Vec<_> = report.tables().all().map(|place| frame(&place)).collect();
             for (number, site) in (1..).zip(&report.sites) {
-                error(report, site, number, &mut out)?;
+                error(report, site, number, &frames, &mut out)?;
             }
             foot(report, &mut out)?;
         }
@@ -80,7 +82,13 @@ fn kind(kind: Kind) -> (&'static str, &'static str) {
     }
 }
 
-fn error(report: &Report, site: &Site, number: usize, out: &mut impl Write) -> io::Result<()> {
+fn error(
+    report: &Report,
+    site: &Site,
+    number: usize,
+    frames: &[String],
+    out: &mut impl Write,
+) -> io::Result<()> {
     let ((kind, words), all) = (kind(site.kind), report.sites.len());
     let (blocks, bytes) = (site.blocks, site.bytes);
     let what = match site.source {
@@ -99,8 +107,9 @@ fn error(report: &Report, site: &Site, number: usize, out: &mut impl Write) -> i
         "<leakedbytes>{bytes}</leakedbytes>\n<leakedblocks>{blocks}</leakedblocks>\n</xwhat>"
     )?;
     writeln!(out, "<stack>")?;
-    for place in report.tables().places(&site.frames) {
-        frame(&place, out)?;
+    let frame = |FrameId(id): &FrameId| frames.get(*id as usize);
+    for frame in site.frames.iter().filter_map(frame) {
+        out.write_all(frame.as_bytes())?;
     }
     // A stack has a frame at least.
     if site.frames.is_empty() {
@@ -109,26 +118,31 @@ fn error(report: &Report, site: &Site, number: usize, out: &mut impl Write) -> i
     writeln!(out, "</stack>\n</error>")
 }
 
-fn frame(place: &Place<'_>, out: &mut impl Write) -> io::Result<()> {
+/// A frame of a stack, and the end of its line.
+fn frame(place: &Place<'_>) -> String {
     let address = in_process(place).or_else(|| in_file(place));
-    write!(out, "<frame><ip>{:#x}</ip>", address.unwrap_or_default())?;
+    let mut text = format!("<frame><ip>{:#x}</ip>", address.unwrap_or_default());
+    let mut add = |element: &str, value: &str| {
+        text.push_str(&format!("<{element}>{}</{element}>", escaped(value)));
+    };
     if let Some(module) = place.module {
-        write!(out, "<obj>{}</obj>", escaped(&module.path))?;
+        add("obj", &module.path);
     }
     if let Some(function) = &place.frame.function {
-        write!(out, "<fn>{}</fn>", escaped(function))?;
+        add("fn", function);
     }
     if let Some(path) = &place.frame.file {
         let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
         if !folder.is_empty() {
-            write!(out, "<dir>{}</dir>", escaped(folder))?;
+            add("dir", folder);
         }
-        write!(out, "<file>{}</file>", escaped(file))?;
+        add("file", file);
         if let Some(line) = place.frame.line {
-            write!(out, "<line>{line}</line>")?;
+            add("line", &line.to_string());
         }
     }
-    writeln!(out, "</frame>")
+    text.push_str("</frame>\n");
+    text
 }
 
 fn foot(report: &Report, out: &mut impl Write) -> io::Result<()> {

@@ -1,63 +1,29 @@
 //! The tree of a detailed snapshot: allocator functions at the top, callers below.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::io::{self, Write};
 
 use super::uncommented;
 use crate::formats::dhat::text;
+use crate::formats::tree::{Node, Tree};
 use crate::{FrameId, Report, Site};
-
-/// Callers by callee. The first node is the root.
-pub(super) struct Tree<'a> {
-    report: &'a Report,
-    nodes: Vec<Node>,
-}
-
-#[derive(Default)]
-struct Node {
-    frame: Option<FrameId>,
-    bytes: u64,
-    /// Of the callers, what is no frame: where a stack ends.
-    children: HashMap<FrameId, usize>,
-}
 
 /// What is less than a hundredth is summed up, as massif does it.
 const THRESHOLD: u64 = 100;
 
-impl<'a> Tree<'a> {
-    pub(super) fn new(report: &'a Report, sites: &[&'a Site]) -> Tree<'a> {
-        let nodes = vec![Node::default()];
-        let mut tree = Tree { report, nodes };
+/// The stacks of sites, each from its innermost frame on.
+pub(super) struct Callers<'a> {
+    report: &'a Report,
+    tree: Tree<FrameId>,
+}
+
+impl<'a> Callers<'a> {
+    pub(super) fn new(report: &'a Report, sites: &[&Site]) -> Callers<'a> {
+        let mut tree = Tree::new();
         for site in sites {
-            tree.add(site);
+            tree.add(site.frames.iter().copied(), site.bytes);
         }
-        tree
-    }
-
-    fn add(&mut self, site: &Site) {
-        let mut at = 0;
-        self.count(at, site.bytes);
-        for &frame in &site.frames {
-            let next = self.nodes.len();
-            let Some(node) = self.nodes.get_mut(at) else {
-                return;
-            };
-            at = *node.children.entry(frame).or_insert(next);
-            if at == next {
-                let frame = Some(frame);
-                self.nodes.push(Node {
-                    frame,
-                    ..Node::default()
-                });
-            }
-            self.count(at, site.bytes);
-        }
-    }
-
-    fn count(&mut self, at: usize, bytes: u64) {
-        if let Some(node) = self.nodes.get_mut(at) {
-            node.bytes = node.bytes.saturating_add(bytes);
-        }
+        Callers { report, tree }
     }
 
     pub(super) fn write(&self, total: u64, out: &mut impl Write) -> io::Result<()> {
@@ -65,7 +31,7 @@ impl<'a> Tree<'a> {
         let mut left = vec![(Line::Node(0), 0)];
         while let Some((line, depth)) = left.pop() {
             let node = match line {
-                Line::Node(at) => self.nodes.get(at),
+                Line::Node(at) => self.tree.node(at),
                 Line::Small { bytes, places } => {
                     small(depth, bytes, places, out)?;
                     None
@@ -81,12 +47,12 @@ impl<'a> Tree<'a> {
     }
 
     /// The lines below a node, the largest first.
-    fn below(&self, node: &Node, total: u64) -> Vec<Line> {
-        let size = |at: usize| self.nodes.get(at).map_or(0, |node| node.bytes);
-        let children = node.children.values().map(|&at| (at, size(at)));
-        let (mut large, small): (Vec<_>, Vec<_>) =
-            children.partition(|(_, bytes)| *bytes >= total / THRESHOLD && *bytes > 0);
-        large.sort_by_key(|&(at, bytes)| (std::cmp::Reverse(bytes), at));
+    fn below(&self, node: &Node<FrameId>, total: u64) -> Vec<Line> {
+        let (mut large, small): (Vec<_>, Vec<_>) = self
+            .tree
+            .below(node)
+            .partition(|(_, bytes)| *bytes >= total / THRESHOLD && *bytes > 0);
+        large.sort_by_key(|&(at, bytes)| (Reverse(bytes), at));
         let mut lines: Vec<_> = large
             .into_iter()
             .map(|(at, bytes)| (Line::Node(at), bytes))
@@ -103,12 +69,12 @@ impl<'a> Tree<'a> {
 
     fn line(
         &self,
-        node: &Node,
+        node: &Node<FrameId>,
         depth: usize,
         children: usize,
         out: &mut impl Write,
     ) -> io::Result<()> {
-        let place = node.frame.and_then(|id| self.report.tables().place(id));
+        let place = node.key.and_then(|id| self.report.tables().place(id));
         let what = match place {
             Some(place) => uncommented(&text(&place)),
             None => "(heap allocation functions) malloc/new/new[], --alloc-fns, etc.".to_owned(),
@@ -119,7 +85,7 @@ impl<'a> Tree<'a> {
 }
 
 enum Line {
-    Node(usize),
+    Node(u32),
     Small { bytes: u64, places: usize },
 }
 
