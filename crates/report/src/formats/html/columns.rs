@@ -38,6 +38,7 @@ pub(super) struct Process {
 pub(super) struct Moments {
     pub(super) at: Vec<f64>,
     pub(super) live: Vec<u64>,
+    /// Without leaktap's own.
     pub(super) rss: Vec<u64>,
 }
 

@@ -11,7 +11,7 @@ use crate::formats::text::{Style, all_notes, process, summary, what_is_left};
 use crate::names::{last_part, printable};
 
 use crate::reading::Reading;
-use crate::{Age, Growth, Probe, Report, Site, Source};
+use crate::{Age, Growth, Moment, Probe, Report, Site, Source};
 
 /// Parts that the time is divided in: as many as can be told apart with a mouse.
 const PARTS: u32 = 200;
@@ -111,10 +111,11 @@ fn probe(probe: &Probe) -> [String; 4] {
 
 fn moments(report: &Report) -> Moments {
     let moments = report.timeline.iter();
+    let rss = |moment: &Moment| moment.rss.saturating_sub(moment.agent);
     Moments {
         at: moments.clone().map(|moment| moment.at).collect(),
         live: moments.clone().map(|moment| moment.live_bytes).collect(),
-        rss: moments.map(|moment| moment.rss).collect(),
+        rss: moments.map(rss).collect(),
     }
 }
 
