@@ -263,6 +263,17 @@ pub(crate) struct Listing {
     /// A copy of the target's files, for better names
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) sysroot: Option<PathBuf>,
+    /// Do not list what this file suppresses, repeatable: valgrind's or LeakSanitizer's format
+    ///
+    /// As well as the files that LEAKTAP_SUPPRESSIONS names, with a colon between two.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) suppressions: Vec<PathBuf>,
+    /// Print suppressions for what would be listed, in place of the report
+    #[arg(long, conflicts_with = "format", hide_short_help = true)]
+    pub(crate) print_suppressions: bool,
+    /// Also list what leaktap's own suppressions for libraries match
+    #[arg(long, hide_short_help = true)]
+    pub(crate) no_default_suppressions: bool,
     /// Exit with N, which is not 0, if leaks remain
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) error_exitcode: Option<u8>,
@@ -270,6 +281,26 @@ pub(crate) struct Listing {
     #[arg(long, value_enum, value_name = "KINDS", value_delimiter = ',', hide_short_help = true,
           default_values_t = [LeakKind::Definite, LeakKind::Possible, LeakKind::Unmatched])]
     pub(crate) errors_for: Vec<LeakKind>,
+    /// Leaks of so many bytes in all are no failure: 64K
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_parser = bytes,
+        requires = "error_exitcode",
+        hide_short_help = true
+    )]
+    pub(crate) max_leaked: Option<u64>,
+    /// Leaks at so many call sites are no failure
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "error_exitcode",
+        hide_short_help = true
+    )]
+    pub(crate) max_sites: Option<usize>,
+    /// Only what is new, or more, since this capture or JSON report
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) baseline: Option<PathBuf>,
     /// Nothing but the report
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
@@ -361,14 +392,22 @@ impl From<Order> for Sort {
 }
 
 impl Listing {
+    /// What is printed.
+    pub(crate) fn format(&self) -> Format {
+        match self.print_suppressions {
+            true => Format::Suppressions,
+            false => self.format,
+        }
+    }
+
     /// Which groups come first.
     pub(crate) fn sort(&self) -> Sort {
-        self.sort.unwrap_or(self.format.sort()).into()
+        self.sort.unwrap_or(self.format().sort()).into()
     }
 
     /// What makes a group.
     pub(crate) fn by(&self) -> By {
-        match self.by.unwrap_or(self.format.by()) {
+        match self.by.unwrap_or(self.format().by()) {
             Grouping::Caller => By::Caller,
             Grouping::Stack => By::Stack,
             Grouping::Site => By::Site,
@@ -381,7 +420,7 @@ impl Listing {
     /// How many groups are listed, if not all.
     pub(crate) fn top(&self) -> Option<usize> {
         match self.top {
-            None => self.format.top(),
+            None => self.format().top(),
             top => top.filter(|&top| top > 0),
         }
     }

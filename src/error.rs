@@ -43,6 +43,9 @@ pub(crate) enum Error {
     /// A capture or report cannot be read or written.
     #[error(transparent)]
     Report(#[from] leaktap_report::Error),
+    /// A file with suppressions cannot be used.
+    #[error(transparent)]
+    Suppressions(#[from] leaktap_report::SuppressionsError),
     /// A report cannot be written where it should be.
     #[error("{source}; the report is on {stream}")]
     Elsewhere {

@@ -103,7 +103,7 @@ fn run(options: &Run) -> Result<u8, Error> {
     let Some((program, arguments)) = options.program.split_first() else {
         return Ok(error::USAGE); // clap requires it
     };
-    let output = Output::of_run(&options.trace, &options.listing);
+    let output = Output::of_run(&options.trace, &options.listing)?;
     output.check(None, &last_part(Path::new(program)))?;
     let command = Launch::new(program).args(arguments);
     let settings = options.trace.settings(Mode::Run);
@@ -114,7 +114,7 @@ fn run(options: &Run) -> Result<u8, Error> {
 
 fn attach(options: &Attach) -> Result<u8, Error> {
     let settings = options.trace.settings(Mode::Attach);
-    let output = Output::of_attach(&options.trace, &options.listing);
+    let output = Output::of_attach(&options.trace, &options.listing)?;
     let pids = named::processes(&options.whom)?;
     let Some(pid) = pids.first().copied() else {
         return Ok(error::USAGE); // clap requires it
@@ -141,7 +141,7 @@ fn end(mut outcome: Outcome, output: &Output<'_>, mode: Mode) -> Result<u8, Erro
 }
 
 fn report(options: &Report) -> Result<u8, Error> {
-    let output = Output::of_report(&options.listing);
+    let output = Output::of_report(&options.listing)?;
     output.check_format()?;
     let elsewhere = options.listing.elsewhere();
     let needs = Needs {

@@ -11,8 +11,8 @@ use anstream::stream::RawStream;
 use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Error as Failed, Kind, Mode, OutputName, Own, Pattern, Report, Selection, Style, merged,
-    printable, replace, try_to_replace,
+    Baseline, Budget, Error as Failed, Kind, Mode, Needs, OutputName, Own, Pattern, Report,
+    Selection, Style, Suppressions, merged, printable, replace, try_to_replace,
 };
 use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
@@ -31,36 +31,39 @@ pub(crate) struct Output<'a> {
     duration: Option<Duration>,
     /// The report goes to standard error: standard output is the program's.
     to_stderr: bool,
+    /// What is not listed.
+    suppressions: Suppressions,
+    baseline: Option<Baseline>,
     /// How many reports there have been.
     reports: Cell<u32>,
 }
 
 impl<'a> Output<'a> {
-    pub(crate) fn of_run(trace: &'a Trace, listing: &'a Listing) -> Output<'a> {
-        Output {
-            listing,
+    pub(crate) fn of_run(trace: &'a Trace, listing: &'a Listing) -> Result<Output<'a>, Error> {
+        Ok(Output {
+            to_stderr: true,
+            ..Output::of_attach(trace, listing)?
+        })
+    }
+
+    pub(crate) fn of_attach(trace: &'a Trace, listing: &'a Listing) -> Result<Output<'a>, Error> {
+        Ok(Output {
             capture: trace.output.as_ref(),
             duration: trace.duration,
-            to_stderr: true,
-            reports: Cell::new(0),
-        }
+            ..Output::of_report(listing)?
+        })
     }
 
-    pub(crate) fn of_attach(trace: &'a Trace, listing: &'a Listing) -> Output<'a> {
-        Output {
-            to_stderr: false,
-            ..Output::of_run(trace, listing)
-        }
-    }
-
-    pub(crate) fn of_report(listing: &'a Listing) -> Output<'a> {
-        Output {
+    pub(crate) fn of_report(listing: &'a Listing) -> Result<Output<'a>, Error> {
+        Ok(Output {
             listing,
             capture: None,
             duration: None,
             to_stderr: false,
+            suppressions: suppressions(listing)?,
+            baseline: baseline(listing)?,
             reports: Cell::new(0),
-        }
+        })
     }
 
     /// Refuses, before anything is traced, what would not work at its end. `pid` is nothing for a
@@ -108,7 +111,7 @@ impl<'a> Output<'a> {
             true => io::stderr().is_terminal(),
             false => io::stdout().is_terminal(),
         };
-        if self.listing.format.is_binary() && self.listing.report_file.is_none() && is_terminal {
+        if self.listing.format().is_binary() && self.listing.report_file.is_none() && is_terminal {
             return Err(Error::Usage(
                 "-F pprof is no text for a terminal: add --report-file FILE".to_owned(),
             ));
@@ -178,17 +181,28 @@ impl<'a> Output<'a> {
             members: self.listing.format.has_members(),
         };
         // Text has one line for all that runtimes keep, but for who wants to see all.
-        let is_brief = !self.listing.format.has_runtime() && !self.listing.verbose;
+        let is_brief = !self.listing.format().has_runtime() && !self.listing.verbose;
         let own = self.own();
-        let reports = reports.into_iter().map(|mut report| {
-            own.mark(&mut report);
-            match is_brief {
-                true => report.without_runtime(),
-                false => report,
+        let mut reports = reports;
+        for report in &mut reports {
+            own.mark(report);
+        }
+        let suppressed = self.suppressions.apply(&mut reports);
+        let baseline = self.baseline.as_ref();
+        let known = baseline.map(|baseline| baseline.apply(&mut reports));
+        if !self.listing.format().has_runtime() {
+            let of_each = [Some(suppressed), known].into_iter().flatten();
+            for sites in of_each {
+                let reports = reports.iter_mut().zip(sites);
+                reports.for_each(|(report, sites)| report.forget(&sites));
             }
+        }
+        let reports = reports.into_iter().map(|report| match is_brief {
+            true => report.without_runtime(),
+            false => report,
         });
         let mut reports: Vec<_> = reports.collect();
-        let is_sum_wanted = self.listing.format.has_sum() && reports.len() > 1;
+        let is_sum_wanted = self.listing.format().has_sum() && reports.len() > 1;
         let mut all = is_sum_wanted.then(|| sum(&reports, selection)).flatten();
         reports = reports
             .into_iter()
@@ -196,9 +210,9 @@ impl<'a> Output<'a> {
             .collect();
         // What is not listed for being too many is still a leak.
         let status = self.listing.error_exitcode;
-        let status = status.filter(|_| reports.iter().any(|report| self.has_leaks(report)));
+        let status = status.filter(|_| self.budget().is_exceeded_by(&reports));
         // Text says how many more there are, and that it is a sum.
-        if self.listing.format != Format::Text {
+        if self.listing.format() != Format::Text {
             if let (Some(all), Some(first)) = (&mut all, reports.first()) {
                 all.target = first.target.clone();
             }
@@ -241,9 +255,12 @@ impl<'a> Output<'a> {
         kinds.map(|&kind| kind.into()).collect()
     }
 
-    fn has_leaks(&self, report: &Report) -> bool {
-        let kinds = self.kinds();
-        report.sites.iter().any(|site| kinds.contains(&site.kind))
+    fn budget(&self) -> Budget {
+        Budget {
+            kinds: self.kinds(),
+            bytes: self.listing.max_leaked,
+            sites: self.listing.max_sites,
+        }
     }
 
     /// If that fails, to where they would have gone without a file.
@@ -326,7 +343,7 @@ impl<'a> Output<'a> {
 
     fn rendering(&self, style: Style) -> Rendering {
         Rendering {
-            format: self.listing.format,
+            format: self.listing.format(),
             style,
             top: self.listing.top(),
             kinds: self.kinds(),
@@ -356,6 +373,34 @@ impl<'a> Output<'a> {
             width: None,
         }
     }
+}
+
+/// Those that `listing` and the environment name, and leaktap's own.
+fn suppressions(listing: &Listing) -> Result<Suppressions, Error> {
+    let named = std::env::var_os("LEAKTAP_SUPPRESSIONS").unwrap_or_default();
+    let named = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty());
+    let mut all = Suppressions::default();
+    for path in listing.suppressions.iter().cloned().chain(named) {
+        all.read(&path)?;
+    }
+    if !listing.no_default_suppressions {
+        all.add_default();
+    }
+    Ok(all)
+}
+
+/// What was left before, as the user's words on whose code it is have it.
+fn baseline(listing: &Listing) -> Result<Option<Baseline>, Error> {
+    let Some(path) = &listing.baseline else {
+        return Ok(None);
+    };
+    let mut reports = leaktap_report::read(path, Needs::default())?;
+    let own = Own {
+        own: listing.own.clone(),
+        not_own: listing.not_own.clone(),
+    };
+    reports.iter_mut().for_each(|report| own.mark(report));
+    Ok(Some(Baseline::of(&reports)))
 }
 
 /// `reports` as one, of which `selection` is listed.

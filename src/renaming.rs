@@ -35,6 +35,7 @@ pub(crate) fn rename(report: &mut Report, elsewhere: &Elsewhere) {
 fn named(name: Name) -> Frame {
     Frame {
         function: name.function,
+        symbol: name.symbol,
         file: name.file,
         line: name.line,
         inlined: name.inlined,

@@ -6,7 +6,7 @@ use std::slice;
 
 use leaktap_report::{
     Csv, Dhat, Flamegraph, Folded, Format as _, Github, Gitlab, Heaptrack, Html, Json, Junit, Kind,
-    Leaks, Massif, Pprof, Report, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
+    Leaks, Massif, Pprof, Ready, Report, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
 };
 
 use crate::cli::Format;
@@ -59,6 +59,7 @@ impl Rendering {
             Format::Sarif => Sarif { leaks }.write(sum, out),
             Format::Github => Github { leaks }.write(sum, out),
             Format::Gitlab => Gitlab { leaks }.write(sum, out),
+            Format::Suppressions => Ready.write(each, out),
         }
     }
 }

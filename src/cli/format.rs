@@ -23,6 +23,9 @@ pub(crate) enum Format {
     Sarif,
     Github,
     Gitlab,
+    /// Of `--print-suppressions`.
+    #[value(skip)]
+    Suppressions,
 }
 
 impl Format {

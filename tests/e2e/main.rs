@@ -72,5 +72,6 @@ mod sigtrap;
 mod stacks;
 mod statuses;
 mod stopping;
+mod suppressions;
 mod terminal;
 mod timeline;

@@ -9,6 +9,7 @@ mod header;
 mod held;
 mod linking;
 mod relocations;
+mod returned;
 mod source;
 mod symbols;
 mod versions;

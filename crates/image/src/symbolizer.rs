@@ -19,6 +19,8 @@ use crate::ElfFile;
 pub struct Name {
     /// The function, demangled.
     pub function: Option<String>,
+    /// Its name as a linker has it, where that is mangled.
+    pub symbol: Option<String>,
     /// The source file, as the compiler recorded it.
     pub file: Option<String>,
     /// The line in it, from 1.
@@ -105,8 +107,12 @@ impl Symbolizer {
         }
         if let Some(outermost) = names.last_mut()
             && outermost.function.is_none()
+            && let Some(symbol) = known.symbol(at)
         {
-            outermost.function = known.symbol(at);
+            let name = Cow::Borrowed(symbol.as_str());
+            let function = readable(addr2line::demangle_auto(name, None));
+            outermost.symbol = if_mangled(symbol, &function);
+            outermost.function = Some(function);
         }
         names
     }
@@ -130,10 +136,13 @@ impl Known {
     fn symbol(&self, at: Svma) -> Option<String> {
         let files = [self.debug.as_ref(), Some(&self.file)];
         let mut symbols = files.into_iter().flatten();
-        let symbol = symbols.find_map(|file| file.symbol_at(at))?;
-        let name = Cow::Borrowed(symbol.name.as_str());
-        Some(readable(addr2line::demangle_auto(name, None)))
+        Some(symbols.find_map(|file| file.symbol_at(at))?.name)
     }
+}
+
+/// `symbol`, unless it reads as the function does.
+fn if_mangled(symbol: String, function: &str) -> Option<String> {
+    (symbol != function).then_some(symbol)
 }
 
 /// A name that was demangled, if that has worked.

@@ -58,7 +58,7 @@ pub fn write(path: &Path, reports: &[Report]) -> Result<bool, Error> {
 
 fn encoded(reports: &[Report]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    lines(reports, &mut bytes)?;
+    lines(reports.iter().cloned(), &mut bytes)?;
     if bytes.len() as u64 > LONGEST {
         return Err(io::ErrorKind::FileTooLarge.into());
     }

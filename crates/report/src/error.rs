@@ -97,7 +97,7 @@ pub enum Damage {
 }
 
 /// What the system says, without the number of the error.
-fn cause(error: &io::Error) -> String {
+pub(crate) fn cause(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error ") {
         Some((words, _)) => words.to_owned(),

@@ -46,6 +46,7 @@ impl By {
         match self {
             By::Stack if module.module.is_some() => Frame {
                 address: None,
+                symbol: None,
                 // With a line, it is not shown.
                 offset: frame.offset.filter(|_| frame.line.is_none()),
                 module: module.module,
@@ -290,7 +291,10 @@ impl Group {
             ages: Vec::new(),
             seen: None,
             counts: Vec::new(),
-            allocator: Vec::new(),
+            allocator: match by {
+                By::Stack => sum.allocator.clone(),
+                _ => Vec::new(),
+            },
             function: functions.join(", "),
             series: self.evidence.series(),
             growth: proven.or(sum.growth.clone()).or(growth),
@@ -323,6 +327,9 @@ fn add(group: &mut Site, site: &Site) {
     group.bytes = group.bytes.saturating_add(site.bytes);
     group.allocated_blocks = sum(group.allocated_blocks, site.allocated_blocks);
     group.allocated_bytes = sum(group.allocated_bytes, site.allocated_bytes);
+    if let (Some(before), Some(more)) = (&mut group.before, site.before) {
+        before.add(more.blocks, more.bytes);
+    }
     group.resident_bytes = sum(group.resident_bytes, site.resident_bytes);
     (group.growth, group.shape) = (None, None);
     group.youngest = group.youngest.min(site.youngest);

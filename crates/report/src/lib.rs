@@ -6,15 +6,18 @@
 #![forbid(unsafe_code)]
 
 mod allocator;
+mod baseline;
 mod capture;
 mod compact;
 mod counts;
 mod course;
+mod diff;
 mod error;
 mod file;
 mod forecast;
 mod formats;
 mod grouping;
+mod identity;
 mod line;
 mod merge;
 mod model;
@@ -26,11 +29,14 @@ mod reading;
 mod rename;
 mod runtime;
 mod selection;
+mod suppressions;
 mod trend;
 mod whole;
 
 pub use allocator::caller_of_allocator;
+pub use baseline::{Baseline, Budget};
 pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
+pub use diff::difference;
 pub use error::{Damage, Error};
 pub use file::{replace, try_to_replace};
 pub use forecast::{Limit, Measure, forecast};
@@ -39,18 +45,20 @@ pub use formats::{
     Massif, Pprof, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
 };
 pub use grouping::By;
+pub use identity::fingerprint;
 pub use line::one_line;
 pub use merge::merged;
 pub use model::{
-    Age, Alike, Checked, Child, Course, Exit, Family, Forecast, Frame, FrameId, Growth, Heap, Hex,
-    Kind, Look, Memory, Mode, Module, ModuleId, Moment, Part, Peak, PeakSite, Place, Probe,
-    ProbeKind, Report, Rung, SCHEMA, Shape, Site, Snapshot, Source, Stopped, Tables, Target,
-    Totals, What,
+    Age, Alike, Amount, Change, Changed, Checked, Child, Compared, Course, Exit, Family, Forecast,
+    Frame, FrameId, Growth, Heap, Hex, Kind, Look, Memory, Mode, Module, ModuleId, Moment, Part,
+    Peak, PeakSite, Place, Probe, ProbeKind, Report, Rung, SCHEMA, Shape, Site, Snapshot, Source,
+    Stopped, Suppressed, Tables, Target, Totals, What,
 };
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};
 pub use own::Own;
 pub use pattern::{OutputName, Pattern};
 pub use selection::{Selection, Sort};
+pub use suppressions::{Problem, Ready, Suppressions, SuppressionsError};
 pub use trend::{Trend, trend};
 pub use whole::is_whole;

@@ -13,7 +13,9 @@ pub use self::frames::{Frame, FrameId, Hex, Module, ModuleId, Place, Tables};
 pub use self::memory::{
     Checked, Child, Forecast, Look, Memory, Moment, Part, Peak, PeakSite, Rung, Snapshot, What,
 };
-pub use self::site::{Age, Alike, Course, Growth, Kind, Shape, Site, Source};
+pub use self::site::{
+    Age, Alike, Amount, Change, Changed, Course, Growth, Kind, Shape, Site, Source,
+};
 
 /// The schema that this crate writes and reads.
 pub const SCHEMA: u32 = 2;
@@ -77,6 +79,15 @@ pub struct Report {
     pub children: Vec<Child>,
     /// What else the reader should know.
     pub notes: Vec<String>,
+    /// What is not listed because a suppression matches it, and which suppressions match nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppressions: Vec<Suppressed>,
+    /// The trace that it is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
+    /// LeakSanitizer's suppressions that the target has built in; captures only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_suppressions: Option<String>,
 }
 
 impl Report {
@@ -92,6 +103,18 @@ impl Report {
     pub(crate) fn peak_frames(&self) -> impl Iterator<Item = FrameId> + '_ {
         let sites = self.peak.iter().flat_map(|peak| &peak.sites);
         sites.flat_map(|site| site.frames.iter().copied())
+    }
+
+    /// Without what only captures keep: a JSON report is shorter by it.
+    pub fn without_keys_of_captures(mut self) -> Report {
+        self.target_suppressions = None;
+        for frame in &mut self.frames {
+            frame.symbol = None;
+        }
+        for site in &mut self.sites {
+            site.allocator = Vec::new();
+        }
+        self
     }
 
     /// The first number that leads to nothing, as a report may have that leaktap did not write.
@@ -244,6 +267,40 @@ pub struct Totals {
     /// Their bytes.
     #[serde(default)]
     pub mapped_bytes: u64,
+}
+
+/// A suppression, and what it has kept out of the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suppressed {
+    /// Its name; of LeakSanitizer's its pattern.
+    pub name: String,
+    /// The file that it is from; none of one that leaktap has built in.
+    pub file: Option<String>,
+    /// The line there.
+    pub line: Option<u32>,
+    /// How many stacks it matched; 0 of one that matched nothing.
+    pub sites: u64,
+    /// How many blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The trace before, of a difference.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Its process.
+    pub target: Target,
+    /// When it began.
+    pub started: String,
+    /// How long it took.
+    pub duration: f64,
+    /// Blocks that it has left.
+    pub live_blocks: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Call sites that have as much as then, and are not listed.
+    pub same_sites: u64,
 }
 
 /// An allocator, and what happened in it.

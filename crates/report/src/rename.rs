@@ -82,6 +82,7 @@ impl<N: FnMut(ModuleId, u64) -> Vec<Frame>> Renaming<'_, N> {
         (knowledge(&names) >= old && knowledge(&names) > NOTHING).then(|| {
             let named = names.into_iter().map(|name| Frame {
                 function: name.function,
+                symbol: name.symbol,
                 file: name.file,
                 line: name.line,
                 inlined: name.inlined,

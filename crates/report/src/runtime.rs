@@ -104,8 +104,16 @@ impl Report {
     /// themselves.
     #[must_use]
     pub fn without_runtime(mut self) -> Report {
-        let is_kept = |site: &&Site| site.kind == Kind::Runtime;
-        for site in self.sites.iter().filter(is_kept) {
+        let sites = std::mem::take(&mut self.sites).into_iter();
+        let (kept, sites) = sites.partition(|site| site.kind == Kind::Runtime);
+        self.sites = sites;
+        self.forget(&kept);
+        self
+    }
+
+    /// Takes `sites`, which it does not list, from what is left in all.
+    pub fn forget(&mut self, sites: &[Site]) {
+        for site in sites {
             let totals = &mut self.totals;
             if site.source == Source::Mapping {
                 totals.mapped_regions = totals.mapped_regions.saturating_sub(site.blocks);
@@ -118,8 +126,6 @@ impl Report {
             heap.live_blocks = heap.live_blocks.saturating_sub(site.blocks);
             heap.live_bytes = heap.live_bytes.saturating_sub(site.bytes);
         }
-        self.sites.retain(|site| site.kind != Kind::Runtime);
-        self
     }
 }
 

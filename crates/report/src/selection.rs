@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::grouping::grouped;
-use crate::{By, Course, Report, Site};
+use crate::{By, Change, Course, Report, Site, diff};
 
 /// What is listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,7 +37,8 @@ impl Selection {
     pub fn apply(&self, mut report: Report) -> Report {
         sort(&mut report, Sort::Bytes);
         grouped(&mut report, self.by, self.older, self.members);
-        report.sites.retain(|site| site.bytes >= self.min_size);
+        diff::tell(&mut report);
+        report.sites.retain(|site| weight(site).1 >= self.min_size);
         sort(&mut report, self.sort);
         report
     }
@@ -50,9 +51,9 @@ fn sort(report: &mut Report, by: Sort) {
     let mut sites: Vec<_> = sites.map(Box::new).collect();
     let tables = report.tables();
     let size = |site: &Site| match by {
-        Sort::Bytes => Reverse((true, site.bytes, site.blocks)),
-        Sort::Blocks => Reverse((true, site.blocks, site.bytes)),
-        Sort::Rate => Reverse((is_growing(site), site.bytes, site.blocks)),
+        Sort::Bytes => Reverse((true, weight(site).1, weight(site).0)),
+        Sort::Blocks => Reverse((true, weight(site).0, weight(site).1)),
+        Sort::Rate => Reverse((is_growing(site), weight(site).1, weight(site).0)),
     };
     sites.sort_by(|a, b| {
         let by_frames = || tables.places(&a.frames).cmp(tables.places(&b.frames));
@@ -63,6 +64,13 @@ fn sort(report: &mut Report, by: Sort) {
             .then_with(by_call)
     });
     report.sites = sites.into_iter().map(|site| *site).collect();
+}
+
+/// Blocks and bytes by which a site counts: those that are left, or by which it has changed.
+pub(crate) fn weight(site: &Site) -> (u64, u64) {
+    let left = (site.blocks, site.bytes);
+    let changed = |change: Change| (change.blocks.unsigned_abs(), change.bytes.unsigned_abs());
+    site.change.map_or(left, changed)
 }
 
 /// Whether it is proven to grow.

@@ -2,6 +2,7 @@
 
 mod misuses;
 mod namer;
+mod suppressions;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -70,7 +71,11 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
         forecast: future(target),
         children: target.children.list(),
         notes,
+        suppressions: Vec::new(),
+        target_suppressions: None,
+        compared: None,
     };
+    suppressions::note(target, &mut report);
     report.mark_runtime();
     report
 }

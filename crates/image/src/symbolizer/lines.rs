@@ -55,12 +55,16 @@ impl Lines {
 }
 
 fn name(frame: &Frame<'_, Reader>) -> Name {
-    let function = frame.function.as_ref();
+    let name = frame.function.as_ref();
     let location = frame.location.as_ref();
+    let function = name
+        .and_then(|name| name.demangle().ok())
+        .map(super::readable);
+    let symbol = name.and_then(|name| name.raw_name().ok());
+    let symbol = symbol.zip(function.as_deref());
     Name {
-        function: function
-            .and_then(|function| function.demangle().ok())
-            .map(super::readable),
+        symbol: symbol.and_then(|(symbol, function)| super::if_mangled(symbol.into(), function)),
+        function,
         file: location
             .and_then(|location| location.file)
             .map(str::to_owned),

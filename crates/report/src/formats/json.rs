@@ -18,15 +18,15 @@ impl Format for Json {
         // Thousands of frames are written in small pieces, each of which would be a call through a
         // table.
         let mut out = BufWriter::new(out);
-        lines(reports, &mut out)?;
+        let reports = reports.iter().cloned();
+        lines(reports.map(Report::without_keys_of_captures), &mut out)?;
         out.flush()
     }
 }
 
 /// `reports`, one a line, with what takes less space.
-pub(crate) fn lines(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
-    for report in reports {
-        let mut report = report.clone();
+pub(crate) fn lines(reports: impl Iterator<Item = Report>, out: &mut impl Write) -> io::Result<()> {
+    for mut report in reports {
         compact(&mut report);
         report.serialize(&mut Serializer::with_formatter(&mut *out, Escaping))?;
         out.write_all(b"\n")?;

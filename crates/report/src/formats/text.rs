@@ -7,6 +7,7 @@ mod likeness;
 mod site;
 mod story;
 mod summary;
+mod suppressed;
 
 use std::io::{self, Write};
 
@@ -18,6 +19,7 @@ pub(crate) use self::left::what_is_left;
 use self::site::Sites;
 use self::summary::heap;
 pub(crate) use self::summary::{process, summary};
+use self::suppressed::suppressed;
 use crate::names::printable;
 use crate::numbers::grouped;
 use crate::reading::Reading;
@@ -97,6 +99,7 @@ impl Text<'_> {
         if style.verbose {
             probes(report, out)?;
         }
+        suppressed(report, style, out)?;
         if has_notes(report) {
             writeln!(out)?;
         }

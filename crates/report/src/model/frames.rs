@@ -83,6 +83,9 @@ pub struct Frame {
     /// The function.
     #[serde(deserialize_with = "Option::deserialize")]
     pub function: Option<String>,
+    /// Its name as a linker has it, where that is mangled; captures only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
     /// Its source file.
     #[serde(deserialize_with = "Option::deserialize")]
     pub file: Option<String>,

@@ -68,6 +68,12 @@ pub struct Site {
     /// The sites that it sums up, as they were, if they are wanted; in no file.
     #[serde(skip)]
     pub members: Vec<Site>,
+    /// What there was of it in the report that this one is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Amount>,
+    /// What has become of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
     /// The frames of the allocator, before these; captures only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allocator: Vec<FrameId>,
@@ -89,6 +95,64 @@ impl Site {
     pub(crate) fn all_frames(&self) -> impl Iterator<Item = FrameId> + '_ {
         let alike = self.alike.iter().flat_map(|one| &one.frames);
         self.whole_stack().chain(alike.copied())
+    }
+}
+
+/// How much there is of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// How many blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// Adds so much.
+    pub(crate) fn add(&mut self, blocks: u64, bytes: u64) {
+        self.blocks = self.blocks.saturating_add(blocks);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// How a site differs from what it was in another report.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// In a word.
+    pub kind: Changed,
+    /// So many blocks more, or fewer.
+    pub blocks: i64,
+    /// So many bytes.
+    pub bytes: i64,
+    /// Bytes left for each second of the trace before.
+    pub rate_before: Option<f64>,
+    /// And of this one.
+    pub rate_after: Option<f64>,
+}
+
+/// What has become of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Changed {
+    /// There was none.
+    New,
+    /// There were fewer blocks, or as many of fewer bytes.
+    Grown,
+    /// There were more.
+    Shrunk,
+    /// There is none.
+    Gone,
+}
+
+impl Changed {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Changed::New => "new",
+            Changed::Grown => "grown",
+            Changed::Shrunk => "shrunk",
+            Changed::Gone => "gone",
+        }
     }
 }
 

@@ -162,6 +162,7 @@ const NAMELESS: u64 = u64::MAX;
 fn named(place: &Frame, name: Name) -> Frame {
     Frame {
         function: name.function,
+        symbol: name.symbol,
         file: name.file,
         line: name.line,
         inlined: name.inlined,

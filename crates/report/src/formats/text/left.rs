@@ -7,7 +7,7 @@ use super::Style;
 use super::columns::wrapped;
 use crate::names::printable;
 use crate::numbers::{count, exact_bytes};
-use crate::{Family, Report, Site, Source};
+use crate::{Family, Report, Site, Source, Totals};
 
 /// What is left, and how much of it the filters have kept out of the list.
 pub(super) fn last_line(
@@ -23,6 +23,23 @@ pub(super) fn last_line(
 
 /// The same without leaktap's name.
 pub(crate) fn what_is_left(report: &Report, shown: &[Site]) -> String {
+    let Totals {
+        suppressed_blocks,
+        suppressed_bytes,
+        ..
+    } = report.totals;
+    let left = left_and_listed(report, shown);
+    match suppressed_blocks {
+        0 => left,
+        blocks => format!(
+            "{left}; suppressed: {} in {}",
+            exact_bytes(suppressed_bytes),
+            count(blocks, "block")
+        ),
+    }
+}
+
+fn left_and_listed(report: &Report, shown: &[Site]) -> String {
     let are_told_apart = !report.families.is_empty();
     let (listed, left) = (listed(shown, are_told_apart), left(report));
     let sites = count(shown.len() as u64, "call site");
@@ -73,11 +90,8 @@ fn left(report: &Report) -> Amounts<'_> {
     let of_none = amounts.entry("").or_default();
     of_none.add(Source::Mapping, totals.mapped_regions, totals.mapped_bytes);
     if report.families.is_empty() {
-        let unsuppressed = totals
-            .heap
-            .live_blocks
-            .saturating_sub(totals.suppressed_blocks);
-        of_none.add(Source::Heap, unsuppressed, totals.heap.live_bytes);
+        let heap = &totals.heap;
+        of_none.add(Source::Heap, heap.live_blocks, heap.live_bytes);
     }
     for Family { name, heap } in &report.families {
         let amount = amounts.entry(name).or_default();

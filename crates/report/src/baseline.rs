@@ -1,0 +1,207 @@
+//! What is new since another trace, and what is too much.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::numbers::{count, exact_bytes};
+use crate::selection::weight;
+use crate::{Changed, Frame, Kind, Report, Site, fingerprint};
+
+/// What another trace has left, by what sites are known by.
+#[derive(Clone, Debug, Default)]
+pub struct Baseline {
+    known: HashMap<String, Size>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    blocks: u64,
+    bytes: u64,
+}
+
+impl Size {
+    fn add(&mut self, site: &Site) {
+        self.blocks = self.blocks.saturating_add(site.blocks);
+        self.bytes = self.bytes.saturating_add(site.bytes);
+    }
+
+    fn exceeds(self, other: Size) -> bool {
+        self.blocks > other.blocks || self.bytes > other.bytes
+    }
+}
+
+impl Baseline {
+    /// What all of `reports` list.
+    pub fn of(reports: &[Report]) -> Baseline {
+        let mut known: HashMap<_, Size> = HashMap::new();
+        for report in reports {
+            for site in &report.sites {
+                known
+                    .entry(fingerprint(site, report))
+                    .or_default()
+                    .add(site);
+            }
+        }
+        Baseline { known }
+    }
+
+    /// Takes from the sites of `reports` those of which there were as many blocks and bytes before,
+    /// over all of them, and returns these, report by report. A note in each says how many.
+    pub fn apply(&self, reports: &mut [Report]) -> Vec<Vec<Site>> {
+        let now = Baseline::of(reports).known;
+        let is_known = |site: &Site, report: &Report| {
+            let by = fingerprint(site, report);
+            let before = self.known.get(&by).copied();
+            let now = now.get(&by).copied().unwrap_or_default();
+            site.kind != Kind::Runtime && before.is_some_and(|before| !now.exceeds(before))
+        };
+        let known = reports.iter_mut().map(|report| {
+            let sites = std::mem::take(&mut report.sites).into_iter();
+            let (known, rest): (Vec<_>, Vec<_>) = sites.partition(|site| is_known(site, report));
+            report.sites = rest;
+            note(&known, report);
+            known
+        });
+        known.collect()
+    }
+}
+
+fn note(known: &[Site], report: &mut Report) {
+    if known.is_empty() {
+        return;
+    }
+    let mut all = Size::default();
+    known.iter().for_each(|site| all.add(site));
+    report.notes.push(format!(
+        "as in the baseline, and not listed: {} in {} of {}",
+        exact_bytes(all.bytes),
+        count(all.blocks, "block"),
+        count(known.len() as u64, "stack")
+    ));
+}
+
+/// What is not too much.
+#[derive(Clone, Debug, Default)]
+pub struct Budget {
+    /// The kinds that count.
+    pub kinds: Vec<Kind>,
+    /// Most bytes that may be left, if that is what counts.
+    pub bytes: Option<u64>,
+    /// Most places that may leave something.
+    pub sites: Option<usize>,
+}
+
+impl Budget {
+    /// Whether `reports` list more: without limits, anything.
+    pub fn is_exceeded_by(&self, reports: &[Report]) -> bool {
+        let mut bytes = 0u64;
+        let mut places = HashSet::new();
+        for report in reports {
+            let is_leak = |site: &&Site| self.kinds.contains(&site.kind) && !is_less(site);
+            for site in report.sites.iter().filter(is_leak) {
+                bytes = bytes.saturating_add(weight(site).1);
+                places.insert(place(site, report));
+            }
+        }
+        match (self.bytes, self.sites) {
+            (None, None) => !places.is_empty(),
+            (most_bytes, most_sites) => {
+                most_bytes.is_some_and(|most| bytes > most)
+                    || most_sites.is_some_and(|most| places.len() > most)
+            }
+        }
+    }
+}
+
+/// Whether it has less than in the report that it is compared with.
+fn is_less(site: &Site) -> bool {
+    let change = site.change.map(|change| change.kind);
+    matches!(change, Some(Changed::Shrunk | Changed::Gone))
+}
+
+/// What text has as one site: the culprit.
+fn place<'r>(site: &Site, report: &'r Report) -> (Kind, &'r str, Frame) {
+    let frame = site.culprit.or(site.frames.first().copied());
+    let place = frame.and_then(|id| report.tables().place(id));
+    let module = place.and_then(|place| place.module);
+    let frame = place.map(|place| Frame {
+        address: None,
+        module: None,
+        offset: place
+            .frame
+            .offset
+            .filter(|_| place.frame.function.is_none()),
+        symbol: None,
+        ..place.frame.clone()
+    });
+    let path = module.map_or("", |module| module.path.as_str());
+    (site.kind, path, frame.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::text::tests::{add, frame, report};
+
+    /// Blocks of `leak`, called by `main`.
+    fn leaks(all: &[(&str, u32, u64)]) -> Report {
+        let mut report = report();
+        for &(function, line, blocks) in all {
+            let own = |function, line| Frame {
+                own: Some(true),
+                ..frame(function, "x.c", line)
+            };
+            let stack = [own(function, line), own("main", 9)];
+            add(&mut report, &stack, &[(1.0, blocks, blocks * 10)]);
+        }
+        report
+    }
+
+    #[test]
+    fn only_what_is_new_or_has_grown_is_left() {
+        let baseline = Baseline::of(&[leaks(&[("f", 1, 2), ("f", 2, 2), ("g", 3, 1)])]);
+        let names = |reports: &[Report]| {
+            let sites = reports.iter().flat_map(|report| {
+                let sites = report.sites.iter();
+                sites.map(|site| fingerprint(site, report))
+            });
+            sites.collect::<Vec<_>>()
+        };
+        for (now, expected) in [
+            // Lines move, and one call may be made of two.
+            (&[("f", 7, 4)][..], &[][..]),
+            (&[("f", 7, 5)], &["heap:x!f<x!main"]),
+            (&[("g", 3, 1), ("h", 3, 1)], &["heap:x!h<x!main"]),
+            (&[], &[]),
+        ] {
+            let mut reports = [leaks(now)];
+            baseline.apply(&mut reports);
+            assert_eq!(names(&reports), expected, "{now:?}");
+        }
+        // What two processes have is added up.
+        let mut reports = [leaks(&[("g", 3, 1)]), leaks(&[("g", 3, 1)])];
+        baseline.apply(&mut reports);
+        assert_eq!(names(&reports).len(), 2);
+    }
+
+    #[test]
+    fn a_budget_is_bytes_or_places() {
+        let reports = [leaks(&[("f", 1, 2), ("f", 1, 3), ("g", 3, 1)])];
+        for (bytes, sites, expected) in [
+            (None, None, true),
+            (Some(60), None, false),
+            (Some(59), None, true),
+            (None, Some(2), false),
+            (None, Some(1), true),
+            (Some(60), Some(1), true),
+        ] {
+            let budget = |kinds: &[Kind]| Budget {
+                kinds: kinds.to_vec(),
+                bytes,
+                sites,
+            };
+            let is_exceeded = budget(&[Kind::Unmatched]).is_exceeded_by(&reports);
+            assert_eq!(is_exceeded, expected, "{bytes:?} {sites:?}");
+            assert!(!budget(&[Kind::Definite]).is_exceeded_by(&reports));
+        }
+    }
+}
