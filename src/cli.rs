@@ -44,6 +44,11 @@ pub(crate) enum Command {
     /// Render a capture again
     #[command(after_long_help = help::REPORT)]
     Report(Report),
+    /// Show what has changed between two captures, or since one
+    #[command(after_long_help = help::DIFF)]
+    Diff(Diff),
+    /// Sum captures of several processes up, as of replicas of one service
+    Merge(Merge),
     /// Say whether a process can be attached, and what will be probed
     #[command(after_long_help = help::DOCTOR)]
     Doctor(Doctor),
@@ -118,6 +123,32 @@ pub(crate) struct Report {
     pub(crate) listing: Listing,
     /// A file that `-o` wrote, or a JSON report; `-` for standard input
     pub(crate) capture: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("after-or-pid").args(["after", "pid"]).required(true)))]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) trace: Trace,
+    #[command(flatten)]
+    pub(crate) listing: Listing,
+    /// A capture or a JSON report
+    pub(crate) before: PathBuf,
+    /// Another one, of a later trace; or -p
+    pub(crate) after: Option<PathBuf>,
+    /// Trace this process, and compare what it leaves
+    #[arg(short, long, value_name = "PID", value_parser = pid)]
+    pub(crate) pid: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Merge {
+    /// The capture that is written
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Captures or JSON reports
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
 }
 
 /// How a trace is made.

@@ -3,6 +3,7 @@
 //! From the command line to the exit status; the trace is in `crates/trace`.
 
 mod cli;
+mod comparing;
 mod demo;
 mod doctor;
 mod error;
@@ -83,6 +84,8 @@ fn dispatch(command: Command) -> Result<u8, Error> {
         Command::Run(options) => run(&options),
         Command::Attach(options) => attach(&options),
         Command::Report(options) => report(&options),
+        Command::Diff(options) => comparing::diff(&options),
+        Command::Merge(options) => comparing::merge(&options),
         Command::Doctor(options) => {
             let pids = named::processes(&options.whom)?;
             let well = doctor::examine(&pids, &mut io::stdout())?;
@@ -113,8 +116,13 @@ fn run(options: &Run) -> Result<u8, Error> {
 }
 
 fn attach(options: &Attach) -> Result<u8, Error> {
-    let settings = options.trace.settings(Mode::Attach);
     let output = Output::of_attach(&options.trace, &options.listing)?;
+    traced(options, &output)
+}
+
+/// Attaches, and writes what came of it to `output`.
+fn traced(options: &Attach, output: &Output<'_>) -> Result<u8, Error> {
+    let settings = options.trace.settings(Mode::Attach);
     let pids = named::processes(&options.whom)?;
     let Some(pid) = pids.first().copied() else {
         return Ok(error::USAGE); // clap requires it
@@ -122,9 +130,9 @@ fn attach(options: &Attach) -> Result<u8, Error> {
     let program = leaktap_trace::Program::of(pid).unwrap_or_default();
     output.check(Some(pid), &program.name())?;
     let mut progress =
-        Progress::new(&options.trace, &options.listing, &output).announces(&options.listing);
+        Progress::new(&options.trace, &options.listing, output).announces(&options.listing);
     let outcome = leaktap_trace::attach(&pids, &settings, &mut progress)?;
-    end(outcome, &output, Mode::Attach)
+    end(outcome, output, Mode::Attach)
 }
 
 /// Writes what came of a trace. Returns the exit status.
@@ -152,6 +160,12 @@ fn report(options: &Report) -> Result<u8, Error> {
     for report in &mut reports {
         renaming::rename(report, &elsewhere);
     }
+    shown(&output, reports)
+}
+
+/// Prints `reports`. Returns the exit status.
+fn shown(output: &Output<'_>, reports: Vec<leaktap_report::Report>) -> Result<u8, Error> {
+    output.check_format()?;
     Ok(output.print(reports)?.unwrap_or(0))
 }
 

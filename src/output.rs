@@ -11,8 +11,8 @@ use anstream::stream::RawStream;
 use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Baseline, Budget, Error as Failed, Kind, Mode, Needs, OutputName, Own, Pattern, Report,
-    Selection, Style, Suppressions, merged, printable, replace, try_to_replace,
+    Baseline, Budget, Choice, Error as Failed, Kind, Listed, Mode, Needs, OutputName, Own, Pattern,
+    Report, Selection, Style, Suppressions, printable, replace, try_to_replace,
 };
 use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
@@ -20,7 +20,7 @@ use leaktap_tracee::Tid;
 use crate::cli::{Format, Listing, Trace};
 use crate::error::{Error, FAILURE};
 use crate::renaming;
-use crate::rendering::{Listed, Rendering};
+use crate::rendering::Rendering;
 use crate::terminal;
 
 /// What is to be written, and where.
@@ -34,6 +34,8 @@ pub(crate) struct Output<'a> {
     /// What is not listed.
     suppressions: Suppressions,
     baseline: Option<Baseline>,
+    /// What reports are compared with.
+    before: Option<Vec<Report>>,
     /// How many reports there have been.
     reports: Cell<u32>,
 }
@@ -62,8 +64,17 @@ impl<'a> Output<'a> {
             to_stderr: false,
             suppressions: suppressions(listing)?,
             baseline: baseline(listing)?,
+            before: None,
             reports: Cell::new(0),
         })
+    }
+
+    /// The same, of what has changed since those of another trace.
+    pub(crate) fn compared_with(self, before: Vec<Report>) -> Output<'a> {
+        Output {
+            before: Some(before),
+            ..self
+        }
     }
 
     /// Refuses, before anything is traced, what would not work at its end. `pid` is nothing for a
@@ -116,6 +127,13 @@ impl<'a> Output<'a> {
                 "-F pprof is no text for a terminal: add --report-file FILE".to_owned(),
             ));
         }
+        if self.before.is_some() && !self.listing.format().has_changes() {
+            return Err(Error::Usage(
+                "a difference has -F text, json, csv, folded or flamegraph; pprof -base compares \
+                 two profiles"
+                    .to_owned(),
+            ));
+        }
         Ok(())
     }
 
@@ -123,9 +141,10 @@ impl<'a> Output<'a> {
     /// written does not keep the report from being printed.
     pub(crate) fn of_trace(&self, mut reports: Vec<Report>) -> Result<Option<u8>, Error> {
         self.reports.set(self.reports.get() + 1);
+        let own = own(self.listing);
         for report in &mut reports {
             renaming::rename(report, &self.listing.elsewhere());
-            self.own().mark(report);
+            own.mark(report);
         }
         let captured = match (self.capture, reports.first()) {
             (Some(pattern), Some(first)) => {
@@ -173,55 +192,20 @@ impl<'a> Output<'a> {
         // A report is never lost: it is printed in full, and the error comes after it.
         let young = self.too_young(&reports);
         let older = self.listing.older.filter(|_| young.is_ok());
-        let selection = Selection {
-            older: older.map(|age| age.as_secs_f64()),
-            min_size: self.listing.min_size,
-            by: self.listing.by(),
-            sort: self.listing.sort(),
-            members: self.listing.format.has_members(),
-        };
-        // Text has one line for all that runtimes keep, but for who wants to see all.
-        let is_brief = !self.listing.format().has_runtime() && !self.listing.verbose;
-        let own = self.own();
-        let mut reports = reports;
-        for report in &mut reports {
-            own.mark(report);
-        }
-        let suppressed = self.suppressions.apply(&mut reports);
-        let baseline = self.baseline.as_ref();
-        let known = baseline.map(|baseline| baseline.apply(&mut reports));
-        if !self.listing.format().has_runtime() {
-            let of_each = [Some(suppressed), known].into_iter().flatten();
-            for sites in of_each {
-                let reports = reports.iter_mut().zip(sites);
-                reports.for_each(|(report, sites)| report.forget(&sites));
-            }
-        }
-        let reports = reports.into_iter().map(|report| match is_brief {
-            true => report.without_runtime(),
-            false => report,
-        });
-        let mut reports: Vec<_> = reports.collect();
-        let is_sum_wanted = self.listing.format().has_sum() && reports.len() > 1;
-        let mut all = is_sum_wanted.then(|| sum(&reports, selection)).flatten();
-        reports = reports
-            .into_iter()
-            .map(|report| selection.apply(report))
-            .collect();
+        let mut listed = self.choice(older).listed(reports);
         // What is not listed for being too many is still a leak.
         let status = self.listing.error_exitcode;
-        let status = status.filter(|_| self.budget().is_exceeded_by(&reports));
+        let status = status.filter(|_| self.budget().is_exceeded_by(&listed.reports));
         // Text says how many more there are, and that it is a sum.
         if self.listing.format() != Format::Text {
-            if let (Some(all), Some(first)) = (&mut all, reports.first()) {
+            if let (Some(all), Some(first)) = (&mut listed.all, listed.reports.first()) {
                 all.target = first.target.clone();
             }
             let top = self.listing.top().unwrap_or(usize::MAX);
-            for report in reports.iter_mut().chain(&mut all) {
+            for report in listed.reports.iter_mut().chain(&mut listed.all) {
                 report.sites.truncate(top);
             }
         }
-        let listed = Listed { reports, all };
         match &self.listing.report_file {
             Some(pattern) => self.to_file(&listed, pattern)?,
             None => self.to_default(&listed)?,
@@ -229,11 +213,25 @@ impl<'a> Output<'a> {
         young.map(|()| status)
     }
 
-    /// What the user says of whose code it is.
-    fn own(&self) -> Own {
-        Own {
-            own: self.listing.own.clone(),
-            not_own: self.listing.not_own.clone(),
+    /// What the user wants to see, of blocks at least so old.
+    fn choice(&self, older: Option<Duration>) -> Choice {
+        let format = self.listing.format();
+        Choice {
+            own: own(self.listing),
+            suppressions: self.suppressions.clone(),
+            baseline: self.baseline.clone(),
+            before: self.before.clone(),
+            selection: Selection {
+                older: older.map(|age| age.as_secs_f64()),
+                min_size: self.listing.min_size,
+                by: self.listing.by(),
+                sort: self.listing.sort(),
+                members: format.has_members(),
+            },
+            // Text has one line for it, but for who wants to see all.
+            has_runtime: format.has_runtime() || self.listing.verbose,
+            sums_all: format.sums_all(),
+            has_sum: format.has_sum(),
         }
     }
 
@@ -345,6 +343,7 @@ impl<'a> Output<'a> {
         Rendering {
             format: self.listing.format(),
             style,
+            quiet: self.listing.quiet,
             top: self.listing.top(),
             kinds: self.kinds(),
         }
@@ -395,33 +394,17 @@ fn baseline(listing: &Listing) -> Result<Option<Baseline>, Error> {
         return Ok(None);
     };
     let mut reports = leaktap_report::read(path, Needs::default())?;
-    let own = Own {
-        own: listing.own.clone(),
-        not_own: listing.not_own.clone(),
-    };
+    let own = own(listing);
     reports.iter_mut().for_each(|report| own.mark(report));
     Ok(Some(Baseline::of(&reports)))
 }
 
-/// `reports` as one, of which `selection` is listed.
-fn sum(reports: &[Report], selection: Selection) -> Option<Report> {
-    // A sum has no ages.
-    let of_age = Selection {
-        older: selection.older,
-        ..Selection::default()
-    };
-    let all = match selection.older {
-        None => merged(reports),
-        Some(_) => {
-            let reports = reports.iter().map(|report| of_age.apply(report.clone()));
-            merged(&reports.collect::<Vec<_>>())
-        }
-    };
-    let selection = Selection {
-        older: None,
-        ..selection
-    };
-    all.map(|all| selection.apply(all))
+/// What the user says of whose code it is.
+fn own(listing: &Listing) -> Own {
+    Own {
+        own: listing.own.clone(),
+        not_own: listing.not_own.clone(),
+    }
 }
 
 /// As people write it: `1h 30m`, `100ms`.

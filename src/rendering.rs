@@ -6,22 +6,17 @@ use std::slice;
 
 use leaktap_report::{
     Csv, Dhat, Flamegraph, Folded, Format as _, Github, Gitlab, Heaptrack, Html, Json, Junit, Kind,
-    Leaks, Massif, Pprof, Ready, Report, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
+    Leaks, Listed, Massif, Memcheck, Pprof, Ready, Sarif, Speedscope, Style, Summary, Text,
+    ValgrindXml,
 };
 
 use crate::cli::Format;
-
-/// What is printed.
-pub(crate) struct Listed {
-    pub(crate) reports: Vec<Report>,
-    /// All of them as one, if they are several, and the format has that.
-    pub(crate) all: Option<Report>,
-}
 
 /// How it is printed.
 pub(crate) struct Rendering {
     pub(crate) format: Format,
     pub(crate) style: Style,
+    pub(crate) quiet: bool,
     /// Most groups, for text: other formats are given no more.
     pub(crate) top: Option<usize>,
     /// Which kinds are leaks, for formats that list nothing else.
@@ -59,6 +54,7 @@ impl Rendering {
             Format::Sarif => Sarif { leaks }.write(sum, out),
             Format::Github => Github { leaks }.write(sum, out),
             Format::Gitlab => Gitlab { leaks }.write(sum, out),
+            Format::Memcheck => Memcheck { quiet: self.quiet }.write(each, out),
             Format::Suppressions => Ready.write(each, out),
         }
     }

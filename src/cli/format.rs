@@ -23,6 +23,7 @@ pub(crate) enum Format {
     Sarif,
     Github,
     Gitlab,
+    Memcheck,
     /// Of `--print-suppressions`.
     #[value(skip)]
     Suppressions,
@@ -76,8 +77,19 @@ impl Format {
     pub(crate) fn has_sum(self) -> bool {
         !matches!(
             self,
-            Format::Json | Format::Csv | Format::Speedscope | Format::Junit
+            Format::Json | Format::Csv | Format::Speedscope | Format::Junit | Format::Memcheck
         )
+    }
+
+    /// Sums are those of all, also of what is not listed.
+    pub(crate) fn sums_all(self) -> bool {
+        self == Format::Json
+    }
+
+    /// Has what has changed since another trace.
+    pub(crate) fn has_changes(self) -> bool {
+        use Format::{Csv, Flamegraph, Folded, Json, Text};
+        matches!(self, Text | Json | Csv | Folded | Flamegraph)
     }
 
     /// Shows the stacks of a group.

@@ -62,6 +62,14 @@ Examples:
 
 Exit status: 0; N of --error-exitcode N if leaks remain; 2 wrong usage; 125 failure";
 
+pub(super) const DIFF: &str = "\
+Examples:
+  leaktap diff monday.leaktap tuesday.leaktap
+  leaktap diff monday.leaktap -p 4711 --duration 60s
+  leaktap diff main.leaktap branch.leaktap --error-exitcode 1
+
+Exit status: 0; N of --error-exitcode N if something is new or grown; 2 wrong usage; 125 failure";
+
 pub(super) const DOCTOR: &str = "\
 Exit status: 0; 2 wrong usage; 125 if something is in the way";
 

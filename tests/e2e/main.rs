@@ -15,6 +15,7 @@ use leaktap_testing as child;
 
 mod clean;
 mod compare;
+mod comparing;
 mod compile;
 mod engines;
 mod filters;
@@ -63,6 +64,7 @@ mod pools;
 mod preload;
 mod presets;
 mod programs;
+mod runners;
 mod runtimes;
 mod safety;
 mod samples;

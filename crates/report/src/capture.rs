@@ -118,12 +118,26 @@ pub fn parse(path: &Path, bytes: &[u8], needs: Needs) -> Result<Vec<Report>, Err
         }
         None => printed(path, bytes, needs)?,
     };
+    if needs.ages && reports.iter().any(has_no_ages) {
+        return Err(Error::NotKept {
+            path: path.to_owned(),
+            of: "a sum of captures",
+            what: "the age of each block",
+            option: "--older",
+        });
+    }
     let missing = reports.iter().find_map(Report::missing);
     match (missing, reports.is_empty()) {
         (Some(what), _) => Err(corrupt(path, Damage::Number(what))),
         (None, true) => Err(corrupt(path, Damage::Empty)),
         (None, false) => Ok(reports),
     }
+}
+
+/// Whether it has blocks, and not their ages.
+fn has_no_ages(report: &Report) -> bool {
+    let mut sites = report.sites.iter();
+    sites.any(|site| site.blocks > 0 && site.ages.is_empty())
 }
 
 /// The reports of a JSON report.
@@ -146,8 +160,13 @@ fn printed(path: &Path, bytes: &[u8], needs: Needs) -> Result<Vec<Report>, Error
         (needs.stacks, "whole stacks", "--debug-dir or --sysroot"),
     ];
     if let Some(&(_, what, option)) = kept.iter().find(|(is_needed, ..)| *is_needed) {
-        let path = path.to_owned();
-        return Err(Error::NotKept { path, what, option });
+        let (path, of) = (path.to_owned(), "a JSON report");
+        return Err(Error::NotKept {
+            path,
+            of,
+            what,
+            option,
+        });
     }
     let reports = Deserializer::from_slice(bytes).into_iter();
     reports.collect::<Result<_, _>>().map_err(damaged)

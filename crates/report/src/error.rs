@@ -63,12 +63,14 @@ pub enum Error {
     },
     /// An option asks for what a JSON report does not have.
     #[error(
-        "{} is a JSON report, which does not keep {what}: {option} needs a capture (-o)",
+        "{} is {of}, which does not keep {what}: {option} needs a capture of one trace (-o)",
         path.display()
     )]
     NotKept {
         /// The file.
         path: PathBuf,
+        /// What it is.
+        of: &'static str,
         /// What it does not keep.
         what: &'static str,
         /// What needs it.

@@ -8,6 +8,7 @@
 mod allocator;
 mod baseline;
 mod capture;
+mod choice;
 mod compact;
 mod counts;
 mod course;
@@ -36,18 +37,19 @@ mod whole;
 pub use allocator::caller_of_allocator;
 pub use baseline::{Baseline, Budget};
 pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
+pub use choice::{Choice, Listed};
 pub use diff::difference;
 pub use error::{Damage, Error};
 pub use file::{replace, try_to_replace};
 pub use forecast::{Limit, Measure, forecast};
 pub use formats::{
     Csv, Dhat, Flamegraph, Folded, Format, Github, Gitlab, Heaptrack, Html, Json, Junit, Leaks,
-    Massif, Pprof, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
+    Massif, Memcheck, Pprof, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
 };
 pub use grouping::By;
 pub use identity::fingerprint;
 pub use line::one_line;
-pub use merge::merged;
+pub use merge::{merged, replicas};
 pub use model::{
     Age, Alike, Amount, Change, Changed, Checked, Child, Compared, Course, Exit, Family, Forecast,
     Frame, FrameId, Growth, Heap, Hex, Kind, Look, Memory, Mode, Module, ModuleId, Moment, Part,

@@ -34,6 +34,30 @@ pub fn merged(reports: &[Report]) -> Option<Report> {
     Some(sum)
 }
 
+/// The sum of processes that ran the same program, as those of a service's replicas. It keeps no
+/// ages. `None` without reports.
+pub fn replicas(reports: &[Report]) -> Option<Report> {
+    let mut sum = merged(reports)?;
+    let target = &reports.first()?.target;
+    let mut all = reports.iter().map(|report| &report.target.program);
+    if all.all(|program| *program == target.program) {
+        sum.target.program.clone_from(&target.program);
+        sum.target.executable.clone_from(&target.executable);
+        sum.target.args.clone_from(&target.args);
+    }
+    let pids: Vec<_> = reports
+        .iter()
+        .map(|report| report.target.pid.to_string())
+        .collect();
+    let of = match pids.len() {
+        1 => "one process".to_owned(),
+        number => format!("{number} processes"),
+    };
+    sum.notes
+        .push(format!("the sum of {of}: {}", pids.join(", ")));
+    Some(sum)
+}
+
 fn add(sum: &mut Totals, one: &Totals) {
     let heap = |sum: &mut Heap, one: &Heap| {
         sum.allocations = sum.allocations.saturating_add(one.allocations);

@@ -13,7 +13,7 @@ pub struct Csv;
 
 const COLUMNS: &str = "pid,program,kind,source,family,function,blocks,bytes,allocated_blocks,\
     allocated_bytes,youngest_seconds,oldest_seconds,course,bytes_per_second,culprit,file,line,\
-    module,stack";
+    module,change,blocks_more,bytes_more,stack";
 
 impl Format for Csv {
     fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
@@ -69,6 +69,9 @@ fn row(report: &Report, site: &Site, titles: &[String], out: &mut impl Write) ->
                 .and_then(|place| place.module)
                 .map_or("", |module| module.path.as_str()),
         ),
+        text(site.change.map_or("", |change| change.kind.name())),
+        number(site.change.map(|change| change.blocks)),
+        number(site.change.map(|change| change.bytes)),
     ];
     write!(out, "{}", cells.join(","))?;
     // It is most of the row.

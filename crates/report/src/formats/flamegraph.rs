@@ -5,11 +5,11 @@ use std::io::{self, BufWriter, Write};
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
-use super::folded::foldable_titles;
+use super::folded::{foldable_titles, numbers};
 use super::frames::{processes, stack};
 use super::tree::Tree;
 use crate::names::printable;
-use crate::{Format, Report};
+use crate::{Format, Report, Site};
 
 /// Stacks by bytes, callers below.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,9 +41,15 @@ impl Format for Flamegraph<'_> {
             let mut options = Options::default();
             options.colors = Palette::Basic(BasicPalette::Mem);
             options.count_name = "bytes".to_owned();
-            options.title = format!("Not freed: {}", processes(of));
+            options.title = match report.compared {
+                Some(_) => format!("More (red) and less (blue) not freed: {}", processes(of)),
+                None => format!("Not freed: {}", processes(of)),
+            };
             options.subtitle = Some(format!("leaktap, {}", printable(&report.started)));
-            let mut lines = lines(report);
+            let mut lines = match report.compared {
+                Some(_) => differences(report),
+                None => lines(report),
+            };
             // A graph has to have a width.
             if lines.is_empty() {
                 lines = vec![NOTHING.to_owned()];
@@ -53,6 +59,17 @@ impl Format for Flamegraph<'_> {
         }
         out.flush()
     }
+}
+
+/// Folded stacks of a difference, each with what there was, and what there is.
+fn differences(report: &Report) -> Vec<String> {
+    let titles = foldable_titles(report);
+    let most = MOST / (report.sites.len() as u64).max(1);
+    let line = |site: &Site| {
+        let frames: Vec<_> = stack(site, &titles).collect();
+        format!("{} {}", frames.join(";"), numbers(site, most))
+    };
+    report.sites.iter().map(line).collect()
 }
 
 /// Folded stacks, of which what is too narrow is summed up at its caller.

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use super::frames::{stack, titles};
-use crate::{Format, Report};
+use crate::{Format, Report, Site};
 
 /// A line for each stack, with its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +19,7 @@ impl Format for Folded {
                     let separator = if number > 0 { ";" } else { "" };
                     write!(out, "{separator}{frame}")?;
                 }
-                writeln!(out, " {}", site.bytes)?;
+                writeln!(out, " {}", numbers(site, u64::MAX))?;
             }
         }
         out.flush()
@@ -30,6 +30,15 @@ impl Format for Folded {
 pub(super) fn foldable_titles(report: &Report) -> Vec<String> {
     let titles = titles(report.tables());
     titles.iter().map(|title| foldable(title)).collect()
+}
+
+/// The numbers behind a stack: of a difference both, as difffolded.pl has them.
+pub(super) fn numbers(site: &Site, most: u64) -> String {
+    let now = site.bytes.min(most);
+    match site.before {
+        Some(before) => format!("{} {now}", before.bytes.min(most)),
+        None => now.to_string(),
+    }
 }
 
 /// A name without what its reader would take for the end of a frame, a comment, or another number.

@@ -1,5 +1,6 @@
 //! The report for people.
 
+mod changes;
 mod chart;
 mod columns;
 mod left;
@@ -94,7 +95,10 @@ impl Text<'_> {
     fn one(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let style = self.style;
         let reading = Reading::of(report, style.verbose);
-        summary(report, reading, style, out)?;
+        match &report.compared {
+            Some(before) => changes::heading(report, before, style, out)?,
+            None => summary(report, reading, style, out)?,
+        }
         let shown = self.sites(report, reading, out)?;
         if style.verbose {
             probes(report, out)?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::Style;
 use super::columns::wrapped;
+use super::{Style, changes};
 use crate::names::printable;
 use crate::numbers::{count, exact_bytes};
 use crate::{Family, Report, Site, Source, Totals};
@@ -28,7 +28,10 @@ pub(crate) fn what_is_left(report: &Report, shown: &[Site]) -> String {
         suppressed_bytes,
         ..
     } = report.totals;
-    let left = left_and_listed(report, shown);
+    let left = match &report.compared {
+        Some(before) => changes::sum(report, before),
+        None => left_and_listed(report, shown),
+    };
     match suppressed_blocks {
         0 => left,
         blocks => format!(

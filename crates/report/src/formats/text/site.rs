@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use super::Style;
 use super::columns::{fitted, joined, wrapped};
 use super::likeness::likeness;
 use super::story::{Line, Story, story};
+use super::{Style, changes};
 use crate::names::printable;
 use crate::numbers::{bytes, count, exact_bytes, seconds};
 use crate::own::class;
@@ -90,7 +90,12 @@ impl<'a> Sites<'a> {
             Source::Heap | Source::Before => "block",
         };
         let sum = exact_bytes(site.bytes);
-        let size = format!("{sum} in {}{average}", count(site.blocks, what));
+        let sum = format!("{sum} in {}{average}", count(site.blocks, what));
+        let left = || format!("{}, {}{}", site.kind.name(), ages(site), growth(site));
+        let (size, state) = match &site.change {
+            Some(change) => changes::amount(site, change, self.report.mode),
+            None => (sum, left()),
+        };
         let family = site.family.as_deref();
         let family = family.filter(|_| !self.report.families.is_empty());
         let function = match family {
@@ -98,11 +103,7 @@ impl<'a> Sites<'a> {
             None => site.function.clone(),
         };
         let function = format!("({}{})", printable(&function), stacks(site));
-        let pieces = [
-            format!("{number:>3}. {size}"),
-            format!("{}, {}{}", site.kind.name(), ages(site), growth(site)),
-            function.clone(),
-        ];
+        let pieces = [format!("{number:>3}. {size}"), state, function.clone()];
         let line = joined(&pieces, INDENT.len(), self.style.width);
         let line = line.replacen(&size, &self.style.strong(&size), 1);
         let line = line.replacen(&function, &self.style.dim(&function), 1);

@@ -1,0 +1,97 @@
+//! From all that traces have left to what is listed of it.
+
+use crate::{Baseline, Own, Report, Selection, Site, Suppressions, difference, merged};
+
+/// What the user wants to see.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Whose code it is.
+    pub own: Own,
+    /// What the user knows of.
+    pub suppressions: Suppressions,
+    /// What was there before, and is not listed.
+    pub baseline: Option<Baseline>,
+    /// What is compared with what was there before.
+    pub before: Option<Vec<Report>>,
+    /// What is listed of the rest, and in which order.
+    pub selection: Selection,
+    /// Also what runtimes keep for good.
+    pub has_runtime: bool,
+    /// Sums are those of all, and not only of what may be listed.
+    pub sums_all: bool,
+    /// Several processes as one, too.
+    pub has_sum: bool,
+}
+
+/// What is listed.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// The processes; one for a difference.
+    pub reports: Vec<Report>,
+    /// All of them as one, if there are several, and that was wanted.
+    pub all: Option<Report>,
+}
+
+impl Choice {
+    /// What is listed of `reports`.
+    pub fn listed(&self, reports: Vec<Report>) -> Listed {
+        let mut reports = self.reduced(reports, self.baseline.as_ref());
+        if let Some(before) = &self.before {
+            let before = self.reduced(before.clone(), None);
+            reports = difference(&before, &reports).into_iter().collect();
+        }
+        let is_sum_wanted = self.has_sum && reports.len() > 1;
+        let all = is_sum_wanted.then(|| self.sum(&reports)).flatten();
+        let reports = reports.into_iter();
+        Listed {
+            reports: reports.map(|report| self.selection.apply(report)).collect(),
+            all,
+        }
+    }
+
+    /// Without what is suppressed, or known of.
+    fn reduced(&self, mut reports: Vec<Report>, baseline: Option<&Baseline>) -> Vec<Report> {
+        for report in &mut reports {
+            self.own.mark(report);
+        }
+        let suppressed = self.suppressions.apply(&mut reports);
+        let known = baseline.map(|baseline| baseline.apply(&mut reports));
+        if !self.sums_all {
+            forget(&mut reports, &suppressed);
+            forget(&mut reports, &known.unwrap_or_default());
+        }
+        let reports = reports.into_iter().map(|report| match self.has_runtime {
+            true => report,
+            false => report.without_runtime(),
+        });
+        reports.collect()
+    }
+
+    /// `reports` as one, of which the selection is listed.
+    fn sum(&self, reports: &[Report]) -> Option<Report> {
+        // A sum has no ages.
+        let of_age = Selection {
+            older: self.selection.older,
+            ..Selection::default()
+        };
+        let all = match self.selection.older {
+            None => merged(reports),
+            Some(_) => {
+                let reports = reports.iter().map(|report| of_age.apply(report.clone()));
+                merged(&reports.collect::<Vec<_>>())
+            }
+        };
+        let selection = Selection {
+            older: None,
+            ..self.selection
+        };
+        all.map(|all| selection.apply(all))
+    }
+}
+
+/// Takes the sites of each report from its sums.
+fn forget(reports: &mut [Report], sites: &[Vec<Site>]) {
+    for (report, sites) in reports.iter_mut().zip(sites) {
+        report.forget(sites);
+    }
+}

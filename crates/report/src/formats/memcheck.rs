@@ -1,0 +1,203 @@
+//! The text of valgrind's memcheck, for what reads that: CTest, editors, log parsers.
+
+use std::io::{self, BufWriter, Write};
+
+use super::frames::{NO_STACK, in_process, title};
+use crate::names::{last_part, printable};
+use crate::numbers::grouped;
+use crate::{Format, Kind, Place, Report, Site};
+
+/// A record for each site, smallest first, and sums. Each line begins with `==PID==`.
+///
+/// What is `unmatched` is not graded: it is said to be possibly lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memcheck {
+    /// Nothing but records.
+    pub quiet: bool,
+}
+
+impl Format for Memcheck {
+    fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
+        let mut out = BufWriter::new(out);
+        for report in reports {
+            self.report(report, &mut out)?;
+        }
+        out.flush()
+    }
+}
+
+impl Memcheck {
+    fn report(&self, report: &Report, out: &mut impl Write) -> io::Result<()> {
+        let mut log = Log {
+            pid: report.target.pid,
+            out,
+        };
+        if !self.quiet {
+            head(report, &mut log)?;
+        }
+        let all = report.sites.len();
+        for (number, site) in (1..).zip(report.sites.iter().rev()) {
+            record(site, report, (number, all), &mut log)?;
+        }
+        if !self.quiet {
+            sums(report, &mut log)?;
+        }
+        Ok(())
+    }
+}
+
+/// Lines of a process.
+struct Log<'a, W> {
+    pid: i32,
+    out: &'a mut W,
+}
+
+impl<W: Write> Log<'_, W> {
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "=={}== {}", self.pid, printable(text))
+    }
+}
+
+fn head(report: &Report, log: &mut Log<'_, impl Write>) -> io::Result<()> {
+    let heap = &report.totals.heap;
+    log.line(&format!(
+        "leaktap {}: what was not freed, in the form of memcheck's leak check",
+        report.leaktap
+    ))?;
+    log.line("What is not graded by reachability is called possibly lost")?;
+    log.line(&format!("Command: {}", report.target.args.join(" ")))?;
+    log.line("")?;
+    log.line("HEAP SUMMARY:")?;
+    log.line(&format!(
+        "    in use at exit: {}",
+        amount(heap.live_bytes, heap.live_blocks)
+    ))?;
+    log.line(&format!(
+        "  total heap usage: {} allocs, {} frees, {} bytes allocated",
+        grouped(heap.allocations),
+        grouped(heap.frees),
+        grouped(heap.allocated_bytes)
+    ))?;
+    log.line("")
+}
+
+fn amount(bytes: u64, blocks: u64) -> String {
+    format!("{} bytes in {} blocks", grouped(bytes), grouped(blocks))
+}
+
+fn record(
+    site: &Site,
+    report: &Report,
+    (number, all): (usize, usize),
+    log: &mut Log<'_, impl Write>,
+) -> io::Result<()> {
+    let lost = match site.kind {
+        Kind::Definite => "are definitely lost",
+        Kind::Indirect => "are indirectly lost",
+        Kind::Unmatched | Kind::Possible => "are possibly lost",
+        Kind::Reachable | Kind::Runtime => "are still reachable",
+    };
+    let size = amount(site.bytes, site.blocks);
+    log.line(&format!("{size} {lost} in loss record {number} of {all}"))?;
+    let mut word = "at";
+    for place in report.tables().places(&site.frames) {
+        log.line(&format!("   {word} {}", frame(&place)))?;
+        word = "by";
+    }
+    if site.frames.is_empty() {
+        log.line(&format!("   at 0x0: {NO_STACK}"))?;
+    }
+    log.line("")
+}
+
+/// `0x401146: parse (orders.c:18)`, or `(in /usr/bin/x)`.
+fn frame(place: &Place<'_>) -> String {
+    let at = in_process(place).unwrap_or_default();
+    let name = match &place.frame.function {
+        Some(_) => title(place),
+        None => "???".to_owned(),
+    };
+    let line = place.frame.file.as_deref().zip(place.frame.line);
+    match (line, place.module) {
+        (Some((file, line)), _) => format!("{at:#X}: {name} ({}:{line})", last_part(file)),
+        (None, Some(module)) => format!("{at:#X}: {name} (in {})", module.path),
+        (None, None) => format!("{at:#X}: {name}"),
+    }
+    .replacen("0X", "0x", 1)
+}
+
+fn sums(report: &Report, log: &mut Log<'_, impl Write>) -> io::Result<()> {
+    log.line("LEAK SUMMARY:")?;
+    let sum = |kinds: &[Kind]| {
+        let sites = report
+            .sites
+            .iter()
+            .filter(|site| kinds.contains(&site.kind));
+        let add = |(bytes, blocks): (u64, u64), site: &Site| {
+            (
+                bytes.saturating_add(site.bytes),
+                blocks.saturating_add(site.blocks),
+            )
+        };
+        let (bytes, blocks) = sites.fold((0, 0), add);
+        amount(bytes, blocks)
+    };
+    for (title, kinds) in [
+        ("   definitely lost", &[Kind::Definite][..]),
+        ("   indirectly lost", &[Kind::Indirect]),
+        ("     possibly lost", &[Kind::Possible, Kind::Unmatched]),
+        ("   still reachable", &[Kind::Reachable, Kind::Runtime]),
+    ] {
+        log.line(&format!("{title}: {}", sum(kinds)))?;
+    }
+    let totals = &report.totals;
+    let suppressed = amount(totals.suppressed_bytes, totals.suppressed_blocks);
+    log.line(&format!("        suppressed: {suppressed}"))?;
+    for note in &report.notes {
+        log.line(&format!("note: {note}"))?;
+    }
+    log.line("")?;
+    let errors = report.sites.len();
+    let rules = report.suppressions.iter().filter(|one| one.sites > 0);
+    let (stacks, rules) = rules.fold((0, 0), |(stacks, n), one| (stacks + one.sites, n + 1));
+    log.line(&format!(
+        "ERROR SUMMARY: {errors} errors from {errors} contexts (suppressed: {stacks} from {rules})"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::text::tests::{add, frame as named, report};
+
+    #[test]
+    fn lines_are_memchecks() {
+        let mut all = report();
+        let stack = [named("f", "/src/a.c", 7), named("main", "/src/a.c", 9)];
+        add(&mut all, &stack, &[(1.0, 3, 192)]);
+        add(&mut all, &[], &[(1.0, 1, 7)]);
+        let mut text = Vec::new();
+        Memcheck { quiet: true }
+            .write(&[all.clone()], &mut text)
+            .unwrap();
+        let expected = "\
+            ==42== 7 bytes in 1 blocks are possibly lost in loss record 1 of 2\n\
+            ==42==    at 0x0: [no stack]\n\
+            ==42== \n\
+            ==42== 192 bytes in 3 blocks are possibly lost in loss record 2 of 2\n\
+            ==42==    at 0x55D0C0DD: f (a.c:7)\n\
+            ==42==    by 0x55D0C0DD: main (a.c:9)\n\
+            ==42== \n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+        let mut text = Vec::new();
+        Memcheck::default().write(&[all], &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            "==42==     in use at exit: 192 bytes in 3 blocks\n",
+            "==42==      possibly lost: 199 bytes in 4 blocks\n",
+            "==42== ERROR SUMMARY: 2 errors from 2 contexts (suppressed: 0 from 0)\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}
