@@ -231,6 +231,8 @@ fn difference_of(is: u64, was: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::formats::text::tests::{add, frame, report};
     use crate::{Hex, Selection};
@@ -249,7 +251,7 @@ mod tests {
     }
 
     fn changes(before: &Report, after: &Report) -> Vec<(String, Changed, i64, i64)> {
-        let both = difference(&[before.clone()], &[after.clone()]).unwrap();
+        let both = difference(slice::from_ref(before), slice::from_ref(after)).unwrap();
         let report = Selection::default().apply(both);
         let tables = report.tables();
         let sites = report.sites.iter().map(|site| {

@@ -204,7 +204,7 @@ fn what_is_ready_suppresses_its_leak() {
     let mut report = leak();
     for (function, name) in [("malloc", "malloc"), ("operator new", "_Zn*")] {
         report.sites[0].function = function.to_owned();
-        let text = ready(&[report.clone()]);
+        let text = ready(std::slice::from_ref(&report));
         assert!(text.contains(&format!("fun:{name}\n")), "{text}");
         assert!(is_suppressed(&text, &report), "{text}");
         let mut other = report.clone();
