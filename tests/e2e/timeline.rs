@@ -86,11 +86,12 @@ fn check_sites(report: &Report) {
     assert!(series.len() == times && series.is_sorted(), "{series:?}");
     let growth = &grows["growth"];
     assert!(growth["p"].as_f64() < Some(0.05), "{growth}");
+    assert_eq!(grows["trend"]["p"], growth["p"]);
     let rate = growth["bytes_per_second"].as_f64().expect("a rate");
     assert!((1e4..=65536.0 * 50.0 * 1.1).contains(&rate), "{growth}");
     let stays = site("table", report);
     assert_eq!(numbers(&stays["series"]).last(), Some(&4096), "{stays}");
-    assert_eq!(stays["growth"]["bytes_per_second"], 0.0, "{stays}");
+    assert_eq!(stays["trend"]["bytes_per_second"], 0.0, "{stays}");
     assert_ne!(stays["growth"]["pattern"], "growing");
     let peak = report.at("/peak");
     let first = &peak["sites"][0];

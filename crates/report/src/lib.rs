@@ -53,8 +53,8 @@ pub use merge::{merged, replicas};
 pub use model::{
     Age, Alike, Amount, Change, Changed, Checked, Child, Compared, Course, Exit, Family, Forecast,
     Frame, FrameId, Growth, Heap, Hex, Kind, Look, Memory, Mode, Module, ModuleId, Moment, Part,
-    Peak, PeakSite, Place, Probe, ProbeKind, Report, Rung, SCHEMA, Shape, Site, Snapshot, Source,
-    Stopped, Suppressed, Tables, Target, Totals, What,
+    Peak, PeakSite, Place, Probe, ProbeKind, Report, Rung, SCHEMA, Shape, Site, Slope, Snapshot,
+    Source, Stopped, Suppressed, Tables, Target, Totals, What,
 };
 pub use names::printable;
 pub use numbers::{bytes, count, grouped};

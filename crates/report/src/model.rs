@@ -14,7 +14,7 @@ pub use self::memory::{
     Checked, Child, Forecast, Look, Memory, Moment, Part, Peak, PeakSite, Rung, Snapshot, What,
 };
 pub use self::site::{
-    Age, Alike, Amount, Change, Changed, Course, Growth, Kind, Shape, Site, Source,
+    Age, Alike, Amount, Change, Changed, Course, Growth, Kind, Shape, Site, Slope, Source,
 };
 
 /// The schema that this crate writes and reads.
@@ -105,14 +105,17 @@ impl Report {
         sites.flat_map(|site| site.frames.iter().copied())
     }
 
-    /// Without what only captures keep: a JSON report is shorter by it.
-    pub fn without_keys_of_captures(mut self) -> Report {
+    /// As a JSON report has it: shorter by what only captures keep, and with figures of growth apart
+    /// from the word, which may not be proven.
+    pub(crate) fn for_json(mut self) -> Report {
         self.target_suppressions = None;
         for frame in &mut self.frames {
             frame.symbol = None;
         }
         for site in &mut self.sites {
             site.allocator = Vec::new();
+            site.trend = site.growth.as_ref().and_then(Growth::slope);
+            site.growth = site.growth.take().filter(|growth| growth.pattern.is_some());
         }
         self
     }

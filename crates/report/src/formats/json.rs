@@ -19,7 +19,7 @@ impl Format for Json {
         // table.
         let mut out = BufWriter::new(out);
         let reports = reports.iter().cloned();
-        lines(reports.map(Report::without_keys_of_captures), &mut out)?;
+        lines(reports.map(Report::for_json), &mut out)?;
         out.flush()
     }
 }

@@ -68,6 +68,9 @@ pub struct Site {
     /// The sites that it sums up, as they were, if they are wanted; in no file.
     #[serde(skip)]
     pub members: Vec<Site>,
+    /// How its bytes have changed over the time line, if that is known; JSON reports only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Slope>,
     /// What there was of it in the report that this one is compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Amount>,
@@ -241,6 +244,15 @@ pub enum Source {
     Before,
 }
 
+/// How its bytes have changed over the time line, whatever that proves.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slope {
+    /// By so much, as Theil and Sen estimate it.
+    pub bytes_per_second: f64,
+    /// How likely what has no trend is to look like one by chance, as Mann and Kendall test it.
+    pub p: f64,
+}
+
 /// How a site grows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
@@ -249,7 +261,7 @@ pub struct Growth {
     /// How likely what has no trend is to look like one by chance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
-    /// In a word, if that is proven.
+    /// In a word, if that is proven; a JSON report has no growth without.
     pub pattern: Option<Course>,
     /// In some words; only while there are ages of which to say them.
     #[serde(skip)]
@@ -257,6 +269,14 @@ pub struct Growth {
 }
 
 impl Growth {
+    /// Its figures, if they are known.
+    pub(crate) fn slope(&self) -> Option<Slope> {
+        Some(Slope {
+            bytes_per_second: self.bytes_per_second?,
+            p: self.p?,
+        })
+    }
+
     /// The word for what is proven. `None` if nothing is.
     pub(crate) fn word(&self) -> Option<&'static str> {
         self.pattern.map(Course::name)
