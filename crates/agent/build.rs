@@ -53,7 +53,7 @@ const SYMBOLS: [(&str, &str); 27] = [
 ];
 
 /// Sources of which the image is made.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "blob",
     "src/layout.rs",
     "src/mapping.rs",
@@ -61,6 +61,7 @@ const SOURCES: [&str; 13] = [
     "src/primitive.rs",
     "src/published.rs",
     "src/queue.rs",
+    "src/tally.rs",
     "../api/src",
     "../arch/src",
     "../memory/src",

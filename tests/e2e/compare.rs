@@ -127,6 +127,7 @@ fn wrong_with(leak: &Leak, sites: &[Site]) -> Vec<String> {
             (blocks, bytes)
         ));
     }
+    wrong.extend(wrong_sum(leak, sites));
     for site in sites {
         if !leak.functions.is_empty() && !leak.functions.contains(&site.function) {
             wrong.push(format!(
@@ -142,6 +143,29 @@ fn wrong_with(leak: &Leak, sites: &[Site]) -> Vec<String> {
                 line_of(site)
             ));
         }
+    }
+    wrong
+}
+
+/// What was allocated there is what is left there, or more.
+fn wrong_sum(leak: &Leak, sites: &[Site]) -> Vec<String> {
+    let mut sum = [0, 0];
+    let mut wrong = Vec::new();
+    for site in sites.iter().filter(|site| site.source == "heap") {
+        let [blocks, bytes] = site.allocated.unwrap_or_default();
+        sum = [sum[0] + blocks, sum[1] + bytes];
+        if blocks < site.blocks || bytes < site.bytes {
+            let told = site.allocated;
+            wrong.push(format!("! allocated {told:?}: {}", line_of(site)));
+        }
+    }
+    let expected = [leak.allocated, leak.allocated_bytes];
+    let mut pairs = expected.iter().zip(sum);
+    if pairs.any(|(expected, seen)| expected.is_some_and(|expected| expected != seen)) {
+        let place = &leak.place;
+        wrong.push(format!(
+            "! {place}: {expected:?} allocated expected, {sum:?} seen"
+        ));
     }
     wrong
 }

@@ -31,6 +31,7 @@ mod blocked;
 mod browser;
 mod changes;
 mod costs;
+mod counts;
 mod culprit;
 mod detours;
 mod doctor;

@@ -26,6 +26,8 @@ pub(crate) struct Site {
     pub(crate) function: String,
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
+    /// What was allocated there in all, if that is told.
+    pub(crate) allocated: Option<[u64; 2]>,
     pub(crate) frames: Vec<Frame>,
     /// Its stacks, if more than one read the same.
     alike: Vec<Stack>,
@@ -155,6 +157,7 @@ impl Site {
             function: text(&json["function"]),
             blocks: number(&json["blocks"]),
             bytes: number(&json["bytes"]),
+            allocated: allocated(json),
             frames: frames
                 .iter()
                 .map(|frame| Frame::of(frame, report))
@@ -195,6 +198,11 @@ impl Stack {
             addresses: addresses(&frames),
         }
     }
+}
+
+fn allocated(site: &Value) -> Option<[u64; 2]> {
+    let (blocks, bytes) = (&site["allocated_blocks"], &site["allocated_bytes"]);
+    Some([blocks.as_u64()?, bytes.as_u64()?])
 }
 
 fn addresses(frames: &[Frame]) -> Vec<u64> {

@@ -1,7 +1,7 @@
 //! What a fixture states about itself, in comments on the lines that leak.
 //!
 //! - `//~ LEAK [run|attach] [blocks=N] [bytes=N] [fn=A|B] [frames=inner,outer] [kind=mapping]`:
-//!   this line leaks exactly that.
+//!   this line leaks exactly that; `[allocated=N] [allocated_bytes=N]`: of so many in all.
 //! - `//~ ANY why`: what this line leaks is the C library's business.
 //! - `//~ OUTSIDE [run|attach] module=M|function=F [blocks=N]`: a site with no line of the fixture
 //!   is tolerated if one of its frames fits.
@@ -46,6 +46,9 @@ pub(crate) struct Leak {
     pub(crate) place: Place,
     pub(crate) blocks: Option<u64>,
     pub(crate) bytes: Option<u64>,
+    /// How many were allocated there in all.
+    pub(crate) allocated: Option<u64>,
+    pub(crate) allocated_bytes: Option<u64>,
     /// Allocator functions, one of which the site must name.
     pub(crate) functions: Vec<String>,
     /// Functions of the fixture, innermost first, that the stack must show in this order.
@@ -138,6 +141,8 @@ fn leak(fields: &Fields, place: Place) -> Leak {
         place,
         blocks: fields.number("blocks"),
         bytes: fields.number("bytes"),
+        allocated: fields.number("allocated"),
+        allocated_bytes: fields.number("allocated_bytes"),
         functions: list("fn", '|'),
         frames: list("frames", ','),
         source: fields.text("kind").unwrap_or_else(|| "heap".to_owned()),

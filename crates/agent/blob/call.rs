@@ -137,12 +137,11 @@ impl Call {
             ..
         } = *self.descriptor();
         let size = action.size(&self.arguments).filter(|_| at != 0)?;
-        let (kind, sp) = (kind as u8, self.entry_sp());
         Some(Allocated {
             key: Key::new(family, at),
             size,
             kind,
-            sp,
+            sp: self.entry_sp(),
             bp,
         })
     }
@@ -154,7 +153,7 @@ impl Call {
         let inner = handed(self.thread()).filter(|inner| call.hands_on(*inner));
         if let Some(state) = agent.state(self.thread(), self.before) {
             match inner {
-                Some(inner) => agent.handed_on(state, &call, inner, sought),
+                Some(inner) => agent.handed_on(state, &call, inner),
                 None => agent.allocated(state, &call, sought),
             }
             agent.done(state, self.before);

@@ -111,7 +111,7 @@ impl Agent {
         let call = Allocated {
             key: free.key,
             size: 0,
-            kind: NO_FUNCTION,
+            kind: NO_FUNCTION.into(),
             sp: free.sp,
             bp: free.bp,
         };

@@ -35,6 +35,9 @@ mod realloc;
 mod record;
 mod rules;
 mod stack;
+#[path = "../src/tally.rs"]
+#[allow(dead_code, reason = "reading is for the tracer")]
+mod tally;
 mod unreturned;
 
 unsafe extern "C" {

@@ -10,7 +10,7 @@ use leaktap_api::{
 use leaktap_ledger::{FamilyId, Key};
 
 use crate::agent::{Agent, set_outer};
-use crate::layout::{Call, Descriptor, Loss, MAPPINGS, Module, Thread, running};
+use crate::layout::{Call, Descriptor, Loss, MAPPINGS, Module, Thread, function, running};
 use crate::mapping::Noted;
 use crate::nesting::{Entry, Walked, entry};
 use crate::queue::{self, Queue};
@@ -76,7 +76,7 @@ impl Agent {
     pub(crate) fn asks(self, call: &Mapping<'_>) -> bool {
         self.note_mapping(Noted {
             action: call.descriptor.action,
-            kind: call.descriptor.kind as u8,
+            kind: function(call.descriptor.kind),
             ret: call.ret(),
             arguments: call.arguments,
             result: 0,
@@ -187,7 +187,7 @@ impl Call {
         let descriptor = self.descriptor();
         let mut noted = Noted {
             action: descriptor.action,
-            kind: descriptor.kind as u8,
+            kind: function(descriptor.kind),
             // SAFETY: the agent is about to return there.
             ret: unsafe { *(self.entry_sp() as *const u64) },
             arguments: self.arguments,
@@ -224,7 +224,7 @@ impl Call {
         Allocated {
             key: Key::new(FamilyId::FIRST, 0),
             size: 0,
-            kind: self.descriptor().kind as u8,
+            kind: self.descriptor().kind,
             sp: self.entry_sp(),
             bp,
         }

@@ -8,11 +8,13 @@ use leaktap_unwind::{Frame, Memo, Missed, Remembered, RuleCache, Start};
 use crate::agent::{Agent, stripe};
 use crate::frees::Freeing;
 use crate::layout::{
-    CACHED_RULES, FREE_STACKS, Loss, MAX_DEPTH, MEMO_QUADS, MEMO_SETS, NEARS, Thread,
+    CACHED_RULES, FREE_STACKS, KIND_BITS, Loss, MAX_DEPTH, MEMO_QUADS, MEMO_SETS, NEARS, STACKS,
+    Thread, function, kind,
 };
 use crate::rules::{AllRows, CachedRows};
 use crate::stack::{Stack, Words};
-use leaktap_ledger::{AREA_BITS, Block, Kept, Key, Near, StackId, Trail};
+use crate::tally::{Sum, Tally};
+use leaktap_ledger::{AREA_BITS, Block, FamilyId, Full, Kept, Key, Near, StackId, Trail};
 
 /// A call that returned a block.
 #[derive(Clone, Copy)]
@@ -21,8 +23,8 @@ pub(crate) struct Allocated {
     pub(crate) key: Key,
     /// Bytes that were asked for.
     pub(crate) size: u64,
-    /// The function.
-    pub(crate) kind: u8,
+    /// The function, and the heap.
+    pub(crate) kind: u16,
     /// Stack pointer at its entry.
     pub(crate) sp: u64,
     /// rbp there.
@@ -68,7 +70,15 @@ impl Allocated {
     /// through a pointer may be of one function or another.
     #[inline]
     fn key(&self, generation: u32) -> u32 {
-        generation << 8 | u32::from(self.kind)
+        generation << KIND_BITS | u32::from(self.kind)
+    }
+
+    /// The same call, which has returned a block of another heap.
+    fn of_heap(self, family: FamilyId) -> Allocated {
+        Allocated {
+            kind: kind(function(self.kind), family),
+            ..self
+        }
     }
 }
 
@@ -92,9 +102,28 @@ impl Agent {
         let block = self.block(call, stack);
         match near(state, call.key) {
             // SAFETY: `near` says so.
-            Some(near) if unsafe { self.ledger().allocated_near(stripe, near, &block) } => Ok(()),
+            Some(near) if unsafe { self.ledger().allocated_near(stripe, near, &block) } => {
+                if !state.tally.count_again(stack.0, block.size) {
+                    self.count(&state.tally, stack, (1, block.size));
+                }
+                Ok(())
+            }
             _ => Err(Sought::Found(stack)),
         }
+    }
+
+    /// A stack has allocated so many more blocks and bytes, or fewer, where that wraps. `tally` is
+    /// for this call alone.
+    #[cold]
+    #[inline(never)]
+    fn count(self, tally: &Tally, stack: StackId, more: (u64, u64)) {
+        let sums = self.control.sums as *const Sum;
+        tally.count(stack.0, more, |stack| {
+            let is_one = (stack as usize) < STACKS;
+            // SAFETY: the tracer maps so many before it arms the first probe, and keeps them mapped
+            // while any thread is in the agent; all of one is atomic.
+            is_one.then(|| unsafe { &*sums.wrapping_add(stack as usize) })
+        });
     }
 
     #[inline(always)]
@@ -143,24 +172,28 @@ impl Agent {
             return self.lose(Loss::Full);
         };
         let block = self.block(call, stack);
-        if self.ledger().allocated(stripe(state), &block).is_err() {
-            self.lose(Loss::Full);
+        match self.ledger().allocated(stripe(state), &block) {
+            // SAFETY: the caller says that nobody else uses `state`.
+            Ok(_) => self.count(unsafe { &(*state).tally }, stack, (1, block.size)),
+            Err(Full) => self.lose(Loss::Full),
         }
         self.remember_near(state, call.key);
     }
 
-    /// The block of `inner`, which the call has handed on, is known by its stack from now on.
+    /// The block of `inner`, which the call has handed on, is known by its stack from now on, and
+    /// was allocated there.
     #[cold]
-    pub(crate) fn handed_on(
-        self,
-        state: *mut Thread,
-        call: &Allocated,
-        inner: Key,
-        sought: Sought,
-    ) {
+    pub(crate) fn handed_on(self, state: *mut Thread, call: &Allocated, inner: Key) {
+        let by = call.key.family();
+        let call = call.of_heap(inner.family());
         // Without room for one more, it keeps the stack that it has.
-        if let Some(stack) = self.stack(state, call, sought) {
-            self.ledger().hand_on(call.key.family(), inner, stack);
+        if let Some(stack) = self.stack(state, &call, Sought::NotYet)
+            && let Some((size, before)) = self.ledger().hand_on(by, inner, stack)
+        {
+            // SAFETY: the caller says that nobody else uses `state`.
+            let tally = unsafe { &(*state).tally };
+            self.count(tally, before, (1_u64.wrapping_neg(), size.wrapping_neg()));
+            self.count(tally, stack, (1, size));
         }
     }
 
@@ -238,7 +271,7 @@ impl Agent {
         start: (Start, u32, Missed),
         memory: &Stack<'_>,
         generation: u32,
-        kind: u8,
+        kind: u16,
     ) -> Option<StackId> {
         let mut rows = CachedRows {
             all: AllRows(self),

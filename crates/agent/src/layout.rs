@@ -10,12 +10,13 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use leaktap_api::{Action, Nested};
 use leaktap_arch::BREAKPOINT;
-use leaktap_ledger::{FamilyId, Near, Trail};
+use leaktap_ledger::{FamilyId, Near, StackId, Trail};
 use leaktap_memory::{GOLDEN, PAGE};
 use leaktap_unwind::{Frame, Memo, Remembered};
 
 use crate::moving::{MOVING, MOVING_WORDS};
 use crate::published::Published;
+use crate::tally::Tally;
 
 /// Nested calls that a thread remembers.
 pub const NESTED: usize = 128;
@@ -48,6 +49,22 @@ pub const ALL_SEEN: u32 = 4;
 
 /// Of a stack that no allocation has.
 pub const NO_FUNCTION: u8 = u8::MAX;
+
+/// What the ledger keeps of who allocated: a function, by number, and the heap that the block is
+/// in. A stack so is of one heap.
+#[inline]
+pub const fn kind(function: u8, family: FamilyId) -> u16 {
+    (family.number() as u16) << u8::BITS | function as u16
+}
+
+/// The function of such a kind.
+#[inline]
+pub const fn function(kind: u16) -> u8 {
+    kind as u8
+}
+
+/// Bits of a kind.
+pub const KIND_BITS: u32 = u8::BITS + FamilyId::MOST.ilog2();
 
 /// Rules that a thread remembers by pc.
 pub const CACHED_RULES: usize = 4096;
@@ -99,6 +116,9 @@ pub const INSIDE: usize = 32;
 
 /// Most modules of [`Control::system`].
 pub const SYSTEM: usize = 16;
+
+/// Stacks that have numbers.
+pub const STACKS: usize = StackId::MOST;
 
 /// Calls of mmap(2) and its kin that may be noted and not be read yet: 8 MiB of notes.
 pub const MAPPINGS: usize = 128 << 10;
@@ -155,6 +175,8 @@ pub struct Control {
     pub threads: u64,
     /// Address of room for [`MAPPINGS`] notes: see [`Queue`](crate::queue::Queue).
     pub mappings: u64,
+    /// Address of the [`Sum`](crate::tally::Sum)s of stacks, [`STACKS`] of them.
+    pub sums: u64,
     /// Where the C library notes the end of the heap segment, or 0.
     pub current_break: u64,
     /// Binary logarithm of the number of sets of [`KEYS`] keys, 1 or more.
@@ -335,6 +357,8 @@ pub struct Thread {
     pub pool: [AtomicU64; 2],
     /// What is known of the thread's stack.
     pub stack: Known,
+    /// What its stacks have allocated.
+    pub tally: Tally,
     /// Calls that were part of the one of `outer`.
     pub nested: Nested<NESTED>,
     /// Frames of the walk at hand.
@@ -448,7 +472,7 @@ pub struct Descriptor {
     pub call: u64,
     /// What a call does.
     pub action: Action,
-    /// What the ledger notes as the block's kind.
+    /// What the ledger keeps of who allocated: see [`kind`].
     pub kind: u16,
     /// Which heap the function is of.
     pub family: FamilyId,

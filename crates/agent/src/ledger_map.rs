@@ -13,6 +13,7 @@ use leaktap_unwind::Row;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::layout::{Control, Live, Told};
+use crate::tally::{Sum, Tally};
 
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
@@ -114,6 +115,26 @@ impl LedgerMap {
             },
             _ => &[],
         }
+    }
+
+    /// `len` sums at `offset`, a multiple of 8; none unless they are all before the ledger.
+    pub(crate) fn sums(&self, offset: u64, len: usize) -> &[Sum] {
+        let bytes = len.saturating_mul(size_of::<Sum>());
+        match self.before_ledger(offset, bytes) {
+            // SAFETY: as for `words`: a Sum is atomic words.
+            Some(place) if offset.is_multiple_of(align_of::<Sum>() as u64) => unsafe {
+                std::slice::from_raw_parts(place.cast(), len)
+            },
+            _ => &[],
+        }
+    }
+
+    /// The tally at `offset`, if it is before the ledger, and aligned.
+    pub(crate) fn tally(&self, offset: u64) -> Option<&Tally> {
+        let place = self.before_ledger(offset, size_of::<Tally>())?;
+        let is_aligned = offset.is_multiple_of(align_of::<Tally>() as u64);
+        // SAFETY: as for `words`: all of a Tally is atomic; the mapping begins with a page.
+        is_aligned.then(|| unsafe { &*place.cast() })
     }
 
     /// The half word at `offset`, a multiple of 4, if it is before the ledger.

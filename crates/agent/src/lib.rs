@@ -16,6 +16,7 @@
 //! - It waits for nobody but there, for a second at most.
 #![deny(unsafe_code)]
 
+mod counts;
 pub mod layout;
 #[allow(
     unsafe_code,
@@ -33,14 +34,16 @@ pub mod published;
 pub mod queue;
 mod shared;
 mod stub;
+pub mod tally;
 
 use std::sync::OnceLock;
 
 use leaktap_memory::Svma;
 
+pub use counts::Counts;
 pub use shared::{
     CONTROL_AT, KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, REMAINS_AT, REMAINS_LEN, ROOM_AT,
-    ROOM_LEN, SHARED_LEN, Shared, TABLES, THREADS_AT,
+    ROOM_LEN, SHARED_LEN, SUMS_AT, Shared, TABLES, THREADS_AT,
 };
 pub use stub::{DESCRIPTOR_AT, PUSH_LEN, STUB_LEN, stub};
 

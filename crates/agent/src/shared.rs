@@ -14,10 +14,11 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
-use crate::layout::{KEYS, Known, Live, MAPPINGS, SPARES, Thread, Told, Unreturned};
+use crate::layout::{KEYS, Known, Live, MAPPINGS, SPARES, STACKS, Thread, Told, Unreturned};
 use crate::ledger_map::LedgerMap;
 use crate::moving::{MOVING, MOVING_WORDS, Moving};
 use crate::queue::{Place, Queue};
+use crate::tally::{Sum, Tally};
 
 /// Binary logarithm of the number of sets of keys: 8,192 threads at a time.
 pub const KEY_BITS: u32 = 10;
@@ -26,7 +27,7 @@ pub const KEY_BITS: u32 = 10;
 pub const TABLES: u32 = 28;
 
 const KEYS_LEN: usize = KEYS << KEY_BITS;
-const THREADS_LEN: usize = KEYS_LEN + SPARES;
+pub(crate) const THREADS_LEN: usize = KEYS_LEN + SPARES;
 
 /// Offset of [`Control`](crate::layout::Control).
 pub const CONTROL_AT: u64 = 0;
@@ -54,8 +55,11 @@ pub const ROOM_AT: u64 = MAPPINGS_AT + (MAPPINGS * size_of::<Place>()) as u64;
 /// Bytes of that room: 60 million rows.
 pub const ROOM_LEN: u64 = 1 << 30;
 
+/// Offset of the sums of what stacks have allocated.
+pub const SUMS_AT: u64 = ROOM_AT + ROOM_LEN;
+
 /// Offset of the ledger.
-pub const LEDGER_AT: u64 = ROOM_AT + ROOM_LEN;
+pub const LEDGER_AT: u64 = (SUMS_AT + (STACKS * size_of::<Sum>()) as u64).next_multiple_of(4096);
 
 /// Bytes of the whole. Nearly all of it is never touched.
 pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;
@@ -245,7 +249,7 @@ impl Shared {
     }
 
     /// The next piece in use from `at` on. All that is there, where nobody can tell.
-    fn next_in_use(&self, at: u64) -> Option<Range<u64>> {
+    pub(crate) fn next_in_use(&self, at: u64) -> Option<Range<u64>> {
         let len = self.parts.len();
         let rest = (at < len).then_some(at..len);
         if self.map.file().is_none() {
@@ -272,6 +276,26 @@ impl Shared {
             let in_ledger = |offset: u64| offset.saturating_sub(first) as usize;
             ledger.live_in(in_ledger(range.start)..in_ledger(range.end))
         })
+    }
+
+    /// Of the sums of stacks, those between two offsets in the file, and the number of the first.
+    /// None where nothing is shared.
+    pub(crate) fn sums_in(&self, range: &Range<u64>) -> (usize, &[Sum]) {
+        let word = |at: u64| at.clamp(SUMS_AT, LEDGER_AT) - SUMS_AT;
+        let first = (word(range.start) / size_of::<Sum>() as u64) as usize;
+        let end = (word(range.end) / size_of::<Sum>() as u64) as usize;
+        (
+            first,
+            self.map
+                .sums(SUMS_AT, STACKS)
+                .get(first..end)
+                .unwrap_or_default(),
+        )
+    }
+
+    /// The tally at an offset in the file; nothing where nothing is shared.
+    pub(crate) fn tally(&self, at: u64) -> Option<&Tally> {
+        self.map.tally(at)
     }
 
     /// The ledger.

@@ -37,7 +37,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc;
 
 use agent::{Agent, stripe};
-use leaktap_agent::layout::{self, BUSY, Control, KEYS, Module, Region, SPARES, Thread};
+use leaktap_agent::layout::{self, BUSY, Control, KEYS, Module, Region, SPARES, STACKS, Thread};
+use leaktap_agent::tally::{self, Sum};
 use leaktap_ledger::{Ledger, reserved};
 use leaktap_unwind::{Cfa, Row, Rule, SavedBp, Step};
 use record::{Allocated, Sought};
@@ -86,6 +87,7 @@ fn agent() -> Agent {
     control.keys = zeroed(8 * keys, 64) as u64;
     control.threads = zeroed(size_of::<Thread>() * (keys + SPARES), PAGE) as u64;
     control.ledger = zeroed(reserved(1), PAGE) as u64;
+    control.sums = zeroed(STACKS * size_of::<Sum>(), PAGE) as u64;
     control.key_bits = KEY_BITS;
     control.tables = 1;
     control.depth = 8;

@@ -213,16 +213,15 @@ impl Bucket {
         }
     }
 
-    /// The block in this place has another stack from now on. False if it is about to be another
-    /// one.
-    fn restack(&self, place: usize, stack: StackId) -> bool {
-        let Some(what) = self.what.get(place) else {
-            return false;
-        };
+    /// The block in this place has another stack from now on. Returns its size, and the one before;
+    /// nothing if it is about to be another block.
+    fn restack(&self, place: usize, stack: StackId) -> Option<(u64, StackId)> {
+        let what = self.what.get(place)?;
         let before = what.load(Acquire);
-        let after = pack(unpack(before).0, stack);
+        let was = unpack(before);
+        let after = pack(was.0, stack);
         let changed = what.compare_exchange(before, after, AcqRel, Relaxed);
-        changed.is_ok()
+        changed.is_ok().then_some(was)
     }
 
     /// The last block at `addr`, if this says that it was freed.
@@ -385,16 +384,14 @@ impl<'m> Ledger<'m> {
     }
 
     /// A call of `by` has handed on the block of `key`, another family's, as its own: it is known
-    /// by that call's stack from now on. False if it is not there.
-    pub fn hand_on(&self, by: FamilyId, key: Key, stack: StackId) -> bool {
-        let is_done = self.place_of(key.0).is_some_and(|(bucket, place)| {
-            // Nobody else has the block yet.
-            bucket.restack(place, stack)
-        });
-        if is_done {
-            self.head().forwarders.fetch_or(1 << by.number(), Relaxed);
-        }
-        is_done
+    /// by that call's stack from now on. Returns its size, and the stack that it had; nothing if it
+    /// is not there.
+    pub fn hand_on(&self, by: FamilyId, key: Key, stack: StackId) -> Option<(u64, StackId)> {
+        let (bucket, place) = self.place_of(key.0)?;
+        // Nobody else has the block yet.
+        let was = bucket.restack(place, stack)?;
+        self.head().forwarders.fetch_or(1 << by.number(), Relaxed);
+        Some(was)
     }
 
     /// Whether a free of `key` is for another family to count: its own hands on what others have

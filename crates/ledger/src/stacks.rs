@@ -39,6 +39,11 @@ const DEEPEST: usize = 257;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackId(pub u32);
 
+impl StackId {
+    /// Numbers are below this.
+    pub const MOST: usize = NODES.slots() as usize;
+}
+
 /// Nobody has entered a stack with that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoStack;
@@ -48,8 +53,8 @@ pub struct NoStack;
 pub struct Kept {
     /// How the walk ended, as `unwind` numbers it.
     pub end: u8,
-    /// Which function allocated, as the tracer numbers them.
-    pub kind: u8,
+    /// What allocated, as the tracer numbers functions.
+    pub kind: u16,
 }
 
 /// The outermost node's frame: not a frame, but what else there is to say of the stack.
@@ -164,7 +169,7 @@ impl Ledger<'_> {
                 let is_root = word & ROOT != 0;
                 return is_root.then_some(Kept {
                     end: word as u8,
-                    kind: (word >> 8) as u8,
+                    kind: (word >> 8) as u16,
                 });
             };
             frame(word);

@@ -325,7 +325,7 @@ fn a_stack_has_one_number_and_comes_back_whole() {
         }
         let kept = Kept {
             end: (random.next() % 3) as u8,
-            kind: (random.next() % 5) as u8,
+            kind: ((random.next() % 5) as u16) << 8,
         };
         let id = ledger.intern(&stack, kept).unwrap();
         let before = known.entry((stack.clone(), kept)).or_insert(id);
@@ -398,10 +398,12 @@ fn a_block_that_is_handed_on_is_known_by_another_stack() {
         stack: StackId(7),
         ..block(48, 30)
     };
-    assert!(!ledger.hand_on(wrapper, inner, other.stack));
+    assert_eq!(ledger.hand_on(wrapper, inner, other.stack), None);
     assert!(!ledger.is_passed_on(handed));
     assert!(ledger.allocated(0, &block(48, 30)).is_ok());
-    assert!(ledger.hand_on(wrapper, inner, other.stack));
+    let was = block(48, 30).stack;
+    let handed_on = ledger.hand_on(wrapper, inner, other.stack);
+    assert_eq!(handed_on, Some((30, was)));
     assert_eq!(ledger.find(inner), Some(other));
     assert!(ledger.is_passed_on(handed) && !ledger.is_passed_on(inner));
     assert_eq!(ledger.restore(0, Freed::PassedOn), Ok(()));

@@ -373,6 +373,6 @@ impl Representatives {
 }
 
 /// Nothing if either is not known.
-fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+pub(crate) fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     Some(one?.saturating_add(other?))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::grouping::sum as both;
 use crate::{Frame, FrameId, Heap, Kind, Module, ModuleId, Report, Site, Source, Target, Totals};
 
 /// All that `reports` list, as if it were of one process: what is left at the same place of the
@@ -122,6 +123,8 @@ impl Numbers {
                 function: site.function.clone(),
                 blocks: site.blocks,
                 bytes: site.bytes,
+                allocated_blocks: site.allocated_blocks,
+                allocated_bytes: site.allocated_bytes,
                 youngest: site.youngest,
                 oldest: site.oldest,
                 culprit: site.culprit.as_ref().and_then(number),
@@ -174,6 +177,8 @@ impl Numbers {
             Some(site) => {
                 site.blocks = site.blocks.saturating_add(new.blocks);
                 site.bytes = site.bytes.saturating_add(new.bytes);
+                site.allocated_blocks = both(site.allocated_blocks, new.allocated_blocks);
+                site.allocated_bytes = both(site.allocated_bytes, new.allocated_bytes);
                 site.youngest = site.youngest.min(new.youngest);
                 site.oldest = site.oldest.max(new.oldest);
             }
@@ -192,6 +197,9 @@ mod tests {
     fn the_same_place_of_two_processes_is_one_site() {
         let mut one = report();
         add(&mut one, &[frame("f", "a.c", 1)], &[(1.0, 2, 20)]);
+        for site in &mut one.sites {
+            site.allocated_blocks = Some(7);
+        }
         let mut other = one.clone();
         for module in &mut other.modules {
             module.base = Hex(module.base.0 + 0x1000);
@@ -204,6 +212,8 @@ mod tests {
             .map(|site| (site.blocks, site.bytes))
             .collect();
         assert_eq!(sites, [(4, 40), (1, 5)]);
+        let allocated = sum.sites.iter().map(|site| site.allocated_blocks);
+        assert_eq!(allocated.collect::<Vec<_>>(), [Some(14), None]);
         assert_eq!(sum.modules.len(), one.modules.len());
         assert_eq!(sum.totals.heap.live_blocks, 2 * one.totals.heap.live_blocks);
         assert_eq!(merged(&[]), None);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use leaktap_agent::Shared;
-use leaktap_agent::layout::{FREE_STACKS, Loss, NO_FUNCTION};
+use leaktap_agent::layout::{FREE_STACKS, Loss, NO_FUNCTION, function, kind};
+use leaktap_agent::{Counts, Shared};
 use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Origin, Region, Regions, SiteKey};
 use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
@@ -30,6 +30,12 @@ const _: () = assert!(OWN_STRIPE < STRIPES);
 /// Most pieces of mappings, in half a gigabyte: a target may write into what it shares with us that
 /// it has more.
 const MOST_PIECES: usize = 1 << 22;
+
+/// Of a stack that has freed.
+const FREED: Allocator = Allocator {
+    function: FunctionId(NO_FUNCTION),
+    family: FamilyId::FIRST,
+};
 
 /// What a process did with memory while it was traced.
 #[derive(Debug)]
@@ -53,6 +59,10 @@ pub(crate) struct Books {
     counted: RangeInclusive<u32>,
     /// No block is entered as of an earlier time, in milliseconds.
     earliest: u32,
+    /// What stacks have allocated, but for what the agent counts.
+    counts: Counts,
+    /// What the agent has counted is in there, too.
+    has_all_counts: bool,
     /// Calls that were seen, but not what they did.
     lost: u64,
     looks: Looks,
@@ -76,6 +86,8 @@ impl Books {
             wanted: 0,
             counted: 0..=u32::MAX,
             earliest: 0,
+            counts: Counts::default(),
+            has_all_counts: false,
             lost: 0,
             looks: Looks::default(),
             series: Series::default(),
@@ -98,11 +110,25 @@ impl Books {
     }
 
     /// Memory of our own, for when the target is let go: nothing if it is too small for what the
-    /// agent may have counted.
+    /// agent may have counted. What that has counted of stacks is here once this is called: nobody
+    /// is in the agent any more.
     pub(crate) fn home(&mut self) -> Option<&mut Shared> {
         let shared = self.shared.as_ref()?;
         let holds = self.home.holds(shared);
+        if holds && !self.has_all_counts {
+            self.counts.add_all(&shared.counts());
+            self.has_all_counts = true;
+        }
         holds.then_some(&mut self.home)
+    }
+
+    /// What each stack has allocated since the trace began.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = self.counts.clone();
+        if let Some(shared) = self.shared.as_ref().filter(|_| !self.has_all_counts) {
+            counts.add_all(&shared.counts());
+        }
+        counts
     }
 
     /// All that the agent has counted is in our own memory now.
@@ -302,7 +328,7 @@ impl Books {
         let kept = self.ledger().stack(StackId(id), |raw| frames.push(raw));
         let Kept { end, kind } = kept?;
         let end = End::try_from(end).unwrap_or(End::Unreadable);
-        Some((frames, end, FunctionId(kind)))
+        Some((frames, end, FunctionId(function(kind))))
     }
 
     /// What called the innermost frame of a stack: see [`Ledger::caller`].
@@ -323,12 +349,13 @@ impl Books {
         }
     }
 
-    /// Nothing if there is no room for more stacks.
-    fn intern(&mut self, function: FunctionId, stack: Stack<'_>) -> Option<StackId> {
+    /// The stack of a call of a function that is about something in a heap. Nothing if there is no
+    /// room for more stacks.
+    fn intern(&mut self, by: Allocator, stack: Stack<'_>) -> Option<StackId> {
         let frames: Vec<u64> = stack.frames.iter().map(|frame| frame.raw()).collect();
         let kept = Kept {
             end: stack.end as u8,
-            kind: function.0,
+            kind: kind(by.function.0, by.family),
         };
         self.ledger().intern(&frames, kept)
     }
@@ -372,14 +399,16 @@ pub(crate) fn live_blocks(totals: &Totals) -> u64 {
 impl Recorder for Books {
     fn allocated(&mut self, by: Allocator, at: Addr, size: u64, stack: Stack<'_>) {
         let time = self.now_ms();
-        let entered = self.intern(by.function, stack).and_then(|stack| {
+        let entered = self.intern(by, stack).and_then(|stack| {
             let block = Block {
                 key: Key::new(by.family, at.get()),
                 size,
                 stack,
                 time,
             };
-            self.ledger().allocated(OWN_STRIPE, &block).ok()
+            let replaced = self.ledger().allocated(OWN_STRIPE, &block).ok()?;
+            self.counts.add(stack.0, (1, size));
+            Some(replaced)
         });
         match entered {
             Some(replaced) => self.grew(by.family, size, replaced.unwrap_or(0)),
@@ -388,9 +417,17 @@ impl Recorder for Books {
     }
 
     fn handed_on(&mut self, by: Allocator, key: Key, stack: Stack<'_>) {
+        let of_its_heap = Allocator {
+            family: key.family(),
+            ..by
+        };
         // Without room for one more, it keeps the stack that it has.
-        if let Some(stack) = self.intern(by.function, stack) {
-            self.ledger().hand_on(by.family, key, stack);
+        if let Some(stack) = self.intern(of_its_heap, stack)
+            && let Some((size, before)) = self.ledger().hand_on(by.family, key, stack)
+        {
+            let less = (1_u64.wrapping_neg(), size.wrapping_neg());
+            self.counts.add(before.0, less);
+            self.counts.add(stack.0, (1, size));
         }
     }
 
@@ -402,7 +439,7 @@ impl Recorder for Books {
         if self.ledger().is_passed_on(key) {
             return Freed::PassedOn;
         }
-        let stack = stack.and_then(|stack| self.intern(FunctionId(NO_FUNCTION), stack));
+        let stack = stack.and_then(|stack| self.intern(FREED, stack));
         let by = stack.map_or(ret.get() as u32, one_more);
         let block = self.ledger().freed_by(OWN_STRIPE, key, by);
         if let Some(block) = block {
@@ -413,7 +450,7 @@ impl Recorder for Books {
     }
 
     fn misfreed(&mut self, key: Key, stack: Stack<'_>) {
-        let stack = self.intern(FunctionId(NO_FUNCTION), stack);
+        let stack = self.intern(FREED, stack);
         self.note_misfree(key, stack);
     }
 
@@ -427,7 +464,11 @@ impl Recorder for Books {
 
     fn mapped(&mut self, function: FunctionId, what: Mapped, stack: Stack<'_>) {
         let time = self.now_ms();
-        match self.intern(function, stack) {
+        let by = Allocator {
+            function,
+            family: FamilyId::FIRST,
+        };
+        match self.intern(by, stack) {
             Some(stack) => self.mapped_by(stack, time, what),
             None => self.lost += 1,
         }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use leaktap_agent::Counts;
 use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_image::Symbolizer;
 use leaktap_ledger::FamilyId;
@@ -37,9 +38,14 @@ impl Target {
 fn report_with(namer: &mut Namer<'_>) -> Report {
     let target = namer.target;
     let sums = known(sum(target.books.held()), target);
+    let counts = target.books.counts();
     let mut sites: Vec<_> = sums
         .iter()
-        .map(|(key, sum)| site(namer, key, sum))
+        .map(|(key, sum)| Site {
+            allocated_blocks: allocated(key, &counts).map(|(blocks, _)| blocks.max(sum.blocks)),
+            allocated_bytes: allocated(key, &counts).map(|(_, bytes)| bytes.max(sum.bytes)),
+            ..site(namer, key, sum)
+        })
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
     let peak = peak(namer);
@@ -328,6 +334,12 @@ fn look(look: &crate::books::Look) -> Look {
         live_blocks: look.live,
         unmatched_frees: look.unmatched,
     }
+}
+
+/// What a stack has allocated in all, which is what is left or more: regions are cut and joined, so
+/// nobody counts those.
+fn allocated(key: &SiteKey, counts: &Counts) -> Option<(u64, u64)> {
+    counts.of(key.stack).filter(|_| !key.mapping)
 }
 
 fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {

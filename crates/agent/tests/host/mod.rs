@@ -17,10 +17,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use leaktap_agent::layout::{
-    Control, Descriptor, Header, KEYS, MAPPINGS, Module, Region, SPARES, Thread, shared_key,
+    Control, Descriptor, Header, KEYS, MAPPINGS, Module, Region, SPARES, STACKS, Thread, shared_key,
 };
 use leaktap_agent::mapping::Noted;
 use leaktap_agent::queue::{Place, Queue};
+use leaktap_agent::tally::Sum;
 use leaktap_agent::{HEADER_LEN, STUB_LEN, Shape};
 use leaktap_api::Action;
 use leaktap_ledger::{self as ledger, FamilyId, Ledger};
@@ -56,7 +57,7 @@ pub(crate) struct Live {
     pub(crate) size: usize,
     pub(crate) frames: Vec<u64>,
     pub(crate) end: u8,
-    pub(crate) kind: u8,
+    pub(crate) kind: u16,
 }
 
 fn map(len: usize) -> NonNull<c_void> {
@@ -279,6 +280,7 @@ fn control(image: usize, depth: u32) -> usize {
     control.keys = map(keys * 8).as_ptr() as u64;
     control.threads = map((keys + SPARES) * mem::size_of::<Thread>()).as_ptr() as u64;
     control.mappings = map(MAPPINGS * mem::size_of::<Place>()).as_ptr() as u64;
+    control.sums = map(STACKS * mem::size_of::<Sum>()).as_ptr() as u64;
     control.key_bits = KEY_BITS;
     control.process = std::process::id();
     control.depth = depth;

@@ -5,10 +5,10 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::Arc;
 
-use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM};
+use leaktap_agent::layout::{Control, Descriptor, INSIDE, Region, SYSTEM, kind};
 use leaktap_agent::{
-    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, PUSH_LEN, STUB_LEN, Shape, TABLES,
-    TEXT_LEN, THREADS_AT,
+    HEADER_LEN, KEY_BITS, KEYS_AT, LEDGER_AT, MAPPINGS_AT, PUSH_LEN, STUB_LEN, SUMS_AT, Shape,
+    TABLES, TEXT_LEN, THREADS_AT,
 };
 use leaktap_api::Action;
 use leaktap_ledger::FamilyId;
@@ -171,7 +171,7 @@ impl Agent {
             original: detour.moved_at.get(),
             call: called.get(),
             action,
-            kind: u16::from(detour.function.0),
+            kind: kind(detour.function.0, detour.family),
             family: detour.family,
         };
         let stub = leaktap_agent::stub(detour.stub, code.start, detour.shape, &descriptor);
@@ -190,6 +190,7 @@ impl Agent {
         };
         put_u64(offset_of!(Control, ledger), base + LEDGER_AT);
         put_u64(offset_of!(Control, keys), base + KEYS_AT);
+        put_u64(offset_of!(Control, sums), base + SUMS_AT);
         put_u64(offset_of!(Control, threads), base + THREADS_AT);
         put_u64(offset_of!(Control, mappings), base + MAPPINGS_AT);
         let current_break = modules.break_at().unwrap_or_default();

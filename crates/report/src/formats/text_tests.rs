@@ -152,6 +152,7 @@ fn leaky() -> Report {
     let region = &mut leaky.sites[1];
     (region.source, region.function) = (Source::Mapping, "mmap".to_owned());
     region.family = None;
+    leaky.sites[2].allocated_blocks = Some(9_031);
     leaky.sites[2].truncated = Some("no rule".to_owned());
     leaky.notes.push("something".to_owned());
     leaky.probes[0].kind = ProbeKind::None;

@@ -8,7 +8,7 @@ use super::likeness::likeness;
 use super::story::{Line, Story, story};
 use super::{Style, changes};
 use crate::names::printable;
-use crate::numbers::{bytes, count, exact_bytes, seconds};
+use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
 use crate::own::class;
 use crate::own::origin::Class;
 use crate::reading::Reading;
@@ -96,6 +96,11 @@ impl<'a> Sites<'a> {
             Some(change) => changes::amount(site, change, self.report.mode),
             None => (sum, left()),
         };
+        let told = site
+            .allocated_blocks
+            .filter(|_| self.style.verbose && site.change.is_none());
+        let allocated = told.map(|blocks| format!(", of {} allocated there", grouped(blocks)));
+        let allocated = allocated.unwrap_or_default();
         let family = site.family.as_deref();
         let family = family.filter(|_| !self.report.families.is_empty());
         let function = match family {
@@ -103,7 +108,11 @@ impl<'a> Sites<'a> {
             None => site.function.clone(),
         };
         let function = format!("({}{})", printable(&function), stacks(site));
-        let pieces = [format!("{number:>3}. {size}"), state, function.clone()];
+        let pieces = [
+            format!("{number:>3}. {size}{allocated}"),
+            state,
+            function.clone(),
+        ];
         let line = joined(&pieces, INDENT.len(), self.style.width);
         let line = line.replacen(&size, &self.style.strong(&size), 1);
         let line = line.replacen(&function, &self.style.dim(&function), 1);
