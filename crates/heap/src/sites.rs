@@ -1,8 +1,11 @@
 //! Blocks and regions, summed up by the stack that made them.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use leaktap_ledger::FamilyId;
+
+use crate::quick::Quick;
 
 /// Most call sites that are told apart, and most milliseconds of all of them. A target could write
 /// millions of each into what it shares with us; with as many, leaktap needs a gigabyte.
@@ -18,7 +21,7 @@ const MOST: Most = Most {
 };
 
 /// What makes a call site: a stack, which tells what was called, too, and whether that is a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SiteKey {
     /// The stack.
     pub stack: u32,
@@ -26,6 +29,14 @@ pub struct SiteKey {
     pub mapping: bool,
     /// Of a block, which heap it is in.
     pub family: FamilyId,
+}
+
+/// As one word.
+impl Hash for SiteKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let family = (self.family.number() as u64) << 33;
+        state.write_u64(family | u64::from(self.mapping) << 32 | u64::from(self.stack));
+    }
 }
 
 impl SiteKey {
@@ -91,38 +102,82 @@ pub fn sum(held: impl Iterator<Item = Held>) -> HashMap<SiteKey, Sum> {
 }
 
 fn sum_at_most(held: impl Iterator<Item = Held>, most: Most) -> HashMap<SiteKey, Sum> {
-    let mut sums: HashMap<SiteKey, HashMap<u32, (u64, u64)>> = HashMap::new();
-    let mut times = 0;
-    for block in held {
-        let is_full = sums.len() >= most.sites && !sums.contains_key(&block.key);
-        let key = if is_full { SiteKey::REST } else { block.key };
-        let by_time = sums.entry(key).or_default();
-        let is_known = times < most.times || by_time.contains_key(&block.time);
-        let some = by_time.keys().next().filter(|_| !is_known);
-        let time = some.copied().unwrap_or(block.time);
-        let at = by_time.entry(time).or_insert_with(|| {
-            times += 1;
-            (0, 0)
-        });
-        at.0 += 1;
-        at.1 = at.1.saturating_add(block.size);
-    }
-    let total = |times: HashMap<u32, (u64, u64)>| {
-        let mut by_time: Vec<_> = times.into_iter().map(|(t, (n, b))| (t, n, b)).collect();
-        by_time.sort_unstable();
-        let blocks = by_time.iter().map(|(_, n, _)| n).sum();
-        let bytes = by_time
-            .iter()
-            .fold(0u64, |sum, (_, _, b)| sum.saturating_add(*b));
-        Sum {
-            blocks,
-            bytes,
-            by_time,
+    let mut summed = Summed::new(most);
+    held.for_each(|block| summed.add(&block));
+    summed.by_site()
+}
+
+/// Sums by call site and time: one look-up a block.
+struct Summed {
+    most: Most,
+    sums: HashMap<Made, (u64, u64), Quick>,
+    /// Of each call site, some time that it has.
+    sites: HashMap<SiteKey, u32, Quick>,
+}
+
+/// Where and when a block was made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Made {
+    at: SiteKey,
+    time: u32,
+}
+
+impl Summed {
+    fn new(most: Most) -> Summed {
+        let quick = Quick::default();
+        Summed {
+            most,
+            sums: HashMap::with_hasher(quick),
+            sites: HashMap::with_hasher(quick),
         }
-    };
-    sums.into_iter()
-        .map(|(key, times)| (key, total(times)))
-        .collect()
+    }
+
+    #[inline]
+    fn add(&mut self, block: &Held) {
+        let made = Made {
+            at: block.key,
+            time: block.time,
+        };
+        let sum = match self.sums.get_mut(&made) {
+            Some(sum) => sum,
+            None => self.another(made),
+        };
+        sum.0 += 1;
+        sum.1 = sum.1.saturating_add(block.size);
+    }
+
+    /// The sum of what has none of its own yet, or may have none.
+    #[cold]
+    fn another(&mut self, made: Made) -> &mut (u64, u64) {
+        let Most { sites, times } = self.most;
+        let is_full = self.sites.len() >= sites && !self.sites.contains_key(&made.at);
+        let at = if is_full { SiteKey::REST } else { made.at };
+        let some = *self.sites.entry(at).or_insert(made.time);
+        let has_room = self.sums.len() < times;
+        let exact = Made {
+            at,
+            time: made.time,
+        };
+        let time = match has_room || self.sums.contains_key(&exact) {
+            true => made.time,
+            false => some,
+        };
+        self.sums.entry(Made { at, time }).or_default()
+    }
+
+    fn by_site(self) -> HashMap<SiteKey, Sum> {
+        let mut by_site: HashMap<SiteKey, Sum> = HashMap::with_capacity(self.sites.len());
+        for (Made { at, time }, (blocks, bytes)) in self.sums {
+            let sum = by_site.entry(at).or_default();
+            sum.blocks += blocks;
+            sum.bytes = sum.bytes.saturating_add(bytes);
+            sum.by_time.push((time, blocks, bytes));
+        }
+        for sum in by_site.values_mut() {
+            sum.by_time.sort_unstable();
+        }
+        by_site
+    }
 }
 
 #[cfg(test)]
