@@ -166,3 +166,7 @@ fn tally_of(at: u64) -> Option<u64> {
     let index = (at.checked_sub(THREADS_AT)? / size_of::<Thread>() as u64) as usize;
     (index < THREADS_LEN).then(|| tally_at(index))
 }
+
+#[cfg(test)]
+#[path = "counts_tests.rs"]
+mod tests;
