@@ -167,7 +167,7 @@ impl Books {
         }
     }
 
-    /// Notes how many live blocks stacks have, if it is time to, and these are not too many.
+    /// Notes how many live blocks stacks have, if it is time to, and that is not too long.
     pub(crate) fn look(&mut self) {
         let now = self.now;
         let totals: Vec<_> = FamilyId::all(FamilyId::MOST)
@@ -175,7 +175,7 @@ impl Books {
             .collect();
         let sum = |of: fn(&Totals) -> u64| totals.iter().map(of).fold(0, u64::saturating_add);
         let (live, unmatched) = (sum(live_blocks), sum(|totals| totals.unmatched_frees));
-        if live > MOST_BLOCKS as u64 || !self.looks.is_due(now) {
+        if !self.looks.is_due(now) || !self.looks.may_look_at(live) {
             return;
         }
         let mut looks = std::mem::take(&mut self.looks);

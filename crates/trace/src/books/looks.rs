@@ -1,8 +1,9 @@
 //! Which stacks had how many live blocks, at some moments of a trace.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use leaktap_heap::Quick;
 use leaktap_ledger::Block;
 
 /// When the first look is. Three more follow until twice that time, and so on.
@@ -12,8 +13,18 @@ const EACH_TIME: u32 = 4;
 /// Most looks that are remembered: those since an eighth of the trace.
 const MOST: usize = 3 * EACH_TIME as usize;
 
-/// Most blocks that are looked at: some milliseconds, in which no stop is answered.
+/// Most blocks that are looked at whatever it costs: some milliseconds, in which no stop is
+/// answered.
 pub(super) const MOST_BLOCKS: usize = 100_000;
+
+/// To look at more may take this part of the time until the next look.
+const PART: u32 = 100;
+
+/// And no longer than this.
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// What a block costs, before that is known.
+const COST: Duration = Duration::from_nanos(60);
 
 /// What there was at a moment.
 #[derive(Debug)]
@@ -25,7 +36,7 @@ pub(crate) struct Look {
     /// Frees so far of blocks from before the trace.
     pub(crate) unmatched: u64,
     /// By stack, live blocks.
-    blocks: HashMap<u32, u64>,
+    blocks: HashMap<u32, u64, Quick>,
 }
 
 impl Look {
@@ -38,20 +49,23 @@ impl Look {
 /// When stacks were first seen to have live blocks, and how many they had lately.
 #[derive(Debug)]
 pub(super) struct Looks {
-    first: HashMap<u32, Duration>,
+    first: HashMap<u32, Duration, Quick>,
     recent: VecDeque<Look>,
     next: Duration,
     /// From look to look.
     step: Duration,
+    /// What [`MOST_BLOCKS`] of the last look have cost.
+    cost: Duration,
 }
 
 impl Default for Looks {
     fn default() -> Looks {
         Looks {
-            first: HashMap::new(),
+            first: HashMap::default(),
             recent: VecDeque::new(),
             next: FIRST,
             step: FIRST / EACH_TIME,
+            cost: COST * MOST_BLOCKS as u32,
         }
     }
 }
@@ -69,6 +83,13 @@ impl Looks {
         is_due
     }
 
+    /// Whether a look at so many blocks is no more than it may be.
+    pub(super) fn may_look_at(&self, blocks: u64) -> bool {
+        let times = blocks as f64 / MOST_BLOCKS as f64;
+        let cost = self.cost.as_secs_f64() * times;
+        times <= 1.0 || cost <= LONGEST.min(self.step / PART).as_secs_f64()
+    }
+
     /// These live `now`, of which there are `live` in all; so many were freed from before.
     pub(super) fn look(
         &mut self,
@@ -80,10 +101,18 @@ impl Looks {
             at: now,
             live,
             unmatched,
-            blocks: HashMap::new(),
+            blocks: HashMap::default(),
         };
-        for block in blocks.take(MOST_BLOCKS) {
+        let begun = Instant::now();
+        // More only if the target has written nonsense into its ledger.
+        let most = (live as usize).max(MOST_BLOCKS);
+        for block in blocks.take(most) {
             *look.blocks.entry(block.stack.0).or_default() += 1;
+        }
+        // What is there beside the blocks does not count among them.
+        if live as usize >= MOST_BLOCKS / 2 {
+            let part = MOST_BLOCKS as f64 / live as f64;
+            self.cost = begun.elapsed().mul_f64(part);
         }
         for &stack in look.blocks.keys() {
             self.first.entry(stack).or_insert(now);
@@ -130,6 +159,19 @@ mod tests {
             false, false, true, false, true, true, true, false, true, true, false, true,
         ];
         assert_eq!(due, expected);
+    }
+
+    #[test]
+    fn more_are_looked_at_the_longer_a_trace_is() {
+        let mut looks = Looks::default();
+        let may = |looks: &Looks| [100_000, 100_001, 1_000_000].map(|n| looks.may_look_at(n));
+        assert_eq!(may(&looks), [true, false, false]);
+        // 16 s from look to look: 1 % is more than a million times 60 ns.
+        looks.is_due(Duration::from_secs(100));
+        assert_eq!(may(&looks), [true, true, true]);
+        assert!(!looks.may_look_at(2_000_000), "never longer than that");
+        looks.cost = Duration::from_secs(1);
+        assert_eq!(may(&looks), [true, false, false]);
     }
 
     #[test]
