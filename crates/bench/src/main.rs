@@ -10,6 +10,7 @@ mod detour;
 mod events;
 mod program;
 mod programs;
+mod snapshot;
 mod under;
 
 use std::error::Error;
@@ -31,8 +32,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some("detour") | None => detour::run(),
         Some("events") => events::run(),
         Some("programs") => programs::run(),
+        Some("snapshot") => snapshot::run(),
         Some(other) => {
-            let there_are = "there are detour, breakpoint, events and programs";
+            let there_are = "there are detour, breakpoint, events, programs and snapshot";
             Err(format!("no benchmark {other:?}: {there_are}").into())
         }
     }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -82,15 +83,20 @@ pub(crate) fn leaktap() -> Result<PathBuf> {
 /// A leaktap that is attached.
 pub(crate) struct Leaktap {
     child: Child,
-    /// Has to stay open.
-    _stderr: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Leaktap {
     /// Attaches to a process; it is attached when this returns.
     pub(crate) fn attach(pid: i32) -> Result<Leaktap> {
+        Leaktap::attach_with(pid, &[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn attach_with(pid: i32, more: &[&str]) -> Result<Leaktap> {
         let mut child = Command::new(leaktap()?)
             .args(["attach", "-F", "json", "-p", &pid.to_string()])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -98,10 +104,7 @@ impl Leaktap {
         let mut line = String::new();
         stderr.read_line(&mut line)?;
         match line.starts_with("leaktap: attached") {
-            true => Ok(Leaktap {
-                child,
-                _stderr: stderr,
-            }),
+            true => Ok(Leaktap { child, stderr }),
             false => Err(line.into()),
         }
     }
@@ -109,6 +112,27 @@ impl Leaktap {
     /// Its own process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Has it write a report to its file, and go on; how long that takes.
+    pub(crate) fn report_now(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        kill(Pid::from_raw(self.pid() as i32), Signal::SIGUSR1)?;
+        let mut line = String::new();
+        while !line.starts_with("leaktap: wrote ") {
+            line.clear();
+            if self.stderr.read_line(&mut line)? == 0 {
+                return Err("leaktap has ended".into());
+            }
+        }
+        Ok(begun.elapsed())
+    }
+
+    /// Has it detach.
+    pub(crate) fn end(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.pid() as i32), Signal::SIGINT)?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Has it detach; its report when it has ended.
