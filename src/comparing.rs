@@ -14,6 +14,10 @@ use crate::{renaming, shown, traced};
 pub(crate) fn diff(options: &Diff) -> Result<u8, Error> {
     let before = named(&options.before, options)?;
     match (&options.after, options.pid) {
+        (Some(_), _) if options.trace.output.is_some() || options.trace.duration.is_some() => {
+            let why = "-o and --duration are for a trace: leaktap diff BEFORE -p PID";
+            Err(Error::Usage(why.to_owned()))
+        }
         (Some(after), _) => {
             let output = Output::of_report(&options.listing)?.compared_with(before);
             shown(&output, named(after, options)?)

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
 /// Refuses what would name processes by the numbers of another pid namespace.
 fn checked(command: Command) -> Result<Command, Error> {
     let names_none = match &command {
+        Command::Diff(options) => options.pid.is_none(),
         Command::Doctor(options) => options.whom.process.is_none() && options.whom.pid.is_empty(),
         Command::Run(_) | Command::Attach(_) | Command::Demo => false,
         _ => true,

@@ -208,7 +208,7 @@ impl<'a> Output<'a> {
         }
         match &self.listing.report_file {
             Some(pattern) => self.to_file(&listed, pattern)?,
-            None => self.to_default(&listed)?,
+            None => self.to_default(&listed, self.listing.format())?,
         }
         young.map(|()| status)
     }
@@ -268,14 +268,16 @@ impl<'a> Output<'a> {
             None => return Ok(()), // a capture has a report or more
         };
         match replace(&path, |out| {
-            self.rendering(self.style_in_file()).write(listed, out)
+            self.rendering(self.listing.format(), self.style_in_file())
+                .write(listed, out)
         }) {
             Ok(replaced) => {
                 self.name(&path, replaced);
                 Ok(())
             }
             Err(source) => {
-                self.to_default(listed)?;
+                // Whatever is wrong with the file or the format, people can read text.
+                self.to_default(listed, Format::Text)?;
                 Err(Error::Elsewhere {
                     source: Failed::Write { path, source },
                     stream: self.default_stream(),
@@ -316,19 +318,24 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn to_default(&self, listed: &Listed) -> Result<(), Error> {
+    fn to_default(&self, listed: &Listed, format: Format) -> Result<(), Error> {
         if self.to_stderr {
             let style = self.style_on(&io::stderr());
-            self.to_stream(listed, style, &mut io::stderr().lock())
+            self.to_stream(listed, (format, style), &mut io::stderr().lock())
         } else {
             let style = self.style_on(&io::stdout());
-            self.to_stream(listed, style, &mut io::stdout().lock())
+            self.to_stream(listed, (format, style), &mut io::stdout().lock())
         }
     }
 
-    fn to_stream(&self, listed: &Listed, style: Style, out: &mut dyn Write) -> Result<(), Error> {
+    fn to_stream(
+        &self,
+        listed: &Listed,
+        (format, style): (Format, Style),
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
         let mut out = BufWriter::new(out);
-        let rendering = self.rendering(style);
+        let rendering = self.rendering(format, style);
         match rendering.write(listed, &mut out).and_then(|()| out.flush()) {
             // Whoever read it has seen enough: `leaktap report x | head`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -339,9 +346,9 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn rendering(&self, style: Style) -> Rendering {
+    fn rendering(&self, format: Format, style: Style) -> Rendering {
         Rendering {
-            format: self.listing.format(),
+            format,
             style,
             quiet: self.listing.quiet,
             top: self.listing.top(),

@@ -3,11 +3,12 @@
 //!
 //! It becomes `leaktap run`, which lies beside it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+
+use leaktap_tracee::become_program;
 
 /// valgrind's own status for a command line that it does not understand.
 const USAGE: u8 = 1;
@@ -20,17 +21,7 @@ const DEEPEST: u32 = 256;
 
 fn main() -> ExitCode {
     let (status, why) = match translated(std::env::args_os().skip(1)) {
-        Ok(words) => match std::env::current_exe() {
-            Ok(own) => {
-                let leaktap = own.with_file_name("leaktap");
-                let error = Command::new(&leaktap).args(words).exec();
-                (
-                    FAILURE,
-                    format!("cannot execute {}: {error}", leaktap.display()),
-                )
-            }
-            Err(error) => (FAILURE, format!("cannot find leaktap: {error}")),
-        },
+        Ok(words) => (FAILURE, become_leaktap(&words)),
         Err(why) => (USAGE, why),
     };
     // Where nobody can read it, the exit status says it.
@@ -38,42 +29,122 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
+/// Executes leaktap, with nothing changed of what it finds. Returns why that cannot be.
+fn become_leaktap(words: &[OsString]) -> String {
+    let path = match std::env::current_exe() {
+        Ok(own) => own.with_file_name("leaktap"),
+        Err(error) => return format!("cannot find leaktap: {error}"),
+    };
+    let all = [path.as_os_str()]
+        .into_iter()
+        .chain(words.iter().map(OsString::as_os_str));
+    let all = all.map(|word| CString::new(word.as_bytes()));
+    match all.collect::<Result<Vec<_>, _>>() {
+        Ok(all) => match all.first() {
+            Some(program) => {
+                let errno = become_program(program, &all);
+                format!("cannot execute {}: {}", path.display(), errno.desc())
+            }
+            None => "cannot find leaktap".to_owned(),
+        },
+        Err(_) => "an argument has a zero in it".to_owned(),
+    }
+}
+
+/// What valgrind's options come to. Of one that is there more than once, the last one counts.
+#[derive(Default)]
+struct Options {
+    quiet: bool,
+    verbose: bool,
+    xml: bool,
+    log: Option<OsString>,
+    xml_log: Option<OsString>,
+    status: Option<OsString>,
+    /// No leak is an error.
+    no_errors: bool,
+    depth: Option<String>,
+    follow: bool,
+    suppressions: Vec<OsString>,
+}
+
+impl Options {
+    fn take(&mut self, option: &OsStr) -> Result<(), String> {
+        let text = option.to_string_lossy();
+        let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+        let exact = || Some(value_of(option));
+        match (name, value) {
+            ("--tool", "memcheck" | "") => {}
+            ("--tool", tool) => return Err(format!("there is no tool {tool}, only memcheck")),
+            ("-q" | "--quiet", _) => (self.quiet, self.verbose) = (true, false),
+            ("-v" | "--verbose", _) => (self.quiet, self.verbose) = (false, true),
+            ("--log-file", _) => self.log = exact(),
+            ("--xml-file", _) => self.xml_log = exact(),
+            ("--log-fd", _) => self.log = Some(format!("/dev/fd/{value}").into()),
+            ("--xml-fd", _) => self.xml_log = Some(format!("/dev/fd/{value}").into()),
+            ("--xml", _) => self.xml = value == "yes",
+            ("--error-exitcode", _) => self.status = exact().filter(|status| status != "0"),
+            ("--leak-check", _) => self.no_errors = matches!(value, "no" | "summary"),
+            ("--errors-for-leak-kinds", _) => self.no_errors = value == "none",
+            ("--suppressions", _) => self.suppressions.extend(exact()),
+            ("--trace-children", _) => self.follow = value == "yes",
+            ("--num-callers", _) => self.depth = Some(depth(value)?),
+            // What is about other errors than leaks, or about how they are found.
+            _ if text.starts_with("--") && text.contains('=') => {}
+            _ => return Err(format!("unknown option {text}")),
+        }
+        Ok(())
+    }
+
+    /// leaktap's words for them.
+    fn words(self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["run".into()];
+        let log = if self.xml {
+            self.xml_log.or(self.log)
+        } else {
+            self.log
+        };
+        let flags = [
+            (self.quiet, "-q"),
+            (self.verbose, "-v"),
+            (self.follow, "-f"),
+        ];
+        words.extend(
+            flags
+                .iter()
+                .filter(|(is_set, _)| *is_set)
+                .map(|(_, flag)| (*flag).into()),
+        );
+        let status = self.status.filter(|_| !self.no_errors);
+        let values = [
+            ("--depth", self.depth.map(OsString::from)),
+            ("--report-file", log),
+            ("--error-exitcode", status),
+        ];
+        for (option, value) in values {
+            words.extend(value.into_iter().flat_map(|value| [option.into(), value]));
+        }
+        let files = self.suppressions.into_iter();
+        words.extend(files.flat_map(|file| ["--suppressions".into(), file]));
+        let format = if self.xml { "valgrind-xml" } else { "memcheck" };
+        words.extend(["-F", format, "--"].map(OsString::from));
+        words
+    }
+}
+
 /// The arguments of leaktap that do what these do.
 fn translated(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>, String> {
-    let mut words: Vec<OsString> = vec!["run".into()];
-    let mut format = "memcheck";
+    let mut options = Options::default();
     let mut arguments = arguments.peekable();
     while let Some(option) = arguments.next_if(|word| word.as_bytes().starts_with(b"-")) {
         if option == "--" {
             break;
         }
-        let text = option.to_string_lossy().into_owned();
-        let (name, value) = text.split_once('=').unwrap_or((&text, ""));
-        let exact = || value_of(&option);
-        match (name, value) {
-            ("--tool", "memcheck" | "") => {}
-            ("--tool", tool) => return Err(format!("there is no tool {tool}, only memcheck")),
-            ("-q" | "--quiet", _) => words.push("-q".into()),
-            ("-v" | "--verbose", _) => words.push("-v".into()),
-            ("--log-file" | "--xml-file", _) => words.extend(["--report-file".into(), exact()]),
-            ("--log-fd" | "--xml-fd", _) => {
-                words.extend(["--report-file".into(), format!("/dev/fd/{value}").into()]);
-            }
-            ("--xml", "yes") => format = "valgrind-xml",
-            ("--error-exitcode", "0") => {}
-            ("--error-exitcode", _) => words.extend(["--error-exitcode".into(), exact()]),
-            ("--suppressions", _) => words.extend(["--suppressions".into(), exact()]),
-            ("--trace-children", "yes") => words.push("-f".into()),
-            ("--num-callers", _) => words.extend(["--depth".into(), depth(value)?.into()]),
-            // What is about other errors than leaks, or about how they are found.
-            _ if text.starts_with("--") && text.contains('=') => {}
-            _ => return Err(format!("unknown option {text}")),
-        }
+        options.take(&option)?;
     }
     if arguments.peek().is_none() {
         return Err("no program: leaktap-valgrind [OPTIONS] PROGRAM [ARG...]".to_owned());
     }
-    words.extend(["-F", format, "--"].map(OsString::from));
+    let mut words = options.words();
     words.extend(arguments);
     Ok(words)
 }
@@ -112,7 +183,7 @@ mod tests {
             ),
             (
                 "--error-exitcode=3 --suppressions=a --suppressions=b --trace-children=yes -- ./x",
-                "run --error-exitcode 3 --suppressions a --suppressions b -f -F memcheck -- ./x",
+                "run -f --error-exitcode 3 --suppressions a --suppressions b -F memcheck -- ./x",
             ),
             (
                 "--xml=yes --xml-file=o.xml ./x",

@@ -103,7 +103,7 @@ engines! {
         };
         let finished = status(&less, &more);
         let text = String::from_utf8_lossy(&finished.stdout).into_owned();
-        let words = "+100 B in +1 block  grown, 250 B in 7 blocks before, 350 B in 8 blocks now  (malloc";
+        let words = "+100 B in +1 block  grown, 250 B in 7 blocks before, 350 B in 8 blocks now";
         if finished.status.code() != Some(7) || !text.contains(words) {
             finished.fail(words);
         }
@@ -156,7 +156,12 @@ engines! {
         leaktap_with(["merge", "-o", &sum, &one, &two]).succeeded();
         let shown = leaktap_with(["report", "--by", "stack", &sum]);
         let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-        for words in ["60 B in 6 blocks", "200 B in 2 blocks", "1,000 B in 1 block", "the sum of 2"] {
+        for words in [
+            "60 B in 6 blocks",
+            "200 B in 2 blocks",
+            "1,000 B in 1 block",
+            "the sum of 2",
+        ] {
             if !text.contains(words) {
                 shown.fail(words);
             }

@@ -224,8 +224,11 @@ impl Frame {
 }
 
 fn lasting(mut site: Value, report: &Value) -> String {
-    // What growth there is, ages tell.
-    without(&mut site, &["youngest", "oldest", "growth"]);
+    // What growth there is, ages tell, and looks at moments of the trace.
+    without(
+        &mut site,
+        &["youngest", "oldest", "growth", "series", "trend"],
+    );
     if !site["culprit"].is_null() {
         let culprit = entry(report, "frames", &site["culprit"]);
         site["culprit"] = lasting_frame(culprit, report);
@@ -320,7 +323,7 @@ pub(crate) mod tests {
             "totals": {"allocations": blocks, "frees": 0, "unmatched_frees": 0,
                 "live_blocks": blocks, "live_bytes": bytes, "lost_events": 0},
             "sites": [{"source": "heap", "function": "malloc", "blocks": blocks, "bytes": bytes,
-                "frames": [0, 1]}]});
+                "allocated_blocks": blocks, "allocated_bytes": bytes, "frames": [0, 1]}]});
         Report::parse(&json.to_string()).expect("a report")
     }
 

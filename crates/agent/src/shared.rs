@@ -59,7 +59,7 @@ pub const ROOM_LEN: u64 = 1 << 30;
 pub const SUMS_AT: u64 = ROOM_AT + ROOM_LEN;
 
 /// Offset of the ledger.
-pub const LEDGER_AT: u64 = (SUMS_AT + (STACKS * size_of::<Sum>()) as u64).next_multiple_of(4096);
+pub const LEDGER_AT: u64 = (SUMS_AT + (STACKS * size_of::<Sum>()) as u64).next_multiple_of(PAGE);
 
 /// Bytes of the whole. Nearly all of it is never touched.
 pub const SHARED_LEN: u64 = LEDGER_AT + reserved(TABLES) as u64;

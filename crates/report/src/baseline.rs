@@ -1,10 +1,9 @@
 //! What is new since another trace, and what is too much.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::numbers::{count, exact_bytes};
-use crate::selection::weight;
-use crate::{Changed, Frame, Kind, Report, Site, fingerprint};
+use crate::{By, Change, Changed, Kind, Report, Selection, Site, fingerprint, merged};
 
 /// What another trace has left, by what sites are known by.
 #[derive(Clone, Debug, Default)]
@@ -93,23 +92,24 @@ pub struct Budget {
 impl Budget {
     /// Whether `reports` list more: without limits, anything.
     pub fn is_exceeded_by(&self, reports: &[Report]) -> bool {
-        let mut bytes = 0u64;
-        let mut places = HashSet::new();
-        for report in reports {
-            let is_leak = |site: &&Site| self.kinds.contains(&site.kind) && !is_less(site);
-            for site in report.sites.iter().filter(is_leak) {
-                bytes = bytes.saturating_add(weight(site).1);
-                places.insert(place(site, report));
-            }
-        }
+        let is_leak = |site: &Site| self.kinds.contains(&site.kind) && !is_less(site);
+        let sites = reports.iter().flat_map(|report| &report.sites);
+        let leaks = sites.filter(|site| is_leak(site));
         match (self.bytes, self.sites) {
-            (None, None) => !places.is_empty(),
+            (None, None) => leaks.count() > 0,
             (most_bytes, most_sites) => {
+                let bytes = leaks.map(more).fold(0, u64::saturating_add);
                 most_bytes.is_some_and(|most| bytes > most)
-                    || most_sites.is_some_and(|most| places.len() > most)
+                    || most_sites.is_some_and(|most| places(reports, is_leak) > most)
             }
         }
     }
+}
+
+/// Bytes by which it counts: in a difference, those that there are more.
+fn more(site: &Site) -> u64 {
+    let more = |change: Change| u64::try_from(change.bytes).unwrap_or_default();
+    site.change.map_or(site.bytes, more)
 }
 
 /// Whether it has less than in the report that it is compared with.
@@ -118,28 +118,29 @@ fn is_less(site: &Site) -> bool {
     matches!(change, Some(Changed::Shrunk | Changed::Gone))
 }
 
-/// What text has as one site: the culprit.
-fn place<'r>(site: &Site, report: &'r Report) -> (Kind, &'r str, Frame) {
-    let frame = site.culprit.or(site.frames.first().copied());
-    let place = frame.and_then(|id| report.tables().place(id));
-    let module = place.and_then(|place| place.module);
-    let frame = place.map(|place| Frame {
-        address: None,
-        module: None,
-        offset: place
-            .frame
-            .offset
-            .filter(|_| place.frame.function.is_none()),
-        symbol: None,
-        ..place.frame.clone()
-    });
-    let path = module.map_or("", |module| module.path.as_str());
-    (site.kind, path, frame.unwrap_or_default())
+/// How many places text would list for those of the sites that count.
+fn places(reports: &[Report], counts: impl Fn(&Site) -> bool) -> usize {
+    let reports: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let mut report = report.clone();
+            report.sites.retain(&counts);
+            report.compared = None;
+            report
+        })
+        .collect();
+    let by_caller = Selection {
+        by: By::Caller,
+        ..Selection::default()
+    };
+    let all = merged(&reports);
+    all.map_or(0, |all| by_caller.apply(all).sites.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Frame;
     use crate::formats::text::tests::{add, frame, report};
 
     /// Blocks of `leak`, called by `main`.

@@ -36,15 +36,18 @@ impl Choice {
     /// What is listed of `reports`.
     pub fn listed(&self, reports: Vec<Report>) -> Listed {
         let mut reports = self.reduced(reports, self.baseline.as_ref());
+        let mut selection = self.selection;
         if let Some(before) = &self.before {
-            let before = self.reduced(before.clone(), None);
-            reports = difference(&before, &reports).into_iter().collect();
+            let before = self.of_age(self.reduced(before.clone(), None));
+            let after = self.of_age(reports);
+            reports = difference(&before, &after).into_iter().collect();
+            selection.older = None;
         }
         let is_sum_wanted = self.has_sum && reports.len() > 1;
         let all = is_sum_wanted.then(|| self.sum(&reports)).flatten();
         let reports = reports.into_iter();
         Listed {
-            reports: reports.map(|report| self.selection.apply(report)).collect(),
+            reports: reports.map(|report| selection.apply(report)).collect(),
             all,
         }
     }
@@ -53,6 +56,9 @@ impl Choice {
     fn reduced(&self, mut reports: Vec<Report>, baseline: Option<&Baseline>) -> Vec<Report> {
         for report in &mut reports {
             self.own.mark(report);
+        }
+        if !self.sums_all {
+            reports.iter_mut().for_each(Report::forget_suppressed);
         }
         let suppressed = self.suppressions.apply(&mut reports);
         let known = baseline.map(|baseline| baseline.apply(&mut reports));
@@ -67,20 +73,25 @@ impl Choice {
         reports.collect()
     }
 
-    /// `reports` as one, of which the selection is listed.
-    fn sum(&self, reports: &[Report]) -> Option<Report> {
-        // A sum has no ages.
-        let of_age = Selection {
+    /// Of `reports`, the blocks that are old enough: they have no ages then.
+    fn of_age(&self, reports: Vec<Report>) -> Vec<Report> {
+        let selection = Selection {
             older: self.selection.older,
             ..Selection::default()
         };
-        let all = match self.selection.older {
-            None => merged(reports),
+        match selection.older {
+            None => reports,
             Some(_) => {
-                let reports = reports.iter().map(|report| of_age.apply(report.clone()));
-                merged(&reports.collect::<Vec<_>>())
+                let reports = reports.into_iter();
+                reports.map(|report| selection.apply(report)).collect()
             }
-        };
+        }
+    }
+
+    /// `reports` as one, of which the selection is listed.
+    fn sum(&self, reports: &[Report]) -> Option<Report> {
+        // A sum has no ages.
+        let all = merged(&self.of_age(reports.to_vec()));
         let selection = Selection {
             older: None,
             ..self.selection

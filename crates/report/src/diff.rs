@@ -25,10 +25,20 @@ pub fn difference(before: &[Report], after: &[Report]) -> Option<Report> {
         });
         old.amount.add(site.blocks, site.bytes);
     }
+    let mut numbers = HashMap::new();
     for site in std::mem::take(&mut report.sites) {
-        let old = known.remove(&both.key(&site, &report));
-        let before = Some(old.map(|old| old.amount).unwrap_or_default());
-        report.sites.push(Site { before, ..site });
+        let next = report.sites.len();
+        let number = *numbers.entry(both.key(&site, &report)).or_insert(next);
+        match report.sites.get_mut(number) {
+            Some(one) => join(one, site),
+            None => report.sites.push(site),
+        }
+    }
+    for (key, number) in numbers {
+        if let Some(site) = report.sites.get_mut(number) {
+            let old = known.remove(&key).map(|old| old.amount);
+            site.before = Some(old.unwrap_or_default());
+        }
     }
     let mut gone: Vec<_> = known.into_values().collect();
     gone.sort_by_key(|old| old.first);
@@ -48,6 +58,17 @@ pub fn difference(before: &[Report], after: &[Report]) -> Option<Report> {
         same_sites: 0,
     });
     Some(report)
+}
+
+/// Of sites that are one: what reads the same in another build.
+fn join(one: &mut Site, more: Site) {
+    one.blocks = one.blocks.saturating_add(more.blocks);
+    one.bytes = one.bytes.saturating_add(more.bytes);
+    one.youngest = one.youngest.min(more.youngest);
+    one.oldest = one.oldest.max(more.oldest);
+    one.ages.extend(more.ages);
+    (one.counts, one.series) = (Vec::new(), Vec::new());
+    (one.allocated_blocks, one.allocated_bytes) = (None, None);
 }
 
 fn one(reports: &[Report]) -> Option<Report> {
@@ -70,6 +91,8 @@ struct Key {
     source: Source,
     family: Option<String>,
     frames: Vec<Step>,
+    /// Of one without frames, the function that was called.
+    function: Option<String>,
 }
 
 /// What a frame is known by.
@@ -103,6 +126,7 @@ impl Builds {
         Key {
             source: site.source,
             family: site.family.clone(),
+            function: frames.is_empty().then(|| site.function.clone()),
             frames,
         }
     }
@@ -210,7 +234,7 @@ fn change(site: &Site, before: f64, after: f64) -> Option<Change> {
         (0, _) => Changed::New,
         (_, 0) => Changed::Gone,
         (was, is) if was == is && old.bytes == site.bytes => return None,
-        (was, is) if (is, site.bytes) > (was, old.bytes) => Changed::Grown,
+        (was, is) if is > was || site.bytes > old.bytes => Changed::Grown,
         _ => Changed::Shrunk,
     };
     let rate = |bytes: u64, time: f64| (time > 0.0).then(|| bytes as f64 / time);

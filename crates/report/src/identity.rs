@@ -1,6 +1,6 @@
 //! What stays of a call site when the program is built anew.
 
-use crate::names::{last_part, short};
+use crate::names::{last_part, short, without_parameters};
 use crate::{Report, Site, Source};
 
 /// Frames by which a site is known.
@@ -38,6 +38,5 @@ fn name(place: &crate::Place<'_>) -> String {
         .as_deref()
         .map(short)
         .unwrap_or_default();
-    let without_types = function.split('(').next().unwrap_or_default();
-    format!("{module}!{without_types}")
+    format!("{module}!{}", without_parameters(&function))
 }

@@ -46,6 +46,17 @@ pub fn replicas(reports: &[Report]) -> Option<Report> {
         sum.target.executable.clone_from(&target.executable);
         sum.target.args.clone_from(&target.args);
     }
+    for report in reports {
+        let pid = report.target.pid;
+        let notes = report.notes.iter().map(|note| format!("{pid}: {note}"));
+        sum.notes.extend(notes);
+        if let Some(text) = &report.target_suppressions {
+            let all = sum.target_suppressions.get_or_insert_default();
+            if !all.contains(text.as_str()) {
+                all.push_str(text);
+            }
+        }
+    }
     let pids: Vec<_> = reports
         .iter()
         .map(|report| report.target.pid.to_string())

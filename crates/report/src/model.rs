@@ -105,8 +105,8 @@ impl Report {
         sites.flat_map(|site| site.frames.iter().copied())
     }
 
-    /// As a JSON report has it: shorter by what only captures keep, and with figures of growth apart
-    /// from the word, which may not be proven.
+    /// As a JSON report has it: shorter by what only captures keep, and with figures of growth
+    /// apart from the word, which may not be proven.
     pub(crate) fn for_json(mut self) -> Report {
         self.target_suppressions = None;
         for frame in &mut self.frames {

@@ -145,6 +145,21 @@ pub(crate) fn without_result(name: &str) -> &str {
     name.split_at(end).1
 }
 
+/// A C++ name without what follows it: `f` of `f(int) const`.
+pub(crate) fn without_parameters(name: &str) -> &str {
+    match parameters(name) {
+        // In a name of Go's there are brackets, too.
+        Some((start, end))
+            if name
+                .get(end..)
+                .is_some_and(|rest| !rest.starts_with(['.', ':'])) =>
+        {
+            name.split_at(start).0
+        }
+        _ => name,
+    }
+}
+
 /// Where the parameters of a C++ function begin and end: the last brackets that are in no others,
 /// and no part of a name.
 fn parameters(name: &str) -> Option<(usize, usize)> {

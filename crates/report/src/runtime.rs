@@ -7,7 +7,7 @@ mod kept;
 
 use self::kept::{KEPT, Kept, MOST_OF_LOADER};
 use crate::names::last_part;
-use crate::{FrameId, Kind, Place, Report, Site, Source, Tables};
+use crate::{FrameId, Heap, Kind, Place, Report, Site, Source, Tables};
 
 /// Finds out which of `sites`, whose frames are in `tables`, are runtimes' own.
 fn mark(sites: &mut [Site], tables: Tables<'_>) {
@@ -111,6 +111,14 @@ impl Report {
         self
     }
 
+    /// Takes what it says to be suppressed already, as a JSON report may, from what is left in all.
+    pub(crate) fn forget_suppressed(&mut self) {
+        let totals = &mut self.totals;
+        let heap = &mut totals.heap;
+        heap.live_blocks = heap.live_blocks.saturating_sub(totals.suppressed_blocks);
+        heap.live_bytes = heap.live_bytes.saturating_sub(totals.suppressed_bytes);
+    }
+
     /// Takes `sites`, which it does not list, from what is left in all.
     pub fn forget(&mut self, sites: &[Site]) {
         for site in sites {
@@ -122,9 +130,21 @@ impl Report {
             }
             let mut families = self.families.iter_mut();
             let family = families.find(|family| Some(&family.name) == site.family.as_ref());
-            let heap = family.map_or(&mut totals.heap, |family| &mut family.heap);
-            heap.live_blocks = heap.live_blocks.saturating_sub(site.blocks);
-            heap.live_bytes = heap.live_bytes.saturating_sub(site.bytes);
+            let without = |heap: Heap| Heap {
+                live_blocks: heap.live_blocks.saturating_sub(site.blocks),
+                live_bytes: heap.live_bytes.saturating_sub(site.bytes),
+                ..heap
+            };
+            // The totals are those of one of the families.
+            if family
+                .as_ref()
+                .is_none_or(|family| family.heap == totals.heap)
+            {
+                totals.heap = without(totals.heap);
+            }
+            if let Some(family) = family {
+                family.heap = without(family.heap);
+            }
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::{FrameId, Kind, Report, Site, Suppressed};
 /// What libraries allocate once and keep, and what is no leak of their users.
 const DEFAULT: &str = include_str!("suppressions/default.supp");
 
+/// Most rules of a target that are used: each looks at all frames.
+const MOST_OF_TARGET: usize = 200;
+
 /// What a target has built in is called.
 const OF_TARGET: &str = "__lsan_default_suppressions";
 
@@ -178,7 +181,8 @@ impl Suppressions {
             totals.suppressed_blocks = totals.suppressed_blocks.saturating_add(site.blocks);
             totals.suppressed_bytes = totals.suppressed_bytes.saturating_add(site.bytes);
         }
-        report.suppressions = used.values().cloned().collect();
+        // A JSON report may have had some already.
+        report.suppressions.extend(used.values().cloned());
         (used, suppressed)
     }
 }
@@ -187,13 +191,20 @@ impl Suppressions {
 fn of_target(report: &mut Report) -> Vec<Rule> {
     let text = report.target_suppressions.as_deref().unwrap_or_default();
     match lsan::parse(text) {
-        Ok(rules) => rules
-            .into_iter()
-            .map(|rule| Rule {
+        Ok(mut rules) => {
+            if rules.len() > MOST_OF_TARGET {
+                report.notes.push(format!(
+                    "of the target's {} suppressions the first {MOST_OF_TARGET} are used",
+                    rules.len()
+                ));
+            }
+            rules.truncate(MOST_OF_TARGET);
+            let rules = rules.into_iter().map(|rule| Rule {
                 file: Some(OF_TARGET.to_owned()),
                 ..rule
-            })
-            .collect(),
+            });
+            rules.collect()
+        }
         Err(problem) => {
             let note = format!("suppressions of the target ({OF_TARGET}) are not used: {problem}");
             report.notes.push(note);

@@ -22,7 +22,7 @@ use leaktap_unwind::End;
 
 pub(crate) use self::looks::Look;
 use self::looks::{Looks, MOST_BLOCKS};
-pub(crate) use self::series::Series;
+pub(crate) use self::series::{Peak, Series};
 use crate::cost::processor_time;
 
 const _: () = assert!(OWN_STRIPE < STRIPES);
@@ -175,8 +175,11 @@ impl Books {
             .collect();
         let sum = |of: fn(&Totals) -> u64| totals.iter().map(of).fold(0, u64::saturating_add);
         let (live, unmatched) = (sum(live_blocks), sum(|totals| totals.unmatched_frees));
-        if !self.looks.is_due(now) || !self.looks.may_look_at(live) {
+        if !self.looks.is_due(now) {
             return;
+        }
+        if !self.looks.may_look_at(live) {
+            return self.looks.refused();
         }
         let mut looks = std::mem::take(&mut self.looks);
         let counted = |block: &Block| self.counted.contains(&block.time);

@@ -81,7 +81,7 @@ impl Tracing<'_> {
         let (deadline, mut pause) = (begun + LEAVING, FIRST_PAUSE);
         let mut all = self.stop_all(SomeHalted::new());
         loop {
-            self.traced.target.pass_time(&mut self.common.files);
+            self.traced.target.pass_little_time(&mut self.common.files);
             for thread in all.each() {
                 // What fails here is that the thread has been killed: nothing to put right in it.
                 let _ = self.settle(thread);

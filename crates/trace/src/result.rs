@@ -19,7 +19,7 @@ use leaktap_report::{
 };
 use leaktap_tracee::Tid;
 
-use crate::books::{live_blocks, live_bytes};
+use crate::books::{self, live_blocks, live_bytes};
 use crate::error::cause;
 use crate::limits::limits;
 use crate::remedy;
@@ -42,13 +42,13 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
     let mut sites: Vec<_> = sums
         .iter()
         .map(|(key, sum)| Site {
-            allocated_blocks: allocated(key, &counts).map(|(blocks, _)| blocks.max(sum.blocks)),
-            allocated_bytes: allocated(key, &counts).map(|(_, bytes)| bytes.max(sum.bytes)),
+            allocated_blocks: allocated(key, sum, &counts).map(|(blocks, _)| blocks),
+            allocated_bytes: allocated(key, sum, &counts).map(|(_, bytes)| bytes),
             ..site(namer, key, sum)
         })
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
-    let peak = peak(namer);
+    let peak = peak(namer, &sums);
     let mut notes = notes(target, &sites);
     notes.extend(namer.misuses());
     let mut report = Report {
@@ -200,11 +200,8 @@ fn heap(target: &Target, id: FamilyId) -> Heap {
 
 fn totals(target: &Target, sites: &[Site]) -> Totals {
     let regions = || target.books.regions.live();
-    let heaps = target.families().map(|id| heap(target, id));
-    // The first of the largest.
-    let heap = heaps.rev().max_by_key(|heap| heap.allocations);
     Totals {
-        heap: heap.unwrap_or_default(),
+        heap: heap(target, most_used(target)),
         lost_events: target.books.lost(),
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,
@@ -298,9 +295,18 @@ fn series(target: &Target, key: &SiteKey, bytes: u64) -> Vec<Option<u64>> {
 }
 
 /// What lived when most did, with names.
-fn peak(namer: &mut Namer<'_>) -> Option<Peak> {
+fn peak(namer: &mut Namer<'_>, sums: &HashMap<SiteKey, Sum>) -> Option<Peak> {
     let target = namer.target;
-    let peak = target.books.series.peak()?;
+    let end = books::Peak::of(
+        target.duration,
+        sums.iter().map(|(key, sum)| (*key, sum.bytes)),
+        most_used(target),
+    );
+    let peak = target.books.series.peak();
+    let peak = peak.filter(|peak| peak.bytes > end.bytes).unwrap_or(&end);
+    if peak.bytes == 0 {
+        return None;
+    }
     let sites = peak.sites.iter().map(|(key, bytes)| {
         let stack = namer.stack(key.stack);
         let function = target.process().functions().display(stack.function);
@@ -315,6 +321,13 @@ fn peak(namer: &mut Namer<'_>) -> Option<Peak> {
         at: in_seconds(peak.at),
         live_bytes: peak.bytes,
     })
+}
+
+/// The allocator with the most allocations: the first of these.
+fn most_used(target: &Target) -> FamilyId {
+    let all = target.families().rev();
+    let most = all.max_by_key(|&id| target.books.totals(id).allocations);
+    most.unwrap_or(FamilyId::FIRST)
 }
 
 /// When a process that runs on will reach a limit.
@@ -338,8 +351,11 @@ fn look(look: &crate::books::Look) -> Look {
 
 /// What a stack has allocated in all, which is what is left or more: regions are cut and joined, so
 /// nobody counts those.
-fn allocated(key: &SiteKey, counts: &Counts) -> Option<(u64, u64)> {
-    counts.of(key.stack).filter(|_| !key.mapping)
+fn allocated(key: &SiteKey, sum: &Sum, counts: &Counts) -> Option<(u64, u64)> {
+    let (blocks, bytes) = counts.of(key.stack).filter(|_| !key.mapping)?;
+    // Below zero, if a thread was killed before it had counted what another one handed on.
+    let is_known = i64::try_from(blocks).is_ok() && i64::try_from(bytes).is_ok();
+    is_known.then(|| (blocks.max(sum.blocks), bytes.max(sum.bytes)))
 }
 
 fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {

@@ -198,8 +198,7 @@ impl Target {
 
     /// Time passes: to be told before each event, and often.
     pub(crate) fn pass_time(&mut self, files: &mut Files) {
-        let now = self.books.tick();
-        self.look_for_changes(files);
+        let now = self.pass_little_time(files);
         if now.saturating_sub(self.sampled) >= SAMPLING {
             self.sampled = now;
             self.sample();
@@ -212,6 +211,13 @@ impl Target {
                 self.books.take_series();
             }
         }
+    }
+
+    /// The same with all threads stopped, when nothing may be done that can wait. Returns the time.
+    pub(crate) fn pass_little_time(&mut self, files: &mut Files) -> Duration {
+        let now = self.books.tick();
+        self.look_for_changes(files);
+        now
     }
 
     /// See [`Process::look_for_changes`].

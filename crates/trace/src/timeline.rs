@@ -83,7 +83,10 @@ impl TimeLine {
     pub(crate) fn end(&mut self, now: Duration, process: Tid, live: Live) {
         let last = self.moments.last().map_or(0.0, |moment| moment.at);
         if in_seconds(now) - last >= in_seconds(self.interval) / 4.0 {
+            // It is a moment beside the others: these come when they would have come.
+            let next = self.next;
             self.note(now, process, live);
+            self.next = next;
         }
     }
 

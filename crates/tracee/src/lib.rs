@@ -73,7 +73,7 @@ pub use reserve::{Reserve, has_run_out, set_aside};
 pub use signal::{Signal, SignalInfo};
 pub use standby::stand_by;
 pub use stop::Stop;
-pub use sys::{Area, raise_file_limit};
+pub use sys::{Area, become_program, raise_file_limit};
 pub use tid::{SeccompMode, Tid, Trapping};
 pub use tracee::{Died, OptionsError, Running, Stopped};
 pub use tracer::{Event, Tracer};

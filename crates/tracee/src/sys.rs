@@ -21,8 +21,8 @@ pub(crate) use nice::{has_other_policy, nice, restore_nice, set_nice_alone};
 pub(crate) use pending::has_pending;
 pub use procmap::Area;
 pub(crate) use procmap::area_from;
-pub use spawn::raise_file_limit;
 pub(crate) use spawn::{Image, fork_exec, ignored_at_start};
+pub use spawn::{become_program, raise_file_limit};
 
 /// `PTRACE_EVENT_STOP` of linux/ptrace.h, which the libc crate lacks for glibc.
 pub(crate) const PTRACE_EVENT_STOP: c_int = 128;

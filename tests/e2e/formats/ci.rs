@@ -38,7 +38,8 @@ engines! {
         let print = |report: &Captured| {
             let entries: Value = serde_json::from_str(&report.text("gitlab")).expect("JSON");
             let entries = entries.as_array().expect("a list").iter();
-            let mut prints: Vec<_> = entries.map(|entry| entry["fingerprint"].to_string()).collect();
+            let prints = entries.map(|entry| entry["fingerprint"].to_string());
+            let mut prints: Vec<_> = prints.collect();
             prints.sort();
             prints.dedup();
             prints

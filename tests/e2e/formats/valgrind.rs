@@ -33,7 +33,8 @@ engines! {
         }
         let captured = Captured::new(engine);
         let file = captured.in_format("dhat", &[]);
-        let read = read_by(&node, ["-e".as_ref(), VIEW.as_ref(), viewer.as_os_str(), file.as_os_str()]);
+        let (viewer, file) = (viewer.as_os_str(), file.as_os_str());
+        let read = read_by(&node, ["-e".as_ref(), VIEW.as_ref(), viewer, file]);
         let (blocks, bytes) = captured.sums();
         assert_eq!(read.trim(), format!("{blocks} {bytes} Not freed 1"));
     }
@@ -47,7 +48,8 @@ engines! {
         let grouped = format!("{},{:03}B)", bytes / 1000, bytes % 1000);
         let root = lines_with(&read, &["100.00%", &grouped, "heap allocation functions"]);
         assert_eq!(root.len(), 1, "{read}");
-        assert_eq!(lines_with(&read, &["(4,000B)", ": in_thread (culprit.cpp:21)"]).len(), 1, "{read}");
+        let words = ["(4,000B)", ": in_thread (culprit.cpp:21)"];
+        assert_eq!(lines_with(&read, &words).len(), 1, "{read}");
         let moments = captured.json()[0]["timeline"].as_array().map_or(0, Vec::len);
         let last = format!("{moments} ");
         let row = read.lines().find(|line| line.trim_start().starts_with(&last));
@@ -71,7 +73,8 @@ engines! {
         };
         let (bytes, said) = sum("leaked");
         assert_eq!((sum("allocations").0, bytes), captured.sums(), "{said}");
-        assert_eq!(lines_with(&said, &["main (culprit.cpp);", "fill (culprit.cpp);"]).len(), 3, "{said}");
+        let words = ["main (culprit.cpp);", "fill (culprit.cpp);"];
+        assert_eq!(lines_with(&said, &words).len(), 3, "{said}");
         assert!(!lines_with(&said, &["at ", "culprit.cpp:21"]).is_empty(), "{said}");
     }
 
@@ -82,11 +85,11 @@ engines! {
         let hostile = Captured::of(engine, &Fixture::new("mappings.c"), &[]);
         for captured in [Captured::new(engine), hostile] {
             let file = captured.in_format("valgrind-xml", &[]);
-            let words = ["--noout".as_ref(), "--relaxng".as_ref(), schema.as_os_str(), file.as_os_str()];
-            read_by(&xmllint, words);
+            let (schema, file) = (schema.as_os_str(), file.as_os_str());
+            read_by(&xmllint, ["--noout".as_ref(), "--relaxng".as_ref(), schema, file]);
             let sum = |of: &str| {
                 let path = format!("sum(/valgrindoutput/error/xwhat/{of})");
-                let text = read_by(&xmllint, ["--xpath".as_ref(), path.as_ref(), file.as_os_str()]);
+                let text = read_by(&xmllint, ["--xpath".as_ref(), path.as_ref(), file]);
                 text.trim().parse::<f64>().expect("a number") as u64
             };
             assert_eq!((sum("leakedblocks"), sum("leakedbytes")), captured.sums());

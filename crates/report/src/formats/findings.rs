@@ -100,7 +100,8 @@ fn message(report: &Report, site: &Site, culprit: Option<FrameId>, function: &st
     format!("{size} not freed ({kind}{growing}; {allocator}), allocated in {function}{from}")
 }
 
-/// Of the module, and of the five innermost functions of the user's own, or for want of such of all.
+/// Of the module, and of the five innermost functions of the user's own, or for want of such of
+/// all.
 fn fingerprint(report: &Report, site: &Site) -> String {
     const FUNCTIONS: usize = 5;
     let places = || report.tables().places(&site.frames);

@@ -69,7 +69,10 @@ fn differences(report: &Report) -> Vec<String> {
         let frames: Vec<_> = stack(site, &titles).collect();
         format!("{} {}", frames.join(";"), numbers(site, most))
     };
-    report.sites.iter().map(line).collect()
+    // What is gone has no width: a graph of nothing else would have none.
+    let is_something = report.sites.iter().any(|site| site.bytes > 0);
+    let lines = report.sites.iter().filter(|_| is_something);
+    lines.map(line).collect()
 }
 
 /// Folded stacks, of which what is too narrow is summed up at its caller.

@@ -7,8 +7,8 @@ use super::text::what_is_left;
 use crate::names::printable;
 use crate::{Format, Report};
 
-/// A `::warning` for each leak, an `::error` for what grows, and a `::notice` that says what is left
-/// of each process.
+/// A `::warning` for each leak, an `::error` for what grows, and a `::notice` that says what is
+/// left of each process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Github<'a> {
     /// Which sites are leaks.

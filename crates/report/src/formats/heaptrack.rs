@@ -1,8 +1,8 @@
 //! What `heaptrack_print` and heaptrack's window open: version 3 of its text, as `--interpret`
 //! writes it.
 //!
-//! It has a line for each block, so blocks without frees stand for what is left. Their sizes are the
-//! average of their site. Regions that the program has mapped itself are not in it.
+//! It has a line for each block, so blocks without frees stand for what is left. Their sizes are
+//! the average of their site. Regions that the program has mapped itself are not in it.
 
 mod tables;
 

@@ -142,13 +142,17 @@ fn sums(report: &Report, log: &mut Log<'_, impl Write>) -> io::Result<()> {
         let (bytes, blocks) = sites.fold((0, 0), add);
         amount(bytes, blocks)
     };
+    // Of kinds that nobody has looked for there is nothing to say.
+    let is_graded = report.sites.iter().any(|site| site.kind != Kind::Unmatched);
     for (title, kinds) in [
         ("   definitely lost", &[Kind::Definite][..]),
         ("   indirectly lost", &[Kind::Indirect]),
         ("     possibly lost", &[Kind::Possible, Kind::Unmatched]),
         ("   still reachable", &[Kind::Reachable, Kind::Runtime]),
     ] {
-        log.line(&format!("{title}: {}", sum(kinds)))?;
+        if is_graded || kinds.contains(&Kind::Unmatched) {
+            log.line(&format!("{title}: {}", sum(kinds)))?;
+        }
     }
     let totals = &report.totals;
     let suppressed = amount(totals.suppressed_bytes, totals.suppressed_blocks);

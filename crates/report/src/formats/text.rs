@@ -72,7 +72,8 @@ impl Format for Text<'_> {
 
 fn has_left_nothing(report: &Report) -> bool {
     let totals = &report.totals;
-    report.sites.is_empty() && totals.lost_events == 0
+    let is_silent = report.suppressions.is_empty() && totals.lost_events == 0;
+    report.sites.is_empty() && is_silent
 }
 
 impl Text<'_> {

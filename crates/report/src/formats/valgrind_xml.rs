@@ -1,4 +1,5 @@
-//! What valgrind's `--xml=yes` writes: protocol 4, as Jenkins' plugin, Qt Creator and others read it.
+//! What valgrind's `--xml=yes` writes: protocol 4, as Jenkins' plugin, Qt Creator and others read
+//! it.
 //!
 //! Its kinds of leaks are memcheck's four: what is `unmatched` is there as possibly lost, and its
 //! text says what it is.

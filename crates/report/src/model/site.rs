@@ -139,9 +139,9 @@ pub struct Change {
 pub enum Changed {
     /// There was none.
     New,
-    /// There were fewer blocks, or as many of fewer bytes.
+    /// There were fewer blocks, or fewer bytes.
     Grown,
-    /// There were more.
+    /// There were more blocks, or more bytes, and no less of either.
     Shrunk,
     /// There is none.
     Gone,

@@ -11,11 +11,14 @@ use crate::{Format, Kind, Place, Report, Site};
 /// Most lines of frames in a suppression: valgrind takes no more than 24.
 const MOST: usize = 20;
 
+/// Stands for any frames.
+const ANY: &str = "...";
+
 /// Frames of the user's own code that tell a leak from others.
 const OWN: usize = 4;
 
-/// A suppression for each site, in valgrind's form. Names in it are those that stay when the program
-/// is built anew.
+/// A suppression for each site, in valgrind's form. Names in it are those that stay when the
+/// program is built anew.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ready;
 
@@ -31,7 +34,10 @@ pub(super) fn ready(reports: &[Report]) -> String {
     for report in reports {
         let sites = report.sites.iter();
         for site in sites.filter(|site| site.kind != Kind::Runtime) {
-            let body = body(site, report);
+            // What no frame names, would match everything.
+            let Some(body) = body(site, report) else {
+                continue;
+            };
             if all.insert(body.clone()) {
                 let name = name(site, report);
                 let _ = writeln!(text, "{{\n   {name}\n   Memcheck:Leak\n{body}}}"); // to a string
@@ -54,7 +60,7 @@ fn name(site: &Site, report: &Report) -> String {
     one_line(&format!("{} in {caller}", site.function))
 }
 
-fn body(site: &Site, report: &Report) -> String {
+fn body(site: &Site, report: &Report) -> Option<String> {
     let mut lines = vec![match site.kind {
         // Not graded: there is no kind to name.
         Kind::Unmatched | Kind::Runtime => String::new(),
@@ -64,9 +70,9 @@ fn body(site: &Site, report: &Report) -> String {
     lines.push(format!("fun:{}", called(site, operators.last())));
     if !rest.is_empty() {
         // Tools differ in how much of it they list.
-        lines.push("...".to_owned());
+        lines.push(ANY.to_owned());
     }
-    let mut own = 0;
+    let (begin, mut own) = (lines.len(), 0);
     for place in report.tables().places(&site.frames).take(MOST) {
         lines.push(line(&place));
         own += usize::from(place.frame.own == Some(true));
@@ -75,11 +81,17 @@ fn body(site: &Site, report: &Report) -> String {
             break;
         }
     }
+    let frames = lines.get(begin..).unwrap_or_default();
+    let is_told_apart = frames.iter().any(|line| line != ANY);
     lines.retain(|line| !line.is_empty());
-    lines
-        .iter()
-        .map(|line| format!("   {}\n", one_line(line)))
-        .collect()
+    let lines = lines.iter().map(|line| {
+        format!(
+            "   {}
+",
+            one_line(line)
+        )
+    });
+    is_told_apart.then(|| lines.collect())
 }
 
 /// What stands for the function that was called.
@@ -105,7 +117,7 @@ fn line(place: &Place<'_>) -> String {
     ) {
         (Some(name), _) => format!("fun:{}", stable(name)),
         (None, Some(module)) => format!("obj:*/{}", without_version(last_part(&module.path))),
-        (None, None) => "...".to_owned(),
+        (None, None) => ANY.to_owned(),
     }
 }
 

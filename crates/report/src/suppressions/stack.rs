@@ -20,8 +20,8 @@ const OPERATORS: &[&str] = &[
 /// What stands at one place of a stack.
 #[derive(Clone, Copy)]
 pub(super) enum Call<'a> {
-    /// The allocator's function that was called, which our stacks begin behind; and whether that was
-    /// one of [`OPERATORS`], or called by one.
+    /// The allocator's function that was called, which our stacks begin behind; and whether that
+    /// was one of [`OPERATORS`], or called by one.
     Allocator(&'a str, bool),
     /// A frame.
     Frame(Place<'a>),

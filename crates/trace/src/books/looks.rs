@@ -1,10 +1,12 @@
 //! Which stacks had how many live blocks, at some moments of a trace.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use leaktap_heap::Quick;
 use leaktap_ledger::Block;
+
+use crate::cost::processor_time;
 
 /// When the first look is. Three more follow until twice that time, and so on.
 const FIRST: Duration = Duration::from_millis(250);
@@ -22,6 +24,10 @@ const PART: u32 = 100;
 
 /// And no longer than this.
 const LONGEST: Duration = Duration::from_millis(100);
+
+/// Most blocks that are read in one look, and most stacks that are told apart.
+const MOST_READ: usize = 1 << 24;
+const MOST_STACKS: usize = 1 << 20;
 
 /// What a block costs, before that is known.
 const COST: Duration = Duration::from_nanos(60);
@@ -90,6 +96,11 @@ impl Looks {
         times <= 1.0 || cost <= LONGEST.min(self.step / PART).as_secs_f64()
     }
 
+    /// There was too much to look at: what that costs may change.
+    pub(super) fn refused(&mut self) {
+        self.cost = self.cost * 7 / 8;
+    }
+
     /// These live `now`, of which there are `live` in all; so many were freed from before.
     pub(super) fn look(
         &mut self,
@@ -103,16 +114,21 @@ impl Looks {
             unmatched,
             blocks: HashMap::default(),
         };
-        let begun = Instant::now();
-        // More only if the target has written nonsense into its ledger.
-        let most = (live as usize).max(MOST_BLOCKS);
+        let begun = processor_time();
+        // More come while they are read; and far more if the target has written nonsense.
+        let most = (live as usize)
+            .saturating_mul(2)
+            .clamp(MOST_BLOCKS, MOST_READ);
         for block in blocks.take(most) {
-            *look.blocks.entry(block.stack.0).or_default() += 1;
+            if look.blocks.len() < MOST_STACKS || look.blocks.contains_key(&block.stack.0) {
+                *look.blocks.entry(block.stack.0).or_default() += 1;
+            }
         }
         // What is there beside the blocks does not count among them.
         if live as usize >= MOST_BLOCKS / 2 {
             let part = MOST_BLOCKS as f64 / live as f64;
-            self.cost = begun.elapsed().mul_f64(part);
+            let cost = processor_time().saturating_sub(begun).mul_f64(part);
+            self.cost = cost.max(COST * MOST_BLOCKS as u32 / 4);
         }
         for &stack in look.blocks.keys() {
             self.first.entry(stack).or_insert(now);

@@ -58,6 +58,23 @@ pub(crate) struct Peak {
     pub(crate) sites: Vec<(SiteKey, u64)>,
 }
 
+impl Peak {
+    /// What `sites` had of the heap of `family`.
+    pub(crate) fn of(
+        at: Duration,
+        sites: impl Iterator<Item = (SiteKey, u64)>,
+        family: FamilyId,
+    ) -> Peak {
+        let is_counted = |key: &SiteKey| !key.mapping && key.family == family;
+        let sites: Vec<_> = sites.filter(|(key, _)| is_counted(key)).collect();
+        let all = sites.iter().map(|(_, bytes)| *bytes);
+        let bytes = all.fold(0, u64::saturating_add);
+        let mut sites = first(sites, |(_, bytes)| *bytes);
+        sites.sort_by_key(|(key, bytes)| (std::cmp::Reverse(*bytes), key.stack));
+        Peak { at, bytes, sites }
+    }
+}
+
 impl Series {
     /// Whether there may be another moment.
     pub(super) fn is_due(&self, now: Duration) -> bool {
@@ -97,16 +114,10 @@ impl Series {
     }
 
     fn look_for_peak(&mut self, now: Duration, bytes: &Bytes, family: FamilyId) {
-        let is_counted = |key: &SiteKey| !key.mapping && key.family == family;
-        let sites = bytes.iter().filter(|(key, _)| is_counted(key));
-        let sites = sites.map(|(key, bytes)| (*key, *bytes));
-        let sum = sites.clone().map(|(_, bytes)| bytes);
-        let sum = sum.fold(0, u64::saturating_add);
-        if sum > self.peak.as_ref().map_or(0, |peak| peak.bytes) {
-            let mut sites = first(sites.collect(), |(_, bytes)| *bytes);
-            sites.sort_by_key(|(key, bytes)| (std::cmp::Reverse(*bytes), key.stack));
-            let (at, bytes) = (now, sum);
-            self.peak = Some(Peak { at, bytes, sites });
+        let sites = bytes.iter().map(|(key, bytes)| (*key, *bytes));
+        let peak = Peak::of(now, sites, family);
+        if peak.bytes > self.peak.as_ref().map_or(0, |peak| peak.bytes) {
+            self.peak = Some(peak);
         }
     }
 

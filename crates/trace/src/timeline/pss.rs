@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leaktap_memory::PAGE;
 use procfs::process::Process as ProcInfo;
 
 use crate::cost::processor_time;
@@ -11,7 +12,6 @@ const TIMES: u32 = 1000;
 
 /// What a resident page costs, before anything has been read: the kernel looks at each.
 const OF_PAGE: Duration = Duration::from_nanos(128);
-const PAGE: u64 = 4096;
 
 /// What takes longer is never read: as long, no thread of the process can map memory.
 const LONGEST: Duration = Duration::from_millis(20);

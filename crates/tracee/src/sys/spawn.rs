@@ -1,6 +1,6 @@
 //! What this process was started with, and children that start with the same.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int, c_void};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::execv;
 
 use super::{KERNEL_SIGSET, restore_nice};
 
@@ -153,8 +154,19 @@ pub(crate) fn fork_exec(
     child
 }
 
+/// Becomes `program`, by execv(2), with signals and descriptors as this process found them. Returns
+/// why that has failed; there is nothing left to do then but to end.
+pub fn become_program(program: &CStr, arguments: &[CString]) -> Errno {
+    // SAFETY: what follows is another program, or the end of this one.
+    unsafe { start_as_found() };
+    match execv(program, arguments) {
+        Err(errno) => errno,
+        Ok(never) => match never {},
+    }
+}
+
 /// # Safety
-/// Only in a forked child that is about to execute a program.
+/// Only before a program is executed: in a forked child, or by a process without other threads.
 unsafe fn start_as_found() {
     let ignored = IGNORED.load(Ordering::Relaxed);
     for signal in 1..=64 {

@@ -36,7 +36,8 @@ pub(super) fn heading(
 
 /// What has become of a site: `+12.0 KiB in +3 blocks, grown: 4.0 KiB in 1 block before`.
 ///
-/// Rates are told of processes that were attached to: what runs to its end takes as long as it takes.
+/// Rates are told of processes that were attached to: what runs to its end takes as long as it
+/// takes.
 pub(super) fn amount(site: &Site, change: &Change, mode: Mode) -> (String, String) {
     let what = match site.source {
         Source::Mapping => "region",
