@@ -59,6 +59,11 @@ fn read(bytes: &[u8]) -> bool {
             }
             true
         }
+        // It was read as a whole, and has no ages.
+        Err(Error::NotKept {
+            of: "a sum of captures",
+            ..
+        }) => true,
         // It was whole JSON of this schema.
         Err(Error::Corrupt { source, .. }) => match source {
             Damage::Json(error) => error.is_data(),
