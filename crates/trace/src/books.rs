@@ -170,14 +170,13 @@ impl Books {
     /// Notes how many live blocks stacks have, if it is time to, and that is not too long.
     pub(crate) fn look(&mut self) {
         let now = self.now;
-        let totals: Vec<_> = FamilyId::all(FamilyId::MOST)
-            .map(|family| self.totals(family))
-            .collect();
-        let sum = |of: fn(&Totals) -> u64| totals.iter().map(of).fold(0, u64::saturating_add);
-        let (live, unmatched) = (sum(live_blocks), sum(|totals| totals.unmatched_frees));
         if !self.looks.is_due(now) {
             return;
         }
+        let (live, unmatched) = (
+            self.sum(live_blocks),
+            self.sum(|totals| totals.unmatched_frees),
+        );
         if !self.looks.may_look_at(live) {
             return self.looks.refused();
         }
@@ -188,16 +187,23 @@ impl Books {
         self.looks = looks;
     }
 
-    /// Sums up the bytes that live by call site, if that is not too much to do now.
-    pub(crate) fn take_series(&mut self) {
-        let families = || FamilyId::all(FamilyId::MOST).map(|family| (family, self.totals(family)));
-        let live = families().map(|(_, totals)| live_blocks(&totals));
-        let pieces = self.regions.pieces() as u64;
-        let live = live.fold(pieces, u64::saturating_add);
-        if live > MOST_BLOCKS as u64 || !self.series.is_due(self.now) {
+    /// Of all families, the sum of this.
+    fn sum(&self, of: fn(&Totals) -> u64) -> u64 {
+        let families = FamilyId::all(FamilyId::MOST);
+        let numbers = families.map(|family| of(&self.totals(family)));
+        numbers.fold(0, u64::saturating_add)
+    }
+
+    /// Sums up the bytes that live by call site, if that is not too much to do now. The peak is
+    /// that of `family`.
+    pub(crate) fn take_series(&mut self, family: FamilyId) {
+        if !self.series.is_due(self.now) {
             return;
         }
-        let family = families().max_by_key(|(_, totals)| totals.allocations);
+        let pieces = self.regions.pieces() as u64;
+        if self.sum(live_blocks).saturating_add(pieces) > MOST_BLOCKS as u64 {
+            return;
+        }
         let begun = processor_time();
         let mut bytes: HashMap<_, u64> = HashMap::new();
         // More only if the target has written nonsense into its ledger.
@@ -205,7 +211,6 @@ impl Books {
             let bytes = bytes.entry(held.key).or_default();
             *bytes = bytes.saturating_add(held.size);
         }
-        let family = family.map_or(FamilyId::FIRST, |(family, _)| family);
         let cost = processor_time().saturating_sub(begun);
         self.series.take(self.now, bytes, family, cost);
     }

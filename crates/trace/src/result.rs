@@ -201,7 +201,7 @@ fn heap(target: &Target, id: FamilyId) -> Heap {
 fn totals(target: &Target, sites: &[Site]) -> Totals {
     let regions = || target.books.regions.live();
     Totals {
-        heap: heap(target, most_used(target)),
+        heap: heap(target, target.most_used()),
         lost_events: target.books.lost(),
         truncated_stacks: sites.iter().filter(|site| site.truncated.is_some()).count() as u64,
         suppressed_blocks: 0,
@@ -300,7 +300,7 @@ fn peak(namer: &mut Namer<'_>, sums: &HashMap<SiteKey, Sum>) -> Option<Peak> {
     let end = books::Peak::of(
         target.duration,
         sums.iter().map(|(key, sum)| (*key, sum.bytes)),
-        most_used(target),
+        target.most_used(),
     );
     let peak = target.books.series.peak();
     let peak = peak.filter(|peak| peak.bytes > end.bytes).unwrap_or(&end);
@@ -321,13 +321,6 @@ fn peak(namer: &mut Namer<'_>, sums: &HashMap<SiteKey, Sum>) -> Option<Peak> {
         at: in_seconds(peak.at),
         live_bytes: peak.bytes,
     })
-}
-
-/// The allocator with the most allocations: the first of these.
-fn most_used(target: &Target) -> FamilyId {
-    let all = target.families().rev();
-    let most = all.max_by_key(|&id| target.books.totals(id).allocations);
-    most.unwrap_or(FamilyId::FIRST)
 }
 
 /// When a process that runs on will reach a limit.

@@ -208,7 +208,7 @@ impl Target {
             if self.timeline.is_due(now) {
                 let live = self.live();
                 self.timeline.note(now, self.tid(), live);
-                self.books.take_series();
+                self.books.take_series(self.most_used());
             }
         }
     }
@@ -280,13 +280,19 @@ impl Target {
 
     /// What lives of what was allocated: of several allocators, in that with the most.
     fn live(&self) -> Live {
-        let totals = self.families().map(|family| self.books.totals(family));
-        let most = totals.max_by_key(|totals| totals.allocations);
-        most.map_or(Live::default(), |totals| Live {
+        let totals = self.books.totals(self.most_used());
+        Live {
             bytes: live_bytes(&totals),
             blocks: live_blocks(&totals),
             agent: self.books.agent_bytes(),
-        })
+        }
+    }
+
+    /// The allocator with the most allocations: the first of these.
+    pub(crate) fn most_used(&self) -> FamilyId {
+        let all = self.families().rev();
+        let most = all.max_by_key(|&family| self.books.totals(family).allocations);
+        most.unwrap_or(FamilyId::FIRST)
     }
 
     /// What a progress line shows.
