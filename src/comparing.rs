@@ -1,18 +1,17 @@
 //! Captures beside each other: what has changed, and what they have in common.
 
 use std::io::{self, Write};
-use std::path::Path;
 
-use leaktap_report::{Needs, Report, printable, read, replicas, write};
+use leaktap_report::{Needs, printable, read, replicas, write};
 
 use crate::cli::{Attach, Diff, Merge, Whom};
 use crate::error::{Error, USAGE};
 use crate::output::Output;
-use crate::{renaming, shown, traced};
+use crate::{captured, traced};
 
 /// Prints what has changed between two captures, or since one.
 pub(crate) fn diff(options: &Diff) -> Result<u8, Error> {
-    let before = named(&options.before, options)?;
+    let before = captured(&options.before, &options.listing)?;
     match (&options.after, options.pid) {
         (Some(_), _) if options.trace.output.is_some() || options.trace.duration.is_some() => {
             let why = "-o and --duration are for a trace: leaktap diff BEFORE -p PID";
@@ -20,7 +19,9 @@ pub(crate) fn diff(options: &Diff) -> Result<u8, Error> {
         }
         (Some(after), _) => {
             let output = Output::of_report(&options.listing)?.compared_with(before);
-            shown(&output, named(after, options)?)
+            output.check_format()?;
+            let reports = captured(after, &options.listing)?;
+            Ok(output.print(reports)?.unwrap_or(0))
         }
         (None, Some(pid)) => {
             let output = Output::of_attach(&options.trace, &options.listing)?;
@@ -36,19 +37,6 @@ pub(crate) fn diff(options: &Diff) -> Result<u8, Error> {
         }
         (None, None) => Ok(USAGE), // clap requires one
     }
-}
-
-fn named(path: &Path, options: &Diff) -> Result<Vec<Report>, Error> {
-    let elsewhere = options.listing.elsewhere();
-    let needs = Needs {
-        ages: options.listing.older.is_some(),
-        stacks: elsewhere.has_any(),
-    };
-    let mut reports = read(path, needs)?;
-    for report in &mut reports {
-        renaming::rename(report, &elsewhere);
-    }
-    Ok(reports)
 }
 
 /// Writes the sum of captures to another one.

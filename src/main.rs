@@ -25,7 +25,7 @@ use leaktap_report::{Mode, Needs, printable};
 use leaktap_trace::{Outcome, guard};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
-use crate::cli::{Attach, Cli, Command, Report, Run};
+use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
 use crate::demo::Demo;
 use crate::error::Error;
 use crate::output::Output;
@@ -152,22 +152,22 @@ fn end(mut outcome: Outcome, output: &Output<'_>, mode: Mode) -> Result<u8, Erro
 fn report(options: &Report) -> Result<u8, Error> {
     let output = Output::of_report(&options.listing)?;
     output.check_format()?;
-    let elsewhere = options.listing.elsewhere();
+    let reports = captured(&options.capture, &options.listing)?;
+    Ok(output.print(reports)?.unwrap_or(0))
+}
+
+/// What is in a capture or a JSON report, with the names that `listing` has files for.
+fn captured(path: &Path, listing: &Listing) -> Result<Vec<leaktap_report::Report>, Error> {
+    let elsewhere = listing.elsewhere();
     let needs = Needs {
-        ages: options.listing.older.is_some(),
+        ages: listing.older.is_some(),
         stacks: elsewhere.has_any(),
     };
-    let mut reports = leaktap_report::read(&options.capture, needs)?;
+    let mut reports = leaktap_report::read(path, needs)?;
     for report in &mut reports {
         renaming::rename(report, &elsewhere);
     }
-    shown(&output, reports)
-}
-
-/// Prints `reports`. Returns the exit status.
-fn shown(output: &Output<'_>, reports: Vec<leaktap_report::Report>) -> Result<u8, Error> {
-    output.check_format()?;
-    Ok(output.print(reports)?.unwrap_or(0))
+    Ok(reports)
 }
 
 fn last_part(path: &Path) -> Cow<'_, str> {

@@ -141,14 +141,14 @@ impl<'a> Output<'a> {
     /// written does not keep the report from being printed.
     pub(crate) fn of_trace(&self, mut reports: Vec<Report>) -> Result<Option<u8>, Error> {
         self.reports.set(self.reports.get() + 1);
-        let own = own(self.listing);
         for report in &mut reports {
             renaming::rename(report, &self.listing.elsewhere());
-            own.mark(report);
         }
         let captured = match (self.capture, reports.first()) {
             (Some(pattern), Some(first)) => {
                 let path = self.filled(pattern, first);
+                let own = own(self.listing);
+                reports.iter_mut().for_each(|report| own.mark(report));
                 let written = leaktap_report::write(&path, &reports);
                 written.map(|replaced| self.name(&path, replaced))
             }
@@ -214,13 +214,13 @@ impl<'a> Output<'a> {
     }
 
     /// What the user wants to see, of blocks at least so old.
-    fn choice(&self, older: Option<Duration>) -> Choice {
+    fn choice(&self, older: Option<Duration>) -> Choice<'_> {
         let format = self.listing.format();
         Choice {
             own: own(self.listing),
-            suppressions: self.suppressions.clone(),
-            baseline: self.baseline.clone(),
-            before: self.before.clone(),
+            suppressions: &self.suppressions,
+            baseline: self.baseline.as_ref(),
+            before: self.before.as_deref(),
             selection: Selection {
                 older: older.map(|age| age.as_secs_f64()),
                 min_size: self.listing.min_size,

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::child::Finished;
 use crate::compile::Build;
 use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
@@ -14,6 +15,12 @@ fn copied(fixture: &Fixture, to: &Path) -> PathBuf {
     fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
     fs::copy(fixture.program(), to).expect("a copy");
     to.to_owned()
+}
+
+/// Runs `program` to its end; the report is text.
+fn run_to_text(engine: Engine, program: &str) -> Finished {
+    let engine = engine.to_string();
+    leaktap_with(["run", "--engine", &engine, "--", program, "run"])
 }
 
 engines! {
@@ -68,14 +75,7 @@ engines! {
     /// Code with another view to be written by: an int3 cannot be put where its calls return to.
     fn calls_that_cannot_be_counted_are_named(engine) {
         let program = Fixture::new("other_view.c").program().display().to_string();
-        let finished = leaktap_with([
-            "run",
-            "--engine",
-            &engine.to_string(),
-            "--",
-            &program,
-            "run",
-        ]);
+        let finished = run_to_text(engine, &program);
         let expected = match engine {
             Engine::Auto => "leaktap: 1,000 B in 10 blocks left, at 1 call site\n",
             Engine::Breakpoint => "leaktap: no unfreed blocks were seen; not counted: 10 calls\n",
@@ -96,14 +96,7 @@ engines! {
         );
         let program = folder.path().join("valgrind/memcheck-amd64-linux");
         let program = copied(&blind, &program).display().to_string();
-        let finished = leaktap_with([
-            "run",
-            "--engine",
-            &engine.to_string(),
-            "--",
-            &program,
-            "run",
-        ]);
+        let finished = run_to_text(engine, &program);
         let is_told = finished.stderr_text().contains("run it without valgrind");
         assert!(
             finished.status.code() == Some(125) && is_told,

@@ -3,59 +3,38 @@
 use std::collections::HashMap;
 
 use crate::numbers::{count, exact_bytes};
-use crate::{By, Change, Changed, Kind, Report, Selection, Site, fingerprint, merged};
+use crate::{Amount, By, Change, Changed, Kind, Report, Selection, Site, fingerprint, merged};
 
 /// What another trace has left, by what sites are known by.
 #[derive(Clone, Debug, Default)]
 pub struct Baseline {
-    known: HashMap<String, Size>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Size {
-    blocks: u64,
-    bytes: u64,
-}
-
-impl Size {
-    fn add(&mut self, site: &Site) {
-        self.blocks = self.blocks.saturating_add(site.blocks);
-        self.bytes = self.bytes.saturating_add(site.bytes);
-    }
-
-    fn exceeds(self, other: Size) -> bool {
-        self.blocks > other.blocks || self.bytes > other.bytes
-    }
+    known: HashMap<String, Amount>,
 }
 
 impl Baseline {
     /// What all of `reports` list.
     pub fn of(reports: &[Report]) -> Baseline {
-        let mut known: HashMap<_, Size> = HashMap::new();
-        for report in reports {
-            for site in &report.sites {
-                known
-                    .entry(fingerprint(site, report))
-                    .or_default()
-                    .add(site);
-            }
+        Baseline {
+            known: sums(reports, &fingerprints(reports)),
         }
-        Baseline { known }
     }
 
     /// Takes from the sites of `reports` those of which there were as many blocks and bytes before,
     /// over all of them, and returns these, report by report. A note in each says how many.
     pub fn apply(&self, reports: &mut [Report]) -> Vec<Vec<Site>> {
-        let now = Baseline::of(reports).known;
-        let is_known = |site: &Site, report: &Report| {
-            let by = fingerprint(site, report);
-            let before = self.known.get(&by).copied();
-            let now = now.get(&by).copied().unwrap_or_default();
-            site.kind != Kind::Runtime && before.is_some_and(|before| !now.exceeds(before))
+        let prints = fingerprints(reports);
+        let now = sums(reports, &prints);
+        let is_known = |site: &Site, by: &String| {
+            let before = self.known.get(by);
+            let now = now.get(by).copied().unwrap_or_default();
+            let is_more = |before: &Amount| now.blocks > before.blocks || now.bytes > before.bytes;
+            site.kind != Kind::Runtime && before.is_some_and(|before| !is_more(before))
         };
-        let known = reports.iter_mut().map(|report| {
+        let known = reports.iter_mut().zip(&prints).map(|(report, prints)| {
+            let mut prints = prints.iter();
             let sites = std::mem::take(&mut report.sites).into_iter();
-            let (known, rest): (Vec<_>, Vec<_>) = sites.partition(|site| is_known(site, report));
+            let (known, rest): (Vec<_>, Vec<_>) =
+                sites.partition(|site| prints.next().is_some_and(|by| is_known(site, by)));
             report.sites = rest;
             note(&known, report);
             known
@@ -64,12 +43,34 @@ impl Baseline {
     }
 }
 
+/// What each site of each report is known by.
+fn fingerprints(reports: &[Report]) -> Vec<Vec<String>> {
+    let of = |report: &Report| {
+        let sites = report.sites.iter();
+        sites.map(|site| fingerprint(site, report)).collect()
+    };
+    reports.iter().map(of).collect()
+}
+
+/// How much there is by what sites are known by.
+fn sums(reports: &[Report], prints: &[Vec<String>]) -> HashMap<String, Amount> {
+    let mut sums: HashMap<_, Amount> = HashMap::new();
+    let sites = reports.iter().flat_map(|report| &report.sites);
+    for (site, by) in sites.zip(prints.iter().flatten()) {
+        let sum = sums.entry(by.clone()).or_default();
+        sum.add(site.blocks, site.bytes);
+    }
+    sums
+}
+
 fn note(known: &[Site], report: &mut Report) {
     if known.is_empty() {
         return;
     }
-    let mut all = Size::default();
-    known.iter().for_each(|site| all.add(site));
+    let mut all = Amount::default();
+    known
+        .iter()
+        .for_each(|site| all.add(site.blocks, site.bytes));
     report.notes.push(format!(
         "as in the baseline, and not listed: {} in {} of {}",
         exact_bytes(all.bytes),

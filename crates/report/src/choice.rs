@@ -3,16 +3,16 @@
 use crate::{Baseline, Own, Report, Selection, Site, Suppressions, difference, merged};
 
 /// What the user wants to see.
-#[derive(Clone, Debug, Default)]
-pub struct Choice {
+#[derive(Clone, Debug)]
+pub struct Choice<'a> {
     /// Whose code it is.
     pub own: Own,
     /// What the user knows of.
-    pub suppressions: Suppressions,
+    pub suppressions: &'a Suppressions,
     /// What was there before, and is not listed.
-    pub baseline: Option<Baseline>,
+    pub baseline: Option<&'a Baseline>,
     /// What is compared with what was there before.
-    pub before: Option<Vec<Report>>,
+    pub before: Option<&'a [Report]>,
     /// What is listed of the rest, and in which order.
     pub selection: Selection,
     /// Also what runtimes keep for good.
@@ -32,13 +32,13 @@ pub struct Listed {
     pub all: Option<Report>,
 }
 
-impl Choice {
+impl Choice<'_> {
     /// What is listed of `reports`.
     pub fn listed(&self, reports: Vec<Report>) -> Listed {
-        let mut reports = self.reduced(reports, self.baseline.as_ref());
+        let mut reports = self.reduced(reports, self.baseline);
         let mut selection = self.selection;
-        if let Some(before) = &self.before {
-            let before = self.of_age(self.reduced(before.clone(), None));
+        if let Some(before) = self.before {
+            let before = self.of_age(self.reduced(before.to_vec(), None));
             let after = self.of_age(reports);
             reports = difference(&before, &after).into_iter().collect();
             selection.older = None;
@@ -91,7 +91,10 @@ impl Choice {
     /// `reports` as one, of which the selection is listed.
     fn sum(&self, reports: &[Report]) -> Option<Report> {
         // A sum has no ages.
-        let all = merged(&self.of_age(reports.to_vec()));
+        let all = match self.selection.older {
+            None => merged(reports),
+            Some(_) => merged(&self.of_age(reports.to_vec())),
+        };
         let selection = Selection {
             older: None,
             ..self.selection

@@ -16,25 +16,27 @@ use crate::{
 pub fn difference(before: &[Report], after: &[Report]) -> Option<Report> {
     let before = one(before)?;
     let mut report = one(after)?;
-    let both = Builds::in_both(&before, &report);
+    let mut numbers = Numbers::new(&before, &report);
+    let steps = numbers.of(&before);
     let mut known: HashMap<Key, Old> = HashMap::new();
     for (index, site) in before.sites.iter().enumerate() {
-        let old = known.entry(both.key(site, &before)).or_insert(Old {
+        let old = known.entry(Key::of(site, &steps)).or_insert(Old {
             first: index,
             amount: Amount::default(),
         });
         old.amount.add(site.blocks, site.bytes);
     }
-    let mut numbers = HashMap::new();
+    let steps = numbers.of(&report);
+    let mut sites = HashMap::new();
     for site in std::mem::take(&mut report.sites) {
         let next = report.sites.len();
-        let number = *numbers.entry(both.key(&site, &report)).or_insert(next);
+        let number = *sites.entry(Key::of(&site, &steps)).or_insert(next);
         match report.sites.get_mut(number) {
             Some(one) => join(one, site),
             None => report.sites.push(site),
         }
     }
-    for (key, number) in numbers {
+    for (key, number) in sites {
         if let Some(site) = report.sites.get_mut(number) {
             let old = known.remove(&key).map(|old| old.amount);
             site.before = Some(old.unwrap_or_default());
@@ -90,9 +92,26 @@ struct Old {
 struct Key {
     source: Source,
     family: Option<String>,
-    frames: Vec<Step>,
+    /// What each call is known by, by number.
+    frames: Vec<u32>,
     /// Of one without frames, the function that was called.
     function: Option<String>,
+}
+
+impl Key {
+    /// `steps` are of the frames of its report, by their numbers.
+    fn of(site: &Site, steps: &[u32]) -> Key {
+        let step = |FrameId(id): &FrameId| steps.get(*id as usize).copied();
+        let mut frames: Vec<_> = site.frames.iter().filter_map(step).collect();
+        // What was inlined is at the same offset.
+        frames.dedup();
+        Key {
+            source: site.source,
+            family: site.family.clone(),
+            function: frames.is_empty().then(|| site.function.clone()),
+            frames,
+        }
+    }
 }
 
 /// What a frame is known by.
@@ -104,45 +123,49 @@ enum Step {
     In(String, String),
 }
 
-/// The build ids that both traces have.
-struct Builds(HashSet<String>);
+/// Numbers what frames are known by, in both traces alike.
+struct Numbers {
+    /// The build ids that both have.
+    builds: HashSet<String>,
+    known: HashMap<Step, u32>,
+}
 
-impl Builds {
-    fn in_both(one: &Report, other: &Report) -> Builds {
+impl Numbers {
+    fn new(one: &Report, other: &Report) -> Numbers {
         let ids = |report: &Report| -> HashSet<String> {
             let modules = report.modules.iter();
             modules
                 .filter_map(|module| module.build_id.clone())
                 .collect()
         };
-        Builds(ids(one).intersection(&ids(other)).cloned().collect())
-    }
-
-    fn key(&self, site: &Site, report: &Report) -> Key {
-        let places = report.tables().places(&site.frames);
-        let mut frames: Vec<_> = places.map(|place| self.step(&place)).collect();
-        // What was inlined is at the same offset.
-        frames.dedup();
-        Key {
-            source: site.source,
-            family: site.family.clone(),
-            function: frames.is_empty().then(|| site.function.clone()),
-            frames,
+        Numbers {
+            builds: ids(one).intersection(&ids(other)).cloned().collect(),
+            known: HashMap::new(),
         }
     }
 
-    fn step(&self, place: &Place<'_>) -> Step {
-        let frame = place.frame;
-        let id = place.module.and_then(|module| module.build_id.as_ref());
-        match (id.filter(|id| self.0.contains(*id)), frame.offset) {
-            (Some(id), Some(offset)) => Step::At(id.clone(), offset.0),
-            _ => {
-                let module = place.module.map(|module| last_part(&module.path));
-                let function = frame.function.as_deref().map(short);
-                let offset = || frame.offset.map(|offset| offset.to_string());
-                let function = function.or_else(offset).unwrap_or_default();
-                Step::In(module.unwrap_or_default().to_owned(), function)
-            }
+    /// Of all frames of `report`: many sites have each of them.
+    fn of(&mut self, report: &Report) -> Vec<u32> {
+        let steps = report.tables().all().map(|place| {
+            let next = self.known.len() as u32; // no more than frames
+            let step = step(&place, &self.builds);
+            *self.known.entry(step).or_insert(next)
+        });
+        steps.collect()
+    }
+}
+
+fn step(place: &Place<'_>, builds: &HashSet<String>) -> Step {
+    let frame = place.frame;
+    let id = place.module.and_then(|module| module.build_id.as_ref());
+    match (id.filter(|id| builds.contains(*id)), frame.offset) {
+        (Some(id), Some(offset)) => Step::At(id.clone(), offset.0),
+        _ => {
+            let module = place.module.map(|module| last_part(&module.path));
+            let function = frame.function.as_deref().map(short);
+            let offset = || frame.offset.map(|offset| offset.to_string());
+            let function = function.or_else(offset).unwrap_or_default();
+            Step::In(module.unwrap_or_default().to_owned(), function)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What stays of a call site when the program is built anew.
 
 use crate::names::{last_part, short, without_parameters};
-use crate::{Report, Site, Source};
+use crate::{Place, Report, Site, Source};
 
 /// Frames by which a site is known.
 const FRAMES: usize = 5;
@@ -14,14 +14,10 @@ const FRAMES: usize = 5;
 /// inline.
 pub fn fingerprint(site: &Site, report: &Report) -> String {
     let places = || report.tables().places(&site.frames);
-    let own = places().filter(|place| place.frame.own == Some(true));
-    let mut names: Vec<_> = own.map(|place| name(&place)).collect();
+    let mut names = innermost(places().filter(|place| place.frame.own == Some(true)));
     if names.is_empty() {
-        names = places().map(|place| name(&place)).collect();
+        names = innermost(places());
     }
-    // Of a function that calls itself the depth may vary.
-    names.dedup();
-    names.truncate(FRAMES);
     let source = match site.source {
         Source::Heap | Source::Before => "heap",
         Source::Mapping => "mapping",
@@ -29,8 +25,24 @@ pub fn fingerprint(site: &Site, report: &Report) -> String {
     format!("{source}:{}", names.join("<"))
 }
 
+/// The names of the first of them. A function that calls itself has one: how deep it went may vary.
+fn innermost<'a>(places: impl Iterator<Item = Place<'a>>) -> Vec<String> {
+    let mut names = Vec::new();
+    for place in places {
+        let name = name(&place);
+        if names.last() == Some(&name) {
+            continue;
+        }
+        if names.len() == FRAMES {
+            break;
+        }
+        names.push(name);
+    }
+    names
+}
+
 /// `module!function`, or the module alone.
-fn name(place: &crate::Place<'_>) -> String {
+fn name(place: &Place<'_>) -> String {
     let module = place.module.map_or("", |module| last_part(&module.path));
     let function = place
         .frame

@@ -43,12 +43,7 @@ struct Renaming<'a, N> {
 
 impl<N: FnMut(ModuleId, u64) -> Vec<Frame>> Renaming<'_, N> {
     fn stack(&mut self, old: &[FrameId]) -> Vec<FrameId> {
-        let frames = &self.report.frames;
-        let is_inlined = |FrameId(id): &FrameId| {
-            let frame = frames.get(*id as usize);
-            frame.is_some_and(|frame| frame.inlined)
-        };
-        let calls = old.chunk_by(|inner, _| is_inlined(inner));
+        let calls = self.report.tables().calls(old);
         let calls: Vec<_> = calls.map(<[FrameId]>::to_vec).collect();
         calls.iter().flat_map(|call| self.call(call)).collect()
     }

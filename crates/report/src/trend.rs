@@ -76,8 +76,8 @@ fn ties(values: &[f64]) -> Vec<usize> {
 }
 
 /// Counts all orders of the values by their inversions. There are as many of each number as the
-/// coefficients of `[n]! / ([t]! [u]! ...)` say, where `[n]! = (1)(1 + q)(1 + q + q²)...` and t, u,
-/// ... are the numbers of equal values.
+/// coefficients of `[n]! / ([t]! [u]! ...)` say, where `[n]! = (1)(1 + q)(1 + q + q^2)...` and t,
+/// u, ... are the numbers of equal values.
 fn exact(sum: i64, length: usize, ties: &[usize]) -> f64 {
     let mut orders = vec![1.0];
     for factor in 2..=length {

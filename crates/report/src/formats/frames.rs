@@ -2,7 +2,7 @@
 
 use crate::names::printable;
 use crate::reading::{Reading, public};
-use crate::{FrameId, Place, Report, Site, Tables};
+use crate::{FrameId, Place, Report, Site, Source, Tables};
 
 /// Stands for the frames of a site that has none.
 pub(crate) const NO_STACK: &str = "[no stack]";
@@ -40,6 +40,16 @@ pub(crate) fn stack<'a>(site: &'a Site, titles: &'a [String]) -> impl Iterator<I
     let title = |FrameId(id): &FrameId| titles.get(*id as usize).map(String::as_str);
     let frames = site.frames.iter().rev().filter_map(title);
     truncated.into_iter().chain(frames).chain(empty)
+}
+
+/// Whether it is of an allocator, and not mapped by the program itself.
+pub(super) fn is_heap(site: &Site) -> bool {
+    site.source != Source::Mapping
+}
+
+/// Whole milliseconds.
+pub(super) fn milliseconds(seconds: f64) -> u64 {
+    (seconds * 1000.0) as u64
 }
 
 /// Where the call is in the file of its module, as its symbol table counts.

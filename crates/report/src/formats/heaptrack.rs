@@ -9,8 +9,8 @@ mod tables;
 use std::io::{self, BufWriter, Write};
 
 use self::tables::Tables;
-use super::frames::command_line;
-use crate::{Format, Report, Site, Source};
+use super::frames::{command_line, is_heap, milliseconds};
+use crate::{Format, Report, Site};
 
 /// What is left, allocated at the end, and the resident memory over time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,14 +62,6 @@ fn one(report: &Report, out: &mut impl Write) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_heap(site: &Site) -> bool {
-    site.source != Source::Mapping
-}
-
-fn milliseconds(seconds: f64) -> u64 {
-    (seconds * 1000.0) as u64
 }
 
 /// How many blocks there are of each size and trace.

@@ -5,8 +5,8 @@ mod tree;
 use std::io::{self, BufWriter, Write};
 
 use self::tree::Callers;
-use super::frames::{command_line, processes};
-use crate::{Format, Report, Site, Source};
+use super::frames::{command_line, is_heap, milliseconds, processes};
+use crate::{Format, Report};
 
 /// The time line, and a tree of what is left. Regions that the program has mapped itself are not in
 /// it, as without `--pages-as-heap`.
@@ -61,14 +61,6 @@ impl Massif<'_> {
         writeln!(out, "heap_tree={kind}")?;
         Callers::new(report, &sites).write(left, out)
     }
-}
-
-fn is_heap(site: &Site) -> bool {
-    site.source != Source::Mapping
-}
-
-fn milliseconds(seconds: f64) -> u64 {
-    (seconds * 1000.0) as u64
 }
 
 /// Without what begins a comment.

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use super::frames::{NO_STACK, in_process, title};
 use crate::names::{last_part, printable};
 use crate::numbers::grouped;
-use crate::{Format, Kind, Place, Report, Site};
+use crate::{Amount, Format, Kind, Place, Report, Site};
 
 /// A record for each site, smallest first, and sums. Each line begins with `==PID==`.
 ///
@@ -129,18 +129,12 @@ fn frame(place: &Place<'_>) -> String {
 fn sums(report: &Report, log: &mut Log<'_, impl Write>) -> io::Result<()> {
     log.line("LEAK SUMMARY:")?;
     let sum = |kinds: &[Kind]| {
-        let sites = report
-            .sites
-            .iter()
-            .filter(|site| kinds.contains(&site.kind));
-        let add = |(bytes, blocks): (u64, u64), site: &Site| {
-            (
-                bytes.saturating_add(site.bytes),
-                blocks.saturating_add(site.blocks),
-            )
-        };
-        let (bytes, blocks) = sites.fold((0, 0), add);
-        amount(bytes, blocks)
+        let sites = report.sites.iter();
+        let mut sum = Amount::default();
+        for site in sites.filter(|site| kinds.contains(&site.kind)) {
+            sum.add(site.blocks, site.bytes);
+        }
+        amount(sum.bytes, sum.blocks)
     };
     // Of kinds that nobody has looked for there is nothing to say.
     let is_graded = report.sites.iter().any(|site| site.kind != Kind::Unmatched);

@@ -6,7 +6,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::frames::{in_file, in_process};
+use super::frames::{in_file, in_process, milliseconds};
 use super::xml::escaped;
 use crate::{Format, FrameId, Kind, Place, Report, Site, Source};
 
@@ -60,7 +60,7 @@ fn head(of: &Report, report: &Report, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn status(state: &str, seconds: f64, out: &mut impl Write) -> io::Result<()> {
-    let all = (seconds * 1000.0) as u64;
+    let all = milliseconds(seconds);
     let (milliseconds, seconds) = (all % 1000, all / 1000);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     let seconds = seconds % 60;

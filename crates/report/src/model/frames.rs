@@ -154,6 +154,12 @@ impl<'a> Tables<'a> {
         self.places(ids).collect()
     }
 
+    /// The calls of a stack: the frames that are inlined into one another, innermost first.
+    pub(crate) fn calls(self, ids: &[FrameId]) -> impl Iterator<Item = &[FrameId]> {
+        let is_last = move |id: &FrameId| self.frame(*id).is_none_or(|frame| !frame.inlined);
+        ids.split_inclusive(is_last)
+    }
+
     /// As [`Tables::stack`].
     pub(crate) fn places(self, ids: &[FrameId]) -> impl Iterator<Item = Place<'a>> {
         ids.iter().filter_map(move |&id| self.place(id))

@@ -31,9 +31,7 @@ impl<'a> Tables<'a> {
 
     /// The trace of a site's stack.
     pub(super) fn trace(&mut self, site: &'a Site, out: &mut impl Write) -> io::Result<u64> {
-        let frames = self.report.tables();
-        let is_last = |id: &FrameId| frames.frame(*id).is_none_or(|frame| !frame.inlined);
-        let calls: Vec<_> = site.frames.split_inclusive(is_last).collect();
+        let calls: Vec<_> = self.report.tables().calls(&site.frames).collect();
         let mut trace = 0;
         if site.truncated.is_some() {
             let place = self.pseudo(TRUNCATED, out)?;

@@ -56,9 +56,7 @@ impl<'a> Tables<'a> {
 
     /// The locations of a stack, innermost first: one for each call, whatever is inlined there.
     pub(super) fn locations(&mut self, site: &'a Site) -> Vec<u64> {
-        let frames = self.report.tables();
-        let is_last = |id: &FrameId| frames.frame(*id).is_none_or(|frame| !frame.inlined);
-        let calls = site.frames.split_inclusive(is_last);
+        let calls = self.report.tables().calls(&site.frames);
         let locations: Vec<_> = calls.map(|call| self.location(call)).collect();
         match locations.is_empty() {
             true => vec![self.pseudo(NO_STACK)],

@@ -7,6 +7,7 @@ use super::columns::{fitted, joined, wrapped};
 use super::likeness::likeness;
 use super::story::{Line, Story, story};
 use super::{Style, changes};
+use crate::formats::frames::in_file;
 use crate::names::printable;
 use crate::numbers::{bytes, count, exact_bytes, grouped, seconds};
 use crate::own::class;
@@ -288,14 +289,11 @@ fn command<'a>(place: &Place<'a>, callers: impl Iterator<Item = Place<'a>>) -> O
 
 /// Where the call of a frame without a name is in the file of its module.
 fn address(place: &Place<'_>) -> Option<String> {
-    let (frame, module) = (place.frame, place.module?);
+    let frame = place.frame;
     if frame.function.is_some() || frame.file.is_some() {
         return None;
     }
-    let at = frame.offset?.0.wrapping_add(module.svma.0);
-    // The call is before the address that it returns to.
-    let back = u64::from(!frame.interrupted);
-    Some(format!("{:#x}", at.wrapping_sub(back)))
+    Some(format!("{:#x}", in_file(place)?))
 }
 
 /// How many stacks lead to the culprit, and which of them grow, where some do.
