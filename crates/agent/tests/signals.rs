@@ -1,4 +1,5 @@
-//! Signal handlers that allocate, while the program does and while the agent works.
+//! Signal handlers that allocate, while the program does and while the agent works. Handlers are
+//! of the whole process, and the tests run side by side: each test has signals of its own.
 #![allow(
     clippy::unwrap_used,
     reason = "a failure to prepare is a failure of the test"
@@ -212,8 +213,8 @@ fn handlers_that_interrupt_the_agent_lose_nothing() {
         }
     });
     host.knows_this_stack();
-    handle(libc::SIGUSR2, storm, 0);
-    let timer = timer(libc::SIGUSR2);
+    handle(libc::SIGALRM, storm, 0);
+    let timer = timer(libc::SIGALRM);
     let mut calls = 0_u64;
     // As often as it takes for a handler to find the agent at work.
     while HANDLED.load(Relaxed) < 2000 || !host.has_used_spares() {
