@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use leaktap_image::{ElfFile, Elsewhere, Name, Symbolizer};
+use leaktap_image::{ElfFile, Elsewhere};
 use leaktap_memory::Svma;
 use leaktap_report::{Frame, Module, ModuleId, Report};
+use leaktap_symbols::{Name, Resolver};
 
 /// Gives frames better names where a file in `elsewhere` has the build id of their module.
 pub(crate) fn rename(report: &mut Report, elsewhere: &Elsewhere) {
@@ -22,10 +23,10 @@ pub(crate) fn rename(report: &mut Report, elsewhere: &Elsewhere) {
         let note = "no file in --debug-dir or --sysroot has the build id of a module";
         return report.notes.push(note.to_owned());
     }
-    let mut symbolizer = Symbolizer::new();
+    let mut resolver = Resolver::new();
     report.rename(|ModuleId(id), at| match files.get(id as usize) {
         Some(Some(file)) => {
-            let names = symbolizer.names(file, Svma(at));
+            let names = resolver.names(file, Svma(at));
             names.into_iter().map(named).collect()
         }
         _ => Vec::new(),

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use leaktap_image::{ElfFile, Symbolizer};
+use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
+use leaktap_symbols::Resolver;
 
 use crate::Random;
 
@@ -19,7 +20,7 @@ pub(crate) fn parse(bytes: &[u8]) -> bool {
     let file = Arc::new(file);
     let cfi = file.cfi();
     let names = file.function_names();
-    let mut symbolizer = Symbolizer::new();
+    let mut resolver = Resolver::new();
     let mut addresses = vec![Svma(0), file.entry(), file.base(), Svma(u64::MAX)];
     for name in names.iter().map(String::as_str).take(SOME) {
         let _ = (file.references(name), file.objects(name));
@@ -31,7 +32,7 @@ pub(crate) fn parse(bytes: &[u8]) -> bool {
     }
     for at in addresses.into_iter().take(4 * SOME) {
         let _ = file.symbol_at(at);
-        assert!(!symbolizer.names(&file, at).is_empty());
+        assert!(!resolver.names(&file, at).is_empty());
     }
     !names.is_empty() || cfi.eh_frame.is_some()
 }

@@ -26,7 +26,7 @@ use self::dynamic::Dynamic;
 use self::header::Header;
 use self::relocations::Relocations;
 use self::symbols::{Entry, Table, Type};
-use crate::Error;
+use crate::{Error, debug_file};
 
 pub use self::cfi::{Cfi, Section};
 pub use self::header::Segment;
@@ -315,8 +315,18 @@ impl ElfFile {
     }
 
     /// The contents of a section, decompressed.
-    pub(crate) fn section(&self, name: &str) -> Option<Vec<u8>> {
+    pub fn section(&self, name: &str) -> Option<Vec<u8>> {
         cfi::contents(self.header.section(name)?, &self.source)
+    }
+
+    /// The file that has its debug information apart from it.
+    pub fn debug_file(&self) -> Option<ElfFile> {
+        debug_file::find(self)
+    }
+
+    /// The file that this one, split from `file`, shares debug information with.
+    pub fn shared_debug_file(&self, file: &ElfFile) -> Option<ElfFile> {
+        debug_file::shared(self, file)
     }
 
     /// Parts of the file, as offset and bytes, by which its image in memory can be told from

@@ -1,9 +1,8 @@
 //! What is loaded in a process: its mappings, its modules, their symbols, call frame information,
-//! source lines.
+//! and the files that have their debug information.
 //!
-//! In the data path it comes twice: before the first probe, where it says where `malloc` is and
-//! hands over what `unwind` needs; and at the end, where [`Symbolizer`] turns addresses into names.
-//! It reads `/proc` and ELF files, and memory through [`leaktap_memory::ReadMemory`]; it knows no
+//! In the data path it comes before the first probe, where it says where `malloc` is and hands over
+//! what `unwind` needs; at the end `symbols` reads the same files for names. It reads `/proc` and ELF files, and memory through [`leaktap_memory::ReadMemory`]; it knows no
 //! ptrace and never writes.
 //!
 //! Mappings, link maps and files belong to the target: nothing in them is trusted, and what cannot
@@ -12,6 +11,7 @@
 
 mod auxv;
 mod bindings;
+mod debug_file;
 mod elf;
 mod elsewhere;
 mod error;
@@ -26,7 +26,6 @@ mod patience;
 mod resolve;
 mod scan;
 mod scope;
-mod symbolizer;
 mod thread;
 mod usage;
 mod vdso;
@@ -44,5 +43,4 @@ pub use maps::{Kind, Mapping, Perms, mappings, mappings_in};
 pub use module::{Key, Module};
 pub use resolve::{Code, Resolved};
 pub use scan::Skipped;
-pub use symbolizer::{Name, Symbolizer};
 pub use usage::in_use;

@@ -287,17 +287,8 @@ fn files_outlive_the_process() {
     std::fs::remove_file(&exe).unwrap();
     let file = image.program().unwrap().file();
     let main = file.functions("main")[0].clone();
-    let names = leaktap_image::Symbolizer::new().names(file, main.svma);
-    assert_eq!(names.last().unwrap().function.as_deref(), Some("main"));
-    assert!(
-        names
-            .last()
-            .unwrap()
-            .file
-            .as_deref()
-            .unwrap()
-            .ends_with("gone.c")
-    );
+    assert_eq!(file.symbol_at(main.svma), Some(main));
+    assert!(file.section(".debug_info").is_some());
 }
 
 #[test]

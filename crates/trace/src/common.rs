@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use leaktap_image::Symbolizer;
 use leaktap_probe::{Files, Modules};
+use leaktap_symbols::Resolver;
 use leaktap_tracee::{Event, Stopped, Tid, Tracer};
 
 /// What the processes of a session have in common.
@@ -13,7 +13,7 @@ pub(crate) struct Common {
     /// Each file is read once, and its rows are made once, whoever maps it.
     pub(crate) files: Files,
     /// The same of its names.
-    pub(crate) symbolizer: Symbolizer,
+    pub(crate) resolver: Resolver,
     /// Children are to be traced, too, each by itself.
     pub(crate) follows: bool,
     /// There may be more than one process.
@@ -48,7 +48,7 @@ impl Common {
         // Children run the same again and again.
         if !self.is_shared {
             self.files.retain(|file| modules.has(file));
-            self.symbolizer.retain(|file| modules.has(file));
+            self.resolver.retain(|file| modules.has(file));
         }
     }
 }

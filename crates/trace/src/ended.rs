@@ -1,7 +1,7 @@
 //! What came of a session.
 
-use leaktap_image::Symbolizer;
 use leaktap_report::{Mode, Report};
+use leaktap_symbols::Resolver;
 
 use crate::error::Error;
 use crate::target::{Exit, Target};
@@ -10,7 +10,7 @@ use crate::target::{Exit, Target};
 pub struct Outcome {
     /// Of each process, in the order in which they came under trace: first those asked for.
     pub processes: Vec<Ended>,
-    pub(crate) symbolizer: Symbolizer,
+    pub(crate) resolver: Resolver,
 }
 
 impl Outcome {
@@ -48,7 +48,7 @@ impl Outcome {
     /// leaktap is about to end: to take debug information apart piece by piece would take as long
     /// as some reports do.
     pub fn forget_names(self) {
-        std::mem::forget(self.symbolizer);
+        std::mem::forget(self.resolver);
     }
 }
 
@@ -81,10 +81,10 @@ pub struct Sight {
 }
 
 impl Ended {
-    /// All that `target` has seen; `symbolizer` names it.
-    pub(crate) fn new(target: Target, symbolizer: &mut Symbolizer) -> Ended {
+    /// All that `target` has seen; `resolver` names it.
+    pub(crate) fn new(target: Target, resolver: &mut Resolver) -> Ended {
         Ended {
-            report: target.report(symbolizer),
+            report: target.report(resolver),
             exit: target.exit,
             sight: Sight {
                 allocator: target.watches_allocator(),

@@ -10,13 +10,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use leaktap_agent::Counts;
 use leaktap_heap::{SiteKey, Sum, sum};
-use leaktap_image::Symbolizer;
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
     Age, Exit, Family, Forecast, Heap, Hex, Look, Measure, Peak, PeakSite, Probe, ProbeKind,
     Report, SCHEMA, Site, Source, Stopped, Target as Process, Totals, count, forecast,
 };
+use leaktap_symbols::Resolver;
 use leaktap_tracee::Tid;
 
 use crate::books::{self, live_blocks, live_bytes};
@@ -30,8 +30,8 @@ use crate::target::{self, Target};
 impl Target {
     /// The report of all that it holds, unfiltered, with the ages of its blocks. This changes
     /// nothing but what is known of names: there can be another one later.
-    pub(crate) fn report(&self, symbolizer: &mut Symbolizer) -> Report {
-        report_with(&mut Namer::new(self, symbolizer))
+    pub(crate) fn report(&self, resolver: &mut Resolver) -> Report {
+        report_with(&mut Namer::new(self, resolver))
     }
 }
 

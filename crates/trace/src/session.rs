@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
         self.ended.sort_by_key(|ended| ended.number);
         Outcome {
             processes: self.ended,
-            symbolizer: self.common.symbolizer,
+            resolver: self.common.resolver,
         }
     }
 
@@ -479,14 +479,14 @@ impl<'a> Session<'a> {
         let traced = self.processes.iter_mut().filter(|traced| !traced.has_left);
         let reports = traced.map(|traced| {
             traced.target.look_again();
-            traced.target.report(&mut self.common.symbolizer)
+            traced.target.report(&mut self.common.resolver)
         });
         reports.collect()
     }
 
     fn report_ended(&mut self, observer: &mut dyn Observer) {
         for target in std::mem::take(&mut self.over) {
-            let ended = Ended::new(target, &mut self.common.symbolizer);
+            let ended = Ended::new(target, &mut self.common.resolver);
             observer.ended(&ended);
             self.ended.push(ended);
         }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use leaktap_api::FunctionId;
-use leaktap_image::{Module as Loaded, Name, Symbolizer};
+use leaktap_image::Module as Loaded;
 use leaktap_report::{
     Frame, FrameId, Hex, Module, ModuleId, Tables, caller_of_allocator, is_whole,
 };
+use leaktap_symbols::{Name, Resolver};
 use leaktap_unwind as unwind;
 use leaktap_unwind::End;
 
@@ -30,7 +31,7 @@ const NO_FUNCTION: FunctionId = FunctionId(u8::MAX);
 /// Gives frames their names, and numbers to all that have some.
 pub(super) struct Namer<'a> {
     pub(super) target: &'a Target,
-    symbolizer: &'a mut Symbolizer,
+    resolver: &'a mut Resolver,
     pub(super) modules: Vec<Module>,
     /// By first byte and file, the numbers of `modules`.
     numbers: HashMap<(u64, usize), ModuleId>,
@@ -66,12 +67,12 @@ impl Stack {
 }
 
 impl<'a> Namer<'a> {
-    pub(super) fn new(target: &'a Target, symbolizer: &'a mut Symbolizer) -> Namer<'a> {
+    pub(super) fn new(target: &'a Target, resolver: &'a mut Resolver) -> Namer<'a> {
         let loaded = || target.process().modules().all();
         let ids = || (0..).map(ModuleId);
         Namer {
             target,
-            symbolizer,
+            resolver,
             modules: loaded().map(module).collect(),
             numbers: loaded().map(key).zip(ids()).collect(),
             frames: Vec::new(),
@@ -151,7 +152,7 @@ impl<'a> Namer<'a> {
             ..bare
         };
         let file = module.file();
-        let names = self.symbolizer.names(file, module.svma(frame.lookup()));
+        let names = self.resolver.names(file, module.svma(frame.lookup()));
         names.into_iter().map(|name| named(&place, name)).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The agent: into the target, and out again.
 
-use leaktap_image::Symbolizer;
 use leaktap_probe::{Files, Held, Refusal};
+use leaktap_symbols::Resolver;
 use leaktap_tracee::{AllStopped, Attached, Stopped, Tid, Tracer};
 
 use super::{Engine, Target, has_ended};
@@ -52,15 +52,15 @@ impl Target {
             self.process.arm(&stopped);
         }
         self.lead_to_agent(&mut common.tracer, &mut stopped);
-        self.read_ahead(&mut common.symbolizer);
+        self.read_ahead(&mut common.resolver);
     }
 
     /// Has all be read beside the program for which the report, at its end, would have to be waited
     /// for.
-    fn read_ahead(&self, symbolizer: &mut Symbolizer) {
+    fn read_ahead(&self, resolver: &mut Resolver) {
         if self.process.is_linked() {
             let files = self.process.modules().outermost();
-            files.for_each(|file| symbolizer.read_ahead(file));
+            files.for_each(|file| resolver.read_ahead(file));
         }
     }
 

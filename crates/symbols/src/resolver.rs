@@ -1,18 +1,15 @@
 //! Function names and source lines.
 
-mod debug_file;
-mod lines;
-mod mangled;
-
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
-use self::lines::Lines;
-use crate::ElfFile;
+use crate::lines::Lines;
+use crate::mangled;
 
 /// One function at an address, inlined or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +32,7 @@ pub struct Name {
 /// Not read: split DWARF (`.dwo`, `.dwp`) beyond what the skeleton units say, and what a debug
 /// file server might have.
 #[derive(Debug, Default)]
-pub struct Symbolizer {
+pub struct Resolver {
     /// By the file's address in our memory, which [`Known`] keeps from being reused.
     files: HashMap<usize, Known>,
     /// What other threads read, in the same way.
@@ -57,10 +54,10 @@ struct Known {
     lines: Option<Lines>,
 }
 
-impl Symbolizer {
+impl Resolver {
     /// One that knows no file yet.
-    pub fn new() -> Symbolizer {
-        Symbolizer::default()
+    pub fn new() -> Resolver {
+        Resolver::default()
     }
 
     /// Has another thread read the debug information of `file`, before anybody asks for a name.
@@ -123,7 +120,7 @@ impl Known {
         let own = Lines::of(&file, &file);
         let debug = match own {
             Some(_) => None,
-            None => debug_file::find(&file).map(Arc::new),
+            None => file.debug_file().map(Arc::new),
         };
         let separate = debug.as_ref().and_then(|debug| Lines::of(debug, &file));
         Known {
@@ -141,11 +138,11 @@ impl Known {
 }
 
 /// `symbol`, unless it reads as the function does.
-fn if_mangled(symbol: String, function: &str) -> Option<String> {
+pub(crate) fn if_mangled(symbol: String, function: &str) -> Option<String> {
     (symbol != function).then_some(symbol)
 }
 
 /// A name that was demangled, if that has worked.
-fn readable(demangled: Cow<'_, str>) -> String {
+pub(crate) fn readable(demangled: Cow<'_, str>) -> String {
     mangled::beginning(&demangled).unwrap_or_else(|| demangled.into_owned())
 }

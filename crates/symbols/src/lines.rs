@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use addr2line::{Context, Frame};
 use gimli::{Dwarf, EndianArcSlice, LittleEndian, SectionId};
+use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
-use super::{Name, debug_file};
-use crate::ElfFile;
+use crate::Name;
+use crate::resolver::{if_mangled, readable};
 
 type Reader = EndianArcSlice<LittleEndian>;
 
@@ -25,7 +26,7 @@ impl Lines {
     pub(crate) fn of(debug: &ElfFile, file: &ElfFile) -> Option<Lines> {
         debug.section(".debug_info")?;
         let mut dwarf = load(debug);
-        if let Some(shared) = debug_file::shared(debug, file) {
+        if let Some(shared) = debug.shared_debug_file(file) {
             dwarf.set_sup(load(&shared));
         }
         // Otherwise the tables are parsed again for every unit that shares them.
@@ -57,13 +58,11 @@ impl Lines {
 fn name(frame: &Frame<'_, Reader>) -> Name {
     let name = frame.function.as_ref();
     let location = frame.location.as_ref();
-    let function = name
-        .and_then(|name| name.demangle().ok())
-        .map(super::readable);
+    let function = name.and_then(|name| name.demangle().ok()).map(readable);
     let symbol = name.and_then(|name| name.raw_name().ok());
     let symbol = symbol.zip(function.as_deref());
     Name {
-        symbol: symbol.and_then(|(symbol, function)| super::if_mangled(symbol.into(), function)),
+        symbol: symbol.and_then(|(symbol, function)| if_mangled(symbol.into(), function)),
         function,
         file: location
             .and_then(|location| location.file)

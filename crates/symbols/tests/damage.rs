@@ -5,15 +5,13 @@
     reason = "helpers of tests may unwrap as tests do"
 )]
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use leaktap_image::{ElfFile, Error, Symbolizer};
+use leaktap_image::{ElfFile, Error};
 use leaktap_memory::Svma;
+use leaktap_symbols::Resolver;
 use leaktap_testing::Random;
-use support::compile;
 
 const SOURCE: &str = "#include <stdlib.h>\n\
     static inline void *grab(unsigned n) { return malloc(n); }\n\
@@ -27,7 +25,7 @@ fn ask(bytes: Vec<u8>) {
     };
     let file = Arc::new(file);
     let _ = (file.build_id_hex(), file.base(), file.entry(), file.cfi());
-    let mut symbolizer = Symbolizer::new();
+    let mut resolver = Resolver::new();
     for name in ["main", "malloc", "twice", "environ"] {
         let _ = (file.references(name), file.objects(name));
         for function in file.functions(name) {
@@ -38,7 +36,7 @@ fn ask(bytes: Vec<u8>) {
     let _ = file.function_names();
     for at in (0..0x6000).step_by(0x101).chain([u64::MAX, 1 << 63]) {
         let _ = file.symbol_at(Svma(at));
-        assert!(!symbolizer.names(&file, Svma(at)).is_empty());
+        assert!(!resolver.names(&file, Svma(at)).is_empty());
     }
 }
 
@@ -48,7 +46,8 @@ fn files() -> Vec<Vec<u8>> {
         ("program", &["-g", "-O1"][..]),
         ("library", &["-g", "-O1", "-gz", "-shared", "-fPIC"][..]),
     ];
-    let compiled = variants.map(|(name, flags)| compile(dir.path(), name, SOURCE, flags));
+    let compiled = variants
+        .map(|(name, flags)| leaktap_testing::compile("gcc", dir.path(), name, SOURCE, flags));
     compiled
         .iter()
         .map(|path| std::fs::read(path).unwrap())
