@@ -2,8 +2,9 @@
 //! and the files that have their debug information.
 //!
 //! In the data path it comes before the first probe, where it says where `malloc` is and hands over
-//! what `unwind` needs; at the end `symbols` reads the same files for names. It reads `/proc` and ELF files, and memory through [`leaktap_memory::ReadMemory`]; it knows no
-//! ptrace and never writes.
+//! what `unwind` needs; at the end `symbols` reads the same files for names. It reads `/proc` and
+//! ELF files, and memory through [`leaktap_memory::ReadMemory`]; it knows no ptrace and never
+//! writes.
 //!
 //! Mappings, link maps and files belong to the target: nothing in them is trusted, and what cannot
 //! be used is data ([`Skipped`], an absent section), not the end of a session.
