@@ -63,6 +63,17 @@ engines! {
     }
 
     /// Two runs, whose modules are at other addresses.
+    fn pprof_draws_a_graph(engine) {
+        let (Some(go), Some(_)) = (program("go"), program("dot")) else { return };
+        let captured = Captured::new(engine);
+        let file = captured.in_format("pprof", &[]).display().to_string();
+        let pdf = captured.folder().join("graph.pdf").display().to_string();
+        let words = ["tool", "pprof", "-symbolize=none", "-pdf", "-output", &pdf, &file];
+        read_by(&go, words);
+        let pdf = fs::read(&pdf).expect("a graph");
+        assert!(pdf.starts_with(b"%PDF") && pdf.len() > 5000, "{} bytes", pdf.len());
+    }
+
     fn pprof_subtracts_another_run(engine) {
         let Some(go) = program("go") else { return };
         let files = [(); 2].map(|()| {

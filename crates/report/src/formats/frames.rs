@@ -2,7 +2,7 @@
 
 use crate::names::printable;
 use crate::reading::{Reading, public};
-use crate::{FrameId, Place, Report, Site, Source, Tables};
+use crate::{FrameId, Kind, Place, Report, Site, Source, Tables};
 
 /// Stands for the frames of a site that has none.
 pub(crate) const NO_STACK: &str = "[no stack]";
@@ -45,6 +45,16 @@ pub(crate) fn stack<'a>(site: &'a Site, titles: &'a [String]) -> impl Iterator<I
 /// Whether it is of an allocator, and not mapped by the program itself.
 pub(super) fn is_heap(site: &Site) -> bool {
     site.source != Source::Mapping
+}
+
+/// What memcheck says of such blocks. What is not graded may be lost.
+pub(super) fn lost(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Definite => "definitely lost",
+        Kind::Indirect => "indirectly lost",
+        Kind::Unmatched | Kind::Possible => "possibly lost",
+        Kind::Reachable | Kind::Runtime => "still reachable",
+    }
 }
 
 /// Whole milliseconds.

@@ -2,10 +2,10 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::frames::{NO_STACK, in_process, title};
+use super::frames::{NO_STACK, in_process, lost, title};
 use crate::names::{last_part, printable};
 use crate::numbers::grouped;
-use crate::{Amount, Format, Kind, Place, Report, Site};
+use crate::{Amount, Format, FrameId, Kind, Place, Report, Site};
 
 /// A record for each site, smallest first, and sums. Each line begins with `==PID==`.
 ///
@@ -35,9 +35,11 @@ impl Memcheck {
         if !self.quiet {
             head(report, &mut log)?;
         }
+        // Each once: there may be thousands of stacks of it.
+        let frames: Vec<_> = report.tables().all().map(|place| frame(&place)).collect();
         let all = report.sites.len();
         for (number, site) in (1..).zip(report.sites.iter().rev()) {
-            record(site, report, (number, all), &mut log)?;
+            record(site, &frames, (number, all), &mut log)?;
         }
         if !self.quiet {
             sums(report, &mut log)?;
@@ -54,7 +56,16 @@ struct Log<'a, W> {
 
 impl<W: Write> Log<'_, W> {
     fn line(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "=={}== {}", self.pid, printable(text))
+        self.printable(&[&printable(text)])
+    }
+
+    /// A line of parts that are printable.
+    fn printable(&mut self, parts: &[&str]) -> io::Result<()> {
+        write!(self.out, "=={}== ", self.pid)?;
+        for part in parts {
+            self.out.write_all(part.as_bytes())?;
+        }
+        self.out.write_all(b"\n")
     }
 }
 
@@ -87,22 +98,19 @@ fn amount(bytes: u64, blocks: u64) -> String {
 
 fn record(
     site: &Site,
-    report: &Report,
+    frames: &[String],
     (number, all): (usize, usize),
     log: &mut Log<'_, impl Write>,
 ) -> io::Result<()> {
-    let lost = match site.kind {
-        Kind::Definite => "are definitely lost",
-        Kind::Indirect => "are indirectly lost",
-        Kind::Unmatched | Kind::Possible => "are possibly lost",
-        Kind::Reachable | Kind::Runtime => "are still reachable",
-    };
-    let size = amount(site.bytes, site.blocks);
-    log.line(&format!("{size} {lost} in loss record {number} of {all}"))?;
-    let mut word = "at";
-    for place in report.tables().places(&site.frames) {
-        log.line(&format!("   {word} {}", frame(&place)))?;
-        word = "by";
+    let (size, lost) = (amount(site.bytes, site.blocks), lost(site.kind));
+    log.line(&format!(
+        "{size} are {lost} in loss record {number} of {all}"
+    ))?;
+    let mut word = "   at ";
+    let frame = |&FrameId(id): &FrameId| frames.get(id as usize);
+    for frame in site.frames.iter().filter_map(frame) {
+        log.printable(&[word, frame])?;
+        word = "   by ";
     }
     if site.frames.is_empty() {
         log.line(&format!("   at 0x0: {NO_STACK}"))?;
@@ -110,7 +118,7 @@ fn record(
     log.line("")
 }
 
-/// `0x401146: parse (orders.c:18)`, or `(in /usr/bin/x)`.
+/// `0x401146: parse (orders.c:18)`, or `(in /usr/bin/x)`, printable.
 fn frame(place: &Place<'_>) -> String {
     let at = in_process(place).unwrap_or_default();
     let name = match &place.frame.function {
@@ -118,12 +126,12 @@ fn frame(place: &Place<'_>) -> String {
         None => "???".to_owned(),
     };
     let line = place.frame.file.as_deref().zip(place.frame.line);
-    match (line, place.module) {
-        (Some((file, line)), _) => format!("{at:#X}: {name} ({}:{line})", last_part(file)),
-        (None, Some(module)) => format!("{at:#X}: {name} (in {})", module.path),
-        (None, None) => format!("{at:#X}: {name}"),
-    }
-    .replacen("0X", "0x", 1)
+    let whole = match (line, place.module) {
+        (Some((file, line)), _) => format!("0x{at:X}: {name} ({}:{line})", last_part(file)),
+        (None, Some(module)) => format!("0x{at:X}: {name} (in {})", module.path),
+        (None, None) => format!("0x{at:X}: {name}"),
+    };
+    printable(&whole).into_owned()
 }
 
 fn sums(report: &Report, log: &mut Log<'_, impl Write>) -> io::Result<()> {

@@ -6,7 +6,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::frames::{in_file, in_process, milliseconds};
+use super::frames::{in_file, in_process, lost, milliseconds};
 use super::xml::escaped;
 use crate::{Format, FrameId, Kind, Place, Report, Site, Source};
 
@@ -71,15 +71,22 @@ fn status(state: &str, seconds: f64, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// memcheck's name of a kind, and what it says of such blocks.
-fn kind(kind: Kind) -> (&'static str, &'static str) {
+/// memcheck's name of a kind.
+fn kind(kind: Kind) -> &'static str {
     match kind {
-        Kind::Definite => ("Leak_DefinitelyLost", "definitely lost"),
-        Kind::Indirect => ("Leak_IndirectlyLost", "indirectly lost"),
-        Kind::Possible => ("Leak_PossiblyLost", "possibly lost"),
-        Kind::Unmatched => ("Leak_PossiblyLost", "possibly lost (unmatched: not freed)"),
-        Kind::Reachable => ("Leak_StillReachable", "still reachable"),
-        Kind::Runtime => ("Leak_StillReachable", "still reachable (kept by a runtime)"),
+        Kind::Definite => "Leak_DefinitelyLost",
+        Kind::Indirect => "Leak_IndirectlyLost",
+        Kind::Possible | Kind::Unmatched => "Leak_PossiblyLost",
+        Kind::Reachable | Kind::Runtime => "Leak_StillReachable",
+    }
+}
+
+/// What `kind` does not say.
+fn remark(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unmatched => " (unmatched: not freed)",
+        Kind::Runtime => " (kept by a runtime)",
+        Kind::Definite | Kind::Indirect | Kind::Possible | Kind::Reachable => "",
     }
 }
 
@@ -90,7 +97,8 @@ fn error(
     frames: &[String],
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let ((kind, words), all) = (kind(site.kind), report.sites.len());
+    let (kind, all) = (kind(site.kind), report.sites.len());
+    let words = format!("{}{}", lost(site.kind), remark(site.kind));
     let (blocks, bytes) = (site.blocks, site.bytes);
     let what = match site.source {
         Source::Mapping => "regions",

@@ -6,27 +6,44 @@ use std::io::{self, Write};
 use super::uncommented;
 use crate::formats::dhat::text;
 use crate::formats::tree::{Node, Tree};
-use crate::{FrameId, Report, Site};
+use crate::{FrameId, Report};
 
 /// What is less than a hundredth is summed up, as massif does it.
 const THRESHOLD: u64 = 100;
 
-/// The stacks of sites, each from its innermost frame on.
+/// Stands for stacks of which only the sum is known.
+const OTHERS: &str = "[other stacks]";
+
+/// Stacks, each from its innermost frame on.
 pub(super) struct Callers<'a> {
     report: &'a Report,
     tree: Tree<FrameId>,
+    /// Bytes of all, and of these that of stacks which are not known.
+    total: u64,
+    others: u64,
 }
 
 impl<'a> Callers<'a> {
-    pub(super) fn new(report: &'a Report, sites: &[&Site]) -> Callers<'a> {
+    /// Of stacks with their bytes, and those of all, if there are more of them.
+    pub(super) fn new<'s>(
+        report: &'a Report,
+        stacks: impl Iterator<Item = (&'s [FrameId], u64)>,
+        all: u64,
+    ) -> Callers<'a> {
         let mut tree = Tree::new();
-        for site in sites {
-            tree.add(site.frames.iter().copied(), site.bytes);
+        for (frames, bytes) in stacks {
+            tree.add(frames.iter().copied(), bytes);
         }
-        Callers { report, tree }
+        let known = tree.node(0).map_or(0, |root| root.bytes);
+        Callers {
+            report,
+            tree,
+            total: all.max(known),
+            others: all.saturating_sub(known),
+        }
     }
 
-    pub(super) fn write(&self, total: u64, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         // What is yet to be written, the next one last, each with its depth.
         let mut left = vec![(Line::Node(0), 0)];
         while let Some((line, depth)) = left.pop() {
@@ -36,9 +53,13 @@ impl<'a> Callers<'a> {
                     small(depth, bytes, places, out)?;
                     None
                 }
+                Line::Others => {
+                    writeln!(out, "{:depth$}n0: {} {OTHERS}", "", self.others)?;
+                    None
+                }
             };
             if let Some(node) = node {
-                let below = self.below(node, total);
+                let below = self.below(node);
                 self.line(node, depth, below.len(), out)?;
                 left.extend(below.into_iter().rev().map(|line| (line, depth + 1)));
             }
@@ -47,11 +68,11 @@ impl<'a> Callers<'a> {
     }
 
     /// The lines below a node, the largest first.
-    fn below(&self, node: &Node<FrameId>, total: u64) -> Vec<Line> {
+    fn below(&self, node: &Node<FrameId>) -> Vec<Line> {
         let (mut large, small): (Vec<_>, Vec<_>) = self
             .tree
             .below(node)
-            .partition(|(_, bytes)| *bytes >= total / THRESHOLD && *bytes > 0);
+            .partition(|(_, bytes)| *bytes >= self.total / THRESHOLD && *bytes > 0);
         large.sort_by_key(|&(at, bytes)| (Reverse(bytes), at));
         let mut lines: Vec<_> = large
             .into_iter()
@@ -61,8 +82,10 @@ impl<'a> Callers<'a> {
             let places = small.len();
             let sum = small.into_iter().map(|(_, bytes)| bytes);
             let bytes = sum.fold(0, u64::saturating_add);
-            let before = lines.partition_point(|(_, size)| *size >= bytes);
-            lines.insert(before, (Line::Small { bytes, places }, bytes));
+            insert(Line::Small { bytes, places }, bytes, &mut lines);
+        }
+        if node.key.is_none() && self.others > 0 {
+            insert(Line::Others, self.others, &mut lines);
         }
         lines.into_iter().map(|(line, _)| line).collect()
     }
@@ -79,7 +102,10 @@ impl<'a> Callers<'a> {
             Some(place) => uncommented(&text(&place)),
             None => "(heap allocation functions) malloc/new/new[], --alloc-fns, etc.".to_owned(),
         };
-        let bytes = node.bytes;
+        let bytes = match node.key {
+            Some(_) => node.bytes,
+            None => self.total,
+        };
         writeln!(out, "{:depth$}n{children}: {bytes} {what}", "")
     }
 }
@@ -87,6 +113,13 @@ impl<'a> Callers<'a> {
 enum Line {
     Node(u32),
     Small { bytes: u64, places: usize },
+    Others,
+}
+
+/// Puts a line before those that have less.
+fn insert(line: Line, bytes: u64, lines: &mut Vec<(Line, u64)>) {
+    let before = lines.partition_point(|(_, size)| *size >= bytes);
+    lines.insert(before, (line, bytes));
 }
 
 fn small(depth: usize, bytes: u64, places: usize, out: &mut impl Write) -> io::Result<()> {
