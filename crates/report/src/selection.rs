@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::grouping::grouped;
-use crate::{By, Change, Course, Report, Site, diff};
+use crate::{By, Change, Course, FrameId, Report, Site, Tables, diff};
 
 /// What is listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,14 +49,15 @@ fn sort(report: &mut Report, by: Sort) {
     // In boxes, which are sorted in less time.
     let sites = std::mem::take(&mut report.sites).into_iter();
     let mut sites: Vec<_> = sites.map(Box::new).collect();
-    let tables = report.tables();
+    let ranks = ranks(report.tables());
+    let rank = |&FrameId(id): &FrameId| ranks.get(id as usize);
     let size = |site: &Site| match by {
         Sort::Bytes => Reverse((true, weight(site).1, weight(site).0)),
         Sort::Blocks => Reverse((true, weight(site).0, weight(site).1)),
         Sort::Rate => Reverse((is_growing(site), weight(site).1, weight(site).0)),
     };
     sites.sort_by(|a, b| {
-        let by_frames = || tables.places(&a.frames).cmp(tables.places(&b.frames));
+        let by_frames = || a.frames.iter().map(rank).cmp(b.frames.iter().map(rank));
         let by_call = || a.function.cmp(&b.function);
         size(a)
             .cmp(&size(b))
@@ -64,6 +65,22 @@ fn sort(report: &mut Report, by: Sort) {
             .then_with(by_call)
     });
     report.sites = sites.into_iter().map(|site| *site).collect();
+}
+
+/// Of each frame, where it is in the order of what frames lead to.
+fn ranks(tables: Tables<'_>) -> Vec<u32> {
+    let mut places: Vec<_> = tables.all().zip(0_usize..).collect();
+    places.sort();
+    let mut ranks = vec![0; places.len()];
+    let alike = places.chunk_by(|(a, _), (b, _)| a == b);
+    for (rank, places) in (0..).zip(alike) {
+        for &(_, id) in places {
+            if let Some(of) = ranks.get_mut(id) {
+                *of = rank;
+            }
+        }
+    }
+    ranks
 }
 
 /// Blocks and bytes by which a site counts: those that are left, or by which it has changed.
@@ -83,7 +100,7 @@ pub(crate) fn is_growing(site: &Site) -> bool {
 mod tests {
     use super::*;
     use crate::formats::text::tests::{add, frame, report};
-    use crate::{Frame, FrameId, Hex, ModuleId};
+    use crate::{Frame, Hex, ModuleId};
 
     fn listed(selection: Selection) -> Vec<(u64, u64)> {
         let mut all = report();
