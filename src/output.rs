@@ -129,8 +129,8 @@ impl<'a> Output<'a> {
         }
         if self.before.is_some() && !self.listing.format().has_changes() {
             return Err(Error::Usage(
-                "a difference has -F text, json, csv, folded or flamegraph; pprof -base compares \
-                 two profiles"
+                "a difference has -F text, json, html, csv, folded or flamegraph; pprof -base \
+                 compares two profiles"
                     .to_owned(),
             ));
         }

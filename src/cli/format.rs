@@ -88,8 +88,8 @@ impl Format {
 
     /// Has what has changed since another trace.
     pub(crate) fn has_changes(self) -> bool {
-        use Format::{Csv, Flamegraph, Folded, Json, Text};
-        matches!(self, Text | Json | Csv | Folded | Flamegraph)
+        use Format::{Csv, Flamegraph, Folded, Html, Json, Text};
+        matches!(self, Text | Json | Html | Csv | Folded | Flamegraph)
     }
 
     /// Shows the stacks of a group.

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use leaktap_report::{
-    Format as _, Frame, FrameId, Hex, Html, Kind, Module, ModuleId, Moment, Report, Site,
+    Format as _, Frame, FrameId, Hex, Html, Kind, Module, ModuleId, Moment, Report, Selection,
+    Site, difference,
 };
 
 use crate::child::Watched;
+use crate::comparing::capture;
 use crate::engines::{Engine, engines};
 use crate::fixture::Fixture;
 use crate::leaktap::leaktap_with;
@@ -63,6 +65,29 @@ engines! {
         drive("courses.mjs", &[path.as_os_str()]);
     }
 
+    fn a_page_of_two_traces_is_looked_through(engine) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let fixture = Fixture::new("compared.c");
+        let less = capture(engine, &fixture, ["5", "2", "0"], &folder, "less");
+        let more = capture(engine, &fixture, ["7", "1", "4"], &folder, "more");
+        let rules = folder.path().join("rules").display().to_string();
+        let first = "{\n a\n Memcheck:Leak\n fun:one\n fun:first\n}\n";
+        let none = first.replace("first", "none").replace(" a\n", " b\n");
+        fs::write(&rules, [first, &none].concat()).expect("a file");
+        let pages = ["changed", "back", "suppressed"];
+        let pages = pages.map(|name| folder.path().join(name).with_extension("html"));
+        let options = ["--by", "stack", "-F", "html", "--report-file"];
+        for (page, of) in pages.iter().zip([
+            &["diff", &less, &more][..],
+            &["diff", &more, &less],
+            &["report", "--suppressions", &rules, &less],
+        ]) {
+            let words = of.iter().chain(&options).map(OsStr::new);
+            leaktap_with(words.chain([page.as_os_str()])).succeeded();
+        }
+        drive("compared.mjs", &pages.each_ref().map(|page| page.as_os_str()));
+    }
+
     fn hostile_names_are_text_and_each_process_is_shown(engine) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("page.html");
@@ -100,8 +125,14 @@ fn odd_pages_have_no_fault() {
         (site.blocks, site.bytes, site.oldest) = (u64::MAX, u64::MAX, f64::MAX);
         site.ages = vec![(f64::MAX, u64::MAX, u64::MAX).into()];
     }
+    let changed = difference(&[endless.clone()], &[large(2), timeless.clone()]);
+    let listed = Selection {
+        members: true,
+        ..Selection::default()
+    };
     let odd = [
         ("empty", Report::default()),
+        ("changed", listed.apply(changed.expect("a difference"))),
         ("timeless", timeless),
         ("endless", endless),
     ];

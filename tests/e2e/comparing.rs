@@ -27,7 +27,7 @@ fn run(engine: Engine, fixture: &Fixture, blocks: Blocks, options: &[&str]) -> F
 }
 
 /// Its capture in `folder`.
-fn capture(
+pub(crate) fn capture(
     engine: Engine,
     fixture: &Fixture,
     blocks: Blocks,

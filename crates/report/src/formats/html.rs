@@ -34,6 +34,7 @@ const SCRIPT: &str = concat!(
     include_str!("html/js/state.js"),
     include_str!("html/js/select.js"),
     include_str!("html/js/table.js"),
+    include_str!("html/js/difference.js"),
     include_str!("html/js/stacks.js"),
     include_str!("html/js/timeline.js"),
     include_str!("html/js/flame.js"),

@@ -99,6 +99,64 @@ fn blocks_are_told_apart_by_the_time_of_their_allocation() {
     assert_eq!(process["nodes"]["up"], serde_json::json!([0, 1, 1]));
 }
 
+#[test]
+fn a_difference_has_what_there_was_before() {
+    let of = |blocks: u64| {
+        let mut all = report();
+        all.timeline = vec![crate::Moment::default(); 9];
+        let stack = [frame("f", "a.c", 1), frame("main", "a.c", 9)];
+        add(&mut all, &stack, &[(1.0, blocks, blocks * 10)]);
+        all
+    };
+    let both = crate::difference(&[of(3)], &[of(5)]).unwrap();
+    let selection = Selection {
+        by: crate::By::Caller,
+        members: true,
+        ..Selection::default()
+    };
+    let data = data(&page(&[selection.apply(both)]));
+    let process = &data["processes"][0];
+    for column in ["sites", "stacks"] {
+        let of = &process[column];
+        let before = serde_json::json!({ "blocks": [3], "bytes": [30] });
+        assert_eq!((&of["bytes"][0], &of["before"]), (&50.into(), &before));
+    }
+    let word = process["sites"]["change"][0].as_u64().unwrap() as usize;
+    assert_eq!(data["tables"]["texts"][word], "grown");
+    // The other trace has another time.
+    assert_eq!(process["ages"], serde_json::json!([]));
+    assert_eq!(process["moments"]["at"], serde_json::json!([]));
+    assert_eq!(process["about"][0][0], "before");
+}
+
+#[test]
+fn what_is_suppressed_is_told_as_in_text() {
+    let mut all = report();
+    let rule = |name: &str, sites| crate::Suppressed {
+        name: name.to_owned(),
+        sites,
+        blocks: 3,
+        bytes: 20_000,
+        ..crate::Suppressed::default()
+    };
+    let unused = crate::Suppressed {
+        file: Some("my.supp".to_owned()),
+        line: Some(7),
+        ..rule("<b>", 0)
+    };
+    all.suppressions = vec![rule("once", 2), unused];
+    let data = data(&page(&[all]));
+    let expected = serde_json::json!([
+        [
+            "19.5 KiB (20,000 B) in 3 blocks of 2 stacks",
+            "once",
+            "built in"
+        ],
+        ["nothing", "<b>", "my.supp:7"],
+    ]);
+    assert_eq!(data["processes"][0]["suppressed"], expected);
+}
+
 /// At most 1.5 MiB, and 60 bytes a frame.
 #[test]
 fn a_page_of_many_sites_is_not_large() {

@@ -14,12 +14,14 @@ use std::io::{self, Write};
 
 use anstyle::Effects;
 
+pub(crate) use self::changes::heading;
 use self::columns::wrapped;
 use self::left::last_line;
 pub(crate) use self::left::what_is_left;
 use self::site::Sites;
 use self::summary::heap;
 pub(crate) use self::summary::{process, summary};
+pub(crate) use self::suppressed::pieces;
 use self::suppressed::suppressed;
 use crate::names::printable;
 use crate::numbers::grouped;
@@ -97,7 +99,7 @@ impl Text<'_> {
         let style = self.style;
         let reading = Reading::of(report, style.verbose);
         match &report.compared {
-            Some(before) => changes::heading(report, before, style, out)?,
+            Some(before) => heading(report, before, style, out)?,
             None => summary(report, reading, style, out)?,
         }
         let shown = self.sites(report, reading, out)?;

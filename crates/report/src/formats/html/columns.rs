@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use crate::Amount;
+
 /// Numbers of texts; 0 is the empty one.
 pub(super) type Text = u32;
 
@@ -20,8 +22,12 @@ pub(super) struct Process {
     pub(super) notes: Vec<String>,
     /// Function, how it is watched, module, why not better.
     pub(super) probes: Vec<[String; 4]>,
+    /// What a suppression has kept out of the list, its name, where it is from.
+    pub(super) suppressed: Vec<[String; 3]>,
     /// Seconds.
     pub(super) duration: f64,
+    /// Of a difference.
+    pub(super) compared: Option<Compared>,
     pub(super) moments: Moments,
     pub(super) nodes: Nodes,
     pub(super) sites: Sites,
@@ -31,6 +37,27 @@ pub(super) struct Process {
     /// Of each stack in turn, for each part in which blocks of it were allocated: part, blocks,
     /// bytes.
     pub(super) ages: Vec<u64>,
+}
+
+/// What a difference has of the trace before.
+#[derive(Debug, Serialize)]
+pub(super) struct Compared {
+    /// How long it took, in seconds; none if rates are not to be told.
+    pub(super) duration: Option<f64>,
+}
+
+/// What there was before: empty but in a difference.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Before {
+    pub(super) blocks: Vec<u64>,
+    pub(super) bytes: Vec<u64>,
+}
+
+impl Before {
+    pub(super) fn push(&mut self, amount: Amount) {
+        self.blocks.push(amount.blocks);
+        self.bytes.push(amount.bytes);
+    }
 }
 
 /// The time line.
@@ -66,6 +93,9 @@ pub(super) struct Sites {
     pub(super) frame: Vec<u32>,
     pub(super) blocks: Vec<u64>,
     pub(super) bytes: Vec<u64>,
+    /// What has become of it, in a word; empty but in a difference, as is what there was.
+    pub(super) change: Vec<Text>,
+    pub(super) before: Before,
     pub(super) youngest: Vec<f64>,
     pub(super) oldest: Vec<f64>,
     /// How many of the stacks are its own: they are in the same order.
@@ -79,6 +109,7 @@ pub(super) struct Stacks {
     pub(super) node: Vec<u32>,
     pub(super) blocks: Vec<u64>,
     pub(super) bytes: Vec<u64>,
+    pub(super) before: Before,
     /// Bytes that were allocated in all; empty if that is known of none.
     pub(super) allocated: Vec<Option<u64>>,
     /// How many of the ages are its own.

@@ -5,13 +5,13 @@ use std::slice;
 
 use serde::Serialize;
 
-use super::columns::{Moments, Nodes, Process, Sites, Stacks};
+use super::columns::{Compared, Moments, Nodes, Process, Sites, Stacks};
 use super::tables::{Tables, numbered};
-use crate::formats::text::{Style, all_notes, process, summary, what_is_left};
+use crate::formats::text::{Style, all_notes, heading, pieces, process, summary, what_is_left};
 use crate::names::{last_part, printable};
 
 use crate::reading::Reading;
-use crate::{Age, Growth, Moment, Probe, Report, Site, Source};
+use crate::{Age, Amount, Growth, Mode, Moment, Probe, Report, Site, Source};
 
 /// Parts that the time is divided in: as many as can be told apart with a mouse.
 const PARTS: u32 = 200;
@@ -37,7 +37,7 @@ impl Data {
         for report in reports {
             let program = last_part(&report.target.program);
             let name = printable(&format!("{program} ({})", report.target.pid)).into_owned();
-            processes.push(of_report(report, name, process(report), &mut tables));
+            processes.push(of_report(report, name, title(report), &mut tables));
         }
         let first = reports.first();
         let text = |of: fn(&Report) -> &str| printable(first.map_or("", of)).into_owned();
@@ -57,6 +57,17 @@ fn many(processes: usize) -> String {
     }
 }
 
+/// What it is.
+fn title(report: &Report) -> String {
+    match &report.compared {
+        Some(before) => {
+            let times = format!("What has changed since {}", before.started);
+            printable(&times).into_owned()
+        }
+        None => process(report),
+    }
+}
+
 fn of_report(report: &Report, name: String, title: String, tables: &mut Tables) -> Process {
     let reading = Reading::of(report, false);
     let mut rows = Rows {
@@ -71,7 +82,12 @@ fn of_report(report: &Report, name: String, title: String, tables: &mut Tables) 
             about: about(report, reading),
             notes: all_notes(report),
             probes: report.probes.iter().map(probe).collect(),
+            suppressed: report.suppressions.iter().map(pieces).collect(),
             duration: report.duration,
+            compared: report.compared.as_ref().map(|before| Compared {
+                // What runs to its end takes as long as it takes.
+                duration: (report.mode == Mode::Attach).then_some(before.duration),
+            }),
             moments: moments(report),
             parts: PARTS,
             ..Process::default()
@@ -86,20 +102,26 @@ fn of_report(report: &Report, name: String, title: String, tables: &mut Tables) 
     rows.process
 }
 
-/// The lines that a report in text begins with, but for its first.
+/// The lines that a report in text begins with, but for the title.
 fn about(report: &Report, reading: Reading<'_>) -> Vec<(String, String)> {
     let mut text = Vec::new();
+    let style = Style::default();
     // There is no error but the writer's.
-    let _ = summary(report, reading, Style::default(), &mut text);
+    let _ = match &report.compared {
+        Some(before) => heading(report, before, style, &mut text),
+        None => summary(report, reading, style, &mut text),
+    };
     let text = String::from_utf8_lossy(&text);
-    let lines = text.lines().skip(1).map(|line| {
+    let title = usize::from(report.compared.is_none());
+    let lines = text.lines().skip(title).map(|line| {
         let line = line.trim();
         let (name, value) = line.split_once("  ").unwrap_or((line, ""));
         (name.to_owned(), value.trim().to_owned())
     });
     let args = report.target.args.join(" ");
     let command = ("command".to_owned(), printable(&args).into_owned());
-    let command = (!args.is_empty()).then_some(command);
+    let is_one = report.compared.is_none();
+    let command = (is_one && !args.is_empty()).then_some(command);
     command.into_iter().chain(lines).collect()
 }
 
@@ -109,7 +131,11 @@ fn probe(probe: &Probe) -> [String; 4] {
     texts.map(|text| printable(text).into_owned())
 }
 
+/// Of a difference none: what there was before has another time.
 fn moments(report: &Report) -> Moments {
+    if report.compared.is_some() {
+        return Moments::default();
+    }
     let moments = report.timeline.iter();
     let rss = |moment: &Moment| moment.rss.saturating_sub(moment.agent);
     Moments {
@@ -138,6 +164,7 @@ struct Sum {
     /// Nothing is known of them all if it is not of one.
     allocated: Option<u64>,
     ages: Vec<Age>,
+    before: Amount,
 }
 
 impl Rows<'_> {
@@ -164,6 +191,11 @@ impl Rows<'_> {
         sites.frame.push(frame.map_or(0, |frame| frame + 1));
         sites.blocks.push(site.blocks);
         sites.bytes.push(site.bytes);
+        if self.report.compared.is_some() {
+            let change = site.change.map_or("", |change| change.kind.name());
+            sites.change.push(tables.text(change));
+            sites.before.push(site.before.unwrap_or_default());
+        }
         sites.youngest.push(site.youngest);
         sites.oldest.push(site.oldest);
         sites.stacks.push(stacks);
@@ -187,7 +219,12 @@ impl Rows<'_> {
             sum.bytes = sum.bytes.saturating_add(member.bytes);
             let allocated = sum.allocated.zip(member.allocated_bytes);
             sum.allocated = allocated.map(|(sum, one)| sum.saturating_add(one));
-            sum.ages.extend(&member.ages);
+            let before = member.before.unwrap_or_default();
+            sum.before.add(before.blocks, before.bytes);
+            // A difference has no ages: of what was there before none are known.
+            if self.report.compared.is_none() {
+                sum.ages.extend(&member.ages);
+            }
         }
         let count = sums.len() as u32;
         for (node, sum) in sums {
@@ -196,6 +233,9 @@ impl Rows<'_> {
             stacks.node.push(node);
             stacks.blocks.push(sum.blocks);
             stacks.bytes.push(sum.bytes);
+            if self.report.compared.is_some() {
+                stacks.before.push(sum.before);
+            }
             stacks.allocated.push(sum.allocated);
             stacks.ages.push(ages);
         }

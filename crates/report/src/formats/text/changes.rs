@@ -10,7 +10,7 @@ use crate::numbers::{bytes, count, exact_bytes, grouped};
 use crate::{Change, Changed, Compared, Mode, Report, Site, Source};
 
 /// The first lines of a difference: both traces, and what each has left.
-pub(super) fn heading(
+pub(crate) fn heading(
     report: &Report,
     before: &Compared,
     style: Style,

@@ -29,6 +29,12 @@ pub(super) fn suppressed(report: &Report, style: Style, out: &mut dyn Write) -> 
 }
 
 fn line(one: &Suppressed) -> String {
+    let [what, name, place] = pieces(one);
+    format!("  {what}: {name} ({place})")
+}
+
+/// What it has kept out of the list, its name, and where it is from.
+pub(crate) fn pieces(one: &Suppressed) -> [String; 3] {
     let what = match one.sites {
         0 => "nothing".to_owned(),
         sites => format!(
@@ -39,8 +45,9 @@ fn line(one: &Suppressed) -> String {
         ),
     };
     let place = match (&one.file, one.line) {
-        (Some(file), Some(line)) => format!(" ({file}:{line})"),
-        _ => " (built in)".to_owned(),
+        (Some(file), Some(line)) => format!("{file}:{line}"),
+        _ => "built in".to_owned(),
     };
-    format!("  {what}: {}{}", printable(&one.name), printable(&place))
+    let printable = |text: &str| printable(text).into_owned();
+    [what, printable(&one.name), printable(&place)]
 }

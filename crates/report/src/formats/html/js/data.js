@@ -41,6 +41,13 @@ function prepared(process) {
   for (let site = 0; site < sites.bytes.length; site += 1) {
     process.siteOf.fill(site, process.firstStack[site], process.firstStack[site + 1]);
   }
+  if (process.compared) {
+    const more = ({ blocks, bytes, before }) => ({
+      blocks: blocks.map((is, i) => is - before.blocks[i]),
+      bytes: bytes.map((is, i) => is - before.bytes[i]),
+    });
+    process.more = { ...more(sites), stack: more(stacks) };
+  }
   process.hasAges = process.ages.length > 0;
   process.hasAllocated = stacks.allocated.length > 0;
   return process;

@@ -12,20 +12,31 @@ const MEASURES = {
   allocated: "all bytes allocated",
 };
 
+function measuresOf(process) {
+  if (process.more) return MEASURES_OF_DIFFERENCE;
+  const { allocated, ...always } = MEASURES;
+  return process.hasAllocated ? { ...always, allocated } : always;
+}
+
 const isGrowing = (process, site) => texts[process.sites.growth[site]] === "growing";
 
 // What each stack of the sites that are listed comes to.
 function weightsOf({ process, order, stack }, measure) {
-  const weights = new Float64Array(process.callers.length);
-  const column =
-    { blocks: stack.blocks, allocated: process.stacks.allocated }[measure] ?? stack.bytes;
-  for (const site of order) {
-    if (measure === "growing" && !isGrowing(process, site)) continue;
+  const { bytes: now, allocated } = process.stacks;
+  const column = { blocks: stack.blocks, allocated, now }[measure] ?? stack.bytes;
+  const sites = measure === "growing" ? order.filter((site) => isGrowing(process, site)) : order;
+  return ofStacks(process, sites, process.more ? column.map(Math.abs) : column);
+}
+
+// The sums of a column of stacks, of these sites, by node.
+function ofStacks(process, sites, column) {
+  const sums = new Float64Array(process.callers.length);
+  for (const site of sites) {
     for (let i = process.firstStack[site]; i < process.firstStack[site + 1]; i += 1) {
-      weights[process.stacks.node[i]] += column[i] ?? 0;
+      sums[process.stacks.node[i]] += column[i] ?? 0;
     }
   }
-  return weights;
+  return sums;
 }
 
 // Adds to each node what is below it. Callers come before those that they call.
@@ -49,10 +60,8 @@ const inMeasure = (value) => (state.measure === "blocks" ? count(value, "block")
 
 function showFlame(chosen) {
   const { process } = chosen;
-  const pairs = Object.entries(MEASURES).filter(
-    ([measure]) => measure !== "allocated" || process.hasAllocated,
-  );
-  options(byId("measure"), pairs, state.measure);
+  options(byId("measure"), Object.entries(measuresOf(process)), state.measure);
+  showLegend(process);
   byId("view").value = state.view;
   const isGraph = state.view === "";
   byId("flame").hidden = !isGraph;
@@ -64,6 +73,7 @@ function showFlame(chosen) {
   flame.key = key;
   const own = weightsOf(chosen, state.measure);
   const sums = summed(process, own);
+  flame.more = process.more ? netOf(chosen, state.measure) : null;
   byId("flame-hint").textContent = hintOf(process, sums);
   if (isGraph) drawFlame(process, sums);
   else showFunctions(process, own, sums);
@@ -73,6 +83,12 @@ function hintOf(process, sums) {
   if (sums[state.zoom] === 0) return "There is nothing of that.";
   const of = state.zoom ? `${frameName(process.nodes.frame[state.zoom])}: ` : "";
   const how = state.view ? "" : " Enter or a click zooms, Esc zooms out; arrow keys move.";
+  if (flame.more) {
+    const wide = state.measure === "now" ? "is left" : "has changed";
+    const width = state.view ? "" : ` As wide as what ${wide} below it.`;
+    const more = signed(flame.more.sums[state.zoom], inMeasure);
+    return `${of}${more}, of the call sites listed above.${width}${how}`;
+  }
   const then = state.measure === "allocated" ? ", freed or not, where that is known" : "";
   return `${of}${inMeasure(sums[state.zoom])}${then}, of the call sites listed above.${how}`;
 }
@@ -137,17 +153,21 @@ function inTreeOrder(process, blocks) {
 function blockElement(process, { node, level, left, width, below }, sums) {
   const frame = process.nodes.frame[node];
   const name = node === 0 ? "all" : blockName(process, node);
-  const share = `${inMeasure(sums[node])}, ${percent(sums[node], sums[0])} %`;
+  const share = flame.more
+    ? moreInWords(node, sums)
+    : `${inMeasure(sums[node])}, ${percent(sums[node], sums[0])} %`;
   const made = element("div", {
     role: "treeitem",
-    class: node === 0 ? "all" : `c${frameClass(frame)}`,
+    class: flame.more ? "" : node === 0 ? "all" : `c${frameClass(frame)}`,
     tabindex: node === flame.current ? 0 : -1,
     "aria-level": level + 1,
     "aria-label": `${name}: ${share}`,
     "data-node": node,
   });
   if (below.length > 0) made.setAttribute("aria-expanded", true);
-  made.append(width > 0.012 ? name : "");
+  if (flame.more) colour(made, flame.more.sums[node], sums[node]);
+  const shown = flame.more ? `${name}: ${signed(flame.more.sums[node], inMeasure)}` : name;
+  made.append(width > 0.012 ? shown : "");
   made.title = node === 0 ? share : `${fullName(frame)}\n${framePlace(frame)}\n${share}`;
   made.classList.toggle("above", node !== state.zoom && level < levelOf(process, state.zoom));
   made.style.left = `${100 * left}%`;
@@ -236,8 +256,12 @@ function startFlame() {
   byId("measure").addEventListener("change", (event) => change({ measure: event.target.value }));
   byId("view").addEventListener("change", (event) => change({ view: event.target.value }));
   byId("unzoom").addEventListener("click", () => change({ zoom: 0 }));
-  const legend = CLASSES.map((name, i) =>
-    element("li", {}, element("span", { class: `swatch c${i}` }), name),
+}
+
+function showLegend(process) {
+  const all = process.more ? LEGEND_OF_DIFFERENCE : CLASSES.map((name, i) => [`c${i}`, name]);
+  const legend = all.map(([kind, name]) =>
+    element("li", {}, element("span", { class: `swatch ${kind}` }), name),
   );
   byId("legend").replaceChildren(...legend);
 }

@@ -2,7 +2,8 @@
 
 const LINES = 200;
 
-function functionsOf(process, own, sums) {
+// `more` are signed numbers, of a difference; else what has the functions' width.
+function functionsOf(process, own, sums, more) {
   const found = new Map();
   const of = (node) => {
     const name = frameName(process.nodes.frame[node]);
@@ -25,18 +26,22 @@ function functionsOf(process, own, sums) {
       above.set(one, depth - 1);
       continue;
     }
-    one.self += own[node];
-    if (depth === 0) one.total += sums[node];
+    one.self += (more?.own ?? own)[node];
+    if (depth === 0) one.total += (more?.sums ?? sums)[node];
     above.set(one, depth + 1);
     waiting.push([node, true]);
     for (const child of childrenOf(process)[node]) waiting.push([child, false]);
   }
-  return [...found.values()].sort((a, b) => b.total - a.total || b.self - a.self);
+  const size = Math.abs;
+  const all = [...found.values()];
+  return all.sort((a, b) => size(b.total) - size(a.total) || size(b.self) - size(a.self));
 }
 
 function showFunctions(process, own, sums) {
-  const all = functionsOf(process, own, sums);
-  const heads = ["With callees", "%", "Itself", "Function"];
+  const { more } = flame;
+  const all = functionsOf(process, own, sums, more);
+  const share = more ? [] : ["%"];
+  const heads = ["With callees", ...share, "Itself", "Function"];
   const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
   const rows = all.slice(0, LINES).map(({ name, frame, self, total }) => {
     const only = element(
@@ -45,13 +50,15 @@ function showFunctions(process, own, sums) {
       name,
     );
     only.addEventListener("click", () => change({ only: name }));
-    const numbers = [inMeasure(total), percent(total, sums[state.zoom]), inMeasure(self)];
+    const numbers = more
+      ? [signed(total, inMeasure), signed(self, inMeasure)]
+      : [inMeasure(total), percent(total, sums[state.zoom]), inMeasure(self)];
     const cells = numbers.map((text) => element("td", { class: "number" }, text));
     const place = element("span", { class: "place" }, frameModule(frame));
     return element("tr", {}, ...cells, element("td", {}, only, " ", place));
   });
   const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
   const left = all.length - rows.length;
-  const more = element("p", { class: "hint" }, left > 0 ? `… ${count(left, "more function")}` : "");
-  byId("functions").replaceChildren(table, more);
+  const rest = left > 0 ? `… ${count(left, "more function")}` : "";
+  byId("functions").replaceChildren(table, element("p", { class: "hint" }, rest));
 }

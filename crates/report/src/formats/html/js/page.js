@@ -37,10 +37,14 @@ function showProcess(process) {
   byId("notes").replaceChildren(...process.notes.map((note) => element("li", {}, note)));
   byId("notes").hidden = process.notes.length === 0;
   showProbes(process.probes);
+  showSuppressed(process.suppressed);
   const { kind, growth } = process.sites;
   options(byId("kind"), [["", "all"], ...different(kind).map((word) => [word, word])], "");
   const growths = different(growth).map((word) => [word, word]);
   options(byId("growth"), [["", "all"], ...growths, ["none", "not proven"]], "");
+  byId("growth").parentElement.hidden = !!process.more;
+  options(byId("change"), [["", "all"], ...CHANGES.map((word) => [word, word])], "");
+  byId("change").parentElement.hidden = !process.more;
   const modules = [...new Set(process.sites.frame.map((_, site) => moduleOf(process, site)))];
   const named = modules.filter((name) => name).sort();
   options(byId("module"), [["", "all"], ...named.map((name) => [name, name])], "");
@@ -50,31 +54,47 @@ const different = (column) =>
   [...new Set(column)].map((text) => texts[text]).filter((word) => word);
 
 function showProbes(probes) {
-  const section = byId("probes").closest("section");
-  section.hidden = probes.length === 0;
   const kinds = [...new Set(probes.map(([, kind]) => kind))];
   const numbers = kinds.map(
     (kind) => `${probes.filter((probe) => probe[1] === kind).length} by ${kind}`,
   );
-  byId("probes-count").textContent = `${count(probes.length, "function")}: ${numbers.join(", ")}`;
-  const heads = ["Function", "Watched by", "Module", "Why not better"];
-  const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
-  const rows = probes.map((probe) =>
-    element("tr", {}, ...probe.map((text) => element("td", {}, text))),
-  );
-  byId("probes").replaceChildren(
-    element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)),
-  );
+  const text = `${count(probes.length, "function")}: ${numbers.join(", ")}`;
+  showTexts("probes", text, ["Function", "Watched by", "Module", "Why not better"], probes);
 }
+
+function showSuppressed(all) {
+  const unused = all.filter(([what]) => what === "nothing").length;
+  const used = `${count(all.length - unused, "suppression")} used`;
+  const text = unused ? `${used}, ${grouped(unused)} unused` : used;
+  showTexts("suppressed", text, ["What", "Suppression", "From"], all);
+}
+
+// A table of texts in a part of the page that is closed at first, and not there without any.
+function showTexts(id, text, heads, rows) {
+  byId(id).closest("section").hidden = rows.length === 0;
+  byId(`${id}-count`).textContent = text;
+  const isUsed = heads.map((_, column) => rows.some((cells) => cells[column]));
+  const row = (name, attributes) => (cells) => {
+    const used = cells.filter((_, column) => isUsed[column]);
+    return element("tr", {}, ...used.map((cell) => element(name, attributes, cell)));
+  };
+  const head = element("thead", {}, row("th", { scope: "col" })(heads));
+  const body = element("tbody", {}, ...rows.map(row("td", {})));
+  byId(id).replaceChildren(element("table", {}, head, body));
+}
+
+const CHOSEN = ["scope", "kind", "growth", "change", "module"];
+
+const UNFILTERED = Object.fromEntries(["query", "only", ...CHOSEN].map((key) => [key, ""]));
 
 function showFilters(process) {
   const query = byId("query");
   if (query !== document.activeElement) query.value = state.query;
-  for (const key of ["scope", "kind", "growth", "module"]) byId(key).value = state[key];
+  for (const key of CHOSEN) byId(key).value = state[key];
   byId("kind").parentElement.hidden = different(process.sites.kind).length < 2 && !state.kind;
   byId("only").hidden = !state.only;
   byId("only").textContent = `Only through ${state.only} ✕`;
-  const isFiltered = ["query", "kind", "growth", "module", "only"].some((key) => state[key]);
+  const isFiltered = Object.keys(UNFILTERED).some((key) => key !== "scope" && state[key]);
   byId("clear").hidden = !isFiltered;
 }
 
@@ -87,12 +107,12 @@ function startFilters() {
     isTyping = true;
   });
   byId("query").addEventListener("blur", () => (isTyping = false));
-  for (const key of ["scope", "kind", "growth", "module"]) {
+  for (const key of CHOSEN) {
     byId(key).addEventListener("change", (event) => change({ [key]: event.target.value }));
   }
   byId("only").addEventListener("click", () => change({ only: "" }));
   byId("clear").addEventListener("click", () => {
-    change({ query: "", scope: "", kind: "", growth: "", module: "", only: "" });
+    change(UNFILTERED);
     byId("query").value = "";
     byId("query").focus();
   });

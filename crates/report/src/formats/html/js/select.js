@@ -6,8 +6,8 @@ const isBrushed = (of) => of.to > of.from;
 
 // The sites that `of` asks for, in order; what is left of each of them and of each stack.
 function selection(of) {
-  const { process, query, scope, kind, growth, module, only, sort, up, from, to } = of;
-  const asked = [process, query, scope, kind, growth, module, only, sort, up, from, to];
+  const { process, query, scope, kind, growth, change, module, only, sort, up, from, to } = of;
+  const asked = [process, query, scope, kind, growth, change, module, only, sort, up, from, to];
   const key = JSON.stringify(asked);
   if (selected.key !== key) {
     const its = processAt(process);
@@ -21,6 +21,7 @@ function selection(of) {
 
 function amounts(process, of) {
   const { stacks, sites } = process;
+  if (process.more) return process.more;
   if (!isBrushed(of)) {
     const stack = { blocks: stacks.blocks, bytes: stacks.bytes };
     return { blocks: sites.blocks, bytes: sites.bytes, stack };
@@ -46,6 +47,7 @@ function matching(process, of, left) {
     isBrushed(of) ? (site) => left.blocks[site] > 0 : null,
     wanted(sites.kind, of.kind),
     of.growth === "none" ? (site) => sites.growth[site] === 0 : wanted(sites.growth, of.growth),
+    wanted(sites.change, of.change),
     of.module ? (site) => moduleOf(process, site) === of.module : null,
     of.query.trim() ? searched(process, of.query.trim().toLowerCase(), of.scope) : null,
     of.only ? bySome(process, (frame) => frameName(frame) === of.only) : null,
@@ -102,9 +104,14 @@ function bySome(process, test) {
 function sortSites(process, order, of, left) {
   const { sites } = process;
   const numbers = { bytes: left.bytes, blocks: left.blocks, oldest: sites.oldest };
+  if (process.more) {
+    Object.assign(numbers, { before: sites.before.bytes, now: sites.bytes });
+    numbers.rate = sites.bytes.map((_, site) => rateOf(process, site));
+  }
   const words = {
     growth: (site) => texts[sites.growing[site]],
     kind: (site) => texts[sites.kind[site]],
+    change: (site) => texts[sites.change[site]] ?? "",
     site: (site) => siteName(process, site),
     module: (site) => moduleOf(process, site),
     function: (site) => texts[sites.function[site]],
@@ -138,7 +145,8 @@ function inWords({ process, order, blocks, bytes: sizes }) {
     sums[process.sites.region[site]] += blocks[site];
     size += sizes[site];
   }
-  const [some, regions] = [count(sums[0], "block"), count(sums[1], "region")];
+  const some = counted(process, sums[0], "block");
+  const regions = counted(process, sums[1], "region");
   const what = sums[1] === 0 ? some : sums[0] === 0 ? regions : `${some} and ${regions}`;
-  return `${sites} call site${all === 1 ? "" : "s"}, ${bytes(size)} in ${what}`;
+  return `${sites} call site${all === 1 ? "" : "s"}, ${sized(process, size)} in ${what}`;
 }

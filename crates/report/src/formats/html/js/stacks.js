@@ -16,8 +16,9 @@ function showSite(chosen) {
   byId("facts").textContent = factsOf(chosen, site);
   const [first, end] = [process.firstStack[site], process.firstStack[site + 1]];
   const stacks = Array.from({ length: end - first }, (_, i) => first + i);
-  const left = stacks.filter((stack) => chosen.stack.blocks[stack] > 0);
-  left.sort((a, b) => chosen.stack.bytes[b] - chosen.stack.bytes[a]);
+  const left = stacks.filter((stack) => isShown(chosen, stack));
+  const size = (stack) => Math.abs(chosen.stack.bytes[stack]);
+  left.sort((a, b) => size(b) - size(a));
   const shown = left
     .slice(0, opened.most)
     .map((stack, i) => stackElement(chosen, stack, i, left.length));
@@ -30,12 +31,21 @@ function showSite(chosen) {
     });
     shown.push(button);
   }
+  if (process.more && left.length < stacks.length) {
+    const same = `${count(stacks.length - left.length, "stack")} as before`;
+    shown.push(element("p", { class: "hint" }, same));
+  }
   byId("stacks").replaceChildren(...shown);
 }
 
 function factsOf({ process, blocks, bytes: sizes }, site) {
   const { sites } = process;
   const what = sites.region[site] ? "region" : "block";
+  if (process.more) {
+    const size = signed(sizes[site], exactBytes);
+    const more = `${size} in ${counted(process, blocks[site], what)}`;
+    return [more, ...changeOf(process, site), texts[sites.function[site]]].join(" · ");
+  }
   const number = blocks[site];
   const average = number > 1 ? `, ${bytes(Math.floor(sizes[site] / number))} on average` : "";
   const [youngest, oldest] = [seconds(sites.youngest[site]), seconds(sites.oldest[site])];
@@ -53,7 +63,8 @@ function stackElement(chosen, stack, at, of) {
   const { process } = chosen;
   const node = process.stacks.node[stack];
   const what = process.sites.region[process.siteOf[stack]] ? "region" : "block";
-  const size = `${bytes(chosen.stack.bytes[stack])} in ${count(chosen.stack.blocks[stack], what)}`;
+  const blocks = counted(process, chosen.stack.blocks[stack], what);
+  const size = `${sized(process, chosen.stack.bytes[stack])} in ${blocks}`;
   const which = of > 1 ? `Stack ${at + 1} of ${grouped(of)}: ` : "Stack: ";
   const zoom = element("button", { type: "button", class: "quiet" }, "in the flame graph");
   zoom.addEventListener("click", () => {

@@ -9,6 +9,7 @@ const SCOPES = [
   ["module", "modules"],
 ];
 const COLUMNS = ["bytes", "blocks", "oldest", "growth", "kind", "site", "module", "function"];
+const COLUMNS_OF_DIFFERENCE = ["before", "now", "rate", "change"];
 
 const START = Object.freeze({
   process: 0,
@@ -16,6 +17,7 @@ const START = Object.freeze({
   scope: "",
   kind: "",
   growth: "",
+  change: "",
   module: "",
   only: "",
   sort: "",
@@ -43,8 +45,7 @@ const LIMITS = {
 
 const WORDS = {
   scope: SCOPES.map(([word]) => word),
-  sort: ["", ...COLUMNS],
-  measure: ["", "blocks", "growing", "allocated"],
+  sort: ["", ...COLUMNS, ...COLUMNS_OF_DIFFERENCE],
   view: ["", "functions"],
   theme: ["", "light", "dark"],
 };
@@ -69,7 +70,7 @@ function stateOf(address) {
   }
   const process = processAt(state.process);
   if (state.from >= state.to || !process.hasAges) [state.from, state.to] = [0, 0];
-  if (state.measure === "allocated" && !process.hasAllocated) state.measure = "";
+  if (!Object.hasOwn(measuresOf(process), state.measure)) state.measure = "";
   return state;
 }
 

@@ -4,16 +4,19 @@ const ROW = 26; // pixels, as in page.css
 const SPARE = 8; // rows above and below
 const PRINTED = 500;
 
-const HEADS = [
-  ["bytes", "Bytes", "number"],
-  ["", "%", "number share"],
-  ["blocks", "Blocks", "number"],
-  ["oldest", "Age", "number age"],
-  ["growth", "Growth", "growth"],
-  ["kind", "Kind", "kind"],
+const NAMES = [
   ["site", "Call site", "name"],
   ["module", "Module", "module"],
   ["function", "Called", "function"],
+];
+const HEADS = [
+  ["bytes", "Bytes", "number"],
+  ["", "%", "number share"],
+  ["blocks", "Blocks", "number blocks"],
+  ["oldest", "Age", "number age"],
+  ["growth", "Growth", "growth"],
+  ["kind", "Kind", "kind"],
+  ...NAMES,
 ];
 
 const table = { current: 0, listed: [] };
@@ -37,7 +40,7 @@ function showTable(chosen) {
 
 function showHeads() {
   const row = byId("sites").tHead.rows[0];
-  const heads = HEADS.map(([column, text, kind]) => {
+  const heads = headsOf(table.chosen.process).map(([column, text, kind]) => {
     if (!column) return element("th", { scope: "col", class: kind }, text);
     const isSorted = state.sort === column;
     const sorted = isSorted ? (state.up ? "ascending" : "descending") : "none";
@@ -85,32 +88,26 @@ function space(body, rows) {
   body.rows[0].cells[0].style.height = `${rows * ROW}px`;
 }
 
-const noRow = () =>
-  table.chosen.process.sites.bytes.length ? "No call site is like that." : "There is no call site.";
+function noRow() {
+  const { sites, more } = table.chosen.process;
+  if (sites.bytes.length) return "No call site is like that.";
+  return more ? "No call site has changed." : "There is no call site.";
+}
 
 function rowOf(site, at) {
-  const { process, blocks, bytes: sizes } = table.chosen;
+  const { process } = table.chosen;
   const { sites } = process;
   const frame = siteFrame(process, site);
   const name = element("b", {}, siteName(process, site));
   const place = frame >= 0 && texts[frames.name[frame]] ? framePlace(frame) : "";
-  const cells = {
-    bytes: bytes(sizes[site]),
-    "": percent(sizes[site], table.total),
-    blocks: grouped(blocks[site]),
-    oldest: seconds(sites.oldest[site]),
-    growth: texts[sites.growing[site]],
-    kind: texts[sites.kind[site]],
-    module: moduleOf(process, site),
-    function: texts[sites.function[site]],
-  };
+  const cells = cellsOf(table.chosen, site);
   const row = element("tr", {
     "aria-rowindex": at + 2,
     "aria-selected": site === state.site,
     tabindex: at === table.current ? 0 : -1,
     "data-at": at,
   });
-  for (const [column, , kind] of HEADS) {
+  for (const [column, , kind] of headsOf(process)) {
     const cell = element("td", { class: kind });
     if (column === "site") {
       cell.append(name, " ", element("span", { class: "place" }, place));
@@ -120,9 +117,25 @@ function rowOf(site, at) {
       if (kind === "growth" || kind === "function" || kind === "module") cell.title = cells[column];
     }
     if (column === "growth") cell.dataset.growth = texts[sites.growth[site]];
+    if (column === "change") cell.dataset.change = cells.change;
     row.append(cell);
   }
   return row;
+}
+
+function cellsOf({ process, blocks, bytes: sizes }, site) {
+  const { sites } = process;
+  return {
+    bytes: sized(process, sizes[site]),
+    "": percent(sizes[site], table.total),
+    blocks: process.more ? signed(blocks[site], grouped) : grouped(blocks[site]),
+    oldest: seconds(sites.oldest[site]),
+    growth: texts[sites.growing[site]],
+    kind: texts[sites.kind[site]],
+    module: moduleOf(process, site),
+    function: texts[sites.function[site]],
+    ...(process.more ? changedCells(process, site) : {}),
+  };
 }
 
 function intoView(at) {

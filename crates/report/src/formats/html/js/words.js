@@ -16,6 +16,9 @@ function bytes(size) {
   return `${value.toFixed(1)} ${units[unit]}`;
 }
 
+// Of a difference, where more has a plus.
+const signed = (n, write, ...more) => (n < 0 ? "-" : "+") + write(Math.abs(n), ...more);
+
 // Not where the number is one that this page cannot have exactly.
 function exactBytes(size) {
   const rounded = bytes(size);
