@@ -7,8 +7,11 @@
 //! names, or none.
 #![forbid(unsafe_code)]
 
+mod demangle;
+mod itanium;
 mod lines;
 mod mangled;
 mod resolver;
 
+pub use demangle::demangle;
 pub use resolver::{Name, Resolver};

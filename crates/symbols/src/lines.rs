@@ -7,7 +7,7 @@ use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
 use crate::Name;
-use crate::resolver::{if_mangled, readable};
+use crate::demangle::{ada, demangle};
 
 type Reader = EndianArcSlice<LittleEndian>;
 
@@ -58,11 +58,17 @@ impl Lines {
 fn name(frame: &Frame<'_, Reader>) -> Name {
     let name = frame.function.as_ref();
     let location = frame.location.as_ref();
-    let function = name.and_then(|name| name.demangle().ok()).map(readable);
-    let symbol = name.and_then(|name| name.raw_name().ok());
-    let symbol = symbol.zip(function.as_deref());
+    let language = name.and_then(|name| name.language);
+    let name = name.and_then(|name| Some(name.raw_name().ok()?.into_owned()));
+    let demangled = name.as_deref().and_then(demangle);
+    let is_mangled = demangled.is_some();
+    let function = match (demangled, &name, language) {
+        (None, Some(name), Some(language)) if is_ada(language) => Some(ada(name)),
+        (None, name, _) => name.clone(),
+        (demangled, ..) => demangled,
+    };
     Name {
-        symbol: symbol.and_then(|(symbol, function)| if_mangled(symbol.into(), function)),
+        symbol: name.filter(|_| is_mangled),
         function,
         file: location
             .and_then(|location| location.file)
@@ -70,6 +76,16 @@ fn name(frame: &Frame<'_, Reader>) -> Name {
         line: location.and_then(|location| location.line),
         inlined: false,
     }
+}
+
+fn is_ada(language: gimli::DwLang) -> bool {
+    let all = [
+        gimli::DW_LANG_Ada83,
+        gimli::DW_LANG_Ada95,
+        gimli::DW_LANG_Ada2005,
+        gimli::DW_LANG_Ada2012,
+    ];
+    all.contains(&language)
 }
 
 fn load(file: &ElfFile) -> Dwarf<Reader> {

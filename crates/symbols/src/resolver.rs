@@ -1,6 +1,5 @@
 //! Function names and source lines.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -8,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
+use crate::demangle;
 use crate::lines::Lines;
-use crate::mangled;
 
 /// One function at an address, inlined or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,10 +105,9 @@ impl Resolver {
             && outermost.function.is_none()
             && let Some(symbol) = known.symbol(at)
         {
-            let name = Cow::Borrowed(symbol.as_str());
-            let function = readable(addr2line::demangle_auto(name, None));
-            outermost.symbol = if_mangled(symbol, &function);
-            outermost.function = Some(function);
+            let demangled = demangle(&symbol);
+            outermost.symbol = demangled.is_some().then(|| symbol.clone());
+            outermost.function = Some(demangled.unwrap_or(symbol));
         }
         names
     }
@@ -135,14 +133,4 @@ impl Known {
         let mut symbols = files.into_iter().flatten();
         Some(symbols.find_map(|file| file.symbol_at(at))?.name)
     }
-}
-
-/// `symbol`, unless it reads as the function does.
-pub(crate) fn if_mangled(symbol: String, function: &str) -> Option<String> {
-    (symbol != function).then_some(symbol)
-}
-
-/// A name that was demangled, if that has worked.
-pub(crate) fn readable(demangled: Cow<'_, str>) -> String {
-    mangled::beginning(&demangled).unwrap_or_else(|| demangled.into_owned())
 }
