@@ -12,7 +12,7 @@ use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
     Baseline, Budget, Choice, Error as Failed, Kind, Listed, Mode, Needs, OutputName, Own, Pattern,
-    Report, Selection, Style, Suppressions, printable, replace, try_to_replace,
+    Report, Selection, Style, Suppressions, is_in_doubt, printable, replace, try_to_replace,
 };
 use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
@@ -187,15 +187,14 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Prints `reports`. Returns the exit status that leaks left call for, if they do.
+    /// Prints `reports`. Returns the exit status that they call for, if one is asked for.
     pub(crate) fn print(&self, reports: Vec<Report>) -> Result<Option<u8>, Error> {
         // A report is never lost: it is printed in full, and the error comes after it.
         let young = self.too_young(&reports);
         let older = self.listing.older.filter(|_| young.is_ok());
         let mut listed = self.choice(older).listed(reports);
         // What is not listed for being too many is still a leak.
-        let status = self.listing.error_exitcode;
-        let status = status.filter(|_| self.budget().is_exceeded_by(&listed.reports));
+        let status = self.status(&listed.reports);
         // Text says how many more there are, and that it is a sum.
         if self.listing.format() != Format::Text {
             if let (Some(all), Some(first)) = (&mut listed.all, listed.reports.first()) {
@@ -211,6 +210,15 @@ impl<'a> Output<'a> {
             None => self.to_default(&listed, self.listing.format())?,
         }
         young.map(|()| status)
+    }
+
+    /// The exit status that leaks left call for, or that not all was seen.
+    fn status(&self, reports: &[Report]) -> Option<u8> {
+        let wanted = self.listing.error_exitcode?;
+        match self.budget().is_exceeded_by(reports) {
+            true => Some(wanted),
+            false => is_in_doubt(reports).then_some(FAILURE),
+        }
     }
 
     /// What the user wants to see, of blocks at least so old.

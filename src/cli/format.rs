@@ -92,9 +92,9 @@ impl Format {
         matches!(self, Text | Json | Html | Csv | Folded | Flamegraph)
     }
 
-    /// Shows the stacks of a group.
+    /// Shows the stacks of a group, or knows it by them.
     pub(crate) fn has_members(self) -> bool {
-        self == Format::Html
+        matches!(self, Format::Html | Format::Sarif | Format::Gitlab)
     }
 
     /// Is no text.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::child::Watched;
 use crate::compile::Build;
 use crate::engines::engines;
@@ -76,5 +78,30 @@ engines! {
         let (engine, program) = (engine.to_string(), blind.program().display().to_string());
         let finished = leaktap_with(["run", "--engine", &engine, "--", &program, "run"]);
         assert_eq!(finished.status.code(), Some(125), "{}", finished.shown());
+    }
+}
+
+/// A report says itself that not all was seen, and its status says it where nothing is left.
+#[test]
+fn a_report_that_has_not_seen_all_is_no_success() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("report.json").display().to_string();
+    let clean = Fixture::new("keeps_nothing.c");
+    let program = clean.program().display().to_string();
+    let options = ["-F", "json", "--report-file", &file, "--", &program];
+    leaktap_with(["run", "-q"].into_iter().chain(options)).succeeded();
+    let mut report: Value =
+        serde_json::from_slice(&fs::read(&file).expect("a report")).expect("JSON");
+    let words = ["report", "--error-exitcode", "7", &file];
+    leaktap_with(words).succeeded();
+    assert_eq!(report["totals"]["lost_events"], 0);
+    for (lost, unwatched) in [(3, None), (0, Some("calls of malloc were not all seen"))] {
+        report["totals"]["lost_events"] = lost.into();
+        report["unwatched"] = unwatched.into();
+        fs::write(&file, report.to_string()).expect("a file");
+        let told = leaktap_with(words);
+        assert_eq!(told.status.code(), Some(125), "{}", told.shown());
+        let text = told.stdout_text();
+        assert!(text.contains("no unfreed blocks were seen; "), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::grouping::sum as both;
+use crate::sight::unwatched;
 use crate::{Frame, FrameId, Heap, Kind, Module, ModuleId, Report, Site, Source, Target, Totals};
 
 /// All that `reports` list, as if it were of one process: what is left at the same place of the
@@ -25,6 +26,7 @@ pub fn merged(reports: &[Report]) -> Option<Report> {
         mode: first.mode,
         engine: first.engine.clone(),
         started: first.started.clone(),
+        unwatched: unwatched(reports).map(str::to_owned),
         ..Report::default()
     };
     let mut numbers = Numbers::default();
@@ -46,6 +48,8 @@ pub fn replicas(reports: &[Report]) -> Option<Report> {
         sum.target.executable.clone_from(&target.executable);
         sum.target.args.clone_from(&target.args);
     }
+    // Of each there should have been something to be seen.
+    sum.unwatched = reports.iter().find_map(|report| report.unwatched.clone());
     for report in reports {
         let pid = report.target.pid;
         let notes = report.notes.iter().map(|note| format!("{pid}: {note}"));

@@ -43,6 +43,9 @@ pub struct Report {
     pub stopped: Stopped,
     /// The functions that were looked for and found.
     pub probes: Vec<Probe>,
+    /// Why what it allocates could not be watched, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwatched: Option<String>,
     /// What happened in all; with several `families`, in that with the most allocations.
     pub totals: Totals,
     /// What happened in each allocator that was called, if that is more than one. There is no sum:

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use self::home::Home;
 use self::origin::{Class, Origin, is_lang_start, is_nameless_main};
+pub(crate) use self::wrappers::is_like_malloc;
 use crate::names::last_part;
 use crate::{FrameId, Place, Report};
 

@@ -62,6 +62,7 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
         verdict: None,
         stopped: stopped(target),
         probes: probes(target),
+        unwatched: target.unwatched_allocator(),
         totals: totals(target, &sites),
         families: families(target),
         modules: std::mem::take(&mut namer.modules),

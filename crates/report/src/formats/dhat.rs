@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::frames::{NO_STACK, TRUNCATED, command_line, in_file, in_process, title};
 use super::json;
+use super::text::amount_suppressed;
 use crate::names::{last_part, printable};
 use crate::{Format, FrameId, Place, Report, Site};
 
@@ -21,7 +22,7 @@ pub struct Dhat;
 #[serde(rename_all = "camelCase")]
 struct File {
     dhat_file_version: u32,
-    mode: &'static str,
+    mode: String,
     verb: &'static str,
     bklt: bool,
     bkacc: bool,
@@ -74,7 +75,10 @@ fn file(report: &Report) -> File {
     }
     File {
         dhat_file_version: 2,
-        mode: "leaktap",
+        mode: match amount_suppressed(report) {
+            Some(amount) => format!("leaktap; suppressed: {amount}"),
+            None => "leaktap".to_owned(),
+        },
         verb: "Not freed",
         bklt: false,
         bkacc: false,

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::frames::title;
-use crate::names::{last_part, printable, short, up_to_main};
+use crate::identity::fingerprints;
+use crate::names::{printable, short, up_to_main};
 use crate::numbers::{bytes, count};
 use crate::selection::is_growing;
 use crate::{FrameId, Kind, Place, Report, Site, Source};
@@ -30,18 +31,23 @@ pub(super) struct Finding<'a> {
     /// How much, of what kind, and who called.
     pub(super) message: String,
     pub(super) is_growing: bool,
-    /// Stays what it is while lines move, and when the program is built again.
+    /// Stays what it is while lines move, and when the program is built again; no other of the
+    /// report has it.
     pub(super) fingerprint: String,
 }
 
 impl Leaks<'_> {
     pub(super) fn of<'r>(&self, report: &'r Report) -> Vec<Finding<'r>> {
         let is_leak = |site: &&Site| self.kinds.contains(&site.kind);
-        let leaks = report.sites.iter().filter(is_leak);
-        leaks.map(|site| self.finding(report, site)).collect()
+        let leaks: Vec<_> = report.sites.iter().filter(is_leak).collect();
+        let prints = fingerprints(&leaks, report);
+        let findings = leaks.into_iter().zip(prints);
+        findings
+            .map(|(site, print)| self.finding(report, site, hash(&print)))
+            .collect()
     }
 
-    fn finding<'r>(&self, report: &'r Report, site: &'r Site) -> Finding<'r> {
+    fn finding<'r>(&self, report: &'r Report, site: &'r Site, fingerprint: String) -> Finding<'r> {
         let tables = report.tables();
         let culprit = site.culprit.or(site.frames.first().copied());
         let place = culprit.and_then(|id| tables.place(id));
@@ -58,7 +64,7 @@ impl Leaks<'_> {
             line: frame.and_then(|frame| frame.line),
             module: module.filter(|path| !path.is_empty()),
             is_growing: is_growing(site),
-            fingerprint: fingerprint(report, site),
+            fingerprint,
         }
     }
 
@@ -100,45 +106,9 @@ fn message(report: &Report, site: &Site, culprit: Option<FrameId>, function: &st
     format!("{size} not freed ({kind}{growing}; {allocator}), allocated in {function}{from}")
 }
 
-/// Of the module, and of the five innermost functions of the user's own, or for want of such of
-/// all.
-fn fingerprint(report: &Report, site: &Site) -> String {
-    const FUNCTIONS: usize = 5;
-    let places = || report.tables().places(&site.frames);
-    let own = places().filter(|place| place.frame.own == Some(true));
-    let mut places: Vec<_> = own.take(FUNCTIONS).collect();
-    if places.is_empty() {
-        places = report
-            .tables()
-            .places(&site.frames)
-            .take(FUNCTIONS)
-            .collect();
-    }
-    let module = places.first().and_then(|place| place.module);
-    let module = module.map_or("", |module| last_part(&module.path));
-    let mut hash = Fnv::default();
-    hash.add(site.kind.name());
-    hash.add(module);
-    for place in &places {
-        hash.add(&brief(place));
-    }
-    format!("{:016x}", hash.0)
-}
-
-/// FNV-1a, 64 bits: the same everywhere, and for ever.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Fnv {
-        Fnv(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    /// A text, and its end.
-    fn add(&mut self, text: &str) {
-        for byte in text.bytes().chain([0]) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+/// FNV-1a, 64 bits, in hexadecimal digits: the same everywhere, and for ever.
+pub(super) fn hash(text: &str) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    format!("{hash:016x}")
 }

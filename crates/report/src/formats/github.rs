@@ -8,7 +8,7 @@ use crate::names::printable;
 use crate::{Format, Report};
 
 /// A `::warning` for each leak, an `::error` for what grows, and a `::notice` that says what is
-/// left of each process.
+/// left of each process: an `::error`, where not all was seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Github<'a> {
     /// Which sites are leaks.
@@ -36,7 +36,11 @@ impl Format for Github<'_> {
             }
             let left = data(&printable(&what_is_left(report, &report.sites)));
             let title = property(&format!("leaktap: {}", printable(&report.target.program)));
-            writeln!(out, "::notice title={title}::{left}")?;
+            let level = match report.doubt() {
+                Some(_) => "error",
+                None => "notice",
+            };
+            writeln!(out, "::{level} title={title}::{left}")?;
         }
         out.flush()
     }

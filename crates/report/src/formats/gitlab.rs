@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::findings::{Finding, Leaks};
+use super::findings::{Finding, Leaks, hash};
 use super::json;
 use crate::names::printable;
 use crate::{Format, Report};
 
-/// An entry for each leak.
+/// An entry for each leak, and one where not all was seen: an empty list would say that all is
+/// well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gitlab<'a> {
     /// Which sites are leaks.
@@ -38,9 +39,28 @@ struct Lines {
 
 impl Format for Gitlab<'_> {
     fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
-        let findings = reports.iter().flat_map(|report| self.leaks.of(report));
-        json::write(&findings.map(entry).collect::<Vec<_>>(), out)
+        let entries = reports.iter().flat_map(|report| {
+            let findings = self.leaks.of(report).into_iter();
+            findings.map(entry).chain(doubt(report))
+        });
+        json::write(&entries.collect::<Vec<_>>(), out)
     }
+}
+
+/// That not all was seen.
+fn doubt(report: &Report) -> Option<Entry> {
+    let doubt = report.doubt()?;
+    let program = printable(&report.target.program).into_owned();
+    Some(Entry {
+        description: format!("leaks of {program} are not known: {doubt}"),
+        check_name: "leaktap/unknown".to_owned(),
+        fingerprint: hash(&format!("unknown:{program}")),
+        severity: "blocker",
+        location: Location {
+            path: program,
+            lines: Lines { begin: 1 },
+        },
+    })
 }
 
 /// GitLab takes no entry without a place: one without a source is at the first line of its module.

@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Write};
 
 use self::tables::Tables;
 use super::frames::{command_line, is_heap, milliseconds};
+use super::text::amount_suppressed;
 use crate::{Format, Report, Site};
 
 /// What is left, allocated at the end, and the resident memory over time.
@@ -61,7 +62,10 @@ fn one(report: &Report, out: &mut impl Write) -> io::Result<()> {
             out.write_all(line.as_bytes())?;
         }
     }
-    Ok(())
+    match amount_suppressed(report) {
+        Some(amount) => writeln!(out, "# suppressed: {amount}"),
+        None => Ok(()),
+    }
 }
 
 /// How many blocks there are of each size and trace.

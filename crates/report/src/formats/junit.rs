@@ -6,10 +6,11 @@ use super::findings::{Finding, Leaks};
 use super::frames::{stack, titles};
 use super::text::what_is_left;
 use super::xml::escaped;
+use crate::sight::unwatched;
 use crate::{Format, Report};
 
-/// A suite a process. One that has no leak has a test that has passed, or, where not all was seen,
-/// was skipped.
+/// A suite a process. One that has no leak has a test that has passed; where not all was seen, it
+/// is an error, or, if other processes of the trace were seen, was skipped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Junit<'a> {
     /// Which sites are leaks.
@@ -22,7 +23,8 @@ impl Format for Junit<'_> {
         writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
         writeln!(out, "<testsuites name=\"leaktap\">")?;
         for report in reports {
-            self.suite(report, &mut out)?;
+            let is_seen = report.totals.lost_events == 0 && unwatched(reports).is_none();
+            self.suite(report, is_seen, &mut out)?;
         }
         writeln!(out, "</testsuites>")?;
         out.flush()
@@ -30,38 +32,59 @@ impl Format for Junit<'_> {
 }
 
 impl Junit<'_> {
-    fn suite(&self, report: &Report, out: &mut impl Write) -> io::Result<()> {
+    /// `is_seen` if enough of the trace was seen.
+    fn suite(&self, report: &Report, is_seen: bool, out: &mut impl Write) -> io::Result<()> {
         let findings = self.leaks.of(report);
         let program = escaped(&report.target.program);
-        let is_blind = findings.is_empty() && report.totals.lost_events > 0;
+        let is_doubtful = findings.is_empty() && report.doubt().is_some();
+        let outcome = match is_seen {
+            true => "skipped",
+            false => "error",
+        };
         writeln!(
             out,
-            "<testsuite name=\"leaktap: {program}\" tests=\"{}\" failures=\"{}\" errors=\"0\" \
+            "<testsuite name=\"leaktap: {program}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" \
              skipped=\"{}\" time=\"{:.3}\">",
             findings.len().max(1),
             findings.len(),
-            u32::from(is_blind),
+            u32::from(is_doubtful && !is_seen),
+            u32::from(is_doubtful && is_seen),
             report.duration
         )?;
+        properties(report, out)?;
         let titles = titles(report.tables());
         for finding in &findings {
             leak(report, finding, &titles, out)?;
         }
         if findings.is_empty() {
             let left = what_is_left(report, &report.sites);
-            let skipped = match is_blind {
-                true => format!("<skipped message=\"{}\"/>", escaped(&left)),
+            let outcome = match is_doubtful {
+                true => format!("<{outcome} message=\"{}\"/>", escaped(&left)),
                 false => String::new(),
             };
             writeln!(
                 out,
-                "<testcase classname=\"{program}\" name=\"leaks\" time=\"{:.3}\">{skipped}\
+                "<testcase classname=\"{program}\" name=\"leaks\" time=\"{:.3}\">{outcome}\
                  </testcase>",
                 report.duration
             )?;
         }
         writeln!(out, "</testsuite>")
     }
+}
+
+/// What is suppressed.
+fn properties(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let totals = &report.totals;
+    if totals.suppressed_blocks == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<properties>\n<property name=\"suppressed_blocks\" value=\"{}\"/>\n\
+         <property name=\"suppressed_bytes\" value=\"{}\"/>\n</properties>",
+        totals.suppressed_blocks, totals.suppressed_bytes
+    )
 }
 
 fn leak(

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Write};
 
 use self::tree::Callers;
 use super::frames::{command_line, is_heap, milliseconds, processes};
+use super::text::amount_suppressed;
 use crate::{Format, FrameId, Peak, Report};
 
 /// The time line, and a tree of what is left. Regions that the program has mapped itself are not in
@@ -33,9 +34,12 @@ impl Massif<'_> {
             several => several,
         };
         let processes = uncommented(&processes(of));
+        let suppressed = amount_suppressed(report);
+        let suppressed = suppressed.map(|amount| format!("; suppressed: {amount}"));
         writeln!(
             out,
-            "desc: leaktap: bytes not freed, no extra heap, no stacks: {processes}"
+            "desc: leaktap: bytes not freed, no extra heap, no stacks: {processes}{}",
+            suppressed.unwrap_or_default()
         )?;
         let first = of.first().unwrap_or(report);
         writeln!(out, "cmd: {}", uncommented(&command_line(first)))?;

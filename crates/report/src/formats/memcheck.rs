@@ -41,6 +41,9 @@ impl Memcheck {
         for (number, site) in (1..).zip(report.sites.iter().rev()) {
             record(site, &frames, (number, all), &mut log)?;
         }
+        if let Some(doubt) = report.doubt() {
+            log.line(&format!("Not all was seen: {doubt}"))?;
+        }
         if !self.quiet {
             sums(report, &mut log)?;
         }

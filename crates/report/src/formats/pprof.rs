@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use self::tables::Tables;
 use self::wire::Message;
 use super::frames::processes;
+use super::text::amount_suppressed;
 use crate::{Format, Growth, Report, Site, Source};
 
 /// Live blocks and their bytes by stack; also all that was allocated, where that is known.
@@ -207,8 +208,12 @@ impl<'a> Profile<'a> {
             several => several,
         };
         let comment = format!("leaktap {}: {}", self.report.leaktap, processes(of));
-        let comment = self.tables.text(&comment);
-        self.message.number(profile::COMMENT, comment);
+        let suppressed = amount_suppressed(self.report);
+        let suppressed = suppressed.map(|amount| format!("suppressed: {amount}"));
+        for comment in [Some(comment), suppressed].into_iter().flatten() {
+            let comment = self.tables.text(&comment);
+            self.message.number(profile::COMMENT, comment);
+        }
         let nanoseconds = self.report.duration * 1e9;
         self.message
             .number(profile::DURATION_NANOS, nanoseconds as u64);

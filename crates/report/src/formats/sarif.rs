@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use self::model::{
     ArtifactLocation, Driver, Frame, Invocation, Left, Location, Log, LogicalLocation, Message,
-    PhysicalLocation, Properties, Region, Rule, Run, SarifResult, Stack, Tool,
+    Notification, PhysicalLocation, Properties, Region, Rule, Run, SarifResult, Stack, Tool,
 };
 use super::findings::{Finding, Leaks};
 use super::frames::title;
@@ -51,7 +51,12 @@ impl Sarif<'_> {
                 },
             },
             invocations: [Invocation {
-                execution_successful: true,
+                execution_successful: report.doubt().is_none(),
+                tool_execution_notifications: report
+                    .doubt()
+                    .map(notification)
+                    .into_iter()
+                    .collect(),
                 exit_code: match report.target.exit {
                     Some(Exit::Code(code)) => Some(code),
                     _ => None,
@@ -60,6 +65,8 @@ impl Sarif<'_> {
             }],
             properties: Left {
                 left: printable(&what_is_left(report, &report.sites)).into_owned(),
+                suppressed_blocks: report.totals.suppressed_blocks,
+                suppressed_bytes: report.totals.suppressed_bytes,
             },
             results: findings
                 .iter()
@@ -90,7 +97,7 @@ impl Sarif<'_> {
             stacks: [Stack {
                 frames: frames.collect(),
             }],
-            partial_fingerprints: [("leaktap/v1", finding.fingerprint.clone())].into(),
+            partial_fingerprints: [("leaktap/v2", finding.fingerprint.clone())].into(),
             properties: Properties {
                 bytes: finding.site.bytes,
                 blocks: finding.site.blocks,
@@ -124,6 +131,14 @@ fn rule(kind: &str) -> String {
 
 fn message(text: String) -> Message {
     Message { text }
+}
+
+/// That not all was seen.
+fn notification(doubt: String) -> Notification {
+    Notification {
+        level: "error",
+        message: message(doubt),
+    }
 }
 
 fn region(start_line: u32) -> Region {

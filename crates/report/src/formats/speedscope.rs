@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::frames::{NO_STACK, TRUNCATED, title};
 use super::json;
+use super::text::amount_suppressed;
 use crate::names::printable;
 use crate::{Format, FrameId, Report, Site};
 
@@ -97,9 +98,12 @@ fn profile(
     weight: fn(&Site) -> u64,
 ) -> Profile {
     let weights: Vec<_> = report.sites.iter().map(weight).collect();
+    let suppressed = amount_suppressed(report);
+    let suppressed =
+        suppressed.map_or_else(String::new, |amount| format!(", suppressed: {amount}"));
     Profile {
         kind: "sampled",
-        name: format!("{}: {what} not freed", name(report)),
+        name: format!("{}: {what} not freed{suppressed}", name(report)),
         unit: if what == "bytes" { "bytes" } else { "none" },
         start_value: 0,
         end_value: weights

@@ -13,7 +13,7 @@ use super::frames::title;
 use super::json;
 use super::text::what_is_left;
 use crate::selection::is_growing;
-use crate::{Exit, Format, Growth, ProbeKind, Report, Site};
+use crate::{Exit, Format, Growth, Mode, ProbeKind, Report, Site};
 
 /// One object of at most 4 KiB: of several processes, that of their sum.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +83,8 @@ struct Listed {
 struct Confidence {
     lost_events: u64,
     truncated_stacks: u64,
+    suppressed_blocks: u64,
+    suppressed_bytes: u64,
     unwatched_functions: usize,
     notes: usize,
 }
@@ -127,11 +129,14 @@ fn verdict(report: &Report) -> Verdict {
         _ if report.sites.iter().any(is_growing) => Verdict::Growing,
         false => Verdict::Unfreed,
         true if report.totals.heap.live_blocks > 0 => Verdict::Unfreed,
-        true if report.totals.lost_events > 0 || report.totals.heap.allocations == 0 => {
-            Verdict::Unknown
-        }
+        true if report.doubt().is_some() || has_done_nothing(report) => Verdict::Unknown,
         true => Verdict::Clean,
     }
+}
+
+/// Nothing was allocated while it was looked at.
+fn has_done_nothing(report: &Report) -> bool {
+    report.mode != Mode::Run && report.totals.heap.allocations == 0
 }
 
 fn listed(report: &Report, site: &Site) -> Listed {
@@ -159,6 +164,8 @@ fn confidence(report: &Report, of: &[Report]) -> Confidence {
     Confidence {
         lost_events: report.totals.lost_events,
         truncated_stacks: report.totals.truncated_stacks,
+        suppressed_blocks: report.totals.suppressed_blocks,
+        suppressed_bytes: report.totals.suppressed_bytes,
         unwatched_functions: unwatched.count(),
         notes: of.iter().map(|report| report.notes.len()).sum(),
     }

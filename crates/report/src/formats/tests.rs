@@ -2,6 +2,7 @@
 
 mod models;
 mod readers;
+mod truths;
 
 use super::*;
 use crate::names::is_harmful;
@@ -51,6 +52,11 @@ fn cases() -> Vec<Case> {
         case("sarif", Box::new(Sarif { leaks: LEAKS }), readers::sarif),
         case("github", Box::new(Github { leaks: LEAKS }), readers::github),
         case("gitlab", Box::new(Gitlab { leaks: LEAKS }), readers::gitlab),
+        case(
+            "memcheck",
+            Box::new(Memcheck { quiet: true }),
+            readers::memcheck,
+        ),
     ]
 }
 

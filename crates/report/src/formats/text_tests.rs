@@ -276,20 +276,22 @@ fn the_last_line_says_what_is_left_even_if_it_is_not_listed() {
             all,
             None,
             leaky(),
-            "leaktap: 36.5 KiB (37,376 B) in 4 blocks and 1 region left, at 3 call sites",
+            "leaktap: 36.5 KiB (37,376 B) in 4 blocks and 1 region left, at 3 call sites; \
+             not counted: 2 calls",
         ),
         (
             all,
             Some(1),
             leaky(),
             "leaktap: 20.3 KiB (20,800 B) in 1 block at 1 call site listed, \
-             of 36.5 KiB (37,376 B) in 4 blocks and 1 region left",
+             of 36.5 KiB (37,376 B) in 4 blocks and 1 region left; not counted: 2 calls",
         ),
         (
             none,
             None,
             leaky(),
-            "leaktap: none of 36.5 KiB (37,376 B) in 4 blocks and 1 region left is listed",
+            "leaktap: none of 36.5 KiB (37,376 B) in 4 blocks and 1 region left is listed; \
+             not counted: 2 calls",
         ),
     ] {
         assert_eq!(last_line_of(selection, top, report), expected);

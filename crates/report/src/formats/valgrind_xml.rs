@@ -4,6 +4,7 @@
 //! Its kinds of leaks are memcheck's four: what is `unmatched` is there as possibly lost, and its
 //! text says what it is.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 
 use super::frames::{in_file, in_process, lost, milliseconds};
@@ -21,14 +22,17 @@ impl Format for ValgrindXml<'_> {
     fn write(&self, reports: &[Report], out: &mut dyn Write) -> io::Result<()> {
         let mut out = BufWriter::new(out);
         for report in reports {
-            let of = self.of.first().unwrap_or(report);
-            head(of, report, &mut out)?;
+            let of = match self.of {
+                [] => std::slice::from_ref(report),
+                several => several,
+            };
+            head(of.first().unwrap_or(report), report, &mut out)?;
             // Each once: there may be thousands of stacks of it.
             let frames: Vec<_> = report.tables().all().map(|place| frame(&place)).collect();
             for (number, site) in (1..).zip(&report.sites) {
                 error(report, site, number, &frames, &mut out)?;
             }
-            foot(report, &mut out)?;
+            foot(report, of, &mut out)?;
         }
         out.flush()
     }
@@ -40,9 +44,13 @@ fn head(of: &Report, report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "<protocolversion>4</protocolversion>")?;
     writeln!(out, "<protocoltool>memcheck</protocoltool>")?;
     let version = escaped(&report.leaktap);
+    let doubt = report
+        .doubt()
+        .map(|doubt| format!("<line>Not all was seen: {}</line>", escaped(&doubt)));
     writeln!(
         out,
-        "<preamble><line>leaktap {version}</line></preamble>\n<pid>{}</pid>",
+        "<preamble><line>leaktap {version}</line>{}</preamble>\n<pid>{}</pid>",
+        doubt.unwrap_or_default(),
         target.pid
     )?;
     if let Some(parent) = target.parent {
@@ -154,7 +162,8 @@ fn frame(place: &Place<'_>) -> String {
     text
 }
 
-fn foot(report: &Report, out: &mut impl Write) -> io::Result<()> {
+/// The number of each error, and of the stacks that each suppression has kept from being one.
+fn foot(report: &Report, of: &[Report], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "<errorcounts>")?;
     for number in 1..=report.sites.len() {
         writeln!(
@@ -162,6 +171,19 @@ fn foot(report: &Report, out: &mut impl Write) -> io::Result<()> {
             "<pair><count>1</count><unique>{number:#x}</unique></pair>"
         )?;
     }
-    writeln!(out, "</errorcounts>\n<suppcounts>\n</suppcounts>")?;
+    writeln!(out, "</errorcounts>\n<suppcounts>")?;
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for one in of.iter().flat_map(|report| &report.suppressions) {
+        let count = counts.entry(&one.name).or_default();
+        *count = count.saturating_add(one.sites);
+    }
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        let name = escaped(name);
+        writeln!(
+            out,
+            "<pair><count>{count}</count><name>{name}</name></pair>"
+        )?;
+    }
+    writeln!(out, "</suppcounts>")?;
     writeln!(out, "</valgrindoutput>")
 }

@@ -60,7 +60,8 @@ fn function(id: FrameId, tables: Tables<'_>) -> Option<&str> {
     tables.frame(id)?.function.as_deref()
 }
 
-fn is_like_malloc(name: &str) -> bool {
+/// Whether it is named as what allocates for others.
+pub(crate) fn is_like_malloc(name: &str) -> bool {
     let name = short(name).to_ascii_lowercase();
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
     name.ends_with("alloc") || PARTS.iter().any(|part| name.contains(part))

@@ -40,6 +40,16 @@ impl Target {
         })
     }
 
+    /// What was not seen, if calls of malloc were not.
+    pub(crate) fn unwatched_allocator(&self) -> Option<String> {
+        let mut points = self.process.probepoints().iter();
+        let first = points.find(|point| point.known.allocates());
+        (!self.watches_allocator()).then(|| match first {
+            Some(first) => format!("calls of {} were not all seen", first.known.name),
+            None => "no function that allocates was found".to_owned(),
+        })
+    }
+
     /// Whether any allocations were seen, or would have been.
     pub fn watches_any(&self) -> bool {
         self.allocating().any(is_watched) || self.process.has_none_to_find()

@@ -43,15 +43,26 @@ pub(super) struct Rule {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Invocation {
     pub(super) execution_successful: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_execution_notifications: Vec<Notification>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exit_code: Option<i32>,
     pub(super) command_line: String,
 }
 
-/// What is left, in words.
 #[derive(Serialize)]
+pub(super) struct Notification {
+    pub(super) level: &'static str,
+    pub(super) message: Message,
+}
+
+/// What is left, in words, and what is suppressed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Left {
     pub(super) left: String,
+    pub(super) suppressed_blocks: u64,
+    pub(super) suppressed_bytes: u64,
 }
 
 #[derive(Serialize)]

@@ -226,7 +226,7 @@ pub(super) fn heaptrack(bytes: &[u8]) -> Sums {
                 blocks += 1;
                 sum += infos[words()[0] as usize];
             }
-            "v" | "X" | "I" | "c" | "R" => {}
+            "v" | "X" | "I" | "c" | "R" | "#" => {}
             kind => panic!("{kind}"),
         }
     }
@@ -298,9 +298,30 @@ pub(super) fn github(bytes: &[u8]) -> Sums {
 
 pub(super) fn gitlab(bytes: &[u8]) -> Sums {
     let entries: Value = serde_json::from_slice(bytes).unwrap();
+    let mut prints = HashSet::new();
     for entry in list(&entries) {
+        assert!(prints.insert(entry["fingerprint"].as_str()), "{entry}");
         assert!(number(&entry["location"]["lines"]["begin"]) > 0);
         assert!(!entry["location"]["path"].as_str().unwrap().is_empty());
     }
     (None, None)
+}
+
+/// All lines are of one process; those of records say how much.
+pub(super) fn memcheck(bytes: &[u8]) -> Sums {
+    let (mut blocks, mut sum) = (0, 0);
+    for line in text(bytes).lines() {
+        let (pid, rest) = line.strip_prefix("==").unwrap().split_once("== ").unwrap();
+        assert!(pid.parse::<u32>().is_ok(), "{line}");
+        let (Some((size, rest)), true) = (
+            rest.split_once(" bytes in "),
+            rest.contains(" in loss record "),
+        ) else {
+            continue;
+        };
+        let number = |text: &str| text.replace(',', "").parse::<u128>().unwrap();
+        sum += number(size);
+        blocks += number(rest.split(' ').next().unwrap());
+    }
+    (Some(blocks), Some(sum))
 }

@@ -23,23 +23,24 @@ pub(super) fn last_line(
 
 /// The same without leaktap's name.
 pub(crate) fn what_is_left(report: &Report, shown: &[Site]) -> String {
+    let left = match &report.compared {
+        Some(before) => changes::sum(report, before),
+        None => left_and_listed(report, shown),
+    };
+    let suppressed = amount_suppressed(report).map(|amount| format!("suppressed: {amount}"));
+    let parts = [Some(left), suppressed, report.doubt()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// How much a suppression has kept out of the list, if anything.
+pub(crate) fn amount_suppressed(report: &Report) -> Option<String> {
     let Totals {
         suppressed_blocks,
         suppressed_bytes,
         ..
     } = report.totals;
-    let left = match &report.compared {
-        Some(before) => changes::sum(report, before),
-        None => left_and_listed(report, shown),
-    };
-    match suppressed_blocks {
-        0 => left,
-        blocks => format!(
-            "{left}; suppressed: {} in {}",
-            exact_bytes(suppressed_bytes),
-            count(blocks, "block")
-        ),
-    }
+    let blocks = count(suppressed_blocks, "block");
+    (suppressed_blocks > 0).then(|| format!("{} in {blocks}", exact_bytes(suppressed_bytes)))
 }
 
 fn left_and_listed(report: &Report, shown: &[Site]) -> String {
@@ -48,12 +49,9 @@ fn left_and_listed(report: &Report, shown: &[Site]) -> String {
     let sites = count(shown.len() as u64, "call site");
     let exceeds = |of: &str, left: &Amount| left.exceeds(listed.get(of).unwrap_or(&NOTHING));
     match shown.len() {
-        0 if left.values().all(Amount::is_empty) => match report.totals.lost_events {
-            0 => "no unfreed blocks".to_owned(),
-            lost => format!(
-                "no unfreed blocks were seen; not counted: {}",
-                count(lost, "call")
-            ),
+        0 if left.values().all(Amount::is_empty) => match report.doubt() {
+            None => "no unfreed blocks".to_owned(),
+            Some(_) => "no unfreed blocks were seen".to_owned(),
         },
         0 => format!("none of {} left is listed", text(&left)),
         _ if left.iter().any(|(of, left)| exceeds(of, left)) => {
