@@ -183,6 +183,9 @@ exact! {
     realigned_stack: plain("realigned.c");
     frame_pointers_only: plain("no_cfi.c");
     debug_frame_only: plain("debug_frame.c");
+    data_in_the_frame_pointer: plain("data_in_rbp.c");
+    callers_in_musl: compiled("musl_callers.c", "musl-gcc", &[]);
+    callers_in_static_musl: compiled("musl_callers.c", "musl-gcc", &["-static"]);
     seccomp: plain("seccomp.c");
     rust: plain("rust_leaks.rs");
     rust_threads: plain("rust_threads.rs");

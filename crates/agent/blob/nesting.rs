@@ -9,7 +9,7 @@ use leaktap_api::{
 };
 use leaktap_ledger::FamilyId;
 use leaktap_memory::{Addr, ReadMemory};
-use leaktap_unwind::{End, Found, Rules, Start, walk_with};
+use leaktap_unwind::{End, Rules, Start, walk_with};
 
 use crate::agent::{Agent, outer, set_outer};
 use crate::layout::{BUSY, Call, Known, MARKS, NESTED, NOTED, TAKEN, Thread, UNDER, Window};
@@ -226,9 +226,9 @@ impl Callers for Walked<'_> {
         });
         match end {
             End::TooDeep => Reach::Stopped,
-            // Without call frame information, a frame pointer of 0 need not mean the root: musl's
-            // code has neither.
-            End::Root if matches!(rows.rule(outermost), Found::Rule(_)) => Reach::Root,
+            // What the code alone says may be wrong, and without that, a frame pointer of 0 need
+            // not mean the root: musl's code has no frame pointers.
+            End::Root if rows.rule(outermost).is_described() => Reach::Root,
             _ => Reach::BrokeOff,
         }
     }

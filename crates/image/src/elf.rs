@@ -3,6 +3,7 @@
 mod by_address;
 mod calls;
 mod cfi;
+mod code;
 mod dynamic;
 mod header;
 #[allow(unsafe_code, reason = "it maps files")]

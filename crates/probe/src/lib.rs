@@ -24,6 +24,7 @@ mod process;
 mod record;
 mod refusal;
 mod returns;
+mod rows_of;
 mod slots;
 mod stack;
 mod tails;

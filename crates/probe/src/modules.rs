@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use crate::extents::sections;
 use crate::families::{Families, Family, Pool};
 use crate::glance::Kernel;
-use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module, Segment};
+use crate::rows_of::rows_of;
+use leaktap_image::{ElfFile, FileCache, Image, LinkState, Module};
 use leaktap_ledger::FamilyId;
-use leaktap_memory::{Addr, ReadMemory, Svma};
+use leaktap_memory::{Addr, ReadMemory};
 use leaktap_tracee::{Memory, stand_by};
-use leaktap_unwind::{Built, CfiSections, Table, rows, signal_returns};
+use leaktap_unwind::{Built, Table};
 
 /// Files that processes map: each is opened once, and its unwind rows are made once.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Rows {
 
     /// The rows. If another thread is making them, when it is done.
     fn get(&self) -> Arc<Built> {
-        let built = self.built.get_or_init(|| Arc::new(build(&self.file)));
+        let built = self.built.get_or_init(|| Arc::new(rows_of(&self.file)));
         Arc::clone(built)
     }
 }
@@ -444,34 +444,6 @@ pub(crate) fn is_linked(image: &Image, memory: &dyn ReadMemory) -> bool {
     image.is_static() || debug.is_some_and(|debug| debug.state == LinkState::Consistent)
 }
 
-fn build(file: &ElfFile) -> Built {
-    let cfi = file.cfi();
-    let returns = if is_libc(file) {
-        code_returns(file)
-    } else {
-        Vec::new()
-    };
-    rows(&CfiSections {
-        signal_returns: &returns,
-        ..sections(&cfi)
-    })
-}
-
-/// True of a file that defines the code signal handlers return to.
-fn is_libc(file: &ElfFile) -> bool {
-    file.interpreter().is_none() && !file.functions("sigaction").is_empty()
-}
-
-fn code_returns(file: &ElfFile) -> Vec<Svma> {
-    let read = |segment: &Segment| {
-        let start = Svma(segment.svma);
-        let code = file.bytes_at(start, usize::try_from(segment.file_size).ok()?)?;
-        Some(signal_returns(&code, start))
-    };
-    let executable = file.segments().iter().filter(|segment| segment.exec);
-    executable.filter_map(read).flatten().collect()
-}
-
 /// Modules of the C library and the dynamic linker; the program's own is none of them.
 fn c_library(image: &Image, memory: &dyn ReadMemory) -> Vec<Range<Addr>> {
     let linker = image.program().and_then(|exe| exe.file().interpreter());
@@ -521,7 +493,7 @@ fn allocators(image: &Image, families: &Families) -> Vec<(FamilyId, Range<Addr>)
 }
 
 /// From the first to the last of the functions that malloc.o defines, in the order of its source.
-/// None in another allocator.
+/// None in another allocator: musl has some of these names, in several objects.
 fn malloc_object(module: &Module) -> Option<Range<Addr>> {
     const DEFINES: [&str; 6] = [
         "__libc_malloc",
@@ -535,7 +507,7 @@ fn malloc_object(module: &Module) -> Option<Range<Addr>> {
         let functions = module.file().functions(name).into_iter();
         functions.map(|function| module.addr(function.svma)).next()
     };
-    define(DEFINES[0])?;
-    let here: Vec<Addr> = DEFINES.into_iter().filter_map(define).collect();
+    let here: Option<Vec<Addr>> = DEFINES.into_iter().map(define).collect();
+    let here = here?;
     Some(*here.iter().min()?..*here.iter().max()?)
 }

@@ -6,7 +6,7 @@ use leaktap_api::{Caller, Place, Reach};
 use leaktap_arch::RETURN_LEN;
 use leaktap_memory::{Addr, ReadMemory, StackOverlay};
 use leaktap_tracee::Memory;
-use leaktap_unwind::{self as unwind, End, Found, Frame, Rules, Start, Table};
+use leaktap_unwind::{self as unwind, End, Frame, Rules, Start, Table};
 
 use crate::record::Stack;
 
@@ -148,11 +148,9 @@ impl leaktap_api::Stack for Callers<'_> {
         });
         match end {
             End::TooDeep => Reach::Stopped,
-            // Without call frame information, a frame pointer of 0 need not mean the root: musl's
-            // code has neither.
-            End::Root if matches!(self.rules.rule(outermost.lookup()), Found::Rule(_)) => {
-                Reach::Root
-            }
+            // What the code alone says may be wrong, and without that, a frame pointer of 0 need
+            // not mean the root: musl's code has no frame pointers.
+            End::Root if self.rules.rule(outermost.lookup()).is_described() => Reach::Root,
             _ => Reach::BrokeOff,
         }
     }

@@ -13,9 +13,11 @@
 //! With the feature `build` (std), `rows` compiles `.eh_frame` and `.debug_frame` into rows and
 //! `Table` finds the rule of any pc of a process.
 //!
-//! Not for names (that is `image`), not for other processors, and it reads no code: where a
-//! function has no call frame information, only the frame pointer is tried, and the frame so found
-//! is marked.
+//! Functions without call frame information have rows made from their instructions, if the caller
+//! passes these (`rows_with_code`).
+//!
+//! Not for names (that is `image`), not for other processors, and the core reads no code: where
+//! there are no rows, only the frame pointer is tried, and the frame so found is marked.
 #![cfg_attr(not(any(test, feature = "build")), no_std)]
 #![forbid(unsafe_code)]
 
@@ -32,7 +34,10 @@ mod table;
 mod walk;
 
 #[cfg(feature = "build")]
-pub use build::{Built, CfiSections, functions, functions_at, may_unwind, rows, signal_returns};
+pub use build::{
+    Built, CfiSections, Code, functions, functions_at, may_unwind, rows, rows_with_code,
+    signal_returns,
+};
 pub use cache::{Remembered, RuleCache};
 pub use end::{End, UnknownEnd};
 pub use frame::Frame;

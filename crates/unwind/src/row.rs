@@ -25,6 +25,15 @@ pub enum Found {
 }
 
 impl Found {
+    /// True if call frame information covers the pc.
+    #[inline]
+    pub const fn is_described(self) -> bool {
+        match self {
+            Found::Rule(rule) => !rule.is_derived(),
+            Found::NoCfi => false,
+        }
+    }
+
     #[inline]
     pub(crate) const fn from_rule(rule: Rule) -> Found {
         if rule.is_no_cfi() {

@@ -102,6 +102,8 @@ const _: () = assert!(size_of::<Rule>() == 12);
 
 /// Values of a rule's first byte.
 mod kind {
+    /// Added to one of the others: the rule stems from the code itself.
+    pub(super) const DERIVED: u8 = 0x80;
     pub(super) const NO_CFI: u8 = 0;
     pub(super) const SP: u8 = 1;
     pub(super) const BP: u8 = 2;
@@ -138,7 +140,24 @@ impl Rule {
 
     const fn head(self) -> (u8, u8, i16) {
         let [kind, bp_kind, low, high] = self.head.to_le_bytes();
+        let kind = kind & !kind::DERIVED;
         (kind, bp_kind, i16::from_le_bytes([low, high]))
+    }
+
+    /// The rule, marked as stemming from the code itself, not from call frame information.
+    #[cfg(feature = "build")]
+    pub(crate) const fn derived(self) -> Rule {
+        Rule {
+            head: self.head | kind::DERIVED as u32,
+            ..self
+        }
+    }
+
+    /// True if the rule stems from the code itself: it may mislead where assembly does what no
+    /// compiler would.
+    #[inline]
+    pub const fn is_derived(self) -> bool {
+        self.head & kind::DERIVED as u32 != 0
     }
 
     /// Packs `step`.

@@ -50,6 +50,8 @@ pub(crate) struct SectionInfo {
     pub(crate) size: u64,
     pub(crate) link: u32,
     pub(crate) compressed: bool,
+    /// It is code.
+    pub(crate) exec: bool,
 }
 
 /// A build id, and where in the file the notes with it are.
@@ -233,6 +235,7 @@ fn sections(header: &FileHeader, data: Bounded<'_>) -> Option<Vec<SectionInfo>> 
         size: section.sh_size(LE),
         link: section.sh_link(LE),
         compressed: section.sh_flags(LE).contains(elf::SHF_COMPRESSED),
+        exec: section.sh_flags(LE).contains(elf::SHF_EXECINSTR),
     };
     Some(headers.iter().take(MOST_SECTIONS).map(info).collect())
 }

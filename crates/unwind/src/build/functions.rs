@@ -23,7 +23,7 @@ const SHARED_ANYWAY: usize = 1 << 16;
 
 /// Reads frame description entries ("functions") into rows.
 pub(super) struct Functions {
-    base: Svma,
+    pub(super) base: Svma,
     context: UnwindContext<usize>,
     /// Bytes of CIEs that may still be gone through, see [`MOST_SHARED`].
     left: usize,

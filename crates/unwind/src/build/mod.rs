@@ -1,11 +1,16 @@
 //! Rows from call frame information (DWARF 5, section 6.4; LSB 5.0, chapter 10.6 for `.eh_frame`).
 //!
 //! `functions` reads the entries of a section, `convert` turns what an entry says of one pc into a
-//! [`Step`](crate::Step), `spans` settles which entry a pc belongs to, and writes the rows.
+//! [`Step`](crate::Step), `spans` settles which entry a pc belongs to, and writes the rows. Where
+//! no entry says anything, `holes` has `flow` find out from the code itself.
 
 mod convert;
 mod covering;
+mod doubt;
+mod flow;
+mod frame_state;
 mod functions;
+mod holes;
 mod signal_return;
 mod spans;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +25,7 @@ use functions::Functions;
 use x86_64 as arch;
 
 pub use covering::{functions, functions_at, may_unwind};
+pub use holes::Code;
 pub use signal_return::signal_returns;
 
 /// The call frame information of one ELF file.
@@ -53,6 +59,15 @@ pub struct Built {
 ///
 /// Never fails and never panics: what cannot be read is skipped and counted.
 pub fn rows(sections: &CfiSections<'_>) -> Built {
+    compile(sections, None)
+}
+
+/// Compiles that, and makes rows for other functions from their `code`.
+pub fn rows_with_code(sections: &CfiSections<'_>, code: &dyn Code) -> Built {
+    compile(sections, Some(code))
+}
+
+fn compile(sections: &CfiSections<'_>, code: Option<&dyn Code>) -> Built {
     let mut functions = Functions::new(sections.base);
     let mut spans = Vec::new();
     let bases = base_addresses(sections);
@@ -70,6 +85,10 @@ pub fn rows(sections: &CfiSections<'_>) -> Built {
     }
     let found = functions.signal_returns(sections.signal_returns);
     spans::fill(&mut spans, found);
+    if let Some(code) = code {
+        let found = functions.by_code(code, &spans);
+        spans::fill(&mut spans, found);
+    }
     Built {
         rows: spans::rows(&spans, &functions.rows),
         skipped: functions.skipped,
