@@ -294,6 +294,9 @@ pub(crate) struct Listing {
     /// A copy of the target's files, for better names
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) sysroot: Option<PathBuf>,
+    /// Show source lines, in text and html: where debug information says, or below --sysroot
+    #[arg(long, hide_short_help = true)]
+    pub(crate) source: bool,
     /// Do not list what this file suppresses, repeatable: valgrind's or LeakSanitizer's format
     ///
     /// As well as the files that LEAKTAP_SUPPRESSIONS names, with a colon between two.

@@ -7,12 +7,14 @@ mod comparing;
 mod demo;
 mod doctor;
 mod error;
+mod known;
 mod manual;
 mod named;
 mod output;
 mod progress;
 mod renaming;
 mod rendering;
+mod sources;
 mod terminal;
 
 use std::borrow::Cow;

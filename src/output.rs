@@ -11,7 +11,7 @@ use anstream::stream::RawStream;
 use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
-    Baseline, Budget, Choice, Error as Failed, Kind, Listed, Mode, Needs, OutputName, Own, Pattern,
+    Baseline, Budget, Choice, Error as Failed, Excerpts, Kind, Listed, Mode, OutputName, Pattern,
     Report, Selection, Style, Suppressions, is_in_doubt, printable, replace, try_to_replace,
 };
 use leaktap_trace::{Exit, Sight};
@@ -19,9 +19,10 @@ use leaktap_tracee::Tid;
 
 use crate::cli::{Format, Listing, Trace};
 use crate::error::{Error, FAILURE};
+use crate::known::{baseline, own, suppressions};
 use crate::renaming;
-use crate::rendering::Rendering;
-use crate::terminal;
+use crate::rendering::{Rendering, Shown};
+use crate::{sources, terminal};
 
 /// What is to be written, and where.
 pub(crate) struct Output<'a> {
@@ -127,6 +128,9 @@ impl<'a> Output<'a> {
                 "-F pprof is no text for a terminal: add --report-file FILE".to_owned(),
             ));
         }
+        if self.listing.source && !self.listing.format().has_source() {
+            return Err(Error::Usage("--source is for -F text and html".to_owned()));
+        }
         if self.before.is_some() && !self.listing.format().has_changes() {
             return Err(Error::Usage(
                 "a difference has -F text, json, html, csv, folded or flamegraph; pprof -base \
@@ -205,9 +209,14 @@ impl<'a> Output<'a> {
                 report.sites.truncate(top);
             }
         }
+        let excerpts = self.listing.source.then(|| self.excerpts(&mut listed));
+        let listed = Shown {
+            listed: &listed,
+            excerpts: excerpts.as_ref(),
+        };
         match &self.listing.report_file {
-            Some(pattern) => self.to_file(&listed, pattern)?,
-            None => self.to_default(&listed, self.listing.format())?,
+            Some(pattern) => self.to_file(listed, pattern)?,
+            None => self.to_default(listed, self.listing.format())?,
         }
         young.map(|()| status)
     }
@@ -219,6 +228,14 @@ impl<'a> Output<'a> {
             true => Some(wanted),
             false => is_in_doubt(reports).then_some(FAILURE),
         }
+    }
+
+    /// The source lines that are to be shown with `listed`.
+    fn excerpts(&self, listed: &mut Listed) -> Excerpts {
+        // Text shows those of culprits.
+        let is_text = self.listing.format() == Format::Text;
+        let culprits = is_text.then(|| self.listing.top().unwrap_or(usize::MAX));
+        sources::read(listed, culprits, self.listing.sysroot.as_deref())
     }
 
     /// What the user wants to see, of blocks at least so old.
@@ -270,8 +287,8 @@ impl<'a> Output<'a> {
     }
 
     /// If that fails, to where they would have gone without a file.
-    fn to_file(&self, listed: &Listed, pattern: &Pattern) -> Result<(), Error> {
-        let path = match listed.reports.first() {
+    fn to_file(&self, listed: Shown<'_>, pattern: &Pattern) -> Result<(), Error> {
+        let path = match listed.listed.reports.first() {
             Some(first) => self.filled(pattern, first),
             None => return Ok(()), // a capture has a report or more
         };
@@ -326,7 +343,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn to_default(&self, listed: &Listed, format: Format) -> Result<(), Error> {
+    fn to_default(&self, listed: Shown<'_>, format: Format) -> Result<(), Error> {
         if self.to_stderr {
             let style = self.style_on(&io::stderr());
             self.to_stream(listed, (format, style), &mut io::stderr().lock())
@@ -338,7 +355,7 @@ impl<'a> Output<'a> {
 
     fn to_stream(
         &self,
-        listed: &Listed,
+        listed: Shown<'_>,
         (format, style): (Format, Style),
         out: &mut dyn Write,
     ) -> Result<(), Error> {
@@ -386,39 +403,6 @@ impl<'a> Output<'a> {
             verbose: self.listing.verbose,
             width: None,
         }
-    }
-}
-
-/// Those that `listing` and the environment name, and leaktap's own.
-fn suppressions(listing: &Listing) -> Result<Suppressions, Error> {
-    let named = std::env::var_os("LEAKTAP_SUPPRESSIONS").unwrap_or_default();
-    let named = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty());
-    let mut all = Suppressions::default();
-    for path in listing.suppressions.iter().cloned().chain(named) {
-        all.read(&path)?;
-    }
-    if !listing.no_default_suppressions {
-        all.add_default();
-    }
-    Ok(all)
-}
-
-/// What was left before, as the user's words on whose code it is have it.
-fn baseline(listing: &Listing) -> Result<Option<Baseline>, Error> {
-    let Some(path) = &listing.baseline else {
-        return Ok(None);
-    };
-    let mut reports = leaktap_report::read(path, Needs::default())?;
-    let own = own(listing);
-    reports.iter_mut().for_each(|report| own.mark(report));
-    Ok(Some(Baseline::of(&reports)))
-}
-
-/// What the user says of whose code it is.
-fn own(listing: &Listing) -> Own {
-    Own {
-        own: listing.own.clone(),
-        not_own: listing.not_own.clone(),
     }
 }
 

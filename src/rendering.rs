@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::slice;
 
 use leaktap_report::{
-    Csv, Dhat, Flamegraph, Folded, Format as _, Github, Gitlab, Heaptrack, Html, Json, Junit, Kind,
-    Leaks, Listed, Massif, Memcheck, Pprof, Ready, Sarif, Speedscope, Style, Summary, Text,
-    ValgrindXml,
+    Csv, Dhat, Excerpts, Flamegraph, Folded, Format as _, Github, Gitlab, Heaptrack, Html, Json,
+    Junit, Kind, Leaks, Listed, Massif, Memcheck, Pprof, Ready, Sarif, Speedscope, Style, Summary,
+    Text, ValgrindXml,
 };
 
 use crate::cli::Format;
@@ -23,8 +23,17 @@ pub(crate) struct Rendering {
     pub(crate) kinds: Vec<Kind>,
 }
 
+/// What is printed.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) listed: &'a Listed,
+    /// Source lines, if they are asked for.
+    pub(crate) excerpts: Option<&'a Excerpts>,
+}
+
 impl Rendering {
-    pub(crate) fn write(&self, listed: &Listed, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn write(&self, shown: Shown<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let Shown { listed, excerpts } = shown;
         let (each, all) = (&*listed.reports, listed.all.as_ref());
         let sum = all.map_or(each, slice::from_ref);
         // Where a build runs, paths begin at its folder.
@@ -35,8 +44,13 @@ impl Rendering {
         };
         match self.format {
             Format::Text => {
-                let (style, top) = (self.style, self.top);
-                Text { style, top, all }.write(each, out)
+                let text = Text {
+                    style: self.style,
+                    top: self.top,
+                    all,
+                    excerpts,
+                };
+                text.write(each, out)
             }
             Format::Json => Json.write(each, out),
             Format::Summary => Summary { of: each }.write(sum, out),
@@ -44,7 +58,7 @@ impl Rendering {
             Format::Pprof => Pprof { of: each }.write(sum, out),
             Format::Folded => Folded.write(sum, out),
             Format::Flamegraph => Flamegraph { of: each }.write(sum, out),
-            Format::Html => Html { all }.write(each, out),
+            Format::Html => Html { all, excerpts }.write(each, out),
             Format::Speedscope => Speedscope.write(each, out),
             Format::Dhat => Dhat.write(sum, out),
             Format::Massif => Massif { of: each }.write(sum, out),

@@ -92,6 +92,11 @@ impl Format {
         matches!(self, Text | Json | Html | Csv | Folded | Flamegraph)
     }
 
+    /// Has source lines, if they are asked for.
+    pub(crate) fn has_source(self) -> bool {
+        matches!(self, Format::Text | Format::Html)
+    }
+
     /// Shows the stacks of a group, or knows it by them.
     pub(crate) fn has_members(self) -> bool {
         matches!(self, Format::Html | Format::Sarif | Format::Gitlab)

@@ -61,7 +61,8 @@ engines! {
         let path = directory.path().join("page.html");
         let fixture = Fixture::new("courses.c");
         let program = fixture.program().as_os_str();
-        page(engine, &path, &["--interval", "100ms"], &[program, "run".as_ref()]);
+        let options = ["--interval", "100ms", "--source"];
+        page(engine, &path, &options, &[program, "run".as_ref()]);
         drive("courses.mjs", &[path.as_os_str()]);
     }
 

@@ -72,6 +72,7 @@ mod samples;
 mod servers;
 mod sharers;
 mod sigtrap;
+mod sources;
 mod stacks;
 mod statuses;
 mod stopping;

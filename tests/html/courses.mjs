@@ -58,9 +58,19 @@ async function opens() {
   await tab.click("#shown tr:nth-child(1)");
   assert.equal(await text(tab, "#site-head"), all[0]);
   assert.equal(await focused(), all[0]);
-  const frames = await tab.$$eval(".stack li", (found) => found.map((one) => one.textContent));
+  const frames = await tab.$$eval(".stack li", (found) =>
+    found.map((one) => [...one.querySelectorAll("span")].map((part) => part.textContent).join(" ")),
+  );
   assert.ok(frames[0].startsWith(`${all[0]} courses.c:`), frames[0]);
   assert.ok(frames[1].startsWith("main courses.c:") && frames[1].endsWith("yours"), frames[1]);
+  // Its source, with the line marked.
+  const source = await text(tab, ".source[open] pre");
+  const line = Number(frames[0].match(/courses\.c:(\d+)/)[1]);
+  assert.equal(source.split("\n").filter((one) => /^[ →] +\d+ /.test(one)).length, 7, source);
+  assert.match(await text(tab, ".source[open] mark"), new RegExp(`^→ +${line} .*alloc\\(`));
+  await tab.focus(".source[open] summary");
+  await press("Enter");
+  assert.equal(await tab.$(".source[open]"), null);
   await press("Escape");
   assert.ok(await tab.$("#site[hidden]"));
   // The row has the focus again.

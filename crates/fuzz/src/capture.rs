@@ -106,7 +106,7 @@ fn print(report: &Report) {
         let _ = Text {
             style,
             top,
-            all: None,
+            ..Text::default()
         }
         .write(chosen, &mut io::sink());
         let _ = Json.write(chosen, &mut io::sink());

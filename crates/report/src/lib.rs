@@ -14,6 +14,7 @@ mod counts;
 mod course;
 mod diff;
 mod error;
+mod excerpts;
 mod file;
 mod forecast;
 mod formats;
@@ -41,6 +42,7 @@ pub use capture::{MAGIC, Needs, checked, parse, read, seal, write};
 pub use choice::{Choice, Listed};
 pub use diff::difference;
 pub use error::{Damage, Error};
+pub use excerpts::{Excerpts, Named, named_lines};
 pub use file::{replace, try_to_replace};
 pub use forecast::{Limit, Measure, forecast};
 pub use formats::{

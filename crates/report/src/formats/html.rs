@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use self::data::Data;
-use crate::{Format, Report};
+use crate::{Excerpts, Format, Report};
 
 /// The document, with the names of its parts in braces.
 const PAGE: &str = include_str!("html/page.html");
@@ -35,6 +35,7 @@ const SCRIPT: &str = concat!(
     include_str!("html/js/select.js"),
     include_str!("html/js/table.js"),
     include_str!("html/js/difference.js"),
+    include_str!("html/js/source.js"),
     include_str!("html/js/stacks.js"),
     include_str!("html/js/timeline.js"),
     include_str!("html/js/flame.js"),
@@ -51,6 +52,8 @@ const HASHES: &str = include_str!("html/hashes");
 pub struct Html<'a> {
     /// Several reports as one, [`merged`](crate::merged).
     pub all: Option<&'a Report>,
+    /// Source lines to be shown.
+    pub excerpts: Option<&'a Excerpts>,
 }
 
 impl Format for Html<'_> {
@@ -63,7 +66,7 @@ impl Format for Html<'_> {
                 "policy" => out.write_all(policy().as_bytes())?,
                 "style" => out.write_all(STYLE.as_bytes())?,
                 "script" => out.write_all(SCRIPT.as_bytes())?,
-                _ => json(&Data::of(reports, self.all), &mut out)?,
+                _ => json(&Data::of(reports, self), &mut out)?,
             }
             rest = after;
         }
@@ -89,7 +92,7 @@ fn policy() -> String {
 }
 
 /// Writes what a browser takes for nothing but data.
-fn json(data: &Data, out: &mut impl Write) -> io::Result<()> {
+fn json(data: &Data<'_>, out: &mut impl Write) -> io::Result<()> {
     data.serialize(&mut Serializer::with_formatter(out, InScript))?;
     Ok(())
 }

@@ -7,9 +7,12 @@ use crate::{Selection, merged};
 fn page(reports: &[Report]) -> String {
     let mut page = Vec::new();
     let all = (reports.len() > 1).then(|| merged(reports)).flatten();
-    Html { all: all.as_ref() }
-        .write(reports, &mut page)
-        .unwrap();
+    Html {
+        all: all.as_ref(),
+        excerpts: None,
+    }
+    .write(reports, &mut page)
+    .unwrap();
     String::from_utf8(page).unwrap()
 }
 
@@ -155,6 +158,33 @@ fn what_is_suppressed_is_told_as_in_text() {
         ["nothing", "<b>", "my.supp:7"],
     ]);
     assert_eq!(data["processes"][0]["suppressed"], expected);
+}
+
+#[test]
+fn source_lines_are_text_of_the_frames_that_name_them() {
+    let mut all = report();
+    let stack = [frame("f", "a.c", 2), frame("main", "b.c", 9)];
+    add(&mut all, &stack, &[(1.0, 1, 10)]);
+    let mut excerpts = Excerpts::default();
+    for named in crate::named_lines(&[&all], None) {
+        assert!(excerpts.add(&named, b"one\n\"</script>\x1b\nthree\n"));
+    }
+    let mut page = Vec::new();
+    let html = Html {
+        all: None,
+        excerpts: Some(&excerpts),
+    };
+    html.write(&[all], &mut page).unwrap();
+    let data = data(&String::from_utf8(page).unwrap());
+    let lines = &data["tables"]["sources"][0];
+    assert_eq!(lines["2"], "\"</script>\\u{1b}");
+    assert_eq!(lines["3"], "three");
+    // The other file is too short.
+    assert_eq!(data["tables"]["sources"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        data["tables"]["frames"]["source"],
+        serde_json::json!([1, 0])
+    );
 }
 
 /// At most 1.5 MiB, and 60 bytes a frame.

@@ -29,7 +29,7 @@ fn cases() -> Vec<Case> {
     };
     vec![
         case("json", Box::new(Json), readers::json),
-        case("html", Box::new(Html { all: None }), readers::html),
+        case("html", Box::<Html>::default(), readers::html),
         case("summary", Box::new(Summary { of: &[] }), readers::summary),
         case("csv", Box::new(Csv), readers::csv),
         case("pprof", Box::new(Pprof { of: &[] }), readers::pprof),

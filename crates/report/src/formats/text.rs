@@ -3,6 +3,7 @@
 mod changes;
 mod chart;
 mod columns;
+mod excerpt;
 mod left;
 mod likeness;
 mod site;
@@ -26,7 +27,7 @@ use self::suppressed::suppressed;
 use crate::names::printable;
 use crate::numbers::grouped;
 use crate::reading::Reading;
-use crate::{Format, Probe, ProbeKind, Report, Site};
+use crate::{Excerpts, Format, Probe, ProbeKind, Report, Site};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +52,8 @@ pub struct Text<'a> {
     pub top: Option<usize>,
     /// Several reports as one, [`merged`](crate::merged), to be shown after them.
     pub all: Option<&'a Report>,
+    /// Source lines to be shown.
+    pub excerpts: Option<&'a Excerpts>,
 }
 
 impl Format for Text<'_> {
@@ -121,7 +124,7 @@ impl Text<'_> {
         reading: Reading<'r>,
         out: &mut dyn Write,
     ) -> io::Result<&'r [Site]> {
-        let mut sites = Sites::new(report, reading, self.style);
+        let mut sites = Sites::new(report, reading, self.style, self.excerpts);
         let all = report.sites.len();
         let shown = self.top.map_or(all, |top| top.min(all));
         let (shown, more) = report.sites.split_at(shown);

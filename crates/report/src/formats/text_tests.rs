@@ -111,8 +111,7 @@ fn rendered(report: &Report, style: Style) -> String {
     let reports = slice::from_ref(report);
     let text_of = Text {
         style,
-        top: None,
-        all: None,
+        ..Text::default()
     };
     text_of.write(reports, &mut text).unwrap();
     String::from_utf8(text).unwrap()

@@ -5,6 +5,7 @@ use std::slice;
 
 use serde::Serialize;
 
+use super::Html;
 use super::columns::{Compared, Moments, Nodes, Process, Sites, Stacks};
 use super::tables::{Tables, numbered};
 use crate::formats::text::{Style, all_notes, heading, pieces, process, summary, what_is_left};
@@ -18,18 +19,18 @@ const PARTS: u32 = 200;
 
 /// What is in the page's element of JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct Data {
+pub(super) struct Data<'a> {
     leaktap: String,
     started: String,
-    tables: Tables,
+    tables: Tables<'a>,
     /// The sum comes first, if there is one.
     processes: Vec<Process>,
 }
 
-impl Data {
-    pub(super) fn of(reports: &[Report], all: Option<&Report>) -> Data {
-        let mut tables = Tables::default();
-        let sum = all.map(|all| {
+impl<'a> Data<'a> {
+    pub(super) fn of(reports: &[Report], page: &Html<'a>) -> Data<'a> {
+        let mut tables = Tables::new(page.excerpts);
+        let sum = page.all.map(|all| {
             let title = format!("All {}", many(reports.len()));
             of_report(all, title.clone(), title, &mut tables)
         });
@@ -68,7 +69,7 @@ fn title(report: &Report) -> String {
     }
 }
 
-fn of_report(report: &Report, name: String, title: String, tables: &mut Tables) -> Process {
+fn of_report(report: &Report, name: String, title: String, tables: &mut Tables<'_>) -> Process {
     let reading = Reading::of(report, false);
     let mut rows = Rows {
         frames: tables.frames(report, reading),
@@ -146,9 +147,9 @@ fn moments(report: &Report) -> Moments {
 }
 
 /// Fills the columns of a process.
-struct Rows<'a> {
+struct Rows<'a, 't> {
     report: &'a Report,
-    tables: &'a mut Tables,
+    tables: &'a mut Tables<'t>,
     /// By the report's numbers.
     frames: Vec<u32>,
     /// Nodes, by caller and frame.
@@ -167,7 +168,7 @@ struct Sum {
     before: Amount,
 }
 
-impl Rows<'_> {
+impl Rows<'_, '_> {
     fn site(&mut self, site: &Site) {
         let stacks = self.stacks(site);
         let first = site.culprit.or(site.frames.first().copied());

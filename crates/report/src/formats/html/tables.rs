@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::columns::Text;
+use crate::excerpts::Lines;
 use crate::names::printable;
 use crate::own::origin::Origin;
 use crate::reading::Reading;
-use crate::{FrameId, Place, Report};
+use crate::{Excerpts, FrameId, Place, Report};
 
 /// Added to the class of a frame: see [`Frames::marks`].
 const INLINED: u8 = 8;
@@ -16,13 +17,19 @@ const BY_FRAME_POINTER: u8 = 16;
 
 /// Texts and frames, by their numbers.
 #[derive(Debug, Serialize)]
-pub(super) struct Tables {
+pub(super) struct Tables<'a> {
     texts: Vec<String>,
     frames: Frames,
+    /// Lines of source files, by their numbers there.
+    sources: Vec<&'a Lines>,
     #[serde(skip)]
     known_texts: HashMap<String, Text>,
     #[serde(skip)]
     known_frames: HashMap<Frame, u32>,
+    #[serde(skip)]
+    known_sources: HashMap<String, u32>,
+    #[serde(skip)]
+    excerpts: Option<&'a Excerpts>,
 }
 
 /// A column each.
@@ -34,6 +41,8 @@ struct Frames {
     /// The source file, or module and offset.
     file: Vec<Text>,
     line: Vec<u32>,
+    /// Which of the sources it is in, and 1; 0 where that is not shown.
+    source: Vec<u32>,
     module: Vec<Text>,
     /// Whose code it is, from 0, the user's own, to 4, the system's; [`INLINED`] and
     /// [`BY_FRAME_POINTER`].
@@ -46,23 +55,25 @@ struct Frame {
     full: Text,
     file: Text,
     line: u32,
+    source: u32,
     module: Text,
     marks: u8,
 }
 
-impl Default for Tables {
+impl<'a> Tables<'a> {
     /// With the empty text.
-    fn default() -> Tables {
+    pub(super) fn new(excerpts: Option<&'a Excerpts>) -> Tables<'a> {
         Tables {
             texts: vec![String::new()],
             frames: Frames::default(),
+            sources: Vec::new(),
             known_texts: HashMap::from([(String::new(), 0)]),
             known_frames: HashMap::new(),
+            known_sources: HashMap::new(),
+            excerpts,
         }
     }
-}
 
-impl Tables {
     /// The number of `text`, with control characters escaped.
     pub(super) fn text(&mut self, text: &str) -> Text {
         let text = printable(text);
@@ -88,6 +99,7 @@ impl Tables {
             full: 0,
             file: 0,
             line: 0,
+            source: 0,
             module: 0,
             marks: crate::own::origin::Class::System as u8,
         };
@@ -110,10 +122,24 @@ impl Tables {
             full: self.text(if full == name { "" } else { full }),
             file: self.text(file.unwrap_or(&position)),
             line: line.unwrap_or_default(),
+            source: self.source(place).unwrap_or_default(),
             module: self.text(place.module.map_or("", |module| &module.path)),
             marks: Origin::of(place).class as u8 | inlined | guessed,
         };
         self.number(frame)
+    }
+
+    /// The number of the lines around that of a frame, and 1.
+    fn source(&mut self, place: &Place<'_>) -> Option<u32> {
+        let file = place.frame.file.as_deref()?;
+        let lines = self.excerpts?.of(file, place.frame.line?)?;
+        let next = self.sources.len() as u32 + 1;
+        if let Some(&known) = self.known_sources.get(file) {
+            return Some(known);
+        }
+        self.known_sources.insert(file.to_owned(), next);
+        self.sources.push(lines);
+        Some(next)
     }
 
     fn number(&mut self, frame: Frame) -> u32 {
@@ -124,6 +150,7 @@ impl Tables {
             self.frames.full.push(frame.full);
             self.frames.file.push(frame.file);
             self.frames.line.push(frame.line);
+            self.frames.source.push(frame.source);
             self.frames.module.push(frame.module);
             self.frames.marks.push(frame.marks);
         }

@@ -26,7 +26,7 @@ fn signs() -> Vec<(Box<dyn Format>, &'static str)> {
     vec![
         (Box::new(Text::default()), "no unfreed blocks were seen; "),
         (
-            Box::new(Html { all: None }),
+            Box::<Html>::default(),
             "\"verdict\":\"no unfreed blocks were seen; ",
         ),
         (

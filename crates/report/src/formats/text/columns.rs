@@ -75,7 +75,8 @@ fn last(text: &str, columns: usize) -> String {
     text.chars().skip(skipped).collect()
 }
 
-fn cut(text: &str, columns: usize) -> String {
+/// Its first so many columns.
+pub(super) fn cut(text: &str, columns: usize) -> String {
     match text.chars().count() > columns {
         true => text
             .chars()

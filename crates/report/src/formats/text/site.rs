@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::columns::{fitted, joined, wrapped};
+use super::excerpt::excerpt;
 use super::likeness::likeness;
 use super::story::{Line, Story, story};
 use super::{Style, changes};
@@ -14,7 +15,7 @@ use crate::own::class;
 use crate::own::origin::Class;
 use crate::reading::Reading;
 use crate::selection::is_growing;
-use crate::{FrameId, Place, Report, Site, Source, Tables};
+use crate::{Excerpts, FrameId, Place, Report, Site, Source, Tables};
 
 /// Widest column of function names.
 const WIDEST: usize = 48;
@@ -31,6 +32,7 @@ pub(super) struct Sites<'a> {
     pub(super) reading: Reading<'a>,
     pub(super) style: Style,
     pub(super) classes: Vec<Class>,
+    excerpts: Option<&'a Excerpts>,
     known: HashMap<FrameId, Named>,
 }
 
@@ -44,12 +46,18 @@ struct Named {
 }
 
 impl<'a> Sites<'a> {
-    pub(super) fn new(report: &'a Report, reading: Reading<'a>, style: Style) -> Sites<'a> {
+    pub(super) fn new(
+        report: &'a Report,
+        reading: Reading<'a>,
+        style: Style,
+        excerpts: Option<&'a Excerpts>,
+    ) -> Sites<'a> {
         Sites {
             report,
             reading,
             style,
             classes: crate::own::classes(report),
+            excerpts,
             known: HashMap::new(),
         }
     }
@@ -125,6 +133,9 @@ impl<'a> Sites<'a> {
         let named = self.named(id);
         let style = self.style;
         self.frame(INDENT, &named, 0, |name| style.strong(name), out)?;
+        if let (Some(excerpts), Some(frame)) = (self.excerpts, self.report.tables().frame(id)) {
+            excerpt(frame, excerpts, style, out)?;
+        }
         // What a runtime has there, nobody has to know.
         let is_of_interest = class(&self.classes, id) <= Class::Library;
         let place = self.report.tables().place(id).filter(|_| is_of_interest);

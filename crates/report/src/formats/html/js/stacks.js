@@ -72,12 +72,15 @@ function stackElement(chosen, stack, at, of) {
     flameFocus(node);
   });
   const list = element("ol", { class: "stack", "aria-label": `${which}${size}, innermost first` });
-  for (const frame of stackOf(process, node)) list.append(frameElement(frame));
+  const calls = stackOf(process, node);
+  // The first of your own code is open.
+  const first = calls.find((frame) => frameClass(frame) === 0 && hasSource(frame));
+  for (const frame of calls) list.append(frameElement(frame, at === 0 && frame === first));
   const head = element("h4", {}, `${which}${size} `, zoom);
   return element("div", { class: "one" }, head, list);
 }
 
-function frameElement(frame) {
+function frameElement(frame, isOpen) {
   const marks = [
     frameClass(frame) === 0 ? "yours" : "",
     isInlined(frame) ? "inlined" : "",
@@ -88,6 +91,7 @@ function frameElement(frame) {
   item.append(element("span", { class: "name" }, name || framePlace(frame)));
   if (name) item.append(" ", element("span", { class: "place" }, framePlace(frame)));
   if (marks.length) item.append(" ", element("span", { class: "marks" }, marks.join(", ")));
+  if (hasSource(frame)) item.append(sourceOf(frame, isOpen));
   return item;
 }
 
