@@ -2,6 +2,7 @@
 //! Information in Separate Files").
 
 use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::ElfFile;
 use crate::elf::{string_at, u32_at};
 use crate::files::open_regular;
+
+/// Most bytes of compressed symbols.
+const MOST_SYMBOLS: usize = 256 << 20;
 
 const DEBUG_DIR: &str = "usr/lib/debug";
 
@@ -31,6 +35,30 @@ pub(crate) fn shared(debug: &ElfFile, file: &ElfFile) -> Option<ElfFile> {
         let beside = debug.path().parent()?.join(OsStr::from_bytes(name));
         open(&beside).filter(same)
     })
+}
+
+/// The symbols that a stripped file has compressed in itself (`.gnu_debugdata`, MiniDebugInfo).
+pub(crate) fn embedded(file: &ElfFile) -> Option<ElfFile> {
+    let compressed = file.section(".gnu_debugdata")?;
+    let mut bytes = Limited(Vec::new());
+    lzma_rs::xz_decompress(&mut compressed.as_slice(), &mut bytes).ok()?;
+    ElfFile::from_bytes(file.path(), bytes.0).ok()
+}
+
+/// Bytes, up to as many as symbols may be.
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.len().saturating_add(bytes.len()) {
+            0..=MOST_SYMBOLS => self.0.write(bytes),
+            _ => Err(io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn by_build_id(file: &ElfFile, id: &[u8]) -> Option<ElfFile> {
@@ -60,7 +88,7 @@ fn by_link(file: &ElfFile) -> Option<ElfFile> {
 }
 
 /// The process's root directory, through the descriptor that was opened while it lived, and ours.
-fn roots(file: &ElfFile) -> Vec<PathBuf> {
+pub(crate) fn roots(file: &ElfFile) -> Vec<PathBuf> {
     let own = PathBuf::from("/");
     match file.root() {
         Some(root) => vec![format!("/proc/self/fd/{}", root.as_raw_fd()).into(), own],
@@ -68,7 +96,7 @@ fn roots(file: &ElfFile) -> Vec<PathBuf> {
     }
 }
 
-fn open(path: &Path) -> Option<ElfFile> {
+pub(crate) fn open(path: &Path) -> Option<ElfFile> {
     let file = open_regular(path, |_| true).ok()??;
     ElfFile::new(path, file, None).ok()
 }

@@ -317,7 +317,20 @@ impl ElfFile {
 
     /// The contents of a section, decompressed.
     pub fn section(&self, name: &str) -> Option<Vec<u8>> {
-        cfi::contents(self.header.section(name)?, &self.source)
+        if let Some(section) = self.header.section(name) {
+            return cfi::contents(section, &self.source);
+        }
+        // As GNU tools compressed it before there was a standard.
+        let old = format!(".z{}", name.strip_prefix('.')?);
+        cfi::old_contents(self.header.section(&old)?, &self.source)
+    }
+
+    /// The contents of all sections of that name, one after the other: object files have one for
+    /// each group.
+    pub fn sections(&self, name: &str) -> Vec<u8> {
+        let named = self.header.sections_named(name);
+        let contents = named.filter_map(|section| cfi::contents(section, &self.source));
+        contents.flatten().collect()
     }
 
     /// The file that has its debug information apart from it.
@@ -328,6 +341,22 @@ impl ElfFile {
     /// The file that this one, split from `file`, shares debug information with.
     pub fn shared_debug_file(&self, file: &ElfFile) -> Option<ElfFile> {
         debug_file::shared(self, file)
+    }
+
+    /// The symbols that it has compressed in itself.
+    pub fn embedded_symbols(&self) -> Option<ElfFile> {
+        debug_file::embedded(self)
+    }
+
+    /// Folders in which its debug files may be found by their paths: the root directory of the
+    /// process that it was opened for, and ours.
+    pub fn roots(&self) -> Vec<PathBuf> {
+        debug_file::roots(self)
+    }
+
+    /// The file at `path`, if that is a regular one and its file system answers in time.
+    pub fn regular(path: &Path) -> Option<ElfFile> {
+        debug_file::open(path)
     }
 
     /// Parts of the file, as offset and bytes, by which its image in memory can be told from

@@ -12,6 +12,8 @@ mod itanium;
 mod lines;
 mod mangled;
 mod resolver;
+mod scopes;
+mod split;
 
 pub use demangle::demangle;
 pub use resolver::{Name, Resolver};

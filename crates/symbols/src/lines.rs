@@ -6,13 +6,18 @@ use gimli::{Dwarf, EndianArcSlice, LittleEndian, SectionId};
 use leaktap_image::ElfFile;
 use leaktap_memory::Svma;
 
-use crate::Name;
 use crate::demangle::{ada, demangle};
+use crate::split::Split;
+use crate::{Name, scopes};
 
-type Reader = EndianArcSlice<LittleEndian>;
+pub(crate) type Reader = EndianArcSlice<LittleEndian>;
 
 /// The DWARF of one file.
-pub(crate) struct Lines(Context<Reader>);
+pub(crate) struct Lines {
+    context: Context<Reader>,
+    split: Split,
+    scopes: scopes::Known,
+}
 
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,28 +36,76 @@ impl Lines {
         }
         // Otherwise the tables are parsed again for every unit that shares them.
         dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
-        Context::from_dwarf(dwarf).ok().map(Lines)
+        Some(Lines {
+            context: Context::from_dwarf(dwarf).ok()?,
+            split: Split::of(debug, file),
+            scopes: scopes::Known::new(),
+        })
     }
 
-    /// The functions at `at`, innermost first. Damaged DWARF gives fewer, or none.
-    pub(crate) fn names(&self, at: Svma) -> Vec<Name> {
+    /// The functions at `at`, innermost first. Damaged DWARF gives fewer, or none. `symbol` is what
+    /// a symbol table has there.
+    pub(crate) fn names(&mut self, at: Svma, symbol: impl Fn() -> Option<String>) -> Vec<Name> {
         let mut names = Vec::new();
         // addr2line 0.27 asks for the range up to the next address, unchecked.
         if at.0 == u64::MAX {
             return names;
         }
-        let Ok(mut frames) = self.0.find_frames(at.0).skip_all_loads() else {
+        let Ok(mut frames) = self.split.complete(self.context.find_frames(at.0)) else {
             return names;
         };
-        while let Ok(Some(frame)) = frames.next() {
-            names.push(name(&frame));
-        }
-        let inlined = names.len().saturating_sub(1);
-        for name in names.iter_mut().take(inlined) {
-            name.inlined = true;
+        let unit = self.split.complete(self.context.find_dwarf_and_unit(at.0));
+        let mut next = frames.next();
+        while let Ok(Some(frame)) = next {
+            next = frames.next();
+            let is_inlined = matches!(next, Ok(Some(_)));
+            let mut name = name(&frame);
+            name.inlined = is_inlined;
+            let own = name.function.as_deref().filter(|_| name.symbol.is_none());
+            if let Some(own) = own.filter(|_| may_be_in_scopes(&frame)) {
+                let scopes = &mut self.scopes;
+                let full = unit.zip(frame.dw_die_offset);
+                let full = full.and_then(|(unit, at)| scopes::qualified(unit, at, scopes));
+                if full.is_some() {
+                    name.function = full;
+                } else if !is_inlined && let Some((full, symbol)) = full_of(symbol(), own) {
+                    (name.function, name.symbol) = (Some(full), Some(symbol));
+                }
+            }
+            names.push(name);
         }
         names
     }
+}
+
+/// Whether the function is in a language in which names have parts that are not said.
+fn may_be_in_scopes(frame: &Frame<'_, Reader>) -> bool {
+    const WITHOUT: [gimli::DwLang; 7] = [
+        gimli::DW_LANG_C,
+        gimli::DW_LANG_C89,
+        gimli::DW_LANG_C99,
+        gimli::DW_LANG_C11,
+        gimli::DW_LANG_C17,
+        gimli::DW_LANG_Mips_Assembler,
+        gimli::DW_LANG_Go,
+    ];
+    let language = frame.function.as_ref().and_then(|name| name.language);
+    language.is_some_and(|language| !WITHOUT.contains(&language))
+}
+
+/// What `symbol` says of a function that its source calls `own`, if that is more. A linker that
+/// merges functions leaves symbols of others there.
+fn full_of(symbol: Option<String>, own: &str) -> Option<(String, String)> {
+    // Copies of a function have its name here.
+    let symbol = symbol?.split('.').next()?.to_owned();
+    let full = demangle(&symbol)?;
+    let own = own.split('<').next().unwrap_or(own);
+    // Rust writes `{closure#0}` here and `{{closure}}` there.
+    let own = match own.starts_with("{closure") {
+        true => "{{closure}}",
+        false => own,
+    };
+    full.contains(&format!("::{own}")).then_some((full, symbol))
 }
 
 fn name(frame: &Frame<'_, Reader>) -> Name {
@@ -90,16 +143,21 @@ fn is_ada(language: gimli::DwLang) -> bool {
 
 fn load(file: &ElfFile) -> Dwarf<Reader> {
     let mut section = |id: SectionId| -> Result<Reader, std::convert::Infallible> {
-        let bytes = match wanted(id) {
-            true => file.section(id.name()).unwrap_or_default(),
-            false => Vec::new(),
-        };
-        Ok(Reader::new(Arc::from(bytes), LittleEndian))
+        Ok(match wanted(id) {
+            true => contents(file, id.name()),
+            false => Reader::new(Arc::from([]), LittleEndian),
+        })
     };
     match Dwarf::load(&mut section) {
         Ok(dwarf) => dwarf,
         Err(never) => match never {},
     }
+}
+
+/// A section's bytes, none where it is not there.
+pub(crate) fn contents(file: &ElfFile, section: &str) -> Reader {
+    let bytes = file.section(section).unwrap_or_default();
+    Reader::new(Arc::from(bytes), LittleEndian)
 }
 
 /// Locations of variables, macros, types and names are not looked up here.

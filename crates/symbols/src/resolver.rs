@@ -27,9 +27,6 @@ pub struct Name {
 
 /// Names addresses by DWARF where there is some (in the file, or in a separate debug file for it),
 /// by symbols otherwise. A file's debug information is read when it is first asked for, and kept.
-///
-/// Not read: split DWARF (`.dwo`, `.dwp`) beyond what the skeleton units say, and what a debug
-/// file server might have.
 #[derive(Debug, Default)]
 pub struct Resolver {
     /// By the file's address in our memory, which [`Known`] keeps from being reused.
@@ -48,8 +45,9 @@ struct Ahead {
 #[derive(Debug)]
 struct Known {
     file: Arc<ElfFile>,
-    /// A separate debug file: it has the symbols that a stripped file lacks.
-    debug: Option<Arc<ElfFile>>,
+    /// Files with symbols, the fullest first: a separate debug file has those that a stripped file
+    /// lacks.
+    symbols: Vec<Arc<ElfFile>>,
     lines: Option<Lines>,
 }
 
@@ -71,7 +69,7 @@ impl Resolver {
             let known = Known::new(own);
             if known.lines.is_none() {
                 // The symbols are sorted at the first look-up.
-                known.symbol(Svma(0));
+                symbol(&known.symbols, Svma(0));
             }
             known
         };
@@ -96,14 +94,16 @@ impl Resolver {
             let read = ahead.and_then(|ahead| ahead.thread.join().ok());
             read.unwrap_or_else(|| Known::new(Arc::clone(file)))
         });
-        let lines = known.lines.as_ref();
-        let mut names = lines.map(|lines| lines.names(at)).unwrap_or_default();
+        let files = &known.symbols;
+        let lines = known.lines.as_mut();
+        let names = lines.map(|lines| lines.names(at, || symbol(files, at)));
+        let mut names = names.unwrap_or_default();
         if names.is_empty() {
             names.push(Name::default());
         }
         if let Some(outermost) = names.last_mut()
             && outermost.function.is_none()
-            && let Some(symbol) = known.symbol(at)
+            && let Some(symbol) = symbol(&known.symbols, at)
         {
             let demangled = demangle(&symbol);
             outermost.symbol = demangled.is_some().then(|| symbol.clone());
@@ -121,16 +121,20 @@ impl Known {
             None => file.debug_file().map(Arc::new),
         };
         let separate = debug.as_ref().and_then(|debug| Lines::of(debug, &file));
+        let embedded = match debug {
+            Some(_) => None,
+            None => file.embedded_symbols().map(Arc::new),
+        };
+        let symbols = [debug, embedded, Some(Arc::clone(&file))];
         Known {
             file,
-            debug,
+            symbols: symbols.into_iter().flatten().collect(),
             lines: own.or(separate),
         }
     }
+}
 
-    fn symbol(&self, at: Svma) -> Option<String> {
-        let files = [self.debug.as_ref(), Some(&self.file)];
-        let mut symbols = files.into_iter().flatten();
-        Some(symbols.find_map(|file| file.symbol_at(at))?.name)
-    }
+/// The symbol that covers `at`, of the first file that has one.
+fn symbol(files: &[Arc<ElfFile>], at: Svma) -> Option<String> {
+    Some(files.iter().find_map(|file| file.symbol_at(at))?.name)
 }

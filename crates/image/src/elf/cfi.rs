@@ -99,6 +99,18 @@ pub(crate) fn contents(section: &SectionInfo, source: &Source) -> Option<Vec<u8>
     Some(compressed.decompress().ok()?.into_owned())
 }
 
+/// The bytes of a section that is called `.zdebug_…`.
+pub(crate) fn old_contents(section: &SectionInfo, source: &Source) -> Option<Vec<u8>> {
+    let bytes = source.read(section.offset, section.size).ok()?;
+    let (head, data) = bytes.strip_prefix(b"ZLIB")?.split_first_chunk::<8>()?;
+    let compressed = CompressedData {
+        format: CompressionFormat::Zlib,
+        data,
+        uncompressed_size: Some(u64::from_be_bytes(*head)).filter(|size| is_likely(*size, data))?,
+    };
+    Some(compressed.decompress().ok()?.into_owned())
+}
+
 /// Whether `size` bytes may come of `data`. All of them are allocated, and zeroed, before the first
 /// is decompressed.
 fn is_likely(size: u64, data: &[u8]) -> bool {

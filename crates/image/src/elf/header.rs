@@ -133,8 +133,14 @@ impl Header {
 
     /// The section of that name, unless it has no bytes in the file.
     pub(crate) fn section(&self, name: &str) -> Option<&SectionInfo> {
-        let mut sections = self.sections.iter();
-        sections.find(|section| section.name == name && section.kind != elf::SHT_NOBITS)
+        self.sections_named(name).next()
+    }
+
+    /// All sections of that name that have bytes in the file.
+    pub(crate) fn sections_named(&self, name: &str) -> impl Iterator<Item = &SectionInfo> {
+        let has_bytes = |section: &&SectionInfo| section.kind != elf::SHT_NOBITS;
+        let sections = self.sections.iter().filter(has_bytes);
+        sections.filter(move |section| section.name == name)
     }
 
     /// Where in the file `len` bytes at `svma` are.
