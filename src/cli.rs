@@ -294,6 +294,9 @@ pub(crate) struct Listing {
     /// A copy of the target's files, for better names
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) sysroot: Option<PathBuf>,
+    /// Ask the servers of DEBUGINFOD_URLS for debug files, also where CI is set
+    #[arg(long, hide_short_help = true)]
+    pub(crate) debuginfod: bool,
     /// Show source lines, in text and html: where debug information says, or below --sysroot
     #[arg(long, hide_short_help = true)]
     pub(crate) source: bool,

@@ -4,6 +4,7 @@
 
 mod cli;
 mod comparing;
+mod debuginfod;
 mod demo;
 mod doctor;
 mod error;
@@ -28,6 +29,7 @@ use leaktap_trace::{Outcome, guard};
 use leaktap_tracee::{Command as Launch, Reserve, is_proc_ours};
 
 use crate::cli::{Attach, Cli, Command, Listing, Report, Run};
+use crate::debuginfod::Servers;
 use crate::demo::Demo;
 use crate::error::Error;
 use crate::output::Output;
@@ -146,7 +148,7 @@ fn end(mut outcome: Outcome, output: &Output<'_>, mode: Mode) -> Result<u8, Erro
         return Ok(error::FAILURE);
     };
     let reports = outcome.processes.drain(..).map(|ended| ended.report);
-    let leaks = output.of_trace(reports.collect())?;
+    let leaks = output.of_trace(reports.collect(), Some(mode))?;
     outcome.forget_names();
     Ok(output.exit_status(mode, exit, sight, leaks))
 }
@@ -161,13 +163,18 @@ fn report(options: &Report) -> Result<u8, Error> {
 /// What is in a capture or a JSON report, with the names that `listing` has files for.
 fn captured(path: &Path, listing: &Listing) -> Result<Vec<leaktap_report::Report>, Error> {
     let elsewhere = listing.elsewhere();
-    let needs = Needs {
-        ages: listing.older.is_some(),
-        stacks: elsewhere.has_any(),
+    let read = |stacks| {
+        let ages = listing.older.is_some();
+        leaktap_report::read(path, Needs { ages, stacks })
     };
-    let mut reports = leaktap_report::read(path, needs)?;
+    // A pipe is read once only, and only captures have what is named anew.
+    let servers = Servers::of(listing, Mode::Attach).filter(|_| path != Path::new("-"));
+    let (mut reports, mut servers) = match servers.map(|servers| (read(true), servers)) {
+        Some((Ok(reports), servers)) => (reports, Some(servers)),
+        _ => (read(elsewhere.has_any())?, None),
+    };
     for report in &mut reports {
-        renaming::rename(report, &elsewhere);
+        renaming::rename(report, &elsewhere, servers.as_mut());
     }
     Ok(reports)
 }

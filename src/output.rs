@@ -18,6 +18,7 @@ use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
 
 use crate::cli::{Format, Listing, Trace};
+use crate::debuginfod::Servers;
 use crate::error::{Error, FAILURE};
 use crate::known::{baseline, own, suppressions};
 use crate::renaming;
@@ -141,12 +142,18 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Writes the capture, and prints the report, of a finished trace. A capture that cannot be
-    /// written does not keep the report from being printed.
-    pub(crate) fn of_trace(&self, mut reports: Vec<Report>) -> Result<Option<u8>, Error> {
+    /// Writes the capture, and prints the report, of a trace: one that is over was made in a
+    /// `mode`, and servers may be asked for names then. A capture that cannot be written does not
+    /// keep the report from being printed.
+    pub(crate) fn of_trace(
+        &self,
+        mut reports: Vec<Report>,
+        mode: Option<Mode>,
+    ) -> Result<Option<u8>, Error> {
         self.reports.set(self.reports.get() + 1);
+        let mut servers = mode.and_then(|mode| Servers::of(self.listing, mode));
         for report in &mut reports {
-            renaming::rename(report, &self.listing.elsewhere());
+            renaming::rename(report, &self.listing.elsewhere(), servers.as_mut());
         }
         let captured = match (self.capture, reports.first()) {
             (Some(pattern), Some(first)) => {

@@ -91,7 +91,7 @@ impl Observer for Progress<'_> {
     /// Takes the line away.
     fn reported(&mut self, reports: Vec<Report>) {
         self.finished();
-        if let Err(error) = self.output.of_trace(reports) {
+        if let Err(error) = self.output.of_trace(reports, None) {
             let text = error.to_string();
             // As above.
             let _ = writeln!(io::stderr(), "leaktap: {}", printable(&text));

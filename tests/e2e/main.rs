@@ -33,6 +33,7 @@ mod changes;
 mod costs;
 mod counts;
 mod culprit;
+mod debuginfod;
 mod detours;
 mod doctor;
 mod elsewhere;
