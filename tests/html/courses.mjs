@@ -54,6 +54,22 @@ async function searches() {
   assert.equal(await hash(tab), "");
 }
 
+async function hasCourses() {
+  const said = await tab.$eval("#plot svg", (found) => found.ariaLabel);
+  assert.match(said, /; Live bytes: .* at most, peak at [\d.]+ m?s; /);
+  assert.match(await text(tab, "#peak-count"), /^Peak: [\d.,]+ K?i?B live at [\d.]+ m?s, and whose$/);
+  await tab.click("#peak-count");
+  const peak = await tab.$$eval("#peak tbody tr", (found) => found.map((row) => row.innerText));
+  assert.ok(peak.some((row) => /^[\d.,]+ K?i?B\s+[\d.]+\s+growing courses\.c:/.test(row)), `${peak}`);
+  await tab.click("#peak tbody summary");
+  assert.match(await text(tab, "#peak [open] .stack"), /main courses\.c:/);
+  await tab.click("#peak-count");
+  await tab.click(`#shown tr:nth-child(${all.indexOf("growing") + 1})`);
+  const line = await tab.$eval("#course svg", (found) => found.ariaLabel);
+  assert.match(line, /^Its live bytes in the whole time: .* first, .* last, .* at most$/);
+  await press("Escape");
+}
+
 async function opens() {
   await tab.click("#shown tr:nth-child(1)");
   assert.equal(await text(tab, "#site-head"), all[0]);
@@ -91,6 +107,9 @@ async function brushes() {
   // What is made at the beginning, and what has stopped, is not of this time.
   const left = await names();
   assert.ok(!left.includes("at_start") && !left.includes("for_a_while"), `${left}`);
+  await tab.click("#shown tr");
+  assert.equal((await tab.$$("#course .outside")).length, 2);
+  await tab.click("#shut");
   assert.match(await text(tab, "#count"), /^\d of 5 call sites/);
   assert.match(
     await text(tab, "#brushed"),
@@ -157,6 +176,7 @@ async function isShown() {
   for (const width of [400, 1600]) {
     for (const scheme of ["light", "dark"]) {
       const shown = await open(browser, path, { hash: "#site=0", width, scheme });
+      await shown.tab.$$eval("details", (found) => found.forEach((one) => (one.open = true)));
       const wide = await shown.tab.evaluate(() => document.documentElement.scrollWidth);
       assert.ok(wide <= width, `${wide} pixels of ${width}`);
       if (pictures)
@@ -168,7 +188,7 @@ async function isShown() {
 }
 
 try {
-  for (const step of [looks, sorts, searches, opens, brushes, zooms, restores, isShown]) {
+  for (const step of [looks, sorts, searches, hasCourses, opens, brushes, zooms, restores, isShown]) {
     console.log(step.name);
     await step();
     assert.deepEqual(page.faults, [], step.name);

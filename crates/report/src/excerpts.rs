@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::names::printable;
 use crate::{FrameId, Report};
 
-/// Most bytes that are kept.
+/// Most bytes that are kept, as a page has them.
 const MOST: usize = 1 << 20;
 
 /// Longest line that is shown in full, in characters.
@@ -46,7 +46,7 @@ impl Excerpts {
         let lines = (1..).zip(text.split(|&byte| byte == b'\n'));
         let lines = lines.filter(|(number, _)| is_near(*number));
         let lines: Lines = lines.map(|(number, line)| (number, shown(line))).collect();
-        let size: usize = lines.values().map(String::len).sum();
+        let size: usize = lines.values().map(|line| size(line)).sum();
         let is_small = self.bytes + size <= MOST;
         if is_small {
             self.bytes += size;
@@ -60,6 +60,17 @@ impl Excerpts {
         let lines = self.files.get(file)?;
         lines.contains_key(&line).then_some(lines)
     }
+}
+
+/// How long a line is at most in a page's JSON, with its number.
+fn size(line: &str) -> usize {
+    let more = |byte| match byte {
+        b'<' => 5,
+        b'"' | b'\\' => 1,
+        _ => 0,
+    };
+    let more: usize = line.bytes().map(more).sum();
+    line.len() + more + r#""4294967295":"","#.len()
 }
 
 fn shown(line: &[u8]) -> String {
@@ -162,9 +173,13 @@ mod tests {
         assert!(line.starts_with("\\u{202e}\\u{1b}[2J"), "{line}");
         assert!(line.ends_with("x…") && line.chars().count() < WIDEST + 50);
         let full = (0..MOST / WIDEST).all(|file| {
-            let line = "y".repeat(WIDEST);
+            let line = "<\"".repeat(WIDEST / 2);
             excerpts.add(&named(&file.to_string()), line.as_bytes())
         });
         assert!(!full && excerpts.bytes <= MOST);
+        let json = serde_json::to_string(&excerpts.files).unwrap();
+        let names: usize = excerpts.files.keys().map(|file| file.len() + 10).sum();
+        let in_page = json.replace('<', "\\u003c").len() - names;
+        assert!(in_page <= MOST && in_page > MOST / 2, "{in_page}");
     }
 }

@@ -4,6 +4,7 @@
 //! of it. The page has a policy by which a browser runs no other script.
 
 mod columns;
+mod course;
 mod data;
 mod tables;
 
@@ -38,6 +39,7 @@ const SCRIPT: &str = concat!(
     include_str!("html/js/source.js"),
     include_str!("html/js/stacks.js"),
     include_str!("html/js/timeline.js"),
+    include_str!("html/js/course.js"),
     include_str!("html/js/flame.js"),
     include_str!("html/js/functions.js"),
     include_str!("html/js/page.js"),

@@ -133,6 +133,36 @@ fn a_difference_has_what_there_was_before() {
 }
 
 #[test]
+fn the_course_of_sites_and_the_peak_are_there() {
+    let mut all = report();
+    for function in ["f", "g"] {
+        let stack = [frame(function, "a.c", 1), frame("main", "a.c", 9)];
+        add(&mut all, &stack, &[(1.0, 1, 10)]);
+    }
+    all.series_at = vec![0.5, 2.0];
+    all.sites[1].series = vec![None, Some(10)];
+    // As leaktap writes none.
+    all.sites[0].series = vec![Some(1)];
+    let site = crate::PeakSite {
+        function: "malloc".to_owned(),
+        bytes: 30,
+        frames: all.sites[1].frames.clone(),
+    };
+    all.peak = Some(crate::Peak {
+        at: 0.7,
+        live_bytes: 40,
+        sites: vec![site],
+    });
+    let data = data(&page(&[all]));
+    let process = &data["processes"][0];
+    let series = serde_json::json!({ "at": [0.5, 2.0], "site": [1], "bytes": [null, 10] });
+    assert_eq!(process["series"], series);
+    let peak = &process["peak"];
+    assert_eq!((&peak["at"], &peak["bytes"]), (&0.7.into(), &40.into()));
+    assert_eq!(peak["sites"]["frames"], serde_json::json!([[2, 1]]));
+}
+
+#[test]
 fn what_is_suppressed_is_told_as_in_text() {
     let mut all = report();
     let rule = |name: &str, sites| crate::Suppressed {

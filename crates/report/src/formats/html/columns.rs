@@ -29,6 +29,8 @@ pub(super) struct Process {
     /// Of a difference.
     pub(super) compared: Option<Compared>,
     pub(super) moments: Moments,
+    pub(super) series: Series,
+    pub(super) peak: Option<Peak>,
     pub(super) nodes: Nodes,
     pub(super) sites: Sites,
     pub(super) stacks: Stacks,
@@ -67,6 +69,33 @@ pub(super) struct Moments {
     pub(super) live: Vec<u64>,
     /// Without leaktap's own.
     pub(super) rss: Vec<u64>,
+}
+
+/// The bytes that sites had in the course of the trace, of those of which that is known.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Series {
+    pub(super) at: Vec<f64>,
+    /// Their numbers.
+    pub(super) site: Vec<u32>,
+    /// Of each in turn, at each of the moments; none where that was not noted.
+    pub(super) bytes: Vec<Option<u64>>,
+}
+
+/// When most was live, and whose it was.
+#[derive(Debug, Serialize)]
+pub(super) struct Peak {
+    pub(super) at: f64,
+    pub(super) bytes: u64,
+    pub(super) sites: PeakSites,
+}
+
+/// The largest stacks then.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct PeakSites {
+    pub(super) function: Vec<Text>,
+    pub(super) bytes: Vec<u64>,
+    /// Innermost first.
+    pub(super) frames: Vec<Vec<u32>>,
 }
 
 /// All stacks as a tree: node 0 is what all have in common, nothing.

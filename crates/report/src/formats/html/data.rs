@@ -6,13 +6,14 @@ use std::slice;
 use serde::Serialize;
 
 use super::Html;
-use super::columns::{Compared, Moments, Nodes, Process, Sites, Stacks};
+use super::columns::{Compared, Nodes, Process, Sites, Stacks};
+use super::course::{moments, peak, series};
 use super::tables::{Tables, numbered};
 use crate::formats::text::{Style, all_notes, heading, pieces, process, summary, what_is_left};
 use crate::names::{last_part, printable};
 
 use crate::reading::Reading;
-use crate::{Age, Amount, Growth, Mode, Moment, Probe, Report, Site, Source};
+use crate::{Age, Amount, Growth, Mode, Probe, Report, Site, Source};
 
 /// Parts that the time is divided in: as many as can be told apart with a mouse.
 const PARTS: u32 = 200;
@@ -71,9 +72,8 @@ fn title(report: &Report) -> String {
 
 fn of_report(report: &Report, name: String, title: String, tables: &mut Tables<'_>) -> Process {
     let reading = Reading::of(report, false);
+    let frames = tables.frames(report, reading);
     let mut rows = Rows {
-        frames: tables.frames(report, reading),
-        tables,
         report,
         known: HashMap::new(),
         process: Process {
@@ -90,9 +90,13 @@ fn of_report(report: &Report, name: String, title: String, tables: &mut Tables<'
                 duration: (report.mode == Mode::Attach).then_some(before.duration),
             }),
             moments: moments(report),
+            series: series(report),
+            peak: peak(report, &frames, tables),
             parts: PARTS,
             ..Process::default()
         },
+        frames,
+        tables,
     };
     rows.node(0, 0);
     report.sites.iter().for_each(|site| rows.site(site));
@@ -117,6 +121,11 @@ fn about(report: &Report, reading: Reading<'_>) -> Vec<(String, String)> {
     let lines = text.lines().skip(title).map(|line| {
         let line = line.trim();
         let (name, value) = line.split_once("  ").unwrap_or((line, ""));
+        // The page draws these itself.
+        let value = match name {
+            "RSS" | "live" => value.rsplit_once("  ").map_or(value, |(_, value)| value),
+            _ => value,
+        };
         (name.to_owned(), value.trim().to_owned())
     });
     let args = report.target.args.join(" ");
@@ -130,20 +139,6 @@ fn probe(probe: &Probe) -> [String; 4] {
     let reason = probe.reason.as_deref().unwrap_or_default();
     let texts = [&probe.function, probe.kind.name(), &probe.module, reason];
     texts.map(|text| printable(text).into_owned())
-}
-
-/// Of a difference none: what there was before has another time.
-fn moments(report: &Report) -> Moments {
-    if report.compared.is_some() {
-        return Moments::default();
-    }
-    let moments = report.timeline.iter();
-    let rss = |moment: &Moment| moment.rss.saturating_sub(moment.agent);
-    Moments {
-        at: moments.clone().map(|moment| moment.at).collect(),
-        live: moments.clone().map(|moment| moment.live_bytes).collect(),
-        rss: moments.map(rss).collect(),
-    }
 }
 
 /// Fills the columns of a process.

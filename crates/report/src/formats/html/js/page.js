@@ -38,6 +38,7 @@ function showProcess(process) {
   byId("notes").hidden = process.notes.length === 0;
   showProbes(process.probes);
   showSuppressed(process.suppressed);
+  showPeak(process);
   const { kind, growth } = process.sites;
   options(byId("kind"), [["", "all"], ...different(kind).map((word) => [word, word])], "");
   const growths = different(growth).map((word) => [word, word]);
@@ -69,14 +70,20 @@ function showSuppressed(all) {
   showTexts("suppressed", text, ["What", "Suppression", "From"], all);
 }
 
-// A table of texts in a part of the page that is closed at first, and not there without any.
+// A table in a part of the page that is closed at first, and not there without rows.
 function showTexts(id, text, heads, rows) {
-  byId(id).closest("section").hidden = rows.length === 0;
+  const part = byId(id).closest("details");
+  // With its heading, if that is its own.
+  const { parentElement: section } = part;
+  (section.id === "time" ? part : section).hidden = rows.length === 0;
   byId(`${id}-count`).textContent = text;
   const isUsed = heads.map((_, column) => rows.some((cells) => cells[column]));
   const row = (name, attributes) => (cells) => {
-    const used = cells.filter((_, column) => isUsed[column]);
-    return element("tr", {}, ...used.map((cell) => element(name, attributes, cell)));
+    const made = cells.map((cell, column) => {
+      const isNumber = ["Bytes", "%"].includes(heads[column]);
+      return element(name, isNumber ? { ...attributes, class: "number" } : attributes, cell);
+    });
+    return element("tr", {}, ...made.filter((_, column) => isUsed[column]));
   };
   const head = element("thead", {}, row("th", { scope: "col" })(heads));
   const body = element("tbody", {}, ...rows.map(row("td", {})));

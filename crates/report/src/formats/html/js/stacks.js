@@ -14,6 +14,7 @@ function showSite(chosen) {
   if (site < 0) return;
   byId("site-head").textContent = siteName(process, site);
   byId("facts").textContent = factsOf(chosen, site);
+  showCourse(chosen, site);
   const [first, end] = [process.firstStack[site], process.firstStack[site + 1]];
   const stacks = Array.from({ length: end - first }, (_, i) => first + i);
   const left = stacks.filter((stack) => isShown(chosen, stack));

@@ -15,7 +15,7 @@ function panelsOf(process) {
   if (!(process.duration > 0)) return panels;
   if (moments.at.length > 1) {
     panels.push({ name: "Resident memory", line: moments.rss });
-    panels.push({ name: "Live bytes", line: moments.live });
+    panels.push({ name: "Live bytes", line: moments.live, peak: process.peak });
   }
   if (process.hasAges) panels.push({ name: "Unfreed, when allocated", bars: barsOf(process) });
   return panels;
@@ -61,8 +61,9 @@ function drawPanels(process, panels) {
   panels.forEach((panel, i) => {
     const base = (i + 1) * PANEL;
     svg.append(drawn("line", { x1: 0, x2: WIDTH, y1: base, y2: base, class: "base" }));
-    if (panel.line) svg.append(lineOf(process, panel.line, base));
-    else {
+    if (panel.line) svg.append(lineOf(process, process.moments.at, panel.line, base));
+    if (panel.peak) svg.append(peakOf(process, base));
+    if (panel.bars) {
       const most = largest(panel.bars);
       svg.append(pathOf(panel.bars, most, base, "bars"));
       if (state.site >= 0)
@@ -71,11 +72,10 @@ function drawPanels(process, panels) {
   });
   const scales = panels.map((panel) => {
     const most = element("span", { class: "most" }, bytes(largest(panel.line ?? panel.bars)));
-    const key = element(
-      "span",
-      { class: "key" },
-      panel.bars && state.site >= 0 ? "of the open call site" : "",
-    );
+    const [kind, words] = panel.peak
+      ? ["peaks", `┊ peak at ${seconds(panel.peak.at)}`]
+      : ["key", panel.bars && state.site >= 0 ? "of the open call site" : ""];
+    const key = element("span", { class: kind }, words);
     return element("div", {}, element("span", {}, panel.name), key, most);
   });
   byId("scales").replaceChildren(...scales);
@@ -87,16 +87,27 @@ function said(panel) {
   if (panel.bars) return `${panel.name}: at most ${bytes(largest(panel.bars))} at once`;
   const [first, last] = [panel.line[0], panel.line[panel.line.length - 1]];
   const most = bytes(largest(panel.line));
-  return `${panel.name}: ${bytes(first)} first, ${bytes(last)} last, ${most} at most`;
+  const peak = panel.peak ? `, peak at ${seconds(panel.peak.at)}` : "";
+  return `${panel.name}: ${bytes(first)} first, ${bytes(last)} last, ${most} at most${peak}`;
 }
 
-function lineOf(process, line, base) {
+// Values at these times; where one is not known, the line is broken.
+function lineOf(process, at, line, base) {
   const most = largest(line) || 1;
-  const points = line.map((value, i) => {
-    const x = (WIDTH * process.moments.at[i]) / process.duration;
-    return `${x.toFixed(1)},${(base - ((PANEL - 8) * value) / most).toFixed(1)}`;
+  let path = "";
+  line.forEach((value, i) => {
+    if (value === null) return;
+    const x = (WIDTH * at[i]) / process.duration;
+    const isFirst = i === 0 || line[i - 1] === null;
+    const y = base - ((PANEL - 8) * value) / most;
+    path += `${isFirst ? "M" : "L"}${x.toFixed(1)},${y.toFixed(1)}${isFirst ? "h.1" : ""}`;
   });
-  return drawn("polyline", { points: points.join(" "), class: "line" });
+  return drawn("path", { d: path, class: "line" });
+}
+
+function peakOf({ peak, duration }, base) {
+  const x = (WIDTH * peak.at) / duration;
+  return drawn("line", { x1: x, x2: x, y1: base - PANEL, y2: base, class: "peak" });
 }
 
 function pathOf(bars, most, base, kind) {
@@ -171,7 +182,7 @@ function wordsOfBrush(chosen, from, to) {
   if (!isBrushed(state)) return HINT;
   return (
     `Call sites and stacks: only what was allocated from ${from} to ${to} and not freed since. ` +
-    "Summary, ages and growth: of the whole time."
+    "Summary, peak, ages and growth: of the whole time."
   );
 }
 
