@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use leaktap_image::SourceText;
@@ -49,9 +49,10 @@ pub(crate) fn read(
     excerpts
 }
 
+/// Surely no sooner than the trace began: a report has that in whole seconds.
 fn begin(started: &str) -> Option<SystemTime> {
     let started: Timestamp = started.parse().ok()?;
-    Some(started.into())
+    SystemTime::from(started).checked_add(Duration::from_secs(1))
 }
 
 fn text(file: &str, sysroot: Option<&Path>) -> io::Result<SourceText> {

@@ -1,7 +1,8 @@
 //! Source lines, `--source`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::Mode;
 
@@ -107,7 +108,11 @@ fn sources_of_another_machine_are_below_a_folder() {
     );
     fs::create_dir_all(path("root/nowhere/fixtures")).expect("folders");
     let text = "\tof another machine\n".repeat(30);
-    fs::write(path("root/nowhere/fixtures/compared.c"), text).expect("a file");
+    let source = path("root/nowhere/fixtures/compared.c");
+    fs::write(&source, text).expect("a file");
+    let later = SystemTime::now() + Duration::from_secs(9);
+    let file = File::options().write(true).open(source).expect("the file");
+    file.set_modified(later).expect("a time");
     let root = path("root");
     let finished = leaktap_with(["report", "--source", "--sysroot", &root, &capture]);
     said(&finished, "       > 21 | of another machine\n");
