@@ -1,10 +1,10 @@
-// A picture of a page: picture.mjs PAGE PICTURE
+// A picture of a page, with its first call site open: picture.mjs PAGE PICTURE
 import { launch, open } from "./browser.mjs";
 
 const [, , path, picture] = process.argv;
 const browser = await launch();
 try {
-  const { tab } = await open(browser, path, { width: 1100 });
+  const { tab } = await open(browser, path, { hash: "#site=0", width: 1240 });
   await tab.screenshot({ path: picture, fullPage: true });
 } finally {
   await browser.close();
