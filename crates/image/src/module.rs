@@ -164,6 +164,19 @@ pub(crate) fn bias(file: &ElfFile, mapping: &Mapping) -> Option<u64> {
     (file.is_pie() || bias == 0).then_some(bias)
 }
 
+/// The load bias with which the file's dynamic section is at `dynamic`, if one of its segments
+/// explains `mapping` then. What is read-only after relocation has the permissions of another.
+pub(crate) fn bias_by(file: &ElfFile, mapping: &Mapping, dynamic: Addr) -> Option<u64> {
+    let bias = dynamic.get().wrapping_sub(file.dynamic_section()?.0);
+    let explains = |segment: &Segment| {
+        let into = mapping.offset.wrapping_sub(segment.offset & !(PAGE - 1));
+        let linked = (segment.svma & !(PAGE - 1)).wrapping_add(into);
+        linked.wrapping_add(bias) == mapping.start.get()
+    };
+    let is_possible = file.is_pie() || bias == 0;
+    (is_possible && file.segments().iter().any(explains)).then_some(bias)
+}
+
 /// First and last page of all segments, or nothing if that is no range of addresses.
 pub(crate) fn loaded(file: &ElfFile, bias: u64) -> Option<Range<Addr>> {
     let segments = file.segments();

@@ -45,7 +45,7 @@ impl<'a> Scan<'a> {
         };
         for mapping in maps {
             match mapping.kind {
-                Kind::File { .. } if mapping.perms.exec => scan.add(mapping),
+                Kind::File { .. } if mapping.perms.exec => scan.add(mapping, None),
                 Kind::Vdso => scan.add_vdso(mapping, before),
                 _ => {}
             }
@@ -66,16 +66,17 @@ impl<'a> Scan<'a> {
                 && mapping.path().is_some()
                 && !is_known
             {
-                self.add(mapping);
+                self.add(mapping, Some(link.dynamic));
             }
         }
     }
 
-    fn add(&mut self, mapping: &Mapping) {
+    /// `dynamic` is where the dynamic linker says that its dynamic section is.
+    fn add(&mut self, mapping: &Mapping, dynamic: Option<Addr>) {
         let Some(path) = mapping.path() else {
             return;
         };
-        if let Err(why) = self.try_add(mapping, path)
+        if let Err(why) = self.try_add(mapping, path, dynamic)
             && !self.skipped.iter().any(|skipped| skipped.path == path)
         {
             self.skipped.push(Skipped {
@@ -86,9 +87,16 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn try_add(&mut self, mapping: &Mapping, path: &std::path::Path) -> Result<(), Error> {
+    fn try_add(
+        &mut self,
+        mapping: &Mapping,
+        path: &std::path::Path,
+        dynamic: Option<Addr>,
+    ) -> Result<(), Error> {
         let file = self.files.open(mapping, path, &self.opener)?;
-        let bias = module::bias(&file, mapping).ok_or_else(|| Error::NoSegment {
+        let said = dynamic.and_then(|dynamic| module::bias_by(&file, mapping, dynamic));
+        let bias = said.or_else(|| module::bias(&file, mapping));
+        let bias = bias.ok_or_else(|| Error::NoSegment {
             path: path.to_path_buf(),
             offset: mapping.offset,
         })?;

@@ -305,3 +305,29 @@ fn a_process_that_has_ended_has_no_memory() {
     ));
     child.wait().unwrap();
 }
+
+/// As programs do that copy their text to huge pages: none of it is mapped from the file, and of
+/// what is, a part has the permissions of another segment.
+#[test]
+fn text_that_is_memory_is_where_the_dynamic_linker_says() {
+    const SOURCE: &str = "#define _GNU_SOURCE\n#include <stdio.h>\n#include <string.h>\n\
+        #include <sys/mman.h>\nint main(void) {\n\
+        char line[512]; unsigned long start = 0, end = 0;\n\
+        FILE *maps = fopen(\"/proc/self/maps\", \"r\");\n\
+        while (fgets(line, sizeof line, maps))\n\
+        if (strstr(line, \"r-xp\")) { sscanf(line, \"%lx-%lx\", &start, &end); break; }\n\
+        unsigned long len = end - start;\n\
+        char *copy = mmap(0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);\n\
+        memcpy(copy, (void *)start, len); mprotect(copy, len, PROT_READ | PROT_EXEC);\n\
+        mremap(copy, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);\n\
+        puts(\"ready\"); fflush(stdout); getchar(); printf(\"%p\\n\", (void *)main);\n\
+        fflush(stdout); getchar(); return 0; }\n";
+    let dir = tempfile::tempdir().unwrap();
+    let exe = compile(dir.path(), "moved", SOURCE, &["-O1", "-Wl,-z,relro,-z,now"]);
+    let mut target = Target::start(&mut Command::new(&exe));
+    let image = target.image();
+    let main = target.address();
+    let module = image.module_at(main).unwrap();
+    assert_eq!(module.svma(main), module.file().functions("main")[0].svma);
+    assert!(module.has_code_at(main));
+}
