@@ -51,7 +51,7 @@ function changeOf(process, site) {
   const rates = [
     rate(sites.before.bytes[site], compared.duration),
     rate(sites.bytes[site], duration),
-  ].map((one) => `${bytes(one)}/s`);
+  ].map((one) => `${bytes(Math.floor(one))}/s`);
   const told = compared.duration === null || word === "gone";
   return [
     `${word}${both[word] ?? `, ${was} before, ${is} now`}`,
