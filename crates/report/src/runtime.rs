@@ -170,6 +170,24 @@ mod tests {
         report.sites.iter().map(|site| site.kind).collect()
     }
 
+    /// As many tables as there is debug information. What is kept of a backtrace is the program's.
+    #[test]
+    fn tables_for_backtraces_are_kept_and_backtraces_are_not() {
+        let of = |name: &'static str| {
+            let all = "std::backtrace_rs::symbolize::gimli::Cache::with_global";
+            let stack = ["gimli::push", name, all, "main"];
+            kinds(&[(&stack, 50_000)])
+        };
+        for name in [
+            "<std::backtrace_rs::symbolize::gimli::Context>::new",
+            "std::backtrace_rs::symbolize::gimli::Mapping::new_debug::{{closure}}",
+        ] {
+            assert_eq!(of(name), [Kind::Runtime], "{name}");
+        }
+        let kept = "std::backtrace::Capture::resolve::{{closure}}";
+        assert_eq!(of(kept), [Kind::Unmatched]);
+    }
+
     #[test]
     fn three_standard_streams_have_buffers_and_no_more() {
         let buffer: (&[&str], u64) = (&["__GI__IO_file_doallocate", "_IO_doallocbuf", "main"], 1);

@@ -236,4 +236,20 @@ pub(super) const KEPT: &[Kept] = &[
         callers: &["*"],
         most: 2,
     },
+    // Debug information, of which the first backtrace of a panic makes tables. With a function that
+    // is called back they hand on what a `Backtrace` of the program's keeps: that one is not here.
+    Kept {
+        functions: &[
+            "<std::backtrace_rs::symbolize::gimli::Cache>::mapping_for_lib*",
+            "<std::backtrace_rs::symbolize::gimli::Cache>::new",
+            "<std::backtrace_rs::symbolize::gimli::Context>::*",
+            "<std::backtrace_rs::symbolize::gimli::Mapping>::*",
+            "std::backtrace_rs::symbolize::gimli::Cache::mapping_for_lib*",
+            "std::backtrace_rs::symbolize::gimli::Cache::new",
+            "std::backtrace_rs::symbolize::gimli::Context::*",
+            "std::backtrace_rs::symbolize::gimli::Mapping::*",
+        ],
+        callers: &["*"],
+        most: u64::MAX,
+    },
 ];
