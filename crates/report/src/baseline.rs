@@ -1,66 +1,137 @@
 //! What is new since another trace, and what is too much.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
+use crate::identity::{Functions, Identity};
 use crate::numbers::{count, exact_bytes};
-use crate::{Amount, By, Change, Changed, Kind, Report, Selection, Site, fingerprint, merged};
+use crate::{Amount, By, Change, Changed, Kind, Report, Selection, Site, merged};
 
 /// What another trace has left, by what sites are known by.
 #[derive(Clone, Debug, Default)]
 pub struct Baseline {
-    known: HashMap<String, Amount>,
+    known: Sums,
 }
+
+/// How much there is of what sites are known by.
+type Sums = BTreeMap<Identity, Sum>;
+
+/// How much there is, and the functions of its first stacks.
+#[derive(Clone, Debug, Default)]
+struct Sum {
+    amount: Amount,
+    stacks: Vec<Vec<Arc<str>>>,
+}
+
+/// Most stacks that are kept of a sum, and most sums that one is compared with, beside its own.
+const MOST_STACKS: usize = 16;
+const MOST_SUMS: usize = 256;
 
 impl Baseline {
     /// What all of `reports` list.
     pub fn of(reports: &[Report]) -> Baseline {
         Baseline {
-            known: sums(reports, &fingerprints(reports)),
+            known: sums(reports).0,
         }
     }
 
     /// Takes from the sites of `reports` those of which there were as many blocks and bytes before,
     /// over all of them, and returns these, report by report. A note in each says how many.
     pub fn apply(&self, reports: &mut [Report]) -> Vec<Vec<Site>> {
-        let prints = fingerprints(reports);
-        let now = sums(reports, &prints);
-        let is_known = |site: &Site, by: &String| {
-            let before = self.known.get(by);
-            let now = now.get(by).copied().unwrap_or_default();
-            let is_more = |before: &Amount| now.blocks > before.blocks || now.bytes > before.bytes;
-            site.kind != Kind::Runtime && before.is_some_and(|before| !is_more(before))
-        };
-        let known = reports.iter_mut().zip(&prints).map(|(report, prints)| {
-            let mut prints = prints.iter();
+        let (now, identities) = sums(reports);
+        let covered = self.covered(&now);
+        let is_known =
+            |site: &Site, by: &Identity| site.kind != Kind::Runtime && covered.contains(by);
+        let known = reports.iter_mut().zip(&identities).map(|(report, all)| {
+            let mut all = all.iter();
             let sites = std::mem::take(&mut report.sites).into_iter();
             let (known, rest): (Vec<_>, Vec<_>) =
-                sites.partition(|site| prints.next().is_some_and(|by| is_known(site, by)));
+                sites.partition(|site| all.next().is_some_and(|by| is_known(site, by)));
             report.sites = rest;
             note(&known, report);
             known
         });
         known.collect()
     }
-}
 
-/// What each site of each report is known by.
-fn fingerprints(reports: &[Report]) -> Vec<Vec<String>> {
-    let of = |report: &Report| {
-        let sites = report.sites.iter();
-        sites.map(|site| fingerprint(site, report)).collect()
-    };
-    reports.iter().map(of).collect()
-}
-
-/// How much there is by what sites are known by.
-fn sums(reports: &[Report], prints: &[Vec<String>]) -> HashMap<String, Amount> {
-    let mut sums: HashMap<_, Amount> = HashMap::new();
-    let sites = reports.iter().flat_map(|report| &report.sites);
-    for (site, by) in sites.zip(prints.iter().flatten()) {
-        let sum = sums.entry(by.clone()).or_default();
-        sum.add(site.blocks, site.bytes);
+    /// Of what there is `now`, that of which there was as much before: at the same functions, or at
+    /// such of which some are in one of the two builds only, and which now have less.
+    fn covered<'n>(&self, now: &'n Sums) -> HashSet<&'n Identity> {
+        let mut missing = self.missing(now);
+        let covered = now.iter().filter(|(by, sum)| {
+            let before = self.known.get(*by).map(|sum| sum.amount);
+            let mut more = less(sum.amount, before.unwrap_or_default());
+            let others = missing.get_mut(&by.first()).into_iter().flatten();
+            for other in others.take(MOST_SUMS) {
+                if more != Amount::default() && other.may_be(by, sum) {
+                    let rest = less(more, other.amount);
+                    other.amount = less(other.amount, more);
+                    more = rest;
+                }
+            }
+            more == Amount::default()
+        });
+        covered.map(|(by, _)| by).collect()
     }
-    sums
+
+    /// What there is less of `now`, by the innermost function.
+    fn missing(&self, now: &Sums) -> HashMap<Option<&Arc<str>>, Vec<Missing<'_>>> {
+        let mut missing: HashMap<_, Vec<Missing<'_>>> = HashMap::new();
+        for (by, sum) in &self.known {
+            let now = now.get(by).map(|sum| sum.amount).unwrap_or_default();
+            let amount = less(sum.amount, now);
+            if amount != Amount::default() {
+                let all = missing.entry(by.first()).or_default();
+                all.push(Missing { by, sum, amount });
+            }
+        }
+        missing
+    }
+}
+
+/// What there was, and is no more.
+struct Missing<'b> {
+    by: &'b Identity,
+    sum: &'b Sum,
+    /// So much of it.
+    amount: Amount,
+}
+
+impl Missing<'_> {
+    /// Whether it is this one in a build of which some functions are not in stacks.
+    fn may_be(&self, by: &Identity, sum: &Sum) -> bool {
+        let has = |sum: &Sum, by: &Identity| sum.stacks.iter().any(|stack| by.is_part_of(stack));
+        self.by.is_like(by) && (has(self.sum, by) || has(sum, self.by))
+    }
+}
+
+/// How much more `one` is.
+fn less(one: Amount, other: Amount) -> Amount {
+    Amount {
+        blocks: one.blocks.saturating_sub(other.blocks),
+        bytes: one.bytes.saturating_sub(other.bytes),
+    }
+}
+
+/// How much there is in `reports`, and what each site of each report is known by.
+fn sums(reports: &[Report]) -> (Sums, Vec<Vec<Identity>>) {
+    let mut sums = Sums::new();
+    let mut identities = Vec::new();
+    for report in reports {
+        let functions = Functions::new(report);
+        let of_site = |site: &Site| {
+            let stack = functions.of(site);
+            let by = Identity::new(site, &stack);
+            let sum = sums.entry(by.clone()).or_default();
+            sum.amount.add(site.blocks, site.bytes);
+            if sum.stacks.len() < MOST_STACKS && !sum.stacks.contains(&stack) {
+                sum.stacks.push(stack);
+            }
+            by
+        };
+        identities.push(report.sites.iter().map(of_site).collect());
+    }
+    (sums, identities)
 }
 
 fn note(known: &[Site], report: &mut Report) {
@@ -143,19 +214,42 @@ mod tests {
     use super::*;
     use crate::Frame;
     use crate::formats::text::tests::{add, frame, report};
+    use crate::identity::fingerprints;
 
-    /// Blocks of `leak`, called by `main`.
+    /// Blocks of stacks, the innermost function first, whose callers are from `main` on.
     fn leaks(all: &[(&str, u32, u64)]) -> Report {
         let mut report = report();
-        for &(function, line, blocks) in all {
+        for &(functions, line, blocks) in all {
             let own = |function, line| Frame {
                 own: Some(true),
                 ..frame(function, "x.c", line)
             };
-            let stack = [own(function, line), own("main", 9)];
+            let functions = functions.split('<');
+            let mut stack: Vec<_> = functions.map(|function| own(function, line)).collect();
+            stack.push(own("main", 9));
             add(&mut report, &stack, &[(1.0, blocks, blocks * 10)]);
         }
         report
+    }
+
+    /// Functions that end with a call are in no stack of an optimised build; inlined ones are.
+    #[test]
+    fn an_optimised_build_has_nothing_new() {
+        let before = [("f<g<h", 1, 2), ("f<i", 1, 3), ("k<l<m<n<o<p", 1, 4)];
+        let baseline = Baseline::of(&[leaks(&before)]);
+        for (now, left) in [
+            (&[("f<h", 1, 2), ("f<i", 1, 3), ("k<m<n<o<p", 1, 4)][..], 0),
+            (&[("f", 1, 5), ("k<l<n<p", 1, 4)], 0),
+            // More than there was, or not at the same functions.
+            (&[("f", 1, 6)], 1),
+            (&[("f<h", 1, 2), ("f<g<h", 1, 2)], 1),
+            (&[("g<h", 1, 2)], 1),
+            (&[("f<j", 1, 1)], 1),
+        ] {
+            let mut reports = [leaks(now)];
+            baseline.apply(&mut reports);
+            assert_eq!(reports[0].sites.len(), left, "{now:?}");
+        }
     }
 
     #[test]
@@ -163,8 +257,8 @@ mod tests {
         let baseline = Baseline::of(&[leaks(&[("f", 1, 2), ("f", 2, 2), ("g", 3, 1)])]);
         let names = |reports: &[Report]| {
             let sites = reports.iter().flat_map(|report| {
-                let sites = report.sites.iter();
-                sites.map(|site| fingerprint(site, report))
+                let sites: Vec<_> = report.sites.iter().collect();
+                fingerprints(&sites, report)
             });
             sites.collect::<Vec<_>>()
         };

@@ -1,30 +1,131 @@
 //! What stays of a call site when the program is built anew.
+//!
+//! No line, no address, no allocator function nor what is named like one at the inner end, no frame
+//! of a library: a line moves, and compilers inline.
 
 use std::collections::HashMap;
+use std::slice;
+use std::sync::Arc;
 
 use crate::names::{last_part, short, without_parameters};
 use crate::own::is_like_malloc;
 use crate::{FrameId, Place, Report, Site, Source};
 
-/// Frames by which a site is known.
-const FRAMES: usize = 5;
+/// Functions by which a site is known.
+const MOST: usize = 5;
 
 /// What a site is known by in other traces, and in other builds of the program: from where it is,
 /// and the functions of its innermost frames that are the user's own, five at most; without any,
-/// those of its innermost frames. Of several stacks, the one that is first in the alphabet.
-///
-/// No line, no address, no allocator function nor what is named like one at the inner end, no frame
-/// of a library: a line moves, and compilers inline.
-pub fn fingerprint(site: &Site, report: &Report) -> String {
-    let members = site.members.iter();
-    let first = members.map(|member| of_stack(member, report)).min();
-    first.unwrap_or_else(|| of_stack(site, report))
+/// those of its innermost frames.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Identity {
+    is_mapping: bool,
+    functions: Vec<Arc<str>>,
 }
 
-/// Those of `sites` of `report`, each another one: of several with the same functions, all but the
-/// first have a number, in the order of their lines.
+impl Identity {
+    /// That of a site with these functions.
+    pub(crate) fn new(site: &Site, functions: &[Arc<str>]) -> Identity {
+        Identity {
+            is_mapping: site.source == Source::Mapping,
+            functions: functions.iter().take(MOST).cloned().collect(),
+        }
+    }
+
+    /// The innermost function.
+    pub(crate) fn first(&self) -> Option<&Arc<str>> {
+        self.functions.first()
+    }
+
+    /// Whether both are mappings, or neither is.
+    pub(crate) fn is_like(&self, other: &Identity) -> bool {
+        self.is_mapping == other.is_mapping
+    }
+
+    /// Whether its functions are among those of a stack, in this order, from the same innermost one
+    /// on: an optimised function that ends with a call is in no stack.
+    pub(crate) fn is_part_of(&self, stack: &[Arc<str>]) -> bool {
+        let mut stack = stack.iter();
+        let mut has = |function| stack.any(|one| one == function);
+        self.functions.iter().all(&mut has)
+    }
+
+    fn text(&self) -> String {
+        let source = match self.is_mapping {
+            true => "mapping",
+            false => "heap",
+        };
+        format!("{source}:{}", self.functions.join("<"))
+    }
+}
+
+/// The names of the functions of a report.
+pub(crate) struct Functions<'r> {
+    report: &'r Report,
+    /// By the number of the frame.
+    names: Vec<Arc<str>>,
+}
+
+impl<'r> Functions<'r> {
+    /// Those of `report`.
+    pub(crate) fn new(report: &'r Report) -> Functions<'r> {
+        let places = report.tables().all();
+        let names = places.map(|place| name(&place).into()).collect();
+        Functions { report, names }
+    }
+
+    /// All by which a stack is known, innermost first. One that calls itself is there once: how
+    /// deep it went may vary.
+    pub(crate) fn of(&self, site: &Site) -> Vec<Arc<str>> {
+        let is = |id: &FrameId, what: fn(&Place<'_>) -> bool| {
+            let place = self.report.tables().place(*id);
+            place.is_some_and(|place| what(&place))
+        };
+        let own = |id: &&FrameId| is(id, |place| place.frame.own == Some(true));
+        let own: Vec<_> = site.frames.iter().filter(own).collect();
+        let allocates = |id: &&FrameId| is(id, allocates_for_others);
+        let wrappers = own.iter().take_while(|id| allocates(id)).count();
+        match (own.len(), own.get(wrappers..)) {
+            (0, _) => self.names(site.frames.iter()),
+            (_, None | Some([])) => self.names(own.into_iter()),
+            (_, Some(callers)) => self.names(callers.iter().copied()),
+        }
+    }
+
+    fn names<'a>(&self, frames: impl Iterator<Item = &'a FrameId>) -> Vec<Arc<str>> {
+        let name = |FrameId(id): &FrameId| self.names.get(*id as usize).cloned();
+        let mut names: Vec<_> = frames.filter_map(name).collect();
+        names.dedup();
+        names
+    }
+
+    /// What an entry is known by that may stand for several stacks: what these have in common; if
+    /// that is nothing, the one that is first in the alphabet.
+    fn identity(&self, site: &Site) -> Identity {
+        let members = match &site.members[..] {
+            [] => slice::from_ref(site),
+            members => members,
+        };
+        let all = || members.iter().map(|one| Identity::new(one, &self.of(one)));
+        let common = all().reduce(|mut one, other| {
+            let pairs = one.functions.iter().zip(&other.functions);
+            let same = pairs.take_while(|(one, other)| one == other).count();
+            one.functions.truncate(same);
+            one
+        });
+        let common = common.filter(|common| !common.functions.is_empty());
+        common
+            .or_else(|| all().min())
+            .unwrap_or_else(|| Identity::new(site, &[]))
+    }
+}
+
+/// What each of `sites` of `report` is known by, each another one: of several with the same
+/// functions, all but the first have a number, in the order of their lines.
 pub(crate) fn fingerprints(sites: &[&Site], report: &Report) -> Vec<String> {
-    let mut prints: Vec<_> = sites.iter().map(|site| fingerprint(site, report)).collect();
+    let functions = Functions::new(report);
+    let prints = sites.iter().map(|site| functions.identity(site).text());
+    let mut prints: Vec<_> = prints.collect();
     let mut order: Vec<_> = sites.iter().enumerate().collect();
     order.sort_by_cached_key(|(_, site)| position(site, report));
     let mut seen: HashMap<String, usize> = HashMap::new();
@@ -54,43 +155,10 @@ fn position<'s>(site: &'s Site, report: &Report) -> Position<'s> {
     (frames.filter_map(place).collect(), &site.function)
 }
 
-fn of_stack(site: &Site, report: &Report) -> String {
-    let places = || report.tables().places(&site.frames);
-    let own = || places().filter(|place| place.frame.own == Some(true));
-    let mut names = innermost(own().skip_while(allocates_for_others));
-    if names.is_empty() {
-        names = innermost(own());
-    }
-    if names.is_empty() {
-        names = innermost(places());
-    }
-    let source = match site.source {
-        Source::Heap | Source::Before => "heap",
-        Source::Mapping => "mapping",
-    };
-    format!("{source}:{}", names.join("<"))
-}
-
 /// By its name. An optimised one that ends with a call of malloc is in no stack.
 fn allocates_for_others(place: &Place<'_>) -> bool {
     let function = place.frame.function.as_deref();
     function.is_some_and(is_like_malloc)
-}
-
-/// The names of the first of them. A function that calls itself has one: how deep it went may vary.
-fn innermost<'a>(places: impl Iterator<Item = Place<'a>>) -> Vec<String> {
-    let mut names = Vec::new();
-    for place in places {
-        let name = name(&place);
-        if names.last() == Some(&name) {
-            continue;
-        }
-        if names.len() == FRAMES {
-            break;
-        }
-        names.push(name);
-    }
-    names
 }
 
 /// `module!function`, or the module alone.
@@ -162,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_group_it_is_that_of_the_first_stack_whichever_is_the_largest() {
+    fn of_a_group_it_is_what_its_stacks_have_in_common() {
         let mut report = report();
         for name in ["b", "a"] {
             let stack = [frame("f", "x.c", 1), frame(name, "x.c", 2)];
@@ -172,6 +240,11 @@ mod tests {
             members: report.sites.clone(),
             ..report.sites[0].clone()
         };
-        assert_eq!(fingerprint(&group, &report), "heap:x!f<x!a");
+        assert_eq!(fingerprints(&[&group], &report), ["heap:x!f"]);
+        let group = Site {
+            members: Vec::new(),
+            ..group
+        };
+        assert_eq!(fingerprints(&[&group], &report), ["heap:x!f<x!b"]);
     }
 }

@@ -50,7 +50,6 @@ pub use formats::{
     Massif, Memcheck, Pprof, Sarif, Speedscope, Style, Summary, Text, ValgrindXml,
 };
 pub use grouping::By;
-pub use identity::fingerprint;
 pub use line::one_line;
 pub use merge::{merged, replicas};
 pub use model::{
