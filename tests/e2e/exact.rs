@@ -184,6 +184,8 @@ exact! {
     frame_pointers_only: plain("no_cfi.c");
     debug_frame_only: plain("debug_frame.c");
     data_in_the_frame_pointer: plain("data_in_rbp.c");
+    coroutines: plain("contexts.c");
+    another_stack_as_in_go: plain("go_switch.c");
     callers_in_musl: compiled("musl_callers.c", "musl-gcc", &[]);
     callers_in_static_musl: compiled("musl_callers.c", "musl-gcc", &["-static"]);
     seccomp: plain("seccomp.c");

@@ -143,6 +143,40 @@ engines! {
         assert!(stacks.iter().all(|stack| (stack.blocks, stack.bytes) == (1, 4000)));
     }
 
+    /// Each number that it led to was a frame, and each such stack a call site.
+    fn a_frame_pointer_that_is_none_leads_to_no_frame(engine) {
+        let fixture = Fixture::new("wild_rbp.c");
+        let mut target = fixture.start();
+        let tracing = attach(engine, target.pid(), &[]);
+        target.work();
+        let traced = tracing.detach();
+        drop(target.end());
+        let report = traced.succeeded();
+        let sites: Vec<_> = report.sites().into_iter().filter(|site| site.bytes > 0).collect();
+        let blocks: Vec<_> = sites.iter().map(|site| (site.blocks, site.frames.len())).collect();
+        assert_eq!(blocks, [(40, 1)], "{sites:?}");
+        let truncated = |note: &String| note.contains("no frame pointer");
+        assert!(report.notes().iter().any(truncated), "{:?}", report.notes());
+    }
+
+    fn contexts_have_a_root_with_a_name(engine) {
+        let fixture = Fixture::new("contexts.c");
+        let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
+        for site in traced.succeeded().sites() {
+            let outermost = site.frames.last().map(|frame| frame.function.as_str());
+            assert_eq!(outermost, Some("__start_context"), "{site:?}");
+        }
+    }
+
+    fn what_signals_interrupt_is_behind_a_frame_that_says_so(engine) {
+        let fixture = Fixture::new("altstack.c");
+        let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);
+        let handler = |frame: &crate::report::Frame| frame.function == "<signal handler called>";
+        let sites = traced.succeeded().sites();
+        let in_handler = |site: &crate::report::Site| site.frames.iter().any(handler);
+        assert!(sites.iter().any(in_handler), "{sites:?}");
+    }
+
     fn launched_stacks_are_those_of_backtrace(engine) {
         let fixture = Fixture::new("backtrace.c");
         let traced = run(engine, &[fixture.program().as_os_str(), "run".as_ref()]);

@@ -31,6 +31,7 @@ pub(crate) fn parse(bytes: &[u8]) -> bool {
         debug_frame: Some(debug_frame),
         text: Some(Svma(entries::CODE)),
         got: Some(Svma(0x8000)),
+        instead: &[],
         signal_returns: &[Svma(0x500)],
     });
     let mut rules = ModuleRows {

@@ -72,6 +72,7 @@ pub struct ElfFile {
     full: OnceLock<Table>,
     relocations: OnceLock<Relocations>,
     by_address: OnceLock<ByAddress>,
+    context_start: OnceLock<Option<Svma>>,
 }
 
 impl ElfFile {
@@ -110,6 +111,7 @@ impl ElfFile {
             full: OnceLock::new(),
             relocations: OnceLock::new(),
             by_address: OnceLock::new(),
+            context_start: OnceLock::new(),
         })
     }
 

@@ -39,6 +39,7 @@ pub(crate) fn sections(cfi: &Cfi) -> CfiSections<'_> {
         debug_frame: cfi.debug_frame.as_ref().map(|s| &s.bytes[..]),
         text: cfi.text,
         got: cfi.got,
+        instead: &[],
         signal_returns: &[],
     }
 }

@@ -252,11 +252,6 @@ impl Modules {
         &mut self.rules
     }
 
-    /// Unwind tables, or parts of them, that could not be read.
-    pub fn skipped_tables(&self) -> usize {
-        self.rules.skipped()
-    }
-
     /// True of code of the C library, the dynamic linker and the allocator, unless they are part
     /// of the program's own file.
     pub fn is_system(&self, at: Addr) -> bool {

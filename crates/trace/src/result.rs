@@ -1,5 +1,6 @@
 //! From the books of a finished trace to the report: frames get their names.
 
+mod guesses;
 mod misuses;
 mod namer;
 mod suppressions;
@@ -255,12 +256,6 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
             "module {path} could not be read, so its frames have no names: {}{}",
             skipped.why,
             cause(&skipped.why)
-        ));
-    }
-    let tables = modules.skipped_tables();
-    if tables > 0 {
-        notes.push(format!(
-            "{tables} unwind tables, or parts of them, could not be read"
         ));
     }
     notes

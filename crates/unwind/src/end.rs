@@ -5,7 +5,7 @@ use core::fmt;
 #[repr(u8)]
 pub enum End {
     /// At the outermost frame: its return address is undefined in the call frame information or
-    /// null, or its frame pointer is null where only frame pointers lead on (psABI x86-64, 3.4.1).
+    /// null, or a chain of frame pointers has led to a null one (psABI x86-64, 3.4.1).
     Root = 0,
     /// There are more frames than the caller wanted.
     TooDeep = 1,

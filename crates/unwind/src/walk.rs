@@ -12,6 +12,9 @@ const MAX_SWITCHES: u8 = 16;
 /// The largest frame, in bytes, that a frame pointer is believed to span: a whole default stack.
 const MAX_FRAME: u64 = 8 << 20;
 
+/// The lowest address that a program may map, unless its owner has set vm.mmap_min_addr lower.
+const LOWEST: u64 = 1 << 16;
+
 /// Where a walk starts: in a caller, after its callee's return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -171,6 +174,7 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
             Step::Call { cfa, bp } => self.by_call(cfa, bp),
             Step::SignalFrame { ip, sp, bp } => self.by_signal(ip.into(), sp.into(), bp.into()),
             Step::End => Err(End::Root),
+            Step::Unsupported if rule.is_derived() => Err(End::NoRule),
             Step::Unsupported => Err(End::Unsupported),
         }
     }
@@ -228,7 +232,8 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
         }
         let bp = self.bp()?;
         if bp.is_null() {
-            return Err(End::Root);
+            // Only at the end of a chain does it mark the deepest frame: else it is any number.
+            return Err(if self.guesses { End::Root } else { End::NoRule });
         }
         let size = bp.offset_from(self.sp).ok_or(End::NoRule)?;
         if size > MAX_FRAME || bp.get() & 7 != 0 {
@@ -236,6 +241,9 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
         }
         self.guesses = true;
         let ip = self.read(bp.wrapping_offset(8))?;
+        if ip == 0 {
+            return Err(End::NoRule);
+        }
         self.advance(bp.wrapping_offset(16), false)?;
         self.arrive(ip, Bp::At(bp), false)?;
         self.frame = self.frame.marked();
@@ -260,7 +268,7 @@ impl<'m, M: ReadMemory> Walker<'m, M> {
         if ip == 0 {
             return Err(End::Root);
         }
-        if ip >= USER_END {
+        if ip.wrapping_sub(LOWEST) >= USER_END - LOWEST {
             return Err(End::NoRule);
         }
         self.frame = if signal {

@@ -104,6 +104,10 @@ impl Code for File {
     fn entry(&self) -> Option<Svma> {
         None
     }
+
+    fn debug_frame(&self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// How often rows from code say what a file's own say, by what became of them.
@@ -188,7 +192,7 @@ fn rows_of_libm_from_its_code_are_its_own() {
 }
 
 /// Code at 0x1000 of a file, of which nothing but that is known.
-struct Bare(Vec<u8>);
+struct Bare(Vec<u8>, Option<Vec<u8>>);
 
 impl Code for Bare {
     fn ranges(&self) -> Vec<Range<Svma>> {
@@ -211,12 +215,16 @@ impl Code for Bare {
     fn entry(&self) -> Option<Svma> {
         None
     }
+
+    fn debug_frame(&self) -> Option<Vec<u8>> {
+        self.1.clone()
+    }
 }
 
 /// What is known at offsets of `code`, behind which there are 16 bytes of nothing.
 fn known(code: &[&[u8]], offsets: &[u32]) -> Vec<Option<Step>> {
     let code = [&code.concat()[..], &[0xcc; 16]].concat();
-    let built = rows_with_code(&CfiSections::default(), &Bare(code));
+    let built = rows_with_code(&CfiSections::default(), &Bare(code, None));
     let rows = ModuleRows {
         base: Addr::new(0),
         rows: &built.rows,
@@ -358,7 +366,31 @@ fn bytes_of_any_kind_do_no_harm() {
     for _ in 0..300 {
         let len = 16 + random.below(2000);
         let code = (0..len).map(|_| random.number() as u8).collect();
-        let built = rows_with_code(&CfiSections::default(), &Bare(code));
+        let built = rows_with_code(&CfiSections::default(), &Bare(code, None));
         assert!(built.rows.is_sorted_by_key(|row| row.start()));
     }
+}
+
+/// What a separate debug file says counts, and more than the code.
+#[test]
+fn call_frame_information_that_is_kept_apart_is_asked_for() {
+    let entry = |id: u32, body: &[u8]| {
+        let len = (body.len() + 4) as u32;
+        [&len.to_le_bytes(), &id.to_le_bytes(), body].concat()
+    };
+    // CFA = rsp + 8, return address below it; then a function whose CFA is rsp + 32.
+    let cie = entry(u32::MAX, &[1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1]);
+    let range = [0x1000_u64, 400].map(u64::to_le_bytes).concat();
+    let section = [cie, entry(0, &[&range[..], &[0x0e, 32]].concat())].concat();
+    let code = [PUSH_BP, CALL, &[0x90; 400], RET].concat();
+    let built = rows_with_code(&CfiSections::default(), &Bare(code, Some(section)));
+    let rows = ModuleRows {
+        base: Addr::new(0),
+        rows: &built.rows,
+    };
+    let Found::Rule(rule) = rows.find(Addr::new(0x1001)) else {
+        panic!("{built:?}");
+    };
+    assert_eq!(Some(rule.unpack()), sp(32, SavedBp::Unchanged));
+    assert!(!rule.is_derived());
 }

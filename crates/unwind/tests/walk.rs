@@ -284,9 +284,16 @@ fn without_cfi_the_frame_pointer_leads_on_and_its_frames_are_marked() {
     );
 }
 
+/// But where nothing has led to it, it is any number: musl's code has no frame pointers.
 #[test]
-fn a_null_frame_pointer_without_cfi_is_the_root() {
-    assert_eq!(walked(NO_CFI, 0, &[]), (vec![ret(NO_CFI)], End::Root));
+fn a_null_frame_pointer_is_the_root_at_the_end_of_a_chain() {
+    assert_eq!(walked(NO_CFI, 0, &[]), (vec![ret(NO_CFI)], End::NoRule));
+    let stack = [1, 2, 0, ret(NO_CFI)];
+    let frames = [ret(NO_CFI), marked(ret(NO_CFI))];
+    assert_eq!(
+        walked(NO_CFI, STACK + 16, &stack),
+        (frames.to_vec(), End::Root)
+    );
 }
 
 #[test]
@@ -296,6 +303,7 @@ fn walks_that_cannot_go_on_say_why() {
         (LEAF, 0, &[0], End::Root),
         (LEAF, 0, &[], End::Unreadable),
         (LEAF, 0, &[no_user_address], End::NoRule),
+        (LEAF, 0, &[1], End::NoRule),
         (FRAMED, STACK + 8, &[1, 2], End::Unreadable),
         (FRAMED, STACK + 4, &[1, 2, 3], End::Stuck),
         (UNKNOWN, 0, &[], End::Unsupported),
@@ -304,7 +312,8 @@ fn walks_that_cannot_go_on_say_why() {
         (NO_CFI, STACK + 4, &[1, 2, 3], End::NoRule),
         (NO_CFI, STACK + (9 << 20), &[1, 2, 3], End::NoRule),
         (NO_CFI, STACK + 8, &[1, 2, no_user_address], End::NoRule),
-        (NO_CFI, STACK + 8, &[1, 2, 0], End::Root),
+        (NO_CFI, STACK + 8, &[1, 2, 0], End::NoRule),
+        (NO_CFI, STACK + 8, &[1, 2, 0x4242], End::NoRule),
         (NO_CFI, STACK + 8, &[1, 2], End::Unreadable),
     ];
     for &(first, bp, stack, end) in cases {

@@ -35,6 +35,33 @@ pub fn called_before(bytes: [u8; CALL_SITE_LEN], ret: u64) -> Option<Callee> {
     }
 }
 
+/// Bytes of the longest call: of a word at a register, plus another one, plus a number.
+pub const LONGEST_CALL: usize = 8;
+
+/// Whether `bytes`, as many as the longest call has or more, may end with a call.
+pub fn ends_with_call(bytes: &[u8]) -> bool {
+    let byte = |back: usize| {
+        bytes
+            .len()
+            .checked_sub(back)
+            .and_then(|at| bytes.get(at).copied())
+    };
+    // Through a register or a word: ff, /2, then what is part of the operand.
+    let by_operand = |len: usize| {
+        let operand = byte(len.wrapping_sub(1)).filter(|operand| operand >> 3 & 7 == 2);
+        let base = byte(len.wrapping_sub(2)).filter(|_| len > 2);
+        let needs = |operand: u8| match (operand >> 6, operand & 7, base.map(|base| base & 7)) {
+            (0, 4, Some(5)) | (2, 4, _) => 7,
+            (0, 5, _) | (2, ..) => 6,
+            (1, 4, _) => 4,
+            (0, 4, _) | (1, ..) => 3,
+            _ => 2,
+        };
+        byte(len) == Some(0xff) && operand.is_some_and(|operand| needs(operand) == len)
+    };
+    byte(DIRECT_LEN) == Some(CALL) || [2, 3, 4, 6, 7].into_iter().any(by_operand)
+}
+
 /// Where the word is by which the entry of a linkage table at `at` jumps, if this is one.
 pub fn linkage_word(entry: &[u8], at: u64) -> Option<u64> {
     let jump = entry.strip_prefix(&ENDBR64).unwrap_or(entry);
@@ -58,6 +85,32 @@ fn behind(end: u64, distance: [u8; 4]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_forms_of_calls_are_known() {
+        let calls: [&[u8]; 9] = [
+            &[0xe8, 1, 2, 3, 4],
+            &[0xff, 0xd0],
+            &[0x41, 0xff, 0xd7],
+            &[0xff, 0x10],
+            &[0xff, 0x50, 0x18],
+            &[0xff, 0x54, 0x24, 0x08],
+            &[0xff, 0x14, 0xc5, 1, 2, 3, 4],
+            &[0xff, 0x15, 1, 2, 3, 4],
+            &[0x41, 0xff, 0x94, 0x24, 1, 2, 3, 4],
+        ];
+        for call in calls {
+            let bytes = [&[0x90; LONGEST_CALL][..], call].concat();
+            assert!(ends_with_call(&bytes), "{call:x?}");
+        }
+        // jmp *%rax; push (%rax); call with a byte more; nothing.
+        let others: [&[u8]; 4] = [&[0xff, 0xe0], &[0xff, 0x30], &[0xff, 0xd0, 0x90], &[]];
+        for other in others {
+            let bytes = [&[0x90; LONGEST_CALL][..], other].concat();
+            assert!(!ends_with_call(&bytes), "{other:x?}");
+        }
+        assert!(!ends_with_call(&[]));
+    }
 
     #[test]
     fn calls_are_told_by_what_is_before_their_return() {

@@ -13,6 +13,7 @@ use leaktap_symbols::{Name, Resolver};
 use leaktap_unwind as unwind;
 use leaktap_unwind::End;
 
+use crate::result::guesses::Guesses;
 use crate::target::Target;
 
 /// Most frames of all stacks, and most of them that have names: a target can write millions of
@@ -40,6 +41,7 @@ pub(super) struct Namer<'a> {
     named: HashMap<u64, Range<u32>>,
     /// How many may still be listed.
     frames_left: usize,
+    guesses: Guesses<'a>,
 }
 
 /// A stack with names.
@@ -78,6 +80,7 @@ impl<'a> Namer<'a> {
             frames: Vec::new(),
             named: HashMap::new(),
             frames_left: MOST_FRAMES,
+            guesses: Guesses::new(target),
         }
     }
 
@@ -91,22 +94,43 @@ impl<'a> Namer<'a> {
 
     /// The stack that the books have by this number.
     pub(super) fn stack(&mut self, id: u32) -> Stack {
-        let Some((raw, end, function)) = self.target.books.stack(id) else {
+        let Some((mut raw, end, function)) = self.target.books.stack(id) else {
             return Stack::none(UNKNOWN, NO_FUNCTION);
         };
         let Some(left) = self.frames_left.checked_sub(raw.len()) else {
             return Stack::none(TOO_MANY, function);
         };
         self.frames_left = left;
+        // As where a walk has ended right there: both are one site.
+        let end = match self.guesses.cut(&mut raw) {
+            true => End::NoRule,
+            false => end,
+        };
+        let why = self.why(end, raw.last());
+        mark_handlers(&mut raw);
         let mut allocator: Vec<_> = raw.into_iter().flat_map(|raw| self.names(raw)).collect();
         let places = self.tables().stack(&allocator);
         let begin = caller_of_allocator(&places);
-        let is_cut = end != End::Root && !is_whole(&places);
+        let truncated = why.filter(|_| !is_whole(&places));
         Stack {
             frames: allocator.split_off(begin),
             allocator,
-            truncated: is_cut.then(|| end.to_string()),
+            truncated,
             function,
+        }
+    }
+
+    /// Why a stack with that last frame breaks off, if it does.
+    fn why(&self, end: End, last: Option<&u64>) -> Option<String> {
+        let modules = self.target.process().modules();
+        let module = || modules.module_at(unwind::Frame::from_raw(*last?).lookup());
+        match (end, module()) {
+            (End::Root, _) => None,
+            (End::Unsupported, Some(module)) => {
+                let name = module.path().file_name().unwrap_or_default();
+                Some(format!("{end} in {}", name.display()))
+            }
+            _ => Some(end.to_string()),
         }
     }
 
@@ -126,6 +150,11 @@ impl<'a> Namer<'a> {
     fn add(&mut self, raw: u64) -> Range<u32> {
         let named = match raw {
             NAMELESS => vec![Frame::default()],
+            _ if raw & HANDLER != 0 => {
+                let frame = unwind::Frame::from_raw(raw & !HANDLER);
+                let (_, place) = self.place(frame);
+                vec![called(place, SIGNAL_HANDLER)]
+            }
             _ => self.functions(unwind::Frame::from_raw(raw)),
         };
         let start = self.frames.len() as u32; // a few for each of MOST_NAMES
@@ -136,24 +165,62 @@ impl<'a> Namer<'a> {
     }
 
     fn functions(&mut self, frame: unwind::Frame) -> Vec<Frame> {
+        let (module, place) = self.place(frame);
+        let Some(module) = module else {
+            return vec![place];
+        };
+        let (file, at) = (module.file(), module.svma(frame.address()));
+        if file.context_start() == Some(at) {
+            return vec![called(place, "__start_context")];
+        }
+        let names = self.resolver.names(file, module.svma(frame.lookup()));
+        names.into_iter().map(|name| named(&place, name)).collect()
+    }
+
+    /// The module of a frame, and all that is known of it but its name.
+    fn place(&self, frame: unwind::Frame) -> (Option<&'a Loaded>, Frame) {
         let bare = Frame {
             address: Some(Hex(frame.address().get())),
             by_frame_pointer: frame.by_frame_pointer(),
             interrupted: frame.address() == frame.lookup(),
             ..Frame::default()
         };
-        let target = self.target;
-        let Some(module) = target.process().modules().module_at(frame.lookup()) else {
-            return vec![bare];
+        let modules = self.target.process().modules();
+        let Some(module) = modules.module_at(frame.lookup()) else {
+            return (None, bare);
         };
         let place = Frame {
             module: self.numbers.get(&key(module)).copied(),
             offset: Some(Hex(module.offset_of(frame.address()))),
             ..bare
         };
-        let file = module.file();
-        let names = self.resolver.names(file, module.svma(frame.lookup()));
-        names.into_iter().map(|name| named(&place, name)).collect()
+        (Some(module), place)
+    }
+}
+
+/// In raw frames, marks those that signal handlers return to: they are right before those that
+/// signals have interrupted.
+fn mark_handlers(raw: &mut [u64]) {
+    for at in 1..raw.len() {
+        let frame = unwind::Frame::from_raw(raw.get(at).copied().unwrap_or_default());
+        if frame.address() == frame.lookup()
+            && let Some(before) = raw.get_mut(at - 1)
+        {
+            *before |= HANDLER;
+        }
+    }
+}
+
+/// Marks a raw frame that a signal handler returns to; the kernel gives no such addresses.
+const HANDLER: u64 = 1 << 61;
+
+/// As gdb has it.
+const SIGNAL_HANDLER: &str = "<signal handler called>";
+
+fn called(place: Frame, function: &str) -> Frame {
+    Frame {
+        function: Some(function.to_owned()),
+        ..place
     }
 }
 

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::Range;
 
 use gimli::{
     BaseAddresses, CommonInformationEntry, EndianSlice, Error, FrameDescriptionEntry, LittleEndian,
@@ -126,6 +127,22 @@ impl Functions {
             }
         }
         Ok(())
+    }
+
+    /// Makes functions of those that are told `instead` of what the sections say.
+    pub(super) fn instead(&mut self, instead: &[(Range<Svma>, Step)]) -> Vec<Span> {
+        let offset = |at: Svma| at.0.checked_sub(self.base.0)?.try_into().ok();
+        let mut spans = Vec::new();
+        for (range, step) in instead {
+            let (Some(start), Some(end)) = (offset(range.start), offset(range.end)) else {
+                continue;
+            };
+            let first = self.rows.len();
+            self.rows.push(Row::new(start, Rule::pack(*step)));
+            let rows = first..first + 1;
+            spans.push(Span { start, end, rows });
+        }
+        spans
     }
 
     /// Makes functions of signal-return code.

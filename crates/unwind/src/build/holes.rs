@@ -15,9 +15,9 @@ const SHORTEST: u32 = 16;
 /// its reasons to have nothing else (browsers), or is not worth the time before an attach.
 const MOST_CODE: usize = 4 << 20;
 
-/// With fewer bytes, it is what is linked to all programs: symbols tell of nothing that is not
-/// found without.
-const NEEDS_SYMBOLS: usize = 1 << 10;
+/// With fewer bytes, it is what is linked to all programs, some 250 of them: symbols tell of
+/// nothing that is not found without.
+const NEEDS_SYMBOLS: usize = 320;
 
 /// The code of a file.
 pub trait Code {
@@ -35,39 +35,68 @@ pub trait Code {
 
     /// Where a program, or its dynamic linker, begins.
     fn entry(&self) -> Option<Svma>;
+
+    /// Bytes of a `.debug_frame` that is kept apart from the file, decompressed.
+    fn debug_frame(&self) -> Option<Vec<u8>>;
+}
+
+/// Code that nothing says anything of: where it is, from the module's base.
+pub(super) struct Holes(Vec<Range<u32>>);
+
+impl Holes {
+    fn size(&self) -> usize {
+        let sizes = self.0.iter().map(|hole| hole.len());
+        sizes.fold(0, usize::saturating_add)
+    }
+
+    /// Whether there is more than what is linked to all programs.
+    pub(super) fn has_functions(&self) -> bool {
+        self.size() >= NEEDS_SYMBOLS
+    }
 }
 
 impl Functions {
-    /// Makes functions of what `spans`, sorted and without overlaps, leave of `code`.
-    pub(super) fn by_code(&mut self, code: &dyn Code, spans: &[Span]) -> Vec<Span> {
-        let base = self.base.0;
-        let offset = |at: Svma| at.0.checked_sub(base).and_then(|at| u32::try_from(at).ok());
+    fn offset(&self, at: Svma) -> Option<u32> {
+        at.0.checked_sub(self.base.0)?.try_into().ok()
+    }
+
+    /// What `spans`, sorted and without overlaps, leave of `code`.
+    pub(super) fn holes(&self, code: &dyn Code, spans: &[Span]) -> Holes {
         let mut holes = Vec::new();
         for range in code.ranges() {
-            if let (Some(start), Some(end)) = (offset(range.start), offset(range.end)) {
+            if let (Some(start), Some(end)) = (self.offset(range.start), self.offset(range.end)) {
                 holes.extend(between(start..end, spans));
             }
         }
         holes.sort_by_key(|hole| hole.start);
-        let sizes = holes.iter().map(|hole| hole.len());
-        let size = sizes.fold(0, usize::saturating_add);
-        if size == 0 || size > MOST_CODE {
+        Holes(holes)
+    }
+
+    /// Makes functions of `holes` in `code`.
+    pub(super) fn by_code(&mut self, code: &dyn Code, holes: Holes) -> Vec<Span> {
+        if holes.size() == 0 || holes.size() > MOST_CODE {
             return Vec::new();
         }
+        let has_functions = holes.has_functions();
+        let base = self.base.0;
         let svma = |at: u32| Svma(base.saturating_add(at.into()));
         let read = |hole: Range<u32>| {
             let bytes = code.bytes(&(svma(hole.start)..svma(hole.end)))?;
             Some((hole.start, bytes))
         };
-        let mut flow = Flow::new(base, holes.into_iter().filter_map(read).collect());
-        if let Some(entry) = code.entry().and_then(offset) {
+        let mut flow = Flow::new(base, holes.0.into_iter().filter_map(read).collect());
+        if let Some(entry) = code.entry().and_then(|at| self.offset(at)) {
             flow.start(entry, State::OUTERMOST);
         }
-        if size >= NEEDS_SYMBOLS {
-            let functions = code.functions().into_iter().filter_map(offset);
-            functions.for_each(|at| flow.start(at, State::ENTRY));
-            let labels = code.labels().into_iter().filter_map(offset);
-            labels.for_each(|at| flow.label(at));
+        if has_functions {
+            for at in code.functions() {
+                self.offset(at)
+                    .into_iter()
+                    .for_each(|at| flow.start(at, State::ENTRY));
+            }
+            for at in code.labels() {
+                self.offset(at).into_iter().for_each(|at| flow.label(at));
+            }
         }
         flow.run();
         flow.found()

@@ -1,7 +1,7 @@
 //! Rows from call frame information (DWARF 5, section 6.4; LSB 5.0, chapter 10.6 for `.eh_frame`).
 //!
 //! `functions` reads the entries of a section, `convert` turns what an entry says of one pc into a
-//! [`Step`](crate::Step), `spans` settles which entry a pc belongs to, and writes the rows. Where
+//! [`Step`], `spans` settles which entry a pc belongs to, and writes the rows. Where
 //! no entry says anything, `holes` has `flow` find out from the code itself.
 
 mod convert;
@@ -16,10 +16,12 @@ mod spans;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use std::ops::Range;
+
 use gimli::{BaseAddresses, DebugFrame, EhFrame, LittleEndian};
 use leaktap_memory::Svma;
 
-use crate::Row;
+use crate::{Row, Step};
 use functions::Functions;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
@@ -41,6 +43,8 @@ pub struct CfiSections<'a> {
     pub text: Option<Svma>,
     /// Address of `.got`, for pointers relative to it (likewise).
     pub got: Option<Svma>,
+    /// Functions whose own entries are wrong, and how to get to their callers; without overlaps.
+    pub instead: &'a [(Range<Svma>, Step)],
     /// Signal-return code as [`signal_returns`] finds it; used where the sections say nothing.
     pub signal_returns: &'a [Svma],
 }
@@ -71,6 +75,8 @@ fn compile(sections: &CfiSections<'_>, code: Option<&dyn Code>) -> Built {
     let mut functions = Functions::new(sections.base);
     let mut spans = Vec::new();
     let bases = base_addresses(sections);
+    let found = functions.instead(sections.instead);
+    spans::fill(&mut spans, found);
     if let Some((_, bytes)) = sections.eh_frame {
         let mut section = EhFrame::new(bytes, LittleEndian);
         section.set_address_size(8);
@@ -86,7 +92,17 @@ fn compile(sections: &CfiSections<'_>, code: Option<&dyn Code>) -> Built {
     let found = functions.signal_returns(sections.signal_returns);
     spans::fill(&mut spans, found);
     if let Some(code) = code {
-        let found = functions.by_code(code, &spans);
+        let mut holes = functions.holes(code, &spans);
+        if holes.has_functions()
+            && let Some(bytes) = code.debug_frame()
+        {
+            let mut section = DebugFrame::new(&bytes, LittleEndian);
+            section.set_address_size(8);
+            let found = functions.read(&section, &bytes, &bases);
+            spans::fill(&mut spans, found);
+            holes = functions.holes(code, &spans);
+        }
+        let found = functions.by_code(code, holes);
         spans::fill(&mut spans, found);
     }
     Built {
