@@ -156,6 +156,11 @@ pub(crate) fn without_parameters(name: &str) -> &str {
         {
             name.split_at(start).0
         }
+        // Of a name that is cut, they have no end.
+        None if name.ends_with('…') => match name.split_once('(') {
+            Some((before, _)) if !before.is_empty() => before,
+            _ => name,
+        },
         _ => name,
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use crate::names::{last_part, short, without_compiler};
+use crate::names::{last_part, short, without_compiler, without_parameters};
 use crate::own::home::common_folder;
 use crate::own::origin::{Class, Origin};
-use crate::{Place, Report};
+use crate::{Frame, Place, Report};
 
 /// How frames read: names in short form, the user's own files from their common folder on.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) folder: Option<&'a str>,
     /// Names and paths in full.
     pub(crate) in_full: bool,
+    /// Whose culprits must not read alike.
+    pub(crate) report: Option<&'a Report>,
 }
 
 impl<'a> Reading<'a> {
@@ -25,7 +27,41 @@ impl<'a> Reading<'a> {
         let own = frames.filter(|frame| frame.own == Some(true));
         let files = own.filter_map(|frame| frame.file.as_deref());
         let folder = common_folder(files).filter(|_| !in_full);
-        Reading { folder, in_full }
+        Reading {
+            folder,
+            in_full,
+            report: Some(report),
+        }
+    }
+
+    /// The name of a row: without the types of parameters, unless it would read as the culprit of
+    /// another site then, which is another function.
+    pub(crate) fn row(self, place: &Place<'_>) -> String {
+        let name = self.name(place);
+        let bare = without_parameters(&name);
+        let is_bare = self.in_full || bare.len() == name.len();
+        match is_bare || self.is_anothers(bare, &name, place.frame) {
+            true => name,
+            false => bare.to_owned(),
+        }
+    }
+
+    /// Whether a culprit at the same place has this name, but for parameters, and others of those.
+    fn is_anothers(self, bare: &str, name: &str, frame: &Frame) -> bool {
+        let report = self.report.into_iter();
+        let culprits = report.flat_map(|report| {
+            let ids = report.sites.iter().filter_map(|site| site.culprit);
+            ids.filter_map(|id| report.tables().place(id))
+        });
+        let mut there = culprits.filter(|place| {
+            let other = place.frame;
+            (other.line, &other.file) == (frame.line, &frame.file)
+                && other.function != frame.function
+        });
+        there.any(|place| {
+            let other = self.name(&place);
+            other != name && without_parameters(&other) == bare
+        })
     }
 
     /// The function, or the address where it has no name. Empty if the place says all.
@@ -80,7 +116,30 @@ pub(crate) fn public<'f>(function: &'f str, place: &Place<'_>) -> &'f str {
 mod tests {
     use super::*;
     use crate::Module;
-    use crate::formats::text::tests::frame;
+    use crate::formats::text::tests::{add, frame, report};
+
+    #[test]
+    fn rows_have_parameters_where_they_would_read_alike() {
+        let mut report = report();
+        for (function, line) in [("open(int)", 1), ("open(char)", 1), ("fill(int)", 2)] {
+            add(
+                &mut report,
+                &[frame(function, "x.c", line)],
+                &[(1.0, 1, 10)],
+            );
+            let site = report.sites.last_mut().unwrap();
+            site.culprit = site.frames.first().copied();
+        }
+        let reading = Reading::of(&report, false);
+        let rows = report.sites.iter().map(|site| {
+            let place = report.tables().place(site.frames[0]);
+            reading.row(&place.unwrap())
+        });
+        let rows: Vec<_> = rows.collect();
+        assert_eq!(rows, ["open(int)", "open(char)", "fill"]);
+        let cut = format!("f(P{}…", ", P".repeat(9));
+        assert_eq!(without_parameters(&cut), "f");
+    }
 
     #[test]
     fn functions_of_the_c_library_have_their_public_names() {

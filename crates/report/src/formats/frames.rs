@@ -16,6 +16,7 @@ pub(crate) fn title(place: &Place<'_>) -> String {
     let reading = Reading {
         folder: None,
         in_full: true,
+        report: None,
     };
     let name = match &place.frame.function {
         Some(function) => public(function, place).to_owned(),

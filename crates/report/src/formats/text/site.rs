@@ -151,7 +151,7 @@ impl<'a> Sites<'a> {
 
     fn story(&mut self, story: &Story, tables: Tables<'_>, out: &mut dyn Write) -> io::Result<()> {
         if let Some((called, folded)) = &story.calls {
-            let name = tables.place(*called).map(|place| self.reading.name(&place));
+            let name = tables.place(*called).map(|place| self.reading.row(&place));
             let name = name.unwrap_or_default();
             let place = match folded {
                 Some(folded) => format!("… {folded}"),
@@ -241,7 +241,7 @@ impl<'a> Sites<'a> {
         let named = self.known.entry(id).or_insert_with(|| {
             let place = report.tables().place(id);
             place.map_or_else(Named::none, |place| Named {
-                name: reading.name(&place),
+                name: reading.row(&place),
                 place: reading.position(&place),
                 marks: marks(&place, style),
             })
