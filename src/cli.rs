@@ -18,7 +18,7 @@ use leaktap_trace::{Engine, How, Settings};
 
 pub(crate) use format::Format;
 pub(crate) use values::Process;
-use values::{bytes, duration, engine, leak_check, lossy, pattern, pid, pool, positive};
+use values::{bytes, duration, engine, lossy, pattern, pid, pool, positive};
 
 /// Finds memory leaks in running Linux programs
 #[derive(Debug, Parser)]
@@ -223,12 +223,12 @@ pub(crate) struct Trace {
     /// @glib, @libxml2, @openssl, @python.
     #[arg(long, value_name = "SPEC", value_parser = pool, hide_short_help = true)]
     pub(crate) alloc_fn: Vec<Pool>,
-    /// How leaks are graded; `none`, the only way yet: what is not freed is `unmatched`
+    /// How what is not freed is graded. Of a program that ends under `run`: what can be reached
     #[arg(
         long,
+        value_enum,
         value_name = "HOW",
-        default_value = "none",
-        value_parser = leak_check,
+        default_value_t = LeakCheck::None,
         hide_short_help = true
     )]
     pub(crate) leak_check: LeakCheck,
@@ -367,6 +367,7 @@ impl Trace {
                 engine: self.engine,
                 detours_only: self.detours_only,
                 pools: self.alloc_fn.clone(),
+                grades: self.leak_check == LeakCheck::Reachable,
             },
             max_overhead: self.max_overhead,
             free_stacks: self.free_stacks,
@@ -389,10 +390,12 @@ impl Listing {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LeakCheck {
     /// Everything not freed is `unmatched`
     None,
+    /// What can still be reached when the program ends is told from what cannot
+    Reachable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -473,9 +476,9 @@ pub(crate) enum LeakKind {
 }
 
 impl LeakKind {
-    /// Whether a trace can find such leaks: it does not grade by reachability.
-    pub(crate) fn can_occur(self) -> bool {
-        self == LeakKind::Unmatched
+    /// Whether a trace can find such leaks.
+    pub(crate) fn can_occur(self, check: LeakCheck) -> bool {
+        check == LeakCheck::Reachable || self == LeakKind::Unmatched
     }
 }
 
@@ -513,10 +516,6 @@ mod tests {
             (["--depth", "257"], "257"),
             (["--error-exitcode", "0"], "--error-exitcode"),
             (["--error-exitcode", "256"], "256"),
-            (
-                ["--leak-check", "reachable"],
-                "cannot grade by reachability yet",
-            ),
             (["--leak-check", "perhaps"], "perhaps"),
             (["-F", "xml"], "text, json"),
             (["--errors-for", "definite,lost"], "lost"),

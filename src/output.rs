@@ -17,7 +17,7 @@ use leaktap_report::{
 use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
 
-use crate::cli::{Format, Listing, Trace};
+use crate::cli::{Format, LeakCheck, LeakKind, Listing, Trace};
 use crate::debuginfod::Servers;
 use crate::error::{Error, FAILURE};
 use crate::known::{baseline, own, suppressions};
@@ -29,6 +29,7 @@ use crate::{sources, terminal};
 pub(crate) struct Output<'a> {
     listing: &'a Listing,
     capture: Option<&'a Pattern>,
+    leak_check: LeakCheck,
     /// How long the trace will take at most.
     duration: Option<Duration>,
     /// The report goes to standard error: standard output is the program's.
@@ -53,6 +54,7 @@ impl<'a> Output<'a> {
     pub(crate) fn of_attach(trace: &'a Trace, listing: &'a Listing) -> Result<Output<'a>, Error> {
         Ok(Output {
             capture: trace.output.as_ref(),
+            leak_check: trace.leak_check,
             duration: trace.duration,
             ..Output::of_report(listing)?
         })
@@ -62,6 +64,7 @@ impl<'a> Output<'a> {
         Ok(Output {
             listing,
             capture: None,
+            leak_check: LeakCheck::None,
             duration: None,
             to_stderr: false,
             suppressions: suppressions(listing)?,
@@ -91,8 +94,15 @@ impl<'a> Output<'a> {
                 shown(duration)
             )));
         }
+        if pid.is_some() && self.leak_check == LeakCheck::Reachable {
+            return Err(Error::Usage(
+                "--leak-check reachable is of programs that end under `run`, not yet of others"
+                    .to_owned(),
+            ));
+        }
         self.check_format()?;
-        if !self.listing.errors_for.iter().any(|kind| kind.can_occur()) {
+        let can_occur = |kind: &LeakKind| kind.can_occur(self.leak_check);
+        if !self.listing.errors_for.iter().any(can_occur) {
             return Err(Error::Usage(
                 "--errors-for names only kinds that --leak-check none cannot find: add unmatched"
                     .to_owned(),

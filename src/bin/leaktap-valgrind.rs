@@ -114,6 +114,7 @@ impl Options {
                 .filter(|(is_set, _)| *is_set)
                 .map(|(_, flag)| (*flag).into()),
         );
+        words.extend(["--leak-check", "reachable"].map(OsString::from));
         let status = self.status.filter(|_| !self.no_errors);
         let values = [
             ("--depth", self.depth.map(OsString::from)),
@@ -175,23 +176,25 @@ mod tests {
     #[test]
     fn options_are_translated() {
         for (line, expected) in [
-            ("./x -v", "run -F memcheck -- ./x -v"),
+            ("./x -v", "run --leak-check reachable -F memcheck -- ./x -v"),
             (
                 "-q --tool=memcheck --leak-check=yes --show-reachable=yes --num-callers=500 \
                  --log-file=/a=b.log ./x",
-                "run -q --depth 256 --report-file /a=b.log -F memcheck -- ./x",
+                "run -q --leak-check reachable --depth 256 --report-file /a=b.log -F memcheck \
+                 -- ./x",
             ),
             (
                 "--error-exitcode=3 --suppressions=a --suppressions=b --trace-children=yes -- ./x",
-                "run -f --error-exitcode 3 --suppressions a --suppressions b -F memcheck -- ./x",
+                "run -f --leak-check reachable --error-exitcode 3 --suppressions a \
+                 --suppressions b -F memcheck -- ./x",
             ),
             (
                 "--xml=yes --xml-file=o.xml ./x",
-                "run --report-file o.xml -F valgrind-xml -- ./x",
+                "run --leak-check reachable --report-file o.xml -F valgrind-xml -- ./x",
             ),
             (
                 "--log-fd=9 ./x",
-                "run --report-file /dev/fd/9 -F memcheck -- ./x",
+                "run --leak-check reachable --report-file /dev/fd/9 -F memcheck -- ./x",
             ),
         ] {
             assert_eq!(words(line).as_deref(), Ok(expected));

@@ -9,8 +9,6 @@ use leaktap_probe::Pool;
 use leaktap_report::Pattern;
 use leaktap_trace::Engine;
 
-use super::LeakCheck;
-
 /// A process, as the user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Process {
@@ -48,14 +46,6 @@ pub(super) fn engine() -> impl TypedValueParser<Value = Engine> {
         "breakpoint" => Engine::Breakpoint,
         _ => Engine::Auto,
     })
-}
-
-pub(super) fn leak_check(text: &str) -> Result<LeakCheck, String> {
-    match text {
-        "none" => Ok(LeakCheck::None),
-        "reachable" => Err("leaktap cannot grade by reachability yet, only `none`".to_owned()),
-        _ => Err("expected `none`".to_owned()),
-    }
 }
 
 /// Where something is written.

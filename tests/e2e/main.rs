@@ -44,6 +44,7 @@ mod families;
 mod follow;
 mod formats;
 mod frozen;
+mod graded;
 mod guests;
 mod harmless;
 mod hostile;

@@ -3,10 +3,8 @@
 //! Between the ledger and the report. Pure: knows no process, no symbols, no files.
 #![forbid(unsafe_code)]
 
-mod quick;
 mod regions;
 mod sites;
 
-pub use quick::Quick;
 pub use regions::{Origin, Region, Regions};
 pub use sites::{Held, SiteKey, Sum, sum};

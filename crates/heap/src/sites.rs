@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
+use leaktap_analysis::Quick;
+use leaktap_analysis::reach::Grade;
 use leaktap_ledger::FamilyId;
-
-use crate::quick::Quick;
 
 /// Most call sites that are told apart, and most milliseconds of all of them. A target could write
 /// millions of each into what it shares with us; with as many, leaktap needs a gigabyte.
@@ -29,13 +29,16 @@ pub struct SiteKey {
     pub mapping: bool,
     /// Of a block, which heap it is in.
     pub family: FamilyId,
+    /// Of a block, how it can be reached, if anybody has looked.
+    pub grade: Option<Grade>,
 }
 
 /// As one word.
 impl Hash for SiteKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let family = (self.family.number() as u64) << 33;
-        state.write_u64(family | u64::from(self.mapping) << 32 | u64::from(self.stack));
+        let grade = self.grade.map_or(0, |grade| grade as u64 + 1) << 60;
+        state.write_u64(grade | family | u64::from(self.mapping) << 32 | u64::from(self.stack));
     }
 }
 
@@ -45,6 +48,7 @@ impl SiteKey {
         stack: u32::MAX,
         mapping: false,
         family: FamilyId::FIRST,
+        grade: None,
     };
 }
 
@@ -192,6 +196,7 @@ mod tests {
                 stack: n % 100,
                 mapping: false,
                 family: FamilyId::FIRST,
+                grade: None,
             },
             size: u64::MAX,
             time: n,
@@ -215,6 +220,7 @@ mod tests {
             stack: 1,
             mapping: false,
             family: FamilyId::FIRST,
+            grade: None,
         };
         let other = SiteKey {
             mapping: true,

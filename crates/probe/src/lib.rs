@@ -36,7 +36,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
-pub use agent::{Held, OWN_STRIPE, Remains};
+pub use agent::{Held, OWN_STRIPE, Remains, is_agents};
 pub use arch::{
     Boundary, JUMP_LEN, LongBranch, OutOfLine, Relocated, Site, has_branch, jump, long_branches,
     may_have_branch, out_of_line, relocate,

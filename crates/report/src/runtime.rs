@@ -17,7 +17,8 @@ fn mark(sites: &mut [Site], tables: Tables<'_>) {
     let listed: Vec<bool> = names.iter().map(is_listed).collect();
     let limits = KEPT.iter().map(|kept| kept.most);
     let mut left: Vec<u64> = limits.chain([MOST_OF_LOADER]).collect();
-    let is_open = |site: &&mut Site| site.kind == Kind::Unmatched;
+    // What is lost is no longer kept.
+    let is_open = |site: &&mut Site| !matches!(site.kind, Kind::Definite | Kind::Indirect);
     let mut sites: Vec<_> = sites.iter_mut().filter(is_open).collect();
     sites.sort_by(|a, b| b.oldest.total_cmp(&a.oldest));
     for site in sites {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::grouping::grouped;
-use crate::{By, Change, Course, FrameId, Report, Site, Tables, diff};
+use crate::{By, Change, Course, FrameId, Kind, Report, Site, Tables, diff};
 
 /// What is listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -52,9 +52,9 @@ fn sort(report: &mut Report, by: Sort) {
     let ranks = ranks(report.tables());
     let rank = |&FrameId(id): &FrameId| ranks.get(id as usize);
     let size = |site: &Site| match by {
-        Sort::Bytes => Reverse((true, weight(site).1, weight(site).0)),
-        Sort::Blocks => Reverse((true, weight(site).0, weight(site).1)),
-        Sort::Rate => Reverse((is_growing(site), weight(site).1, weight(site).0)),
+        Sort::Bytes => Reverse((0, weight(site).1, weight(site).0)),
+        Sort::Blocks => Reverse((0, weight(site).0, weight(site).1)),
+        Sort::Rate => Reverse((urgency(site), weight(site).1, weight(site).0)),
     };
     sites.sort_by(|a, b| {
         let by_frames = || a.frames.iter().map(rank).cmp(b.frames.iter().map(rank));
@@ -88,6 +88,16 @@ pub(crate) fn weight(site: &Site) -> (u64, u64) {
     let left = (site.blocks, site.bytes);
     let changed = |change: Change| (change.blocks.unsigned_abs(), change.bytes.unsigned_abs());
     site.change.map_or(left, changed)
+}
+
+/// How urgent it is: what is lost or grows comes first, what is still in use last.
+fn urgency(site: &Site) -> u8 {
+    match site.kind {
+        _ if is_growing(site) => 3,
+        Kind::Definite | Kind::Indirect => 2,
+        Kind::Unmatched | Kind::Possible => 1,
+        Kind::Reachable | Kind::Runtime => 0,
+    }
 }
 
 /// Whether it is proven to grow.

@@ -227,6 +227,7 @@ fn attachable(pid: Tid) -> Result<Target, Error> {
         engine: Engine::Auto,
         detours_only: false,
         pools: Vec::new(),
+        grades: false,
     };
     let mut target = match Target::prepare(pid, &how, &mut common.files) {
         Ok(target) => target,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{FREE_STACKS, Loss, NO_FUNCTION, function, kind};
 use leaktap_agent::{Counts, Shared};
+use leaktap_analysis::reach::{Blocks, Grade};
 use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Origin, Region, Regions, SiteKey};
 use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
@@ -31,6 +32,21 @@ const _: () = assert!(OWN_STRIPE < STRIPES);
 /// it has more.
 const MOST_PIECES: usize = 1 << 22;
 
+/// How blocks were found to be reached.
+#[derive(Debug)]
+pub(crate) struct Grades {
+    pub(crate) blocks: Blocks,
+    /// By the number of the block.
+    pub(crate) grades: Vec<Grade>,
+}
+
+impl Grades {
+    fn of(&self, block: &Block) -> Option<Grade> {
+        let number = self.blocks.at(block.key.addr())?;
+        self.grades.get(number as usize).copied()
+    }
+}
+
 /// Of a stack that has freed.
 const FREED: Allocator = Allocator {
     function: FunctionId(NO_FUNCTION),
@@ -48,6 +64,8 @@ pub(crate) struct Books {
     injected: bool,
     /// What it mapped itself.
     pub(crate) regions: Regions,
+    /// Which blocks can still be reached, once that is known.
+    pub(crate) grades: Option<Grades>,
     /// The kernel was asked about them at the end of the trace.
     pub(crate) are_regions_seen: bool,
     started: Instant,
@@ -80,6 +98,7 @@ impl Books {
             shared: None,
             injected: false,
             regions: Regions::default(),
+            grades: None,
             are_regions_seen: false,
             started: Instant::now(),
             now: Duration::ZERO,
@@ -306,12 +325,19 @@ impl Books {
         all.filter(|held| self.counted.contains(&held.time))
     }
 
+    /// All live blocks, by address.
+    pub(crate) fn by_address(&self) -> Blocks {
+        let blocks = self.memory().blocks();
+        Blocks::new(blocks.map(|block| (block.key.addr(), block.size)))
+    }
+
     fn all_held(&self) -> impl Iterator<Item = Held> + '_ {
         let block = |block: Block| Held {
             key: SiteKey {
                 stack: block.stack.0,
                 mapping: false,
                 family: block.key.family(),
+                grade: self.grades.as_ref().and_then(|grades| grades.of(&block)),
             },
             size: block.size,
             time: block.time,
@@ -321,6 +347,7 @@ impl Books {
                 stack: region.stack,
                 mapping: true,
                 family: FamilyId::FIRST,
+                grade: None,
             },
             size: region.bytes,
             time: region.time,

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use leaktap_agent::Counts;
+use leaktap_analysis::reach::Grade;
 use leaktap_heap::{SiteKey, Sum, sum};
 use leaktap_ledger::FamilyId;
 use leaktap_probe::{Kind as Probed, Reason, Refusal};
 use leaktap_report::{
-    Age, Exit, Family, Forecast, Heap, Hex, Look, Measure, Peak, PeakSite, Probe, ProbeKind,
+    Age, Exit, Family, Forecast, Heap, Hex, Kind, Look, Measure, Peak, PeakSite, Probe, ProbeKind,
     Report, SCHEMA, Site, Source, Stopped, Target as Process, Totals, count, forecast,
 };
 use leaktap_symbols::Resolver;
@@ -40,12 +41,22 @@ fn report_with(namer: &mut Namer<'_>) -> Report {
     let target = namer.target;
     let sums = known(sum(target.books.held()), target);
     let counts = target.books.counts();
+    let stacks = stacks(&sums);
     let mut sites: Vec<_> = sums
         .iter()
-        .map(|(key, sum)| Site {
-            allocated_blocks: allocated(key, sum, &counts).map(|(blocks, _)| blocks),
-            allocated_bytes: allocated(key, sum, &counts).map(|(_, bytes)| bytes),
-            ..site(namer, key, sum)
+        .map(|(key, sum)| {
+            let stack = stacks.get(&key.stack);
+            let allocated = allocated(key, sum, &counts, stack);
+            Site {
+                allocated_blocks: allocated.map(|(blocks, _)| blocks),
+                allocated_bytes: allocated.map(|(_, bytes)| bytes),
+                ..site(
+                    namer,
+                    key,
+                    sum,
+                    stack.is_none_or(|stack| stack.first == *key),
+                )
+            }
         })
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.bytes, site.blocks)));
@@ -230,6 +241,7 @@ fn notes(target: &Target, sites: &[Site]) -> Vec<String> {
         notes.push(format!("{sites} with truncated stacks: {why}"));
     }
     notes.extend(target.mapping_notes());
+    notes.extend(target.ungraded());
     notes.extend(target.children.note());
     notes.extend(target.process().refused().map(without_agent));
     let lost = target.books.lost();
@@ -283,7 +295,12 @@ fn end_of_series(target: &Target) -> Option<Duration> {
 /// What a site had at each of these times, if it is one of those of which that is known; `bytes` at
 /// the end.
 fn series(target: &Target, key: &SiteKey, bytes: u64) -> Vec<Option<u64>> {
-    let mut series = target.books.series.of(key);
+    // Nobody was graded while they were taken.
+    let ungraded = SiteKey {
+        grade: None,
+        ..*key
+    };
+    let mut series = target.books.series.of(&ungraded);
     if !series.is_empty() && end_of_series(target).is_some() {
         series.push(Some(bytes));
     }
@@ -330,6 +347,15 @@ fn future(target: &Target) -> Option<Forecast> {
     forecast(target.timeline.moments(), &limits)
 }
 
+fn kind(grade: Grade) -> Kind {
+    match grade {
+        Grade::Definite => Kind::Definite,
+        Grade::Indirect => Kind::Indirect,
+        Grade::Possible => Kind::Possible,
+        Grade::Reachable => Kind::Reachable,
+    }
+}
+
 fn look(look: &crate::books::Look) -> Look {
     Look {
         at: look.at.as_secs_f64(),
@@ -338,16 +364,55 @@ fn look(look: &crate::books::Look) -> Look {
     }
 }
 
+/// What is left of a stack in the heap, in blocks of all grades.
+struct OfStack {
+    blocks: u64,
+    bytes: u64,
+    /// Those that have most: what is known of the stack alone is told of them.
+    first: SiteKey,
+    most: u64,
+}
+
+fn stacks(sums: &HashMap<SiteKey, Sum>) -> HashMap<u32, OfStack> {
+    let mut stacks: HashMap<_, OfStack> = HashMap::new();
+    for (key, sum) in sums.iter().filter(|(key, _)| !key.mapping) {
+        let of = stacks.entry(key.stack).or_insert(OfStack {
+            blocks: 0,
+            bytes: 0,
+            first: *key,
+            most: 0,
+        });
+        of.blocks = of.blocks.saturating_add(sum.blocks);
+        of.bytes = of.bytes.saturating_add(sum.bytes);
+        if (sum.bytes, key.grade) > (of.most, of.first.grade) {
+            (of.most, of.first) = (sum.bytes, *key);
+        }
+    }
+    stacks
+}
+
 /// What a stack has allocated in all, which is what is left or more: regions are cut and joined, so
-/// nobody counts those.
-fn allocated(key: &SiteKey, sum: &Sum, counts: &Counts) -> Option<(u64, u64)> {
+/// nobody counts those. Of blocks of several grades those of one have what was freed, too.
+fn allocated(
+    key: &SiteKey,
+    sum: &Sum,
+    counts: &Counts,
+    stack: Option<&OfStack>,
+) -> Option<(u64, u64)> {
     let (blocks, bytes) = counts.of(key.stack).filter(|_| !key.mapping)?;
+    let all = stack?;
+    if all.first != *key {
+        return Some((sum.blocks, sum.bytes));
+    }
+    let blocks = blocks.wrapping_sub(all.blocks.saturating_sub(sum.blocks));
+    let bytes = bytes.wrapping_sub(all.bytes.saturating_sub(sum.bytes));
     // Below zero, if a thread was killed before it had counted what another one handed on.
     let is_known = i64::try_from(blocks).is_ok() && i64::try_from(bytes).is_ok();
     is_known.then(|| (blocks.max(sum.blocks), bytes.max(sum.bytes)))
 }
 
-fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
+/// `is_first`: it is told what is known of the stack as a whole.
+fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum, is_first: bool) -> Site {
     let target = namer.target;
     // In milliseconds, as times are noted.
     let end = target.duration.as_millis() as u64;
@@ -360,10 +425,14 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
     let ages: Vec<_> = ages.collect();
     let counts = target.books.recent_looks();
     let counts: Vec<_> = counts.map(|look| look.blocks(key.stack)).collect();
-    let series = series(target, key, sum.bytes);
+    let series = match is_first {
+        true => series(target, key, sum.bytes),
+        false => Vec::new(),
+    };
     let stack = namer.stack(key.stack);
     let function = target.process().functions().display(stack.function);
     Site {
+        kind: key.grade.map_or(Kind::Unmatched, kind),
         source: match key.mapping {
             true => Source::Mapping,
             false => Source::Heap,
@@ -379,7 +448,7 @@ fn site(namer: &mut Namer<'_>, key: &SiteKey, sum: &Sum) -> Site {
             .books
             .first_seen(key.stack)
             .map(|at| at.as_secs_f64()),
-        counts: match counts.iter().all(|count| *count == 0) {
+        counts: match !is_first || counts.iter().all(|count| *count == 0) {
             true => Vec::new(),
             false => counts,
         },

@@ -160,6 +160,10 @@ impl<'a> Session<'a> {
     /// Launches a program, and lets it run.
     fn launch(&mut self, command: &Command) -> Result<(), Error> {
         let options = Options::follow().kill_on_exit();
+        let options = match self.settings.how.grades {
+            true => options.exit_events(),
+            false => options,
+        };
         let stopped = self.common.tracer.launch(command, options)?;
         self.begin(stopped, true, None).map_err(|(_, error)| error)
     }

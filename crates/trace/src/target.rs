@@ -22,6 +22,7 @@ mod how;
 mod linking;
 mod mappings;
 mod notes;
+mod reach;
 mod sight;
 mod states;
 mod stops;

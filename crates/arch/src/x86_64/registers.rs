@@ -55,6 +55,14 @@ impl Registers {
         self.rsp = sp.get();
     }
 
+    /// All that a program may keep a pointer in.
+    pub fn words(&self) -> [u64; 16] {
+        [
+            self.r15, self.r14, self.r13, self.r12, self.rbp, self.rbx, self.r11, self.r10,
+            self.r9, self.r8, self.rax, self.rcx, self.rdx, self.rsi, self.rdi, self.rsp,
+        ]
+    }
+
     /// rbp.
     pub fn bp(&self) -> u64 {
         self.rbp

@@ -59,6 +59,7 @@ pub(crate) use mappings::Unread;
 pub(crate) use plan::{Plan, call_code};
 pub use remains::Remains;
 pub(crate) use remains::remains;
+pub use reserved::is_named as is_agents;
 
 use remote::Regions;
 use room::Room;

@@ -36,7 +36,7 @@ fn shown() -> String {
 }
 
 /// Whether a mapping's file may be called so by any build.
-pub(super) fn is_named(mapping: &Mapping) -> bool {
+pub fn is_named(mapping: &Mapping) -> bool {
     let path = mapping.path().and_then(|path| path.to_str());
     path.is_some_and(|path| path.starts_with(ANY))
 }

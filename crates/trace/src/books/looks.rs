@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use leaktap_heap::Quick;
+use leaktap_analysis::Quick;
 use leaktap_ledger::Block;
 
 use crate::cost::processor_time;

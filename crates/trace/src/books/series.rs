@@ -179,6 +179,7 @@ mod tests {
 
     fn key(stack: u32) -> SiteKey {
         SiteKey {
+            grade: None,
             stack,
             mapping: false,
             family: FamilyId::FIRST,

@@ -73,4 +73,6 @@ pub struct How {
     pub detours_only: bool,
     /// Allocators beside those that leaktap knows.
     pub pools: Vec<Pool>,
+    /// Whether blocks are graded by what can still be reached when the program ends.
+    pub grades: bool,
 }

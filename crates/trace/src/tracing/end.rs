@@ -49,15 +49,19 @@ impl Tracing<'_> {
         let _ = self.common.tracer.stop_at_end(leader, stops); // fails if it has been killed
     }
 
-    /// The leader is about to end. The process does so, too, and its memory is still there, unless
-    /// the leader has called exit(2) and leaves others behind.
+    /// A thread is about to end. The process does so, too, and its memory is still there, unless
+    /// it has called exit(2) and leaves others behind.
     pub(crate) fn on_end(&mut self, stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
         let mut tasks = self.traced.tasks.iter();
         let is_alone = tasks.all(|(other, task)| *other == tid || task.child);
-        let call = stopped.registers()?.system_call();
-        if tid == self.traced.target.tid() && (is_alone || call != Some(EXIT.cast_unsigned())) {
+        let registers = stopped.registers()?;
+        let is_last = is_alone || registers.system_call() != Some(EXIT.cast_unsigned());
+        if tid == self.traced.target.tid() && is_last {
             self.traced.target.look_at_mappings();
+        }
+        if self.traced.target.how.grades && is_last && !self.is_child(tid) {
+            self.traced.target.grade(tid, &registers);
         }
         self.resume(stopped)
     }

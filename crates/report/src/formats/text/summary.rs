@@ -60,23 +60,45 @@ pub(crate) fn summary(
     if let Some(folder) = reading.folder {
         writeln!(out, "  sources    in {}", printable(folder))?;
     }
-    match meaning(&report.sites) {
-        Some(meaning) => writeln!(out, "{}", wrapped(&meaning, 13, style.width)),
-        None => Ok(()),
+    for line in meanings(&report.sites) {
+        writeln!(out, "{}", wrapped(&line, 13, style.width))?;
     }
+    Ok(())
 }
 
 /// What is listed, and in what order, where that is not by size.
-fn meaning(sites: &[Site]) -> Option<String> {
-    let mut kinds = sites.iter().map(|site| site.kind);
-    let is_unmatched = kinds.any(|kind| kind == Kind::Unmatched);
+fn meanings(sites: &[Site]) -> Vec<String> {
     let order = match sites {
         [first, _, ..] if is_growing(first) => "; what grows is listed first",
         _ => "",
     };
-    let meaning = "  unmatched  allocated while leaktap watched, and not freed";
-    is_unmatched.then(|| format!("{meaning}{order}"))
+    let has = |kind: Kind| sites.iter().any(|site| site.kind == kind);
+    let listed = KINDS.iter().filter(|(kind, _)| has(*kind));
+    let lines = listed.map(|(kind, meaning)| format!("  {:9}  {meaning}", kind.name()));
+    let mut lines: Vec<_> = lines.collect();
+    if let Some(last) = lines.last_mut() {
+        last.push_str(order);
+    }
+    lines
 }
+
+/// What kinds are.
+const KINDS: &[(Kind, &str)] = &[
+    (Kind::Definite, "lost: nothing points to it any more"),
+    (Kind::Indirect, "lost: only what is lost leads to it"),
+    (
+        Kind::Possible,
+        "not freed, and what leads to it points into its middle",
+    ),
+    (
+        Kind::Unmatched,
+        "allocated while leaktap watched, and not freed",
+    ),
+    (
+        Kind::Reachable,
+        "not freed, but the program could still do so",
+    ),
+];
 
 /// When a limit will be reached.
 fn future(forecast: &Forecast) -> String {
