@@ -18,10 +18,14 @@ mod unresolved;
 
 use self::parser::Parser;
 
+/// Bytes of a symbol that is read: compilers make such of some thousand.
+const LONGEST: usize = 32 << 10;
+
 /// The name that is mangled in `symbol`, as far as it is to be printed. None if this is no such
 /// name, or one that cannot be understood.
 pub(crate) fn demangle(symbol: &str) -> Option<String> {
     let mangled = symbol.strip_prefix("_Z")?;
+    (symbol.len() <= LONGEST).then_some(())?;
     let mut parser = Parser::new(mangled);
     let encoding = parser.encoding(true)?;
     let suffix = suffix(parser.rest())?;

@@ -105,7 +105,24 @@ fn full_of(symbol: Option<String>, own: &str) -> Option<(String, String)> {
         true => "{{closure}}",
         false => own,
     };
-    full.contains(&format!("::{own}")).then_some((full, symbol))
+    is_of(&full, own).then_some((full, symbol))
+}
+
+/// Whether a full name is that of a function that its source calls `own`: not of one whose name
+/// begins so, or that has such a parameter.
+fn is_of(full: &str, own: &str) -> bool {
+    let whole = full.replace("(anonymous namespace)", "");
+    let name = match own.starts_with("operator") {
+        true => &*whole,
+        false => whole.split('(').next().unwrap_or_default(),
+    };
+    let mut found = name.match_indices(own);
+    found.any(|(at, _)| {
+        let (before, behind) = (name.get(..at), name.get(at + own.len()..));
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        before.is_some_and(|before| before.ends_with("::"))
+            && behind.is_some_and(|behind| !behind.starts_with(is_word))
+    })
 }
 
 fn name(frame: &Frame<'_, Reader>) -> Name {

@@ -163,7 +163,7 @@ impl<'a> Parser<'a> {
             self.expect("fp")?;
         }
         self.qualifiers();
-        let number = self.ordinal()? as u64 + 1;
+        let number = self.ordinal()?.checked_add(1)? as u64;
         Some(self.sequence(vec![
             Piece::Text("{parm#"),
             Piece::Number(number),

@@ -6,7 +6,11 @@ use super::parser::{Parser, State};
 
 impl<'a> Parser<'a> {
     /// `<name>`. `state` is that of an encoding, of whose name this is the outermost part.
-    pub(super) fn name(&mut self, mut state: Option<&mut State>) -> Option<Id> {
+    pub(super) fn name(&mut self, state: Option<&mut State>) -> Option<Id> {
+        self.deeper(|parser| parser.name_here(state))
+    }
+
+    fn name_here(&mut self, mut state: Option<&mut State>) -> Option<Id> {
         match self.look(0) {
             b'N' => return self.nested_name(state),
             b'Z' => return self.local_name(state),
@@ -60,6 +64,7 @@ impl<'a> Parser<'a> {
             (state.qualifiers, state.reference) = (qualifiers, reference);
         }
         let mut name = None;
+        let mut is_last_new = false;
         while !self.eat("E") {
             if let Some(state) = state.as_deref_mut() {
                 state.ends_with_arguments = false;
@@ -69,9 +74,10 @@ impl<'a> Parser<'a> {
                 self.remember(part);
             }
             self.eat("M");
-            name = Some(part);
+            (name, is_last_new) = (Some(part), is_new);
         }
-        self.substitutions.pop()?;
+        // The whole is no prefix.
+        self.substitutions.pop().filter(|_| is_last_new)?;
         name
     }
 
@@ -124,7 +130,7 @@ impl<'a> Parser<'a> {
         }
         let mut scope = function;
         if self.eat("d") {
-            let number = self.ordinal()? as u64 + 1;
+            let number = self.ordinal()?.checked_add(1)? as u64;
             let argument = self.sequence(vec![
                 Piece::Text("{default arg#"),
                 Piece::Number(number),

@@ -25,7 +25,11 @@ impl Printer<'_, '_> {
             return (id, "");
         };
         let (mut of, mut symbol) = (*of, *symbol);
-        while symbol != "*" {
+        // A parameter may lead to itself: the name is the target's own.
+        for _ in 0..DEEPEST {
+            if symbol == "*" {
+                break;
+            }
             let meant = self.meant(of);
             match self.node(meant) {
                 Some(Node::Pointer(inner, other @ ("&" | "&&"))) => {

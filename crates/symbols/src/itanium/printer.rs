@@ -129,7 +129,9 @@ impl<'p, 'a> Printer<'p, 'a> {
             Node::Parameter {
                 argument: Some(is), ..
             } => self.before(*is),
-            Node::Parameter { index, .. } => self.push(&format!("auto:{}", index + 1)),
+            Node::Parameter { index, .. } => {
+                self.push(&format!("auto:{}", index.saturating_add(1)))
+            }
             Node::Lambda(pieces) => self.pieces(pieces),
         }
     }

@@ -38,6 +38,10 @@ impl Parser<'_> {
 
     /// `<template-arg>`
     pub(super) fn template_argument(&mut self) -> Option<Id> {
+        self.deeper(Parser::argument_here)
+    }
+
+    fn argument_here(&mut self) -> Option<Id> {
         match (self.look(0), self.look(1)) {
             (b'X', _) => {
                 self.take(1)?;
@@ -109,10 +113,10 @@ impl Parser<'_> {
     }
 
     fn rewritten(&mut self, id: Id, known: &mut HashMap<Id, Id>) -> Option<Id> {
+        self.rewrites_left = self.rewrites_left.checked_sub(1)?;
         if let Some(known) = known.get(&id) {
             return Some(*known);
         }
-        self.rewrites_left = self.rewrites_left.checked_sub(1)?;
         let node = self.node(id)?.clone();
         let mut is_new = false;
         let mut has_failed = false;
@@ -153,6 +157,10 @@ impl Parser<'_> {
     /// `<template-param-decl>`: how a parameter of a template of templates or of a lambda is
     /// declared.
     pub(super) fn parameter_declaration(&mut self) -> Option<Id> {
+        self.deeper(Parser::declaration_here)
+    }
+
+    fn declaration_here(&mut self) -> Option<Id> {
         self.expect("T")?;
         match self.take(1)? {
             "y" => Some(self.text("typename")),

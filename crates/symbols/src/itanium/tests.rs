@@ -45,7 +45,9 @@ fn what_is_no_name_is_none() {
 
 #[test]
 fn names_that_would_be_endless_are_cut() {
-    let deep = |start: &str, part: &str, end: &str| format!("{start}{}{end}", part.repeat(100_000));
+    let deep = |start: &str, part: &str, end: &str| {
+        format!("{start}{}{end}", part.repeat(30_000 / part.len()))
+    };
     // Each type is twice the one before: the name of the last is longer than there is memory.
     let doubling = (1..30).fold("_Z1f1PI1AS0_E".to_owned(), |symbol, at| {
         let digit = char::from_digit(at, 36).unwrap_or('0').to_ascii_uppercase();
@@ -62,6 +64,10 @@ fn names_that_would_be_endless_are_cut() {
         deep("_Z1fIiEv", "T_", ""),
         deep("_Z1fIJ", "i", "EEvDpT_DpT_DpT_"),
         deep("_Z1f", "UlT_E_", ""),
+        deep("_Z1fI", "J", "E"),
+        deep("_Z1fI", "Ty", "iE"),
+        deep("_Z1fI", "Tp", "iE"),
+        deep("_Z", "Z1fE", "1g"),
         doubling,
     ] {
         let start = Instant::now();
@@ -71,6 +77,25 @@ fn names_that_would_be_endless_are_cut() {
         assert!(len <= 20_000, "{len} bytes");
         assert!(took < Duration::from_millis(500), "{took:?}: {symbol:.60}");
     }
+}
+
+/// Each was one that harmed: for ever, by a stack that overflows, by a panic.
+#[test]
+fn names_that_nobody_mangles_do_no_harm() {
+    for symbol in [
+        "_ZN1acvRT_IS1_EEv",
+        "_Z1fIXsr1aILZNSaEEEE1bEEvv",
+        "_Z1fIXsr1aITkNSaEiEE1bEEvv",
+        "_ZN1aUt18446744073709551614_1fEv",
+        "_ZZ1fvEd18446744073709551614_1g",
+    ] {
+        assert!(
+            demangle(symbol).is_none_or(|name| name.len() <= 20_000),
+            "{symbol}"
+        );
+    }
+    let long = format!("_Z1fI{}E", "i".repeat(100_000));
+    assert_eq!(demangle(&long), None);
 }
 
 /// Names that compilers make, with parts replaced, repeated and left out.

@@ -14,7 +14,7 @@ impl Parser<'_> {
     }
 
     fn numbered(&mut self, text: &'static str) -> Option<Id> {
-        let number = self.ordinal()? as u64 + 1;
+        let number = self.ordinal()?.checked_add(1)? as u64;
         Some(self.sequence(vec![
             Piece::Text(text),
             Piece::Number(number),
@@ -30,7 +30,7 @@ impl Parser<'_> {
         self.lambda_depth -= 1;
         self.permits_forwards = forwards;
         let (templates, parameters) = parsed?;
-        let number = self.ordinal()? as u64 + 1;
+        let number = self.ordinal()?.checked_add(1)? as u64;
         let mut pieces = vec![Piece::Text("{lambda")];
         if !templates.is_empty() {
             pieces.extend([Piece::Text("<"), Piece::List(templates), Piece::Text(">")]);

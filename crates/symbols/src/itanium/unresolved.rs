@@ -38,7 +38,9 @@ impl Parser<'_> {
             if is_type {
                 return Some(self.remember(all));
             }
-            self.substitutions.remove(known);
+            if known < self.substitutions.len() {
+                self.substitutions.remove(known);
+            }
             scope = Some(all);
         }
         match scope {
