@@ -26,7 +26,7 @@ impl Flow {
         if let Some((number, _)) = self.found_at(place).filter(|(number, _)| *number != NONE) {
             return self.state(number) == state;
         }
-        if depth >= DEEPEST {
+        if depth >= DEEPEST || self.left_for_guesses == 0 {
             return true;
         }
         if let Some(decided) = self.decided.get(&place) {

@@ -73,7 +73,13 @@ pub(super) struct Flow {
     pub(super) doubtful: Vec<(Place, State, u32)>,
     /// Of such places, those that are known to be of the caller, or not to be.
     pub(super) decided: HashMap<Place, bool>,
+    /// Instructions that may be followed before there are no more guesses: each may go through all
+    /// code anew.
+    pub(super) left_for_guesses: usize,
 }
+
+/// How often all code may be gone through.
+const MOST_GUESSES: usize = 16;
 
 /// What holds from an instruction on.
 pub(super) enum Known {
@@ -87,6 +93,7 @@ pub(super) enum Known {
 
 impl Flow {
     pub(super) fn new(base: u64, holes: Vec<(u32, Vec<u8>)>) -> Flow {
+        let bytes: usize = holes.iter().map(|(_, bytes)| bytes.len()).sum();
         let hole = |(start, bytes): (u32, Vec<u8>)| Hole {
             start,
             at: vec![(NONE, NONE); bytes.len()],
@@ -105,6 +112,7 @@ impl Flow {
             left: Vec::new(),
             doubtful: Vec::new(),
             decided: HashMap::new(),
+            left_for_guesses: bytes.saturating_mul(MOST_GUESSES),
         }
     }
 
@@ -194,6 +202,7 @@ impl Flow {
     /// Follows all ways from what has been put. Returns when there are none left.
     pub(super) fn follow(&mut self) {
         while let Some((hole, offset)) = self.left.pop() {
+            self.left_for_guesses = self.left_for_guesses.saturating_sub(1);
             let Some(code) = self.holes.get(hole) else {
                 continue;
             };
