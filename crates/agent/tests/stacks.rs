@@ -217,8 +217,8 @@ fn pages_of_the_own_stack_are_asked_for_once() {
     program.host.knows_this_stack();
     let live = &program.host.control().live;
     let call = without_cfi();
-    // A frame whose caller is the end of all.
-    let frame = black_box([0_usize, 0]);
+    // A frame whose caller's chain of frame pointers ends.
+    let frame = black_box([0_usize, call as usize + 1]);
     let bp = frame.as_ptr() as usize;
     let ends = |kernel: bool, sees_closing: bool| {
         live.kernel.store(kernel.into(), Relaxed);
