@@ -280,6 +280,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_in_use_covers_nothing_that_is_lost() {
+        let of = |kinds: &[(Kind, u64)]| {
+            let all: Vec<_> = kinds.iter().map(|(_, blocks)| ("f", 1, *blocks)).collect();
+            let mut report = leaks(&all);
+            for (site, (kind, _)) in report.sites.iter_mut().zip(kinds) {
+                site.kind = *kind;
+            }
+            report
+        };
+        use Kind::{Definite, Possible, Reachable, Unmatched};
+        for (before, now, left) in [
+            (Reachable, Definite, 1),
+            (Reachable, Reachable, 0),
+            (Definite, Possible, 0),
+            (Unmatched, Definite, 0),
+        ] {
+            let baseline = Baseline::of(&[of(&[(before, 3)])]);
+            let mut reports = [of(&[(now, 3)])];
+            baseline.apply(&mut reports);
+            assert_eq!(reports[0].sites.len(), left, "{before:?} {now:?}");
+        }
+        let both = of(&[(Definite, 1), (Reachable, 3)]);
+        let sites: Vec<_> = both.sites.iter().collect();
+        let expected = ["heap:x!f<x!main", "in use:x!f<x!main"];
+        assert_eq!(fingerprints(&sites, &both), expected);
+    }
+
+    #[test]
     fn a_budget_is_bytes_or_places() {
         let reports = [leaks(&[("f", 1, 2), ("f", 1, 3), ("g", 3, 1)])];
         for (bytes, sites, expected) in [

@@ -17,20 +17,26 @@ pub fn difference(before: &[Report], after: &[Report]) -> Option<Report> {
     let before = one(before)?;
     let mut report = one(after)?;
     let mut numbers = Numbers::new(&before, &report);
+    // Of what nobody has looked at it is not known.
+    let tells_use = before.is_graded() && report.is_graded();
     let steps = numbers.of(&before);
     let mut known: HashMap<Key, Old> = HashMap::new();
     for (index, site) in before.sites.iter().enumerate() {
-        let old = known.entry(Key::of(site, &steps)).or_insert(Old {
-            first: index,
-            amount: Amount::default(),
-        });
+        let old = known
+            .entry(Key::of(site, &steps, tells_use))
+            .or_insert(Old {
+                first: index,
+                amount: Amount::default(),
+            });
         old.amount.add(site.blocks, site.bytes);
     }
     let steps = numbers.of(&report);
     let mut sites = HashMap::new();
     for site in std::mem::take(&mut report.sites) {
         let next = report.sites.len();
-        let number = *sites.entry(Key::of(&site, &steps)).or_insert(next);
+        let number = *sites
+            .entry(Key::of(&site, &steps, tells_use))
+            .or_insert(next);
         match report.sites.get_mut(number) {
             Some(one) => join(one, site),
             None => report.sites.push(site),
@@ -91,6 +97,7 @@ struct Old {
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     source: Source,
+    is_in_use: bool,
     family: Option<String>,
     /// What each call is known by, by number.
     frames: Vec<u32>,
@@ -100,13 +107,14 @@ struct Key {
 
 impl Key {
     /// `steps` are of the frames of its report, by their numbers.
-    fn of(site: &Site, steps: &[u32]) -> Key {
+    fn of(site: &Site, steps: &[u32], tells_use: bool) -> Key {
         let step = |FrameId(id): &FrameId| steps.get(*id as usize).copied();
         let mut frames: Vec<_> = site.frames.iter().filter_map(step).collect();
         // What was inlined is at the same offset.
         frames.dedup();
         Key {
             source: site.source,
+            is_in_use: tells_use && site.kind.is_in_use(),
             family: site.family.clone(),
             function: frames.is_empty().then(|| site.function.clone()),
             frames,
@@ -282,7 +290,7 @@ mod tests {
 
     use super::*;
     use crate::formats::text::tests::{add, frame, report};
-    use crate::{Hex, Selection};
+    use crate::{Hex, Kind, Selection};
 
     fn of(build: &str, sites: &[(&str, u64, u64, u64)]) -> Report {
         let mut all = report();
@@ -307,6 +315,29 @@ mod tests {
             (name.unwrap(), change.kind, change.blocks, change.bytes)
         });
         sites.collect()
+    }
+
+    #[test]
+    fn what_is_lost_is_another_site_than_what_is_in_use() {
+        let graded = |reachable, definite| {
+            let sites = [("f", 1, reachable, 90), ("f", 1, definite, 10)];
+            let mut all = of("aa", &sites);
+            all.sites[0].kind = Kind::Reachable;
+            all.sites[1].kind = Kind::Definite;
+            all
+        };
+        let changed = |before: &Report, after: &Report| {
+            let changes = changes(before, after).into_iter();
+            let mut changes: Vec<_> = changes.map(|(_, _, blocks, _)| blocks).collect();
+            changes.sort_unstable();
+            changes
+        };
+        let before = graded(19, 1);
+        assert_eq!(changed(&before, &graded(5, 15)), [-14, 14]);
+        assert_eq!(changed(&before, &graded(28, 1)), [0, 9]);
+        // Nobody has looked before.
+        let unknown = of("aa", &[("f", 1, 20, 100)]);
+        assert_eq!(changed(&unknown, &before), [0]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ const MOST: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Identity {
     is_mapping: bool,
+    /// What is lost is another site than what is in use.
+    is_in_use: bool,
     functions: Vec<Arc<str>>,
 }
 
@@ -28,6 +30,7 @@ impl Identity {
     pub(crate) fn new(site: &Site, functions: &[Arc<str>]) -> Identity {
         Identity {
             is_mapping: site.source == Source::Mapping,
+            is_in_use: site.kind.is_in_use(),
             functions: functions.iter().take(MOST).cloned().collect(),
         }
     }
@@ -37,9 +40,9 @@ impl Identity {
         self.functions.first()
     }
 
-    /// Whether both are mappings, or neither is.
+    /// Whether both are mappings, or neither is; and both are in use, or neither is.
     pub(crate) fn is_like(&self, other: &Identity) -> bool {
-        self.is_mapping == other.is_mapping
+        (self.is_mapping, self.is_in_use) == (other.is_mapping, other.is_in_use)
     }
 
     /// Whether its functions are among those of a stack, in this order, from the same innermost one
@@ -51,9 +54,10 @@ impl Identity {
     }
 
     fn text(&self) -> String {
-        let source = match self.is_mapping {
-            true => "mapping",
-            false => "heap",
+        let source = match (self.is_mapping, self.is_in_use) {
+            (true, _) => "mapping",
+            (false, true) => "in use",
+            (false, false) => "heap",
         };
         format!("{source}:{}", self.functions.join("<"))
     }
@@ -142,8 +146,9 @@ pub(crate) fn fingerprints(sites: &[&Site], report: &Report) -> Vec<String> {
     prints
 }
 
-/// Line and address of the culprit, and of all frames from the innermost on, and what was called.
-type Position<'s> = (Vec<(Option<u32>, Option<u64>)>, &'s str);
+/// Line and address of the culprit, and of all frames from the innermost on, what was called, and
+/// what has become of it.
+type Position<'s> = (Vec<(Option<u32>, Option<u64>)>, &'s str, &'static str);
 
 /// Where a site is. Code may move, but stays in order.
 fn position<'s>(site: &'s Site, report: &Report) -> Position<'s> {
@@ -152,7 +157,8 @@ fn position<'s>(site: &'s Site, report: &Report) -> Position<'s> {
         Some((frame.line, frame.offset.map(|offset| offset.0)))
     };
     let frames = site.culprit.iter().chain(&site.frames);
-    (frames.filter_map(place).collect(), &site.function)
+    let frames = frames.filter_map(place).collect();
+    (frames, &site.function, site.kind.name())
 }
 
 /// By its name. An optimised one that ends with a call of malloc is in no stack.

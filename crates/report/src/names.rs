@@ -157,12 +157,30 @@ pub(crate) fn without_parameters(name: &str) -> &str {
             name.split_at(start).0
         }
         // Of a name that is cut, they have no end.
-        None if name.ends_with('…') => match name.split_once('(') {
-            Some((before, _)) if !before.is_empty() => before,
-            _ => name,
+        None if name.ends_with('…') => match open_bracket(name) {
+            Some(at) => name.split_at(at).0,
+            None => name,
         },
         _ => name,
     }
+}
+
+/// The first bracket that is in no other, and no part of a name.
+fn open_bracket(name: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut found = name.char_indices().filter(|&(at, c)| {
+        let is_outer = depth == 0;
+        match c {
+            '(' | '<' | '{' => depth += 1,
+            ')' | '>' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let (before, behind) = name.split_at(at);
+        let is_name = ["(anonymous namespace)", "()"];
+        let is_name = is_name.iter().any(|name| behind.starts_with(name));
+        c == '(' && is_outer && !before.is_empty() && !is_name
+    });
+    found.next().map(|(at, _)| at)
 }
 
 /// Where the parameters of a C++ function begin and end: the last brackets that are in no others,

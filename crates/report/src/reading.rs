@@ -53,7 +53,7 @@ impl<'a> Reading<'a> {
             let ids = report.sites.iter().filter_map(|site| site.culprit);
             ids.filter_map(|id| report.tables().place(id))
         });
-        let mut there = culprits.filter(|place| {
+        let mut there = culprits.take(MOST_COMPARED).filter(|place| {
             let other = place.frame;
             (other.line, &other.file) == (frame.line, &frame.file)
                 && other.function != frame.function
@@ -97,6 +97,9 @@ impl<'a> Reading<'a> {
         below.unwrap_or_else(|| without_compiler(path))
     }
 }
+
+/// Sites, the first ones, that a name is compared with: there may be 100,000 without lines.
+const MOST_COMPARED: usize = 256;
 
 /// The name by which programs call a function of the C library: `strdup`, which is `__GI___strdup`
 /// inside of that.

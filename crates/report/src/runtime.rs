@@ -86,12 +86,22 @@ fn any_fits(patterns: &[&str], name: &str) -> bool {
 }
 
 impl Report {
+    /// Whether somebody has looked what leads to its blocks.
+    pub fn is_graded(&self) -> bool {
+        self.sites.iter().any(|site| site.kind.is_graded())
+    }
+
     /// Finds out which sites are runtimes' own, by the names that frames have now.
     pub fn mark_runtime(&mut self) {
+        // What is no runtime's after all could be reached, where that was looked at.
+        let before = match self.is_graded() {
+            true => Kind::Reachable,
+            false => Kind::Unmatched,
+        };
         let mut sites = std::mem::take(&mut self.sites);
         let kept = |site: &&mut Site| site.kind == Kind::Runtime;
         for site in sites.iter_mut().filter(kept) {
-            site.kind = Kind::Unmatched;
+            site.kind = before;
         }
         mark(&mut sites, self.tables());
         self.sites = sites;

@@ -216,6 +216,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the program could still free such blocks: they are no leak, whatever else is one at
+    /// the same place.
+    pub(crate) fn is_in_use(self) -> bool {
+        matches!(self, Kind::Reachable | Kind::Runtime)
+    }
+
+    /// Whether somebody has looked what leads to such blocks.
+    pub(crate) fn is_graded(self) -> bool {
+        !matches!(self, Kind::Unmatched | Kind::Runtime)
+    }
+
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
