@@ -11,16 +11,27 @@ use crate::leaktap::leaktap_with;
 /// Sizes of blocks by kind, and notes.
 type Graded = (BTreeMap<String, Vec<u64>>, Vec<String>);
 
-/// What `program` leaves.
+/// What the last process of `program` leaves.
 fn graded(engine: Engine, program: &[&str]) -> Graded {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("report").display().to_string();
     let engine = engine.to_string();
-    let words = ["run", "--engine", &engine, "--leak-check", "reachable"];
+    let words = [
+        "run",
+        "--engine",
+        &engine,
+        "-f",
+        "--leak-check",
+        "reachable",
+    ];
     let where_to = ["-F", "json", "--report-file", &file, "--"];
     leaktap_with(words.iter().chain(&where_to).chain(program));
     let text = std::fs::read_to_string(&file).expect("a report");
-    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let reports = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let report = reports.max_by_key(|report| report["target"]["parent"].as_i64());
+    let report = report.expect("a report");
     let list = |of: &str| report[of].as_array().cloned().unwrap_or_default();
     let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for site in list("sites")
@@ -76,6 +87,24 @@ engines! {
             let (kinds, notes) = graded(engine, &[&program, end]);
             let expected = of_kinds(&[("definite", &[300]), ("reachable", &[100])]);
             assert_eq!(kinds, expected, "{end}: {notes:?}");
+        }
+    }
+
+    fn every_place_that_a_program_writes_to_is_a_root(engine) {
+        let fixture = Fixture::new("graded_roots.c");
+        let program = fixture.program().display().to_string();
+        for place in [
+            "sbrk", "private", "shared", "large", "stack", "inherited", "thread", "key",
+        ] {
+            let (mut kinds, notes) = graded(engine, &[&program, place]);
+            // The places themselves.
+            kinds.remove("unmatched");
+            for sizes in kinds.values_mut() {
+                sizes.retain(|size| [100, 300].contains(size));
+            }
+            kinds.retain(|_, sizes| !sizes.is_empty());
+            let expected = of_kinds(&[("definite", &[300]), ("reachable", &[100])]);
+            assert_eq!(kinds, expected, "{place}: {notes:?}");
         }
     }
 }

@@ -2,4 +2,4 @@
 
 mod glibc;
 
-pub use glibc::{arena, is_heap};
+pub use glibc::{arena, first_chunk, is_heap, may_be_heap};

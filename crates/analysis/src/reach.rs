@@ -12,4 +12,4 @@ mod window;
 
 pub use blocks::{Blocks, Pointer};
 pub use grade::{Grade, grade};
-pub use scan::Scan;
+pub use scan::{Parts, Scan};

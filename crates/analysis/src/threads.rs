@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use leaktap_memory::PAGE;
+
 const WORD: u64 = 8;
 
 /// Where a thread's number, an `int`, is in its descriptor, `struct pthread`. Once it has ended it
@@ -33,9 +35,41 @@ pub fn descriptor(words: &[u64], at: u64, guards: Guards) -> Option<u64> {
     found.next()
 }
 
+/// Bytes of a descriptor that are looked at.
+pub const LEN: u64 = 2304;
+
+/// Bytes that a stack may have above its thread's descriptor.
+const MOST_ABOVE: u64 = 64 << 10;
+
+/// Where the stack begins, guard included, of the thread whose descriptor begins with `words`: it
+/// has first byte and length, somewhere (`stackblock`).
+pub fn stack(words: &[u64], descriptor: u64) -> Option<u64> {
+    let pairs = words.iter().zip(words.iter().skip(1));
+    let mut blocks = pairs.filter_map(|(&start, &len)| {
+        let above = start.checked_add(len)?.checked_sub(descriptor)?;
+        let is_block = start < descriptor && start.is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
+        (is_block && (1..=MOST_ABOVE).contains(&above)).then_some(start)
+    });
+    blocks.next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_descriptor_tells_where_its_stack_is() {
+        let descriptor = 0x7f00_0080_06c0;
+        let mut words = vec![1; 200];
+        assert_eq!(stack(&words, descriptor), None);
+        words[100] = 0x7f00_0000_0000;
+        words[101] = 0x80_1000;
+        assert_eq!(stack(&words, descriptor), Some(0x7f00_0000_0000));
+        words[101] = 0x80_0000;
+        assert_eq!(stack(&words, descriptor), None);
+        words[101] = 0x1_0080_1000;
+        assert_eq!(stack(&words, descriptor), None);
+    }
 
     #[test]
     fn a_descriptor_leads_to_itself_and_has_the_guards() {

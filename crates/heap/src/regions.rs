@@ -177,6 +177,13 @@ impl Regions {
         self.regions.values()
     }
 
+    /// First byte and end of what is memory, or may be, by address.
+    pub fn memory(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let pieces = self.pieces.iter();
+        let memory = pieces.filter(|(_, piece)| piece.state != State::Reserved);
+        memory.map(|(start, piece)| *start..piece.end)
+    }
+
     /// The regions of which anything is usable.
     pub fn live(&self) -> impl Iterator<Item = &Region> {
         self.mapped().filter(|region| region.bytes > 0)

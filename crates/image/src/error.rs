@@ -18,6 +18,14 @@ pub enum Error {
         /// The process id asked for.
         pid: i32,
     },
+    /// Some of what is mapped.
+    #[error("{bytes} bytes of the memory of process {pid} cannot be read")]
+    Unread {
+        /// The process.
+        pid: i32,
+        /// How much.
+        bytes: u64,
+    },
     /// The kernel does not let us look.
     #[error("not permitted to read {}", what.display())]
     Denied {

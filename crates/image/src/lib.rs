@@ -46,4 +46,4 @@ pub use module::{Key, Module};
 pub use resolve::{Code, Resolved};
 pub use scan::Skipped;
 pub use source_text::SourceText;
-pub use usage::in_use;
+pub use usage::{in_use, touched};

@@ -43,9 +43,7 @@ struct Area {
 pub fn in_use(pid: i32, ranges: &[(Range<Addr>, bool)]) -> Result<Vec<Range<Addr>>, Error> {
     let areas = areas(&contents(pid, "smaps")?);
     let failed = |error: io::Error| Error::proc(pid, "pagemap", error.into());
-    let thread = living_thread(pid).unwrap_or(pid);
-    let pagemap = Process::new(thread).and_then(|process| process.open_relative("pagemap"));
-    let pagemap = pagemap.map_err(|error| Error::proc(pid, "pagemap", error))?;
+    let pagemap = pagemap(pid)?;
     let mut used = Vec::new();
     for area in areas.iter().filter(|area| area.shared || area.filled > 0) {
         let (mut filled, mut lazy) = (Vec::new(), Vec::new());
@@ -65,6 +63,30 @@ pub fn in_use(pid: i32, ranges: &[(Range<Addr>, bool)]) -> Result<Vec<Range<Addr
     }
     let range = |range: Range<u64>| Addr::new(range.start)..Addr::new(range.end);
     Ok(used.into_iter().map(range).collect())
+}
+
+/// What of `ranges` process `pid` has touched, in their order: pages that are in memory by its own
+/// page tables, or swapped out. To read others would make them, also where they are shared.
+///
+/// # Errors
+/// As [`mappings`](crate::mappings).
+pub fn touched(pid: i32, ranges: &[Range<Addr>]) -> Result<Vec<Range<Addr>>, Error> {
+    let pagemap = pagemap(pid)?;
+    let mut touched = Vec::new();
+    for range in ranges {
+        let mut filled = Vec::new();
+        fill(&pagemap, range.start.get()..range.end.get(), &mut filled)
+            .map_err(|error| Error::proc(pid, "pagemap", error.into()))?;
+        let filled = filled.into_iter();
+        touched.extend(filled.map(|range| Addr::new(range.start)..Addr::new(range.end)));
+    }
+    Ok(touched)
+}
+
+fn pagemap(pid: i32) -> Result<File, Error> {
+    let thread = living_thread(pid).unwrap_or(pid);
+    let pagemap = Process::new(thread).and_then(|process| process.open_relative("pagemap"));
+    pagemap.map_err(|error| Error::proc(pid, "pagemap", error))
 }
 
 /// The areas that the text of smaps lists. What cannot be understood is none.
@@ -192,7 +214,9 @@ mod tests {
         let start = (memory.as_ptr() as u64).next_multiple_of(PAGE);
         let range = Addr::new(start)..Addr::new(start + 4 * PAGE);
         let own = std::process::id().cast_signed();
+        let all = std::slice::from_ref(&range);
         let asked = [(range.clone(), false)];
-        assert_eq!(in_use(own, &asked).unwrap(), [range]);
+        assert_eq!(in_use(own, &asked).unwrap(), all);
+        assert_eq!(touched(own, all).unwrap(), all);
     }
 }

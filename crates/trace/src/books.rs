@@ -40,10 +40,22 @@ pub(crate) struct Grades {
     pub(crate) grades: Vec<Grade>,
 }
 
-impl Grades {
+/// Whether they are known.
+#[derive(Debug)]
+pub(crate) enum Graded {
+    NotYet,
+    /// Why they could not be found out.
+    Failed(String),
+    Done(Grades),
+}
+
+impl Graded {
     fn of(&self, block: &Block) -> Option<Grade> {
-        let number = self.blocks.at(block.key.addr())?;
-        self.grades.get(number as usize).copied()
+        let Graded::Done(Grades { blocks, grades }) = self else {
+            return None;
+        };
+        let number = blocks.at(block.key.addr())?;
+        grades.get(number as usize).copied()
     }
 }
 
@@ -65,7 +77,7 @@ pub(crate) struct Books {
     /// What it mapped itself.
     pub(crate) regions: Regions,
     /// Which blocks can still be reached, once that is known.
-    pub(crate) grades: Option<Grades>,
+    pub(crate) graded: Graded,
     /// The kernel was asked about them at the end of the trace.
     pub(crate) are_regions_seen: bool,
     started: Instant,
@@ -98,7 +110,7 @@ impl Books {
             shared: None,
             injected: false,
             regions: Regions::default(),
-            grades: None,
+            graded: Graded::NotYet,
             are_regions_seen: false,
             started: Instant::now(),
             now: Duration::ZERO,
@@ -337,7 +349,7 @@ impl Books {
                 stack: block.stack.0,
                 mapping: false,
                 family: block.key.family(),
-                grade: self.grades.as_ref().and_then(|grades| grades.of(&block)),
+                grade: self.graded.of(&block),
             },
             size: block.size,
             time: block.time,

@@ -224,6 +224,7 @@ impl<'a> Tracing<'a> {
             return Ok(());
         }
         self.leave_former_memory();
+        self.nobody_has_ended();
         self.add(tid, false);
         self.common.execed.push(tid);
         self.traced.target.exec(self.common, &mut stopped);

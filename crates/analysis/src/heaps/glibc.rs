@@ -44,7 +44,22 @@ pub fn arena(words: &[u64], at: u64) -> Option<Range<u64>> {
 /// heap.
 pub fn is_heap(start: u64, first: u64) -> bool {
     let is_behind = (2 * PAIR..=4 * PAIR).contains(&(first % HEAP_ALIGN));
-    start.is_multiple_of(HEAP_ALIGN) && is_behind
+    may_be_heap(start) && is_behind
+}
+
+/// The same, by its address alone.
+pub fn may_be_heap(start: u64) -> bool {
+    start.is_multiple_of(HEAP_ALIGN)
+}
+
+/// Where chunks begin among `words`, the first of the heap segment, at `at`: the first one is the
+/// thread cache (`tcache_perthread_struct`), whose size tells.
+pub fn first_chunk(words: &[u64], at: u64) -> Option<u64> {
+    /// From 2.30 on, from 2.26 on, and from 2.42 on, with `PREV_INUSE`.
+    const SIZES: [u64; 3] = [0x291, 0x251, 0x301];
+    let pairs = words.as_chunks::<2>().0.iter().zip(0_u64..);
+    let mut chunks = pairs.filter(|([_, size], _)| SIZES.contains(size));
+    chunks.next().map(|(_, index)| at + index * PAIR)
 }
 
 #[cfg(test)]
@@ -82,6 +97,14 @@ mod tests {
         assert_eq!(arena(&state(&all), 0x7000), None);
         // Somebody's own lists, in which a few are empty.
         assert_eq!(arena(&state(&all[..110]), 0x7000), None);
+    }
+
+    #[test]
+    fn chunks_begin_with_the_thread_cache() {
+        assert_eq!(first_chunk(&[0, 0x291, 5, 6], 0x4000), Some(0x4000));
+        let words = [7, 8, 0x291, 9, 10, 0x291];
+        assert_eq!(first_chunk(&words, 0x4000), Some(0x4020));
+        assert_eq!(first_chunk(&words[..5], 0x4000), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ const PIECE_BITS: u32 = 16;
 
 /// More pieces than that are not kept for one block, which is then looked for from its first piece
 /// on: a block of a terabyte is address space, not memory.
-const MOST_PIECES: u64 = 1 << 16;
+const MOST_PIECES: u64 = 1 << 10;
 
 /// The live blocks of a process, by address.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Blocks {
         let mut blocks = Blocks::default();
         let mut open: Vec<u32> = Vec::new();
         for (number, (start, len)) in (0..).zip(all) {
-            let len = len.clamp(1, u64::MAX - start);
+            let len = len.max(1).min(u64::MAX - start);
             while open.pop_if(|outer| blocks.end(*outer) <= start).is_some() {}
             let outer = open.last().map_or(0, |outer| outer + 1);
             blocks.starts.push(start);
@@ -101,12 +101,20 @@ impl Blocks {
         self.starts.iter().copied().zip(self.lens.iter().copied())
     }
 
-    /// Whether a block begins in `range`.
-    pub fn any_in(&self, range: Range<u64>) -> bool {
+    /// The same of those that are in no other.
+    pub fn outermost(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let all = self.ranges().zip(&self.within);
+        all.filter(|(_, within)| **within == 0)
+            .map(|(range, _)| range)
+    }
+
+    /// The first byte of the first block that begins in `range`.
+    pub fn first_in(&self, range: Range<u64>) -> Option<u64> {
         let first = self.starts.partition_point(|start| *start < range.start);
         self.starts
             .get(first)
-            .is_some_and(|start| *start < range.end)
+            .copied()
+            .filter(|start| *start < range.end)
     }
 
     /// The number of the block that begins at `start`.
@@ -153,13 +161,13 @@ impl Blocks {
 
     #[cold]
     fn find_vast(&self, word: u64) -> Option<Pointer> {
-        let holds = |&&block: &&u32| {
-            let range = self.range(block);
-            range.is_some_and(|(start, len)| start <= word && word - start < len)
-        };
-        let block = *self.vast.iter().rev().find(holds)?;
-        let (start, _) = self.range(block)?;
-        Some(Pointer::new(block, start == word))
+        let start = |block: u32| self.range(block).map_or(0, |(start, _)| start);
+        let behind = self.vast.partition_point(|block| start(*block) <= word);
+        let mut block = *self.vast.get(behind.checked_sub(1)?)?;
+        while self.end(block) <= word {
+            block = self.within.get(block as usize)?.checked_sub(1)?;
+        }
+        Some(Pointer::new(block, start(block) == word))
     }
 
     fn end(&self, block: u32) -> u64 {

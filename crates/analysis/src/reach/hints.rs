@@ -3,18 +3,20 @@
 
 use leaktap_memory::{Addr, ReadMemory};
 
+use super::Parts;
+
 const WORD: u64 = 8;
 
 /// Words of a table of virtual functions that are looked at.
 const TABLE: u64 = 4;
 
 /// Whether a pointer `offset` bytes into the block of `len` bytes at `start` is as good as one to
-/// its start. `is_code` tells addresses of code.
+/// its start. `parts` tells what may be at an address.
 pub(super) fn is_start(
     (start, len): (u64, u64),
     offset: u64,
     memory: &impl ReadMemory,
-    is_code: &impl Fn(u64) -> bool,
+    parts: &Parts<impl Fn(u64) -> bool, impl Fn(u64) -> bool>,
 ) -> bool {
     let word = |at: u64| memory.read_u64(Addr::new(at)).ok();
     let Some(first) = word(start).filter(|_| offset.is_multiple_of(WORD)) else {
@@ -27,8 +29,7 @@ pub(super) fn is_start(
     };
     let base = || word(start.wrapping_add(offset));
     is_behind
-        || is_table(first, word, is_code)
-            && base().is_some_and(|base| is_table(base, word, is_code))
+        || is_table(first, word, parts) && base().is_some_and(|base| is_table(base, word, parts))
 }
 
 /// `length64`: the size of the rest.
@@ -51,7 +52,12 @@ fn is_string(length: u64, capacity: Option<u64>, len: u64) -> bool {
 }
 
 /// `multipleinheritance`: a table of virtual functions, of the object and of a base class in it.
-fn is_table(at: u64, word: impl Fn(u64) -> Option<u64>, is_code: &impl Fn(u64) -> bool) -> bool {
+fn is_table(
+    at: u64,
+    word: impl Fn(u64) -> Option<u64>,
+    parts: &Parts<impl Fn(u64) -> bool, impl Fn(u64) -> bool>,
+) -> bool {
     at.is_multiple_of(WORD)
-        && (0..TABLE).any(|index| word(at.wrapping_add(index * WORD)).is_some_and(is_code))
+        && (parts.is_constant)(at)
+        && (0..TABLE).any(|index| word(at.wrapping_add(index * WORD)).is_some_and(&parts.is_code))
 }

@@ -1,7 +1,18 @@
+use std::ops::Range;
+
 use leaktap_memory::ReadMemory;
 
 use super::window::Window;
 use super::{Blocks, Pointer, hints};
+
+/// Which addresses may be what.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<C, T> {
+    /// Code.
+    pub is_code: C,
+    /// Constants, as tables of virtual functions are.
+    pub is_constant: T,
+}
 
 /// What the words of memory lead to. Of each block is kept where it leads to, not what it holds.
 #[derive(Debug, Default)]
@@ -16,17 +27,18 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Goes through `len` bytes of roots at `start`.
+    /// Goes through roots.
     pub fn root(
         &mut self,
         blocks: &Blocks,
-        (start, len): (u64, u64),
+        root: Range<u64>,
         memory: &impl ReadMemory,
-        is_code: &impl Fn(u64) -> bool,
+        parts: &Parts<impl Fn(u64) -> bool, impl Fn(u64) -> bool>,
     ) {
         let roots = &mut self.roots;
-        self.unread += Window::new(memory).words(start, len, |word| {
-            roots.extend(pointer(blocks, word, memory, is_code));
+        let piece = root.clone();
+        self.unread += Window::new(memory).words(root, &piece, |word| {
+            roots.extend(pointer(blocks, word, memory, parts));
         });
     }
 
@@ -36,20 +48,26 @@ impl Scan {
         self.roots.extend(found);
     }
 
-    /// Goes through all blocks.
+    /// Goes through all blocks, as far as they are in `touched`, by address: nothing else is read.
     pub fn blocks(
         &mut self,
         blocks: &Blocks,
+        touched: &[Range<u64>],
         memory: &impl ReadMemory,
-        is_code: &impl Fn(u64) -> bool,
+        parts: &Parts<impl Fn(u64) -> bool, impl Fn(u64) -> bool>,
     ) {
         let mut window = Window::new(memory);
-        for block in 0..blocks.len() as u32 {
-            let (start, len) = blocks.range(block).unwrap_or_default();
-            let pointers = &mut self.pointers;
-            self.unread += window.words(start, len, |word| {
-                pointers.extend(pointer(blocks, word, memory, is_code));
-            });
+        for (start, len) in blocks.ranges() {
+            let end = start + len;
+            let first = touched.partition_point(|piece| piece.end <= start);
+            let pieces = touched.iter().skip(first);
+            for piece in pieces.take_while(|piece| piece.start < end) {
+                let part = piece.start.max(start)..piece.end.min(end);
+                let pointers = &mut self.pointers;
+                self.unread += window.words(part, piece, |word| {
+                    pointers.extend(pointer(blocks, word, memory, parts));
+                });
+            }
             self.ends.push(self.pointers.len());
         }
     }
@@ -87,14 +105,14 @@ fn pointer(
     blocks: &Blocks,
     word: u64,
     memory: &impl ReadMemory,
-    is_code: &impl Fn(u64) -> bool,
+    parts: &Parts<impl Fn(u64) -> bool, impl Fn(u64) -> bool>,
 ) -> Option<Pointer> {
     let pointer = blocks.find(word)?;
     if pointer.is_start() {
         return Some(pointer);
     }
     let range = blocks.range(pointer.block())?;
-    let is_start = hints::is_start(range, word - range.0, memory, is_code);
+    let is_start = hints::is_start(range, word - range.0, memory, parts);
     Some(Pointer::new(pointer.block(), is_start))
 }
 
@@ -107,6 +125,11 @@ mod tests {
     /// Words from 0x10000 on; the page at 0x11000 is not there.
     struct Words(Vec<u64>);
 
+    type No = fn(u64) -> bool;
+    const NONE: Parts<No, No> = Parts {
+        is_code: |_| false,
+        is_constant: |_| false,
+    };
     const AT: u64 = 0x1_0000;
     const HOLE: std::ops::Range<u64> = 0x1_1000..0x1_2000;
 
@@ -141,8 +164,9 @@ mod tests {
         memory.set(AT + 0x118, &[0x1_0f00]);
         memory.set(0x1_2008, &[last]);
         let mut scan = Scan::default();
-        scan.root(&blocks, (0x1_0001, 0x20), &memory, &|_| false);
-        scan.blocks(&blocks, &memory, &|_| false);
+        scan.root(&blocks, 0x1_0001..0x1_0021, &memory, &NONE);
+        let all = [AT..HOLE.start, HOLE.start..0x1_3000];
+        scan.blocks(&blocks, &all, &memory, &NONE);
         assert_eq!(grade(&blocks, &scan), [Grade::Reachable; 3]);
         assert_eq!(scan.unread(), 0x1000);
     }
@@ -157,7 +181,11 @@ mod tests {
         memory.set(AT + 0x600, &[AT + offset]);
         let blocks = Blocks::new([(AT, len)]);
         let mut scan = Scan::default();
-        scan.root(&blocks, (AT + 0x600, 8), &memory, &|at| at >> 16 == 9);
+        let parts = Parts {
+            is_code: |at: u64| at >> 16 == 9,
+            is_constant: |at: u64| at >> 16 == 1,
+        };
+        scan.root(&blocks, AT + 0x600..AT + 0x608, &memory, &parts);
         grade(&blocks, &scan)[0]
     }
 

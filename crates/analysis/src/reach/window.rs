@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use leaktap_memory::{Addr, PAGE, ReadMemory};
 
 /// Bytes that are read at a time: more of them take longer a byte, as they leave the cache.
@@ -21,14 +23,19 @@ impl<'m, M: ReadMemory> Window<'m, M> {
         }
     }
 
-    /// Tells `word` each aligned word of `len` bytes at `start`. Returns how many bytes cannot be
-    /// read: what is behind them is tried again.
-    pub(super) fn words(&mut self, start: u64, len: u64, mut word: impl FnMut(u64)) -> u64 {
-        let end = start.saturating_add(len) & !(WORD - 1);
-        let mut at = start.checked_next_multiple_of(WORD).unwrap_or(end);
+    /// Tells `word` each aligned word of `range`, which is in `piece`: no more than that is read.
+    /// Returns how many bytes cannot be read: what is behind them is tried again.
+    pub(super) fn words(
+        &mut self,
+        range: Range<u64>,
+        piece: &Range<u64>,
+        mut word: impl FnMut(u64),
+    ) -> u64 {
+        let end = range.end & !(WORD - 1);
+        let mut at = range.start.checked_next_multiple_of(WORD).unwrap_or(end);
         let mut unread = 0;
         while at < end {
-            match self.bytes(at, end - at) {
+            match self.bytes(at, end - at, piece.end) {
                 Some(bytes) => {
                     let (words, _) = bytes.as_chunks();
                     words
@@ -47,12 +54,12 @@ impl<'m, M: ReadMemory> Window<'m, M> {
     }
 
     /// Bytes at `at`, a word at least and `len` at most; nothing if they cannot be read.
-    fn bytes(&mut self, at: u64, len: u64) -> Option<&[u8]> {
+    fn bytes(&mut self, at: u64, len: u64, limit: u64) -> Option<&[u8]> {
         let has_it = at.checked_sub(self.at).is_some_and(|from| {
             let left = (self.bytes.len() as u64).checked_sub(from);
             left.is_some_and(|left| left >= WORD)
         });
-        if !has_it && !self.move_to(at) {
+        if !has_it && !self.move_to(at, limit) {
             return None;
         }
         let from = usize::try_from(at - self.at).ok()?;
@@ -61,11 +68,11 @@ impl<'m, M: ReadMemory> Window<'m, M> {
         bytes.get(..len)
     }
 
-    /// Reads from `at` on as much as can be read at once, to the end of a page.
-    fn move_to(&mut self, at: u64) -> bool {
+    /// Reads from `at` on as much as can be read at once, to the end of a page, or to `limit`.
+    fn move_to(&mut self, at: u64, limit: u64) -> bool {
         let mut len = CHUNK;
         while len as u64 >= PAGE {
-            let end = page_end(at).saturating_add(len as u64 - PAGE);
+            let end = page_end(at).saturating_add(len as u64 - PAGE).min(limit);
             self.at = at;
             self.bytes.resize((end - at) as usize, 0);
             if self.memory.read(Addr::new(at), &mut self.bytes).is_ok() {

@@ -3,87 +3,111 @@
 
 use std::ops::Range;
 
-use leaktap_analysis::reach::{Blocks, Scan, grade};
+use leaktap_agent::layout::ALL_SEEN;
+use leaktap_analysis::reach::{Blocks, Parts, Scan, grade};
 use leaktap_analysis::threads::Guards;
 use leaktap_analysis::{heaps, threads};
 use leaktap_arch::Registers;
-use leaktap_image::{Error, Kind, Mapping, in_use, mappings};
-use leaktap_memory::{Addr, PAGE, ReadMemory, Unreadable};
+use leaktap_image::{Error, Kind, Mapping, mappings, touched};
+use leaktap_memory::{Addr, PAGE, ReadMemory};
 use leaktap_probe::is_agents;
-use leaktap_tracee::{Memory, Tid};
+use leaktap_tracee::Tid;
 
 use super::Target;
-use crate::books::Grades;
+use crate::books::{Graded, Grades};
 use crate::error::cause;
 
 /// Below rsp, where a function that calls none keeps what it likes (psABI, 3.2.2).
 const RED_ZONE: u64 = 128;
 
-/// Of blocks of so many bytes it is asked which of their pages are in use: others are in few.
-const LARGE: u64 = 1 << 20;
+/// Bytes in which a heap segment's first chunk is looked for.
+const LARGEST_TLS: u64 = 1 << 20;
 
 /// Bytes, of a file's data or a stack, in which an arena or a descriptor is looked for.
 const MOST_DATA: u64 = 16 << 20;
 
 impl Target {
-    /// Grades all blocks by what its memory holds, which nobody changes any more: it ends, by
-    /// `last`, a thread that has these registers.
-    pub(crate) fn grade(&mut self, last: Tid, registers: &Registers) {
-        if self.books.grades.is_some() || self.is_replaced {
+    /// Grades all blocks by what its memory holds, which nobody changes any more: it ends. Of the
+    /// threads that have come to their ends these are the last one's registers, and what the others
+    /// had in theirs.
+    pub(crate) fn grade(&mut self, last: Tid, registers: &Registers, others: &[u64]) {
+        if self.is_replaced {
             return;
         }
         let blocks = self.books.by_address();
-        match self.reach(&blocks, last, registers) {
+        self.books.graded = match self.reach(&blocks, last, registers, others) {
             Ok(scan) => {
                 let grades = grade(&blocks, &scan);
-                self.books.grades = Some(Grades { blocks, grades });
+                Graded::Done(Grades { blocks, grades })
             }
-            Err(error) => {
-                let why = cause(&error);
-                self.notes
-                    .push(format!("not graded by reachability: {error}{why}"));
-            }
-        }
+            Err(error) => Graded::Failed(format!("{error}{}", cause(&error))),
+        };
     }
 
-    /// Why its blocks are not graded, of a program that has ended and was to be.
+    /// Whether somebody has tried to grade its blocks.
+    pub(crate) fn is_graded(&self) -> bool {
+        !matches!(self.books.graded, Graded::NotYet)
+    }
+
+    /// Why its blocks are not graded, if they were to be.
     pub(crate) fn ungraded(&self) -> Option<String> {
-        let is_missing = self.how.grades && self.exit.is_some() && self.books.grades.is_none();
-        let why = "the program was gone before its memory could be read";
-        is_missing.then(|| format!("not graded by reachability: {why}"))
+        let why = match &self.books.graded {
+            Graded::Done(_) => return None,
+            Graded::Failed(why) => why,
+            Graded::NotYet if self.exit.is_none() => "the program has not ended",
+            Graded::NotYet => "the program was gone before its memory could be read",
+        };
+        self.how
+            .grades
+            .then(|| format!("not graded by reachability: {why}"))
     }
 
-    fn reach(&self, blocks: &Blocks, last: Tid, registers: &Registers) -> Result<Scan, Error> {
+    fn reach(
+        &self,
+        blocks: &Blocks,
+        last: Tid,
+        registers: &Registers,
+        others: &[u64],
+    ) -> Result<Scan, Error> {
         let pid = self.tid().get();
         let mapped = mappings(pid)?;
         if mapped.is_empty() || !self.process.is_current() {
             return Err(Error::NoMemory { pid });
         }
-        let memory = Sparse {
-            memory: self.process.memory(),
-            absent: absent(pid, blocks)?,
+        let memory = self.process.memory();
+        let holds = |mapping: &Mapping, at: u64| mapping.contains(Addr::new(at));
+        let mapping = |at: u64| {
+            let next = mapped.partition_point(|mapping| mapping.end.get() <= at);
+            mapped.get(next).filter(|mapping| holds(mapping, at))
         };
-        let code: Vec<_> = mapped.iter().filter(|m| m.perms.exec).collect();
-        let is_code = |at: u64| {
-            let at = Addr::new(at);
-            let next = code.partition_point(|mapping| mapping.end <= at);
-            code.get(next).is_some_and(|mapping| mapping.contains(at))
+        let parts = Parts {
+            is_code: |at| mapping(at).is_some_and(|of| of.perms.exec),
+            is_constant: |at| {
+                mapping(at)
+                    .is_some_and(|of| of.perms.read && !of.perms.write && of.path().is_some())
+            },
         };
         let mut scan = Scan::default();
         scan.root_words(blocks, registers.words());
+        scan.root_words(blocks, others.iter().copied());
         let roots = Roots {
             mapped: &mapped,
             blocks,
-            memory: &memory,
+            memory,
+            regions: self.books.regions.memory().collect(),
+            // A copy of another process has its blocks, and a lost one may lead anywhere.
+            knows_heap: self.books.wants(ALL_SEEN) && self.books.lost() == 0,
             sp: registers.sp(),
-            guards: guards(&memory, last, registers),
+            guards: guards(memory, last, registers),
         };
-        for root in roots.in_use(pid)? {
-            let range = (root.start, root.end - root.start);
-            scan.root(blocks, range, &memory, &is_code);
+        for root in roots.touched(pid)? {
+            scan.root(blocks, root, memory, &parts);
         }
-        scan.blocks(blocks, &memory, &is_code);
-        Ok(scan)
+        scan.blocks(blocks, &touched_pages(pid, blocks)?, memory, &parts);
+        match scan.unread() {
+            0 => Ok(scan),
+            bytes => Err(Error::Unread { pid, bytes }),
+        }
     }
 }
 
@@ -93,6 +117,10 @@ struct Roots<'a, M> {
     mapped: &'a [Mapping],
     blocks: &'a Blocks,
     memory: &'a M,
+    /// What the program has mapped itself: it may be a part of the heap segment. By address.
+    regions: Vec<Range<u64>>,
+    /// All that is alive in heaps is known.
+    knows_heap: bool,
     /// Of the thread that ends the program.
     sp: Addr,
     /// Of the process's threads, if their descriptors tell whether they have ended.
@@ -100,25 +128,30 @@ struct Roots<'a, M> {
 }
 
 impl<M: ReadMemory> Roots<'_, M> {
-    /// What of them is in use, by address.
-    fn in_use(&self, pid: i32) -> Result<Vec<Range<u64>>, Error> {
-        let is_root = |mapping: &&Mapping| {
-            let is_memory = mapping.perms.read && mapping.perms.write && !is_agents(mapping);
-            is_memory && !self.is_heap(mapping)
+    /// What of them the program has touched, by address.
+    fn touched(&self, pid: i32) -> Result<Vec<Range<u64>>, Error> {
+        let next = self.mapped.iter().skip(1).map(Some).chain([None]);
+        let pairs = self.mapped.iter().zip(next);
+        let is_root = |mapping: &Mapping, next: Option<&Mapping>| {
+            let is_memory = mapping.perms.read && !is_agents(mapping) && !is_device(mapping);
+            is_memory && (mapping.perms.write || was_writable(mapping, next))
         };
-        let roots: Vec<_> = self.mapped.iter().filter(is_root).collect();
-        let asked: Vec<_> = roots
-            .iter()
-            .map(|root| (root.start..root.end, false))
-            .collect();
-        let used = in_use(pid, &asked)?;
+        let roots = pairs.filter(|(mapping, next)| is_root(mapping, *next));
+        let roots: Vec<_> = roots.map(|(mapping, _)| mapping).collect();
+        let asked: Vec<_> = roots.iter().map(|root| root.start..root.end).collect();
+        let used = touched(pid, &asked)?;
         let used = used.iter().map(|used| used.start.get()..used.end.get());
         let used: Vec<_> = used.collect();
         let mut holes = self.ended(&used);
         holes.extend(roots.iter().filter_map(|root| arena(root, self.memory)));
         holes.extend(roots.iter().filter_map(|root| self.left(root)));
-        holes.sort_by_key(|hole| hole.start);
-        Ok(without(&used, &holes))
+        holes.extend(roots.iter().flat_map(|root| self.heap(root)));
+        holes.extend(
+            self.blocks
+                .outermost()
+                .map(|(start, len)| start..start + len),
+        );
+        Ok(without(&used, &merged(holes)))
     }
 
     /// What lies below the stack pointer, in the first thread's stack.
@@ -139,7 +172,7 @@ impl<M: ReadMemory> Roots<'_, M> {
             let is_guard = !below.perms.read && !below.perms.write;
             is_guard && below.end == above.start && above.kind == Kind::Anonymous
         });
-        let ended = behind_guards.filter_map(|(_, stack)| {
+        let ended = behind_guards.filter_map(|(guard, stack)| {
             let (low, high) = (stack.start.get(), stack.end.get());
             let first = used.partition_point(|used| used.start < low);
             let pieces = used.iter().skip(first).take_while(|used| used.start < high);
@@ -150,22 +183,45 @@ impl<M: ReadMemory> Roots<'_, M> {
             // Of several stacks without guards between them the lowest.
             let descriptor = descriptors.next()?;
             let has_ended = number(self.memory, descriptor).is_some_and(|number| number <= 0);
-            has_ended.then_some(low..descriptor)
+            // Not one that the program has made itself, and may use for something else by now.
+            let words = words(
+                self.memory,
+                &(descriptor..descriptor.checked_add(threads::LEN)?),
+            )?;
+            let begins = threads::stack(&words, descriptor)?;
+            let has_guard = (guard.start.get()..low).contains(&begins);
+            (has_ended && has_guard).then_some(low..descriptor)
         });
         ended.collect()
     }
 
-    /// Whether all that is alive in it is blocks.
-    fn is_heap(&self, mapping: &Mapping) -> bool {
+    /// Where all that is alive is blocks.
+    fn heap(&self, mapping: &Mapping) -> Vec<Range<u64>> {
         let (start, end) = (mapping.start.get(), mapping.end.get());
-        match mapping.kind {
-            Kind::Heap => self.blocks.any_in(start..end),
-            Kind::Anonymous => {
-                let first = self.memory.read_u64(mapping.start).unwrap_or(0);
-                heaps::is_heap(start, first) && self.blocks.any_in(start..end)
-            }
-            _ => false,
-        }
+        let first = self.blocks.first_in(start..end);
+        let first = first.filter(|_| self.knows_heap);
+        let start = match (&mapping.kind, first) {
+            (Kind::Heap, Some(first)) => self.first_chunk(start, first),
+            (Kind::Anonymous, Some(_)) if self.is_heap(start) => start,
+            _ => return Vec::new(),
+        };
+        without(std::slice::from_ref(&(start..end)), &self.regions)
+    }
+
+    /// Where the heap segment's chunks begin: in a static program, thread-local data comes first.
+    fn first_chunk(&self, start: u64, first_block: u64) -> u64 {
+        let words = words(self.memory, &(start..first_block.min(start + LARGEST_TLS)));
+        let chunk = words.and_then(|words| heaps::first_chunk(&words, start));
+        chunk.unwrap_or(first_block)
+    }
+
+    fn is_heap(&self, start: u64) -> bool {
+        // Of others it is not even read.
+        heaps::may_be_heap(start)
+            && self
+                .memory
+                .read_u64(Addr::new(start))
+                .is_ok_and(|first| heaps::is_heap(start, first))
     }
 }
 
@@ -198,12 +254,25 @@ fn words(memory: &impl ReadMemory, range: &Range<u64>) -> Option<Vec<u64>> {
 
 /// The arena in a file's data.
 fn arena(mapping: &Mapping, memory: &impl ReadMemory) -> Option<Range<u64>> {
-    mapping.path()?;
+    mapping.path().filter(|_| !mapping.perms.shared)?;
     let words = words(memory, &(mapping.start.get()..mapping.end.get()))?;
     heaps::arena(&words, mapping.start.get())
 }
 
-/// `ranges` without `holes`; both are sorted.
+/// `ranges` by address, those that overlap as one.
+fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// `ranges` without `holes`; both are sorted, and do not overlap.
 fn without(ranges: &[Range<u64>], holes: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut left = Vec::new();
     for range in ranges {
@@ -220,53 +289,51 @@ fn without(ranges: &[Range<u64>], holes: &[Range<u64>]) -> Vec<Range<u64>> {
     left
 }
 
-/// Pages of large blocks that were never touched. To read them would make them: of a terabyte that
-/// was asked for a page may be in use.
-fn absent(pid: i32, blocks: &Blocks) -> Result<Vec<Range<u64>>, Error> {
+/// What of blocks was touched, in whole pages, by address. To read the rest would make it, or wait
+/// for whoever fills it: of a terabyte that was asked for a page may be in use.
+fn touched_pages(pid: i32, blocks: &Blocks) -> Result<Vec<Range<u64>>, Error> {
     let pages = |(start, len): (u64, u64)| {
-        start.next_multiple_of(PAGE)..start.saturating_add(len) & !(PAGE - 1)
+        start & !(PAGE - 1)
+            ..(start + len)
+                .checked_next_multiple_of(PAGE)
+                .unwrap_or(start + len)
     };
-    let large = blocks.ranges().filter(|(_, len)| *len >= LARGE).map(pages);
-    let large: Vec<_> = large.filter(|range| range.start < range.end).collect();
-    let asked = large.iter().map(|range| {
-        let range = Addr::new(range.start)..Addr::new(range.end);
-        (range, false)
-    });
-    let asked: Vec<_> = asked.collect();
-    let used = match asked.is_empty() {
-        true => Vec::new(),
-        false => in_use(pid, &asked)?,
-    };
-    let used: Vec<_> = used
-        .iter()
-        .map(|used| used.start.get()..used.end.get())
-        .collect();
-    Ok(without(&large, &used))
+    let asked = merged(blocks.outermost().map(pages).collect());
+    let asked: Vec<_> = asked.into_iter().map(addresses).collect();
+    let used = touched(pid, &asked)?;
+    let used = used.iter().map(|used| used.start.get()..used.end.get());
+    Ok(used.collect())
 }
 
-/// Memory of which some is known to be zero.
-struct Sparse<'m> {
-    memory: &'m Memory,
-    /// Sorted, without overlaps.
-    absent: Vec<Range<u64>>,
+fn addresses(range: Range<u64>) -> Range<Addr> {
+    Addr::new(range.start)..Addr::new(range.end)
 }
 
-impl ReadMemory for Sparse<'_> {
-    fn read(&self, at: Addr, buf: &mut [u8]) -> Result<(), Unreadable> {
-        let (start, end) = (at.get(), at.get().saturating_add(buf.len() as u64));
-        let next = self.absent.partition_point(|absent| absent.end <= start);
-        let holes = self.absent.get(next..).unwrap_or_default();
-        if holes.first().is_none_or(|hole| hole.start >= end) {
-            return self.memory.read(at, buf);
-        }
-        buf.fill(0);
-        for present in without(std::slice::from_ref(&(start..end)), holes) {
-            let range = (present.start - start) as usize..(present.end - start) as usize;
-            let piece = buf.get_mut(range).unwrap_or_default();
-            self.memory.read(Addr::new(present.start), piece)?;
-        }
-        Ok(())
+/// Whether a program may have written to what it cannot write to any more: its own memory, or what
+/// of a file's data the linker closes (RELRO), which lies before the rest of that.
+fn was_writable(mapping: &Mapping, next: Option<&Mapping>) -> bool {
+    let is_before_data = |next: &Mapping| {
+        next.perms.write && next.start == mapping.end && next.path() == mapping.path()
+    };
+    let is_own = !mapping.perms.shared && !mapping.perms.exec;
+    match mapping.kind {
+        Kind::Anonymous => is_own,
+        Kind::File { .. } => is_own && next.is_some_and(is_before_data),
+        _ => false,
     }
+}
+
+/// Whether it is a device's memory, which may not even be readable.
+fn is_device(mapping: &Mapping) -> bool {
+    let devices = ["/dev/", "anon_inode:", "/dmabuf:", "/i915", "/drm "];
+    // Shared memory without a file has the first of these.
+    let memory = ["/dev/zero", "/dev/shm/", "/dev/hugepages/"];
+    let path = mapping.path().and_then(|path| path.to_str());
+    let begins = |with: &[&str]| {
+        with.iter()
+            .any(|with| path.is_some_and(|path| path.starts_with(with)))
+    };
+    begins(&devices) && !begins(&memory)
 }
 
 #[cfg(test)]
@@ -294,7 +361,7 @@ mod tests {
             pairs.iter().map(|&(start, end)| start..end).collect()
         };
         for (holes, left) in cases {
-            let found = without(&all(&ranges), &all(holes));
+            let found = without(&all(&ranges), &merged(all(holes)));
             assert_eq!(found, all(left), "{holes:?}");
         }
     }

@@ -1,8 +1,10 @@
 //! The stop of the leader at its end, where its mappings are looked at. Only if it has had any, or
 //! may have: while leaktap itself is stopped, a process in that stop keeps all that it has.
 
+use std::collections::HashMap;
+
 use leaktap_arch::system_calls::EXIT;
-use leaktap_tracee::{Died, Stopped, Tracer};
+use leaktap_tracee::{Died, Stopped, Tid, Tracer};
 
 use super::{Traced, Tracing};
 
@@ -11,6 +13,8 @@ use super::{Traced, Tracing};
 pub(super) struct EndStop {
     /// It was interrupted, to be told.
     is_asked: bool,
+    /// Threads that have come to their ends, and what they had in their registers.
+    ended: HashMap<Tid, [u64; 16]>,
 }
 
 impl Traced {
@@ -30,6 +34,11 @@ impl Traced {
 }
 
 impl Tracing<'_> {
+    /// Another program has taken the place of the one whose threads have ended.
+    pub(super) fn nobody_has_ended(&mut self) {
+        self.traced.end_stop.ended.clear();
+    }
+
     /// Has `stopped` stop at its end, if it is the leader.
     pub(crate) fn look_at_end_of(&mut self, stopped: &Stopped) {
         let tid = stopped.tid();
@@ -53,15 +62,28 @@ impl Tracing<'_> {
     /// it has called exit(2) and leaves others behind.
     pub(crate) fn on_end(&mut self, stopped: Stopped) -> Result<(), Died> {
         let tid = stopped.tid();
+        let ended = &self.traced.end_stop.ended;
         let mut tasks = self.traced.tasks.iter();
-        let is_alone = tasks.all(|(other, task)| *other == tid || task.child);
+        let is_alone =
+            tasks.all(|(other, task)| *other == tid || task.child || ended.contains_key(other));
         let registers = stopped.registers()?;
-        let is_last = is_alone || registers.system_call() != Some(EXIT.cast_unsigned());
-        if tid == self.traced.target.tid() && is_last {
+        let ends_alone = registers.system_call() == Some(EXIT.cast_unsigned());
+        let is_leader = tid == self.traced.target.tid();
+        if is_leader && (is_alone || !ends_alone) {
             self.traced.target.look_at_mappings();
         }
-        if self.traced.target.how.grades && is_last && !self.is_child(tid) {
-            self.traced.target.grade(tid, &registers);
+        if self.traced.target.how.grades && !self.is_child(tid) {
+            // Others may not come, and the last one knows best.
+            if is_alone || !ends_alone && !self.traced.target.is_graded() {
+                let ended = self.traced.end_stop.ended.values();
+                let others: Vec<_> = ended.flatten().copied().collect();
+                self.traced.target.grade(tid, &registers, &others);
+            }
+            // The number of one that ends alone may be another's by and by, but for the leader's.
+            if is_leader || !ends_alone {
+                let words = registers.words();
+                self.traced.end_stop.ended.insert(tid, words);
+            }
         }
         self.resume(stopped)
     }
