@@ -2,11 +2,10 @@
 //! clients share.
 
 use std::collections::HashSet;
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, fmt, fs, io};
 
 use leaktap_image::ElfFile;
 use leaktap_report::Mode;
@@ -17,6 +16,8 @@ use crate::cli::Listing;
 /// otherwise.
 const LONGEST: Duration = Duration::from_secs(20);
 const LONGEST_TO_CONNECT: Duration = Duration::from_secs(3);
+
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Most bytes of a file, unless DEBUGINFOD_MAXSIZE says otherwise.
 const LARGEST: u64 = 1 << 30;
@@ -85,7 +86,8 @@ impl Servers {
 
     fn fetch(&mut self, id: &str, path: &Path) -> Option<()> {
         for url in self.urls.clone() {
-            if self.left.is_zero() {
+            // curl takes tenths of a second, and 0 for no limit.
+            if self.left < SHORTEST {
                 self.trouble = Some("DEBUGINFOD_URLS: the time for its servers is over".to_owned());
                 return None;
             }
@@ -93,16 +95,16 @@ impl Servers {
             let status = self.curl(&format!("{url}/buildid/{id}/debuginfo"), path);
             self.left = self.left.saturating_sub(begun.elapsed());
             match status {
-                Some(0) => return Some(()),
-                // It has no such file (HTTP 404).
-                Some(22) => {}
-                Some(code) => {
-                    self.trouble = Some(format!("DEBUGINFOD_URLS: {url} fails (curl: {code})"));
+                Ok(Answer { status, code: 404 }) if status.code() == Some(22) => {}
+                Ok(Answer { status, .. }) if status.success() => return Some(()),
+                Ok(answer) => {
+                    self.trouble = Some(format!("DEBUGINFOD_URLS: {url} fails ({answer})"));
                     // One that does not answer is not asked again.
                     self.urls.retain(|other| *other != url);
                 }
-                None => {
-                    self.trouble = Some("DEBUGINFOD_URLS is set, but there is no curl".to_owned());
+                Err(error) => {
+                    let trouble = format!("DEBUGINFOD_URLS is set, but curl cannot run: {error}");
+                    self.trouble = Some(trouble);
                     self.left = Duration::ZERO;
                     return None;
                 }
@@ -111,8 +113,8 @@ impl Servers {
         None
     }
 
-    /// The exit status of curl(1), which knows proxies and certificates.
-    fn curl(&self, url: &str, path: &Path) -> Option<i32> {
+    /// What comes of curl(1), which knows proxies and certificates.
+    fn curl(&self, url: &str, path: &Path) -> io::Result<Answer> {
         let longest = format!("{:.1}", self.left.as_secs_f64());
         let to_connect = LONGEST_TO_CONNECT.min(self.left);
         let to_connect = format!("{:.1}", to_connect.as_secs_f64());
@@ -122,10 +124,30 @@ impl Servers {
             .args(["--max-time", &longest, "--connect-timeout", &to_connect])
             .args(["--max-filesize", &largest, "--output"])
             .arg(path)
-            .args(["--", url]);
-        let none = || Stdio::null();
-        let status = curl.stdin(none()).stdout(none()).stderr(none()).status();
-        status.ok()?.code()
+            .args(["--write-out", "%{http_code}", "--", url]);
+        let output = curl.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+        let code = String::from_utf8_lossy(&output.stdout);
+        Ok(Answer {
+            status: output.status,
+            code: code.trim().parse().unwrap_or(0),
+        })
+    }
+}
+
+/// How a request has ended.
+struct Answer {
+    /// Of curl.
+    status: ExitStatus,
+    /// HTTP's; 0 without any.
+    code: u32,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            0 | 200..300 => write!(f, "curl: {}", self.status),
+            code => write!(f, "HTTP {code}"),
+        }
     }
 }
 

@@ -168,7 +168,7 @@ fn captured(path: &Path, listing: &Listing) -> Result<Vec<leaktap_report::Report
         leaktap_report::read(path, Needs { ages, stacks })
     };
     // A pipe is read once only, and only captures have what is named anew.
-    let servers = Servers::of(listing, Mode::Attach).filter(|_| path != Path::new("-"));
+    let servers = Servers::of(listing, Mode::Attach).filter(|_| path.is_file());
     let (mut reports, mut servers) = match servers.map(|servers| (read(true), servers)) {
         Some((Ok(reports), servers)) => (reports, Some(servers)),
         _ => (read(elsewhere.has_any())?, None),

@@ -12,7 +12,8 @@ use clap::ColorChoice;
 use jiff::{SignedDuration, Timestamp};
 use leaktap_report::{
     Baseline, Budget, Choice, Error as Failed, Excerpts, Kind, Listed, Mode, OutputName, Pattern,
-    Report, Selection, Style, Suppressions, is_in_doubt, printable, replace, try_to_replace,
+    Report, Selection, Source, Style, Suppressions, is_in_doubt, printable, replace,
+    try_to_replace,
 };
 use leaktap_trace::{Exit, Sight};
 use leaktap_tracee::Tid;
@@ -104,7 +105,8 @@ impl<'a> Output<'a> {
         let can_occur = |kind: &LeakKind| kind.can_occur(self.leak_check);
         if !self.listing.errors_for.iter().any(can_occur) {
             return Err(Error::Usage(
-                "--errors-for names only kinds that --leak-check none cannot find: add unmatched"
+                "--errors-for names only kinds that --leak-check none cannot find: add unmatched, \
+                 or, under `run`, --leak-check reachable"
                     .to_owned(),
             ));
         }
@@ -243,8 +245,21 @@ impl<'a> Output<'a> {
         let wanted = self.listing.error_exitcode?;
         match self.budget().is_exceeded_by(reports) {
             true => Some(wanted),
+            false if self.is_ungraded(reports) => Some(FAILURE),
             false => is_in_doubt(reports).then_some(FAILURE),
         }
+    }
+
+    /// Whether blocks that were to be graded are not, and are no leaks as they are.
+    fn is_ungraded(&self, reports: &[Report]) -> bool {
+        let fails = |kind: LeakKind| self.listing.errors_for.contains(&kind);
+        let has_blocks = |report: &Report| {
+            let mut sites = report.sites.iter();
+            sites.any(|site| site.kind == Kind::Unmatched && site.source == Source::Heap)
+        };
+        self.leak_check == LeakCheck::Reachable
+            && !fails(LeakKind::Unmatched)
+            && reports.iter().any(has_blocks)
     }
 
     /// The source lines that are to be shown with `listed`.

@@ -22,11 +22,15 @@ pub(crate) fn read(
     let started = reports.first().and_then(|report| begin(&report.started));
     let mut excerpts = Excerpts::default();
     let mut told = Told::default();
+    let mut hangs = false;
     for (number, named) in named_lines(&reports, culprits).iter().enumerate() {
         let text = match number < MOST {
+            _ if hangs => Err(io::ErrorKind::TimedOut.into()),
             true => text(&named.file, sysroot),
             false => Err(io::Error::other(format!("more than {MOST} files"))),
         };
+        // Of a file system that does not answer, one file is waited for.
+        hangs |= matches!(&text, Err(error) if error.kind() == io::ErrorKind::TimedOut);
         match text {
             Ok(text) if !excerpts.add(named, &text.bytes) => {
                 told.missing(named, &"more lines than are shown");
@@ -79,7 +83,7 @@ struct Told {
 }
 
 impl Told {
-    /// Nobody has all the sources of the C library.
+    /// A file is not shown. Of others' code, as the C library's, that is nothing to tell.
     fn missing(&mut self, named: &Named, why: &dyn std::fmt::Display) {
         if named.is_own {
             self.missing += 1;

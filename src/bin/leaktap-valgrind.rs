@@ -61,7 +61,9 @@ struct Options {
     xml_log: Option<OsString>,
     status: Option<OsString>,
     /// No leak is an error.
-    no_errors: bool,
+    no_check: bool,
+    /// Which are, if that is said: `all`, `none`, or a list.
+    kinds: Option<String>,
     depth: Option<String>,
     follow: bool,
     suppressions: Vec<OsString>,
@@ -83,8 +85,8 @@ impl Options {
             ("--xml-fd", _) => self.xml_log = Some(format!("/dev/fd/{value}").into()),
             ("--xml", _) => self.xml = value == "yes",
             ("--error-exitcode", _) => self.status = exact().filter(|status| status != "0"),
-            ("--leak-check", _) => self.no_errors = matches!(value, "no" | "summary"),
-            ("--errors-for-leak-kinds", _) => self.no_errors = value == "none",
+            ("--leak-check", _) => self.no_check = matches!(value, "no" | "summary"),
+            ("--errors-for-leak-kinds", _) => self.kinds = Some(value.to_owned()),
             ("--suppressions", _) => self.suppressions.extend(exact()),
             ("--trace-children", _) => self.follow = value == "yes",
             ("--num-callers", _) => self.depth = Some(depth(value)?),
@@ -115,11 +117,19 @@ impl Options {
                 .map(|(_, flag)| (*flag).into()),
         );
         words.extend(["--leak-check", "reachable"].map(OsString::from));
-        let status = self.status.filter(|_| !self.no_errors);
+        let no_kind = self.kinds.as_deref() == Some("none");
+        let status = self.status.filter(|_| !self.no_check && !no_kind);
+        let kinds = match self.kinds.as_deref() {
+            None | Some("none") => None,
+            Some("all") => Some("definite,indirect,possible,reachable,unmatched".into()),
+            // What could not be graded may be any of them.
+            Some(kinds) => Some(format!("{kinds},unmatched").into()),
+        };
         let values = [
             ("--depth", self.depth.map(OsString::from)),
             ("--report-file", log),
             ("--error-exitcode", status),
+            ("--errors-for", kinds),
         ];
         for (option, value) in values {
             words.extend(value.into_iter().flat_map(|value| [option.into(), value]));
@@ -187,6 +197,14 @@ mod tests {
                 "--error-exitcode=3 --suppressions=a --suppressions=b --trace-children=yes -- ./x",
                 "run -f --leak-check reachable --error-exitcode 3 --suppressions a \
                  --suppressions b -F memcheck -- ./x",
+            ),
+            (
+                "--errors-for-leak-kinds=possible --leak-check=full ./x",
+                "run --leak-check reachable --errors-for possible,unmatched -F memcheck -- ./x",
+            ),
+            (
+                "--errors-for-leak-kinds=none --error-exitcode=3 --leak-check=full ./x",
+                "run --leak-check reachable -F memcheck -- ./x",
             ),
             (
                 "--xml=yes --xml-file=o.xml ./x",

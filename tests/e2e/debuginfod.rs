@@ -20,12 +20,14 @@ use crate::tools::program;
 /// A stripped program, a capture of it, and a cache that is empty.
 struct Stripped {
     folder: TempDir,
+    longest: u32,
 }
 
 impl Stripped {
-    fn new() -> Stripped {
+    /// Servers are waited for for so many seconds.
+    fn new(longest: u32) -> Stripped {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let stripped = Stripped { folder };
+        let stripped = Stripped { folder, longest };
         let [program, debug] = ["program", "kept.debug"].map(|name| stripped.path(name));
         fs::copy(Fixture::new("elsewhere.c").program(), &program).expect("a copy");
         let keep = Path::new("--only-keep-debug");
@@ -50,7 +52,10 @@ impl Stripped {
         command.arg("--").arg(self.path("program"));
         command.env("DEBUGINFOD_URLS", format!("ftp://x {url}/"));
         command.env("DEBUGINFOD_CACHE_PATH", self.path("cache"));
-        command.env("DEBUGINFOD_MAXTIME", "2").env("no_proxy", "*");
+        let longest = self.longest.to_string();
+        command
+            .env("DEBUGINFOD_MAXTIME", longest)
+            .env("no_proxy", "*");
         match is_ci {
             true => command.env("CI", "true"),
             false => command.env_remove("CI"),
@@ -82,10 +87,10 @@ fn serve(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> (String, Rec
             let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
             let _ = reader.read_line(&mut line);
             let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-            answer(&path, &mut stream);
-            if sender.send(path).is_err() {
+            if sender.send(path.clone()).is_err() {
                 return;
             }
+            answer(&path, &mut stream);
         }
     });
     (url, asked)
@@ -105,7 +110,7 @@ fn names_come_from_a_server_and_stay_in_the_cache() {
     if program("curl").is_none() {
         return;
     }
-    let stripped = Stripped::new();
+    let stripped = Stripped::new(60);
     let debug = fs::read(stripped.path("kept.debug")).expect("a debug file");
     let (url, asked) = serve(move |path, stream| match path.ends_with("/debuginfo") {
         true => send(stream, "200 OK", &debug),
@@ -146,7 +151,7 @@ fn a_server_that_does_not_answer_is_given_up() {
     if program("curl").is_none() {
         return;
     }
-    let stripped = Stripped::new();
+    let stripped = Stripped::new(2);
     let (url, _asked) = serve(|_, stream| {
         // Until the client gives up.
         let _ = stream.read_to_end(&mut Vec::new());
