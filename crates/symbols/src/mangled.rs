@@ -2,8 +2,6 @@
 
 /// How the name that is mangled in `symbol` begins: as far as its first template arguments, which
 /// are `<…>` then. None if this is no such name.
-///
-/// cpp_demangle 0.5 refuses what `std::make_shared` has among its arguments.
 pub(crate) fn beginning(symbol: &str) -> Option<String> {
     let mut rest = symbol.strip_prefix("_Z")?;
     let is_nested = rest.starts_with('N');

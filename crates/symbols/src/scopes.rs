@@ -64,10 +64,7 @@ fn full_name(
         }
         _ => {
             let own = own_name(unit, offset)?;
-            Some(match enclosing(unit, offset, known, steps) {
-                Some(scope) => format!("{scope}::{own}"),
-                None => own,
-            })
+            Some(within(enclosing(unit, offset, known, steps), own))
         }
     }
 }
@@ -95,10 +92,15 @@ fn enclosing(
         (gimli::DW_TAG_namespace, own) => own.unwrap_or("(anonymous namespace)".to_owned()),
         (_, own) => scopes.type_name(unit, index, own),
     };
-    Some(match enclosing(unit, start, known, steps) {
-        Some(outer) => format!("{outer}::{own}"),
+    Some(within(enclosing(unit, start, known, steps), own))
+}
+
+/// The name `own` with that of what it is in.
+fn within(scope: Option<String>, own: String) -> String {
+    match scope {
+        Some(scope) => format!("{scope}::{own}"),
         None => own,
-    })
+    }
 }
 
 fn own_name(unit: UnitRef<'_, Reader>, offset: UnitOffset) -> Option<String> {

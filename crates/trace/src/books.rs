@@ -1,6 +1,7 @@
 //! The books of a traced process: what it allocated and has not freed, by stack.
 
 mod frees;
+mod graded;
 mod looks;
 mod series;
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use leaktap_agent::layout::{FREE_STACKS, Loss, NO_FUNCTION, function, kind};
 use leaktap_agent::{Counts, Shared};
-use leaktap_analysis::reach::{Blocks, Grade};
+use leaktap_analysis::reach::Blocks;
 use leaktap_api::FunctionId;
 use leaktap_heap::{Held, Origin, Region, Regions, SiteKey};
 use leaktap_ledger::{Block, FamilyId, Kept, Key, Ledger, NoStack, STRIPES, StackId, Totals};
@@ -21,6 +22,7 @@ use leaktap_memory::Addr;
 use leaktap_probe::{Allocator, Freed, Lost, Mapped, OWN_STRIPE, Recorder, Stack};
 use leaktap_unwind::End;
 
+pub(crate) use self::graded::Graded;
 pub(crate) use self::looks::Look;
 use self::looks::{Looks, MOST_BLOCKS};
 pub(crate) use self::series::{Peak, Series};
@@ -31,33 +33,6 @@ const _: () = assert!(OWN_STRIPE < STRIPES);
 /// Most pieces of mappings, in half a gigabyte: a target may write into what it shares with us that
 /// it has more.
 const MOST_PIECES: usize = 1 << 22;
-
-/// How blocks were found to be reached.
-#[derive(Debug)]
-pub(crate) struct Grades {
-    pub(crate) blocks: Blocks,
-    /// By the number of the block.
-    pub(crate) grades: Vec<Grade>,
-}
-
-/// Whether they are known.
-#[derive(Debug)]
-pub(crate) enum Graded {
-    NotYet,
-    /// Why they could not be found out.
-    Failed(String),
-    Done(Grades),
-}
-
-impl Graded {
-    fn of(&self, block: &Block) -> Option<Grade> {
-        let Graded::Done(Grades { blocks, grades }) = self else {
-            return None;
-        };
-        let number = blocks.at(block.key.addr())?;
-        grades.get(number as usize).copied()
-    }
-}
 
 /// Of a stack that has freed.
 const FREED: Allocator = Allocator {

@@ -150,24 +150,23 @@ impl Blocks {
             .starts
             .get(blocks.start as usize..blocks.end as usize)?;
         let behind = starts.partition_point(|start| *start <= word) as u32;
-        let mut block = blocks.start.checked_add(behind)?.checked_sub(1)?;
-        // What ends before the word may lie in what does not.
-        while self.end(block) <= word {
-            block = self.within.get(block as usize)?.checked_sub(1)?;
-        }
-        let (start, _) = self.range(block)?;
-        (start <= word).then(|| Pointer::new(block, start == word))
+        self.around(blocks.start.checked_add(behind)?.checked_sub(1)?, word)
     }
 
     #[cold]
     fn find_vast(&self, word: u64) -> Option<Pointer> {
         let start = |block: u32| self.range(block).map_or(0, |(start, _)| start);
         let behind = self.vast.partition_point(|block| start(*block) <= word);
-        let mut block = *self.vast.get(behind.checked_sub(1)?)?;
+        self.around(*self.vast.get(behind.checked_sub(1)?)?, word)
+    }
+
+    /// `block`, or the innermost that it lies in, of those that end behind `word`.
+    fn around(&self, mut block: u32, word: u64) -> Option<Pointer> {
         while self.end(block) <= word {
             block = self.within.get(block as usize)?.checked_sub(1)?;
         }
-        Some(Pointer::new(block, start(block) == word))
+        let (start, _) = self.range(block)?;
+        (start <= word).then(|| Pointer::new(block, start == word))
     }
 
     fn end(&self, block: u32) -> u64 {

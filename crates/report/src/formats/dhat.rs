@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::frames::{NO_STACK, TRUNCATED, command_line, in_file, in_process, title};
 use super::json;
-use super::text::amount_suppressed;
+use super::text::and_suppressed;
 use crate::names::{last_part, printable};
 use crate::{Format, FrameId, Place, Report, Site};
 
@@ -75,10 +75,7 @@ fn file(report: &Report) -> File {
     }
     File {
         dhat_file_version: 2,
-        mode: match amount_suppressed(report) {
-            Some(amount) => format!("leaktap; suppressed: {amount}"),
-            None => "leaktap".to_owned(),
-        },
+        mode: "leaktap".to_owned() + &and_suppressed("; ", report),
         verb: "Not freed",
         bklt: false,
         bkacc: false,

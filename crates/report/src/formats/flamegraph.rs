@@ -7,7 +7,7 @@ use inferno::flamegraph::{Options, from_lines};
 
 use super::folded::{foldable_titles, numbers};
 use super::frames::{processes, stack};
-use super::text::amount_suppressed;
+use super::text::and_suppressed;
 use super::tree::Tree;
 use crate::names::printable;
 use crate::{Format, Report, Site};
@@ -46,12 +46,10 @@ impl Format for Flamegraph<'_> {
                 Some(_) => format!("More (red) and less (blue) not freed: {}", processes(of)),
                 None => format!("Not freed: {}", processes(of)),
             };
-            let suppressed = amount_suppressed(report);
-            let suppressed = suppressed.map(|amount| format!("; suppressed: {amount}"));
             options.subtitle = Some(format!(
                 "leaktap, {}{}",
                 printable(&report.started),
-                suppressed.unwrap_or_default()
+                and_suppressed("; ", report)
             ));
             let mut lines = match report.compared {
                 Some(_) => differences(report),

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 
 use self::tree::Callers;
 use super::frames::{command_line, is_heap, milliseconds, processes};
-use super::text::amount_suppressed;
+use super::text::and_suppressed;
 use crate::{Format, FrameId, Peak, Report};
 
 /// The time line, and a tree of what is left. Regions that the program has mapped itself are not in
@@ -34,12 +34,10 @@ impl Massif<'_> {
             several => several,
         };
         let processes = uncommented(&processes(of));
-        let suppressed = amount_suppressed(report);
-        let suppressed = suppressed.map(|amount| format!("; suppressed: {amount}"));
         writeln!(
             out,
             "desc: leaktap: bytes not freed, no extra heap, no stacks: {processes}{}",
-            suppressed.unwrap_or_default()
+            and_suppressed("; ", report)
         )?;
         let first = of.first().unwrap_or(report);
         writeln!(out, "cmd: {}", uncommented(&command_line(first)))?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::frames::{NO_STACK, TRUNCATED, title};
 use super::json;
-use super::text::amount_suppressed;
+use super::text::and_suppressed;
 use crate::names::printable;
 use crate::{Format, FrameId, Report, Site};
 
@@ -98,9 +98,7 @@ fn profile(
     weight: fn(&Site) -> u64,
 ) -> Profile {
     let weights: Vec<_> = report.sites.iter().map(weight).collect();
-    let suppressed = amount_suppressed(report);
-    let suppressed =
-        suppressed.map_or_else(String::new, |amount| format!(", suppressed: {amount}"));
+    let suppressed = and_suppressed(", ", report);
     Profile {
         kind: "sampled",
         name: format!("{}: {what} not freed{suppressed}", name(report)),

@@ -18,7 +18,7 @@ use anstyle::Effects;
 pub(crate) use self::changes::heading;
 use self::columns::wrapped;
 use self::left::last_line;
-pub(crate) use self::left::{amount_suppressed, what_is_left};
+pub(crate) use self::left::{amount_suppressed, and_suppressed, what_is_left};
 use self::site::Sites;
 use self::summary::heap;
 pub(crate) use self::summary::{process, summary};

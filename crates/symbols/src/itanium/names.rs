@@ -172,15 +172,7 @@ impl<'a> Parser<'a> {
             (b'C', _) | (b'D', b'0'..=b'9') => self.constructor(scope?, state)?,
             _ => self.operator_name(state)?,
         };
-        while self.eat("B") {
-            let tag = self.source_name()?;
-            name = self.sequence(vec![
-                Piece::Node(name),
-                Piece::Text("[abi:"),
-                Piece::Node(tag),
-                Piece::Text("]"),
-            ]);
-        }
+        name = self.abi_tags(name)?;
         if let Some(module) = module {
             let pieces = vec![Piece::Node(name), Piece::Text("@"), Piece::Node(module)];
             name = self.sequence(pieces);
@@ -313,16 +305,22 @@ impl<'a> Parser<'a> {
         self.take(1)?;
         let mut name = self.text(known);
         if self.next_is("B") {
-            while self.eat("B") {
-                let tag = self.source_name()?;
-                name = self.sequence(vec![
-                    Piece::Node(name),
-                    Piece::Text("[abi:"),
-                    Piece::Node(tag),
-                    Piece::Text("]"),
-                ]);
-            }
+            name = self.abi_tags(name)?;
             self.remember(name);
+        }
+        Some(name)
+    }
+
+    /// `<abi-tags>` of `name`, if there are any.
+    fn abi_tags(&mut self, mut name: Id) -> Option<Id> {
+        while self.eat("B") {
+            let tag = self.source_name()?;
+            name = self.sequence(vec![
+                Piece::Node(name),
+                Piece::Text("[abi:"),
+                Piece::Node(tag),
+                Piece::Text("]"),
+            ]);
         }
         Some(name)
     }

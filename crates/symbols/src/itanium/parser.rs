@@ -186,19 +186,14 @@ impl<'a> Parser<'a> {
 
     /// `<encoding>`: a name, and what it is called with.
     pub(super) fn encoding(&mut self, has_result: bool) -> Option<Id> {
-        if self.depth >= DEEPEST {
-            return None;
-        }
         self.has_inner |= self.depth > 0;
-        self.depth += 1;
         let outermost = std::mem::take(&mut self.outermost);
         let lambda_depth = std::mem::take(&mut self.lambda_depth);
-        let parsed = match self.look(0) {
-            b'G' | b'T' => self.special_name(),
-            _ => self.function_or_object(has_result),
-        };
+        let parsed = self.deeper(|parser| match parser.look(0) {
+            b'G' | b'T' => parser.special_name(),
+            _ => parser.function_or_object(has_result),
+        });
         (self.outermost, self.lambda_depth) = (outermost, lambda_depth);
-        self.depth -= 1;
         parsed
     }
 

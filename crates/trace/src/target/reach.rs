@@ -14,7 +14,7 @@ use leaktap_probe::is_agents;
 use leaktap_tracee::Tid;
 
 use super::Target;
-use crate::books::{Graded, Grades};
+use crate::books::Graded;
 use crate::error::cause;
 
 /// Below rsp, where a function that calls none keeps what it likes (psABI, 3.2.2).
@@ -38,7 +38,7 @@ impl Target {
         self.books.graded = match self.reach(&blocks, last, registers, others) {
             Ok(scan) => {
                 let grades = grade(&blocks, &scan);
-                Graded::Done(Grades { blocks, grades })
+                Graded::Done { blocks, grades }
             }
             Err(error) => Graded::Failed(format!("{error}{}", cause(&error))),
         };
@@ -52,7 +52,7 @@ impl Target {
     /// Why its blocks are not graded, if they were to be.
     pub(crate) fn ungraded(&self) -> Option<String> {
         let why = match &self.books.graded {
-            Graded::Done(_) => return None,
+            Graded::Done { .. } => return None,
             Graded::Failed(why) => why,
             Graded::NotYet if self.exit.is_none() => "the program has not ended",
             Graded::NotYet => "the program was gone before its memory could be read",
@@ -138,10 +138,8 @@ impl<M: ReadMemory> Roots<'_, M> {
         };
         let roots = pairs.filter(|(mapping, next)| is_root(mapping, *next));
         let roots: Vec<_> = roots.map(|(mapping, _)| mapping).collect();
-        let asked: Vec<_> = roots.iter().map(|root| root.start..root.end).collect();
-        let used = touched(pid, &asked)?;
-        let used = used.iter().map(|used| used.start.get()..used.end.get());
-        let used: Vec<_> = used.collect();
+        let asked = roots.iter().map(|root| root.start.get()..root.end.get());
+        let used = touched_in(pid, asked)?;
         let mut holes = self.ended(&used);
         holes.extend(roots.iter().filter_map(|root| arena(root, self.memory)));
         holes.extend(roots.iter().filter_map(|root| self.left(root)));
@@ -298,15 +296,21 @@ fn touched_pages(pid: i32, blocks: &Blocks) -> Result<Vec<Range<u64>>, Error> {
                 .checked_next_multiple_of(PAGE)
                 .unwrap_or(start + len)
     };
-    let asked = merged(blocks.outermost().map(pages).collect());
-    let asked: Vec<_> = asked.into_iter().map(addresses).collect();
-    let used = touched(pid, &asked)?;
-    let used = used.iter().map(|used| used.start.get()..used.end.get());
-    Ok(used.collect())
+    touched_in(pid, merged(blocks.outermost().map(pages).collect()))
 }
 
-fn addresses(range: Range<u64>) -> Range<Addr> {
-    Addr::new(range.start)..Addr::new(range.end)
+/// What of `ranges`, by address, was touched.
+fn touched_in(
+    pid: i32,
+    ranges: impl IntoIterator<Item = Range<u64>>,
+) -> Result<Vec<Range<u64>>, Error> {
+    let ranges = ranges.into_iter();
+    let asked = ranges.map(|range| Addr::new(range.start)..Addr::new(range.end));
+    let touched = touched(pid, &asked.collect::<Vec<_>>())?;
+    let touched = touched
+        .iter()
+        .map(|range| range.start.get()..range.end.get());
+    Ok(touched.collect())
 }
 
 /// Whether a program may have written to what it cannot write to any more: its own memory, or what

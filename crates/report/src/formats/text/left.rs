@@ -43,6 +43,14 @@ pub(crate) fn amount_suppressed(report: &Report) -> Option<String> {
     (suppressed_blocks > 0).then(|| format!("{} in {blocks}", exact_bytes(suppressed_bytes)))
 }
 
+/// The same behind other words, and what separates it from these; nothing if that is nothing.
+pub(crate) fn and_suppressed(separator: &str, report: &Report) -> String {
+    let amount = amount_suppressed(report);
+    amount.map_or_else(String::new, |amount| {
+        format!("{separator}suppressed: {amount}")
+    })
+}
+
 fn left_and_listed(report: &Report, shown: &[Site]) -> String {
     let are_told_apart = !report.families.is_empty();
     let (listed, left) = (listed(shown, are_told_apart), left(report));
